@@ -1,0 +1,109 @@
+"""The one error parframe raises for what a user can mend, its kinds and their exit codes."""
+
+import difflib
+from collections.abc import Iterable
+
+KINDS: dict[str, tuple[int, str]] = {
+    "usage": (2, "the command line does not say what to do"),
+    "internal": (3, "a fault of parframe itself"),
+    "spec": (10, "the spec cannot be read or says something illegal"),
+    "composite": (11, "a composite such as TP4DP2 is malformed"),
+    "mesh": (12, "a mesh, one of its axes or a rank is wrong"),
+    "strategy": (13, "strategies are unknown, clash or cannot be placed"),
+    "plugin": (14, "an installed plugin cannot be used"),
+    "load": (20, "a model cannot be loaded or exported"),
+    "weights": (21, "weights are missing or do not fit the model"),
+    "graph": (22, "an operator graph is not legal"),
+    "rule": (23, "an operator has no rule, or its rule does not fit"),
+    "input": (24, "the inputs given to a model do not fit it"),
+    "partition": (30, "the model cannot be split as asked"),
+    "plan": (31, "a plan cannot be read or is not legal"),
+    "check": (32, "a plan did not pass its checks"),
+    "memory": (33, "a device would need more memory than its budget"),
+    "verify": (34, "a plan does not compute what the model computes"),
+    "run": (35, "a plan could not be executed"),
+    "output": (40, "a result cannot be written"),
+}
+"""Every kind of error: its exit code and what it means."""
+
+
+class ParframeError(Exception):
+    """A mistake that its reader can mend, told in one line.
+
+    Parameters
+    ----------
+    kind : str
+        One of `KINDS`.
+    where : str
+        The place: a file with line and key, an operator, a rank.
+    what : str
+        What is wrong there.
+    mend : str
+        What to do about it.
+
+    Raises
+    ------
+    ValueError
+        If the kind is not in `KINDS`.
+
+    Examples
+    --------
+    >>> print(ParframeError("mesh", "rank 9", "the mesh has 8 ranks", "give a rank from 0 to 7"))
+    error[mesh] rank 9: the mesh has 8 ranks; give a rank from 0 to 7
+    """
+
+    def __init__(self, kind: str, where: str, what: str, mend: str) -> None:
+        if kind not in KINDS:
+            raise ValueError(f"unknown kind of error {kind!r}{did_you_mean(kind, KINDS)}")
+        super().__init__(kind, where, what, mend)
+        self.kind = kind
+        self.where = where
+        self.what = what
+        self.mend = mend
+
+    @property
+    def exit_code(self) -> int:
+        """The exit code of a command that ends with this error."""
+        return KINDS[self.kind][0]
+
+    def __str__(self) -> str:
+        return f"error[{self.kind}] {self.where}: {self.what}; {self.mend}"
+
+
+def nearest(word: str, choices: Iterable[str]) -> str | None:
+    """Find the choice that was probably meant.
+
+    Parameters
+    ----------
+    word : str
+        What was written.
+    choices : iterable of str
+        What could have been written.
+
+    Returns
+    -------
+    str or None
+        The closest choice whatever its case, or None if none is close.
+    """
+    by_folded = {choice.casefold(): choice for choice in choices}
+    found = difflib.get_close_matches(word[:100].casefold(), by_folded, n=1, cutoff=0.6)
+    return by_folded[found[0]] if found else None
+
+
+def did_you_mean(word: str, choices: Iterable[str]) -> str:
+    """Phrase the nearest choice as the end of a sentence.
+
+    Parameters
+    ----------
+    word : str
+        What was written.
+    choices : iterable of str
+        What could have been written.
+
+    Returns
+    -------
+    str
+        Such as ` (did you mean 'output'?)`, or nothing if no choice is close.
+    """
+    choice = nearest(word, choices)
+    return f" (did you mean {choice!r}?)" if choice else ""
