@@ -1,0 +1,444 @@
+"""Devices as a named grid, and the grammar of the composites that describe one.
+
+The first axis of a mesh varies slowest over ranks: on `(("pp", 2), ("tp", 4))` rank 5 has the
+coordinates `pp=1, tp=1`.
+
+A composite is a product of strategies with their degrees, after this grammar::
+
+    composite = part , { part } ;               at least one part has a degree
+    part      = code , [ degree ] ;             each code once
+    code      = letter , { other } , "P" ;      2 to 8 capital letters: the first P ends it
+    letter    = "A" | "B" | ... | "Z" ;
+    other     = any letter but "P" ;
+    degree    = "1" | ... | "9" , { digit } ;   at most 1000000
+
+A code without a degree shares the mesh axis of another one: in `TP4SP`, SP works on the axis
+that TP gave 4 devices.
+"""
+
+import math
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
+from itertools import product
+
+import attrs
+
+from parframe.errors import ParframeError, did_you_mean
+
+MAX_DEVICES = 1_000_000
+"""No degree and no mesh may be larger than this."""
+
+GRAMMAR = "code [degree] ..., a code being capital letters up to a P, as in PP4TP4SPDP2"
+"""The grammar of composites in one line, for error messages."""
+
+Composite = tuple[tuple[str, int | None], ...]
+"""The parts of a composite: each code with its degree, or None where it shares an axis."""
+
+_AXIS = re.compile(r"[a-z][a-z0-9_]{0,31}")
+_CODE = re.compile(r"[A-Z][A-OQ-Z]{0,6}P")
+_DEGREE = re.compile(r"[0-9]+")
+_MAX_LENGTH = 200
+
+
+def _pairs(axes: Iterable[tuple[str, int]]) -> tuple[tuple[str, int], ...]:
+    return tuple((name, degree) for name, degree in axes)
+
+
+@attrs.frozen
+class Mesh:
+    """A grid of devices with named axes.
+
+    Parameters
+    ----------
+    axes : tuple of (str, int)
+        Name and degree of each axis; the first varies slowest over ranks. No axis at all is
+        one device.
+
+    Raises
+    ------
+    ParframeError
+        Of kind `mesh`, for a name or a degree that is not legal.
+
+    Examples
+    --------
+    >>> mesh = Mesh((("pp", 2), ("tp", 4)))
+    >>> mesh.size, mesh.coordinates(5), mesh.group(5, ("tp",))
+    (8, {'pp': 1, 'tp': 1}, (4, 5, 6, 7))
+    """
+
+    axes: tuple[tuple[str, int], ...] = attrs.field(converter=_pairs)
+
+    def __attrs_post_init__(self) -> None:
+        for name, degree in self.axes:
+            _check_axis(name, degree)
+        for name in self.names:
+            if self.names.count(name) > 1:
+                raise ParframeError(
+                    "mesh", f"axis {name!r}", "given twice", "name each axis of a mesh once"
+                )
+        if self.size > MAX_DEVICES:
+            raise ParframeError(
+                "mesh", str(self), f"has {self.size} devices", f"use at most {MAX_DEVICES}"
+            )
+
+    def __str__(self) -> str:
+        return ", ".join(f"{name}={degree}" for name, degree in self.axes) or "one device"
+
+    @property
+    def size(self) -> int:
+        """The number of devices."""
+        return math.prod(degree for _, degree in self.axes)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the axes, the slowest first."""
+        return tuple(name for name, _ in self.axes)
+
+    @cached_property
+    def _degrees(self) -> dict[str, int]:
+        return dict(self.axes)
+
+    @cached_property
+    def _strides(self) -> dict[str, int]:
+        strides, stride = {}, 1
+        for name, degree in reversed(self.axes):
+            strides[name] = stride
+            stride *= degree
+        return strides
+
+    def degree(self, axis: str) -> int:
+        """Tell how many devices lie along an axis.
+
+        Parameters
+        ----------
+        axis : str
+            The name of an axis of this mesh.
+
+        Returns
+        -------
+        int
+            The degree of the axis.
+
+        Raises
+        ------
+        ParframeError
+            Of kind `mesh`, if there is no such axis.
+        """
+        self._check_names((axis,))
+        return self._degrees[axis]
+
+    def coordinates(self, rank: int) -> dict[str, int]:
+        """Tell where a rank lies.
+
+        Parameters
+        ----------
+        rank : int
+            A rank of this mesh.
+
+        Returns
+        -------
+        dict of str to int
+            The position along every axis, in the order of the axes.
+
+        Raises
+        ------
+        ParframeError
+            Of kind `mesh`, if there is no such rank.
+        """
+        if not 0 <= rank < self.size:
+            raise ParframeError(
+                "mesh", f"rank {rank}", f"the mesh {self} has {self.size} ranks", self._way_out()
+            )
+        return {name: rank // self._strides[name] % degree for name, degree in self.axes}
+
+    def rank(self, coordinates: Mapping[str, int]) -> int:
+        """Tell which rank lies at a place.
+
+        Parameters
+        ----------
+        coordinates : mapping of str to int
+            The position along every axis.
+
+        Returns
+        -------
+        int
+            The rank.
+
+        Raises
+        ------
+        ParframeError
+            Of kind `mesh`, if an axis is missing or unknown, or a position is outside it.
+        """
+        self._check_names(coordinates)
+        for name, degree in self.axes:
+            if not 0 <= coordinates.get(name, -1) < degree:
+                raise ParframeError(
+                    "mesh",
+                    f"axis {name!r}",
+                    f"the place {dict(coordinates)} has no position on it",
+                    f"give {name} from 0 to {degree - 1}",
+                )
+        return sum(coordinates[name] * self._strides[name] for name in self.names)
+
+    def group(self, rank: int, axes: Sequence[str]) -> tuple[int, ...]:
+        """List the ranks that share with a rank all coordinates but those along some axes.
+
+        Parameters
+        ----------
+        rank : int
+            A rank of this mesh.
+        axes : sequence of str
+            The axes along which the group extends; the first given varies slowest in it.
+
+        Returns
+        -------
+        tuple of int
+            The ranks of the group, which `rank` itself is one of.
+
+        Raises
+        ------
+        ParframeError
+            Of kind `mesh`, if there is no such rank or axis.
+        """
+        base = rank - sum(self._strides[a] * at for a, at in self._along(rank, axes))
+        steps = [range(0, self._degrees[a] * self._strides[a], self._strides[a]) for a in axes]
+        return tuple(base + sum(step) for step in product(*steps))
+
+    def index(self, rank: int, axes: Sequence[str]) -> int:
+        """Tell the position of a rank in its group along some axes.
+
+        Parameters
+        ----------
+        rank : int
+            A rank of this mesh.
+        axes : sequence of str
+            The axes along which the group extends; the first given varies slowest in it.
+
+        Returns
+        -------
+        int
+            The position `i` for which `group(rank, axes)[i] == rank`.
+
+        Raises
+        ------
+        ParframeError
+            Of kind `mesh`, if there is no such rank or axis.
+        """
+        position = 0
+        for axis, at in self._along(rank, axes):
+            position = position * self._degrees[axis] + at
+        return position
+
+    def groups(self, axes: Sequence[str]) -> tuple[tuple[int, ...], ...]:
+        """List every group along some axes.
+
+        Parameters
+        ----------
+        axes : sequence of str
+            The axes along which the groups extend; the first given varies slowest in each.
+
+        Returns
+        -------
+        tuple of tuple of int
+            The groups, ordered by their first rank; each rank is in exactly one.
+
+        Raises
+        ------
+        ParframeError
+            Of kind `mesh`, if there is no such axis.
+        """
+        firsts = (rank for rank in range(self.size) if self.index(rank, axes) == 0)
+        return tuple(self.group(rank, axes) for rank in firsts)
+
+    def grid(self) -> tuple[tuple[str, ...], ...]:
+        """Lay the ranks out as rows of a table.
+
+        Returns
+        -------
+        tuple of tuple of str
+            A heading, then one row for each place on all axes but the last: the position along
+            each, and the ranks along the last axis (a long run of them shortened).
+
+        Examples
+        --------
+        >>> for row in Mesh((("pp", 2), ("tp", 3))).grid():
+        ...     print(*row, sep=" | ")
+        pp | ranks along tp
+        0 | 0 1 2
+        1 | 3 4 5
+        """
+        *outer, (last, degree) = self.axes or (("", 1),)
+        heading = (*(name for name, _ in outer), f"ranks along {last}" if last else "ranks")
+        places = product(*(range(count) for _, count in outer))
+        rows = (
+            (*map(str, place), _run(first * degree, degree)) for first, place in enumerate(places)
+        )
+        return (heading, *rows)
+
+    def _along(self, rank: int, axes: Sequence[str]) -> Iterator[tuple[str, int]]:
+        """Check a rank and axes, and give the rank's position along each of them."""
+        self._check_names(axes)
+        if len(set(axes)) < len(axes):
+            raise ParframeError(
+                "mesh", f"axes {', '.join(axes)}", "one is given twice", "give each axis once"
+            )
+        coordinates = self.coordinates(rank)
+        return ((axis, coordinates[axis]) for axis in axes)
+
+    def _check_names(self, names: Iterable[str]) -> None:
+        for name in names:
+            if name not in self._degrees:
+                raise ParframeError(
+                    "mesh",
+                    f"axis {name!r}",
+                    f"the mesh has no such axis{did_you_mean(name, self.names)}",
+                    f"use one of its axes: {', '.join(self.names) or 'it has none'}",
+                )
+
+    def _way_out(self) -> str:
+        return f"give a rank from 0 to {self.size - 1}"
+
+
+def parse_composite(text: str) -> Composite:
+    """Read a composite such as `PP4TP4DP2`.
+
+    Parameters
+    ----------
+    text : str
+        The composite, after the grammar at the top of this module.
+
+    Returns
+    -------
+    tuple of (str, int or None)
+        Each code with its degree, or None where the code shares the axis of another.
+
+    Raises
+    ------
+    ParframeError
+        Of kind `composite`, with a caret under the first wrong character and the grammar.
+
+    Examples
+    --------
+    >>> parse_composite("TP4SPDP2")
+    (('TP', 4), ('SP', None), ('DP', 2))
+    """
+    if len(text) > _MAX_LENGTH:
+        raise _malformed(text, _MAX_LENGTH, f"longer than {_MAX_LENGTH} characters", "shorten it")
+    parts: dict[str, int | None] = {}
+    at = 0
+    while at < len(text):
+        code = _CODE.match(text, at)
+        if code is None:
+            raise _no_code(text, at)
+        if code[0] in parts:
+            raise _malformed(text, at, f"{code[0]} is given twice", "give each code once")
+        at = code.end()
+        degree = _DEGREE.match(text, at)
+        parts[code[0]] = _read_degree(text, code[0], degree) if degree else None
+        at = degree.end() if degree else at
+    if not any(parts.values()):
+        raise _malformed(text, at, "no code has a degree", "write a degree, as in TP4")
+    return tuple(parts.items())
+
+
+def format_composite(composite: Composite) -> str:
+    """Write the parts of a composite as the text that `parse_composite` reads.
+
+    Parameters
+    ----------
+    composite : tuple of (str, int or None)
+        Each code with its degree.
+
+    Returns
+    -------
+    str
+        Such as `PP4TP4DP2`.
+    """
+    return "".join(f"{code}{degree or ''}" for code, degree in composite)
+
+
+def is_code(text: str) -> bool:
+    """Tell whether a text can be the code of a strategy.
+
+    Parameters
+    ----------
+    text : str
+        Such as `TP`.
+
+    Returns
+    -------
+    bool
+        True if the grammar of composites has it as a code.
+    """
+    return _CODE.fullmatch(text) is not None
+
+
+def is_axis(text: str) -> bool:
+    """Tell whether a text can name a mesh axis.
+
+    Parameters
+    ----------
+    text : str
+        Such as `tp`.
+
+    Returns
+    -------
+    bool
+        True for up to 32 small letters, digits and underscores that begin with a letter.
+    """
+    return _AXIS.fullmatch(text) is not None
+
+
+def _check_axis(name: str, degree: int) -> None:
+    if not isinstance(name, str) or not is_axis(name):
+        raise ParframeError(
+            "mesh",
+            f"axis {name!r}",
+            "not a legal name",
+            "use small letters, digits and underscores, as in 'tp'",
+        )
+    if isinstance(degree, bool) or not isinstance(degree, int) or not 1 <= degree <= MAX_DEVICES:
+        raise ParframeError(
+            "mesh",
+            f"axis {name!r}",
+            f"its degree is {degree!r}",
+            f"give a whole number from 1 to {MAX_DEVICES}",
+        )
+
+
+def _run(first: int, length: int) -> str:
+    ranks = [str(rank) for rank in range(first, first + length)]
+    return " ".join(ranks if length <= 8 else [*ranks[:3], "...", ranks[-1]])
+
+
+def _read_degree(text: str, code: str, digits: re.Match[str]) -> int:
+    if digits[0].startswith("0"):
+        what = f"the degree of {code} begins with 0"
+        raise _malformed(text, digits.start(), what, f"give at least 1, as in {code}2")
+    degree = int(digits[0])
+    if degree > MAX_DEVICES:
+        what = f"the degree of {code} is larger than {MAX_DEVICES}"
+        raise _malformed(text, digits.start(), what, "give a smaller one")
+    return degree
+
+
+def _no_code(text: str, at: int) -> ParframeError:
+    """Tell why no code begins at a place, as closely as can be seen."""
+    capitals, joined = text.upper(), "".join(text.split()) or "TP4"
+    if text[at].isspace():
+        return _malformed(text, at, "a space", f"write {joined!r}")
+    if text[at] == "-":
+        return _malformed(text, at, "a sign", "degrees are whole numbers from 1, as in TP2")
+    if text[at].isdigit():
+        return _malformed(text, at, "a degree before any code", "write the code first, as in TP4")
+    if capitals != text and re.fullmatch(rf"(?:{_CODE.pattern}[0-9]*)+", capitals):
+        return _malformed(text, at, "a code in small letters", f"write {capitals}")
+    return _malformed(text, at, "no code begins here", "a code ends in P, as TP and DP do")
+
+
+def _malformed(text: str, at: int, what: str, mend: str) -> ParframeError:
+    start = max(0, at - 60)
+    shown = "".join(c if c.isprintable() else "?" for c in text[start : at + 12])
+    picture = f"\n    {shown}\n    {' ' * (at - start)}^\n  grammar: {GRAMMAR}"
+    return ParframeError("composite", f"column {at + 1}", what, mend + picture)
