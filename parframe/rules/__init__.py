@@ -1,0 +1,6 @@
+"""Operators' rules: which axes of an operator's tensors are the same dimension."""
+
+from parframe.rules.notation import bind, parse
+from parframe.rules.signature import Concat, Local, Pattern, Rule, Signature, Site
+
+__all__ = ["Concat", "Local", "Pattern", "Rule", "Signature", "Site", "bind", "parse"]
