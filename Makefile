@@ -1,0 +1,41 @@
+# Targets a user or developer needs; `make PYTHON=python3.12 test` uses another Python.
+PYTHON ?= python3
+ENVIRONMENTS ?= .build
+PYTEST_FLAGS ?= -n auto
+INSTALL = -m pip install --quiet --disable-pip-version-check -c constraints.txt
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test quick lint bench clean
+
+help:  ## list the targets
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
+
+demo:  ## fresh environment, install, then partition, check and prove a small model
+	rm -rf $(ENVIRONMENTS)/demo build
+	$(PYTHON) -m venv $(ENVIRONMENTS)/demo
+	$(ENVIRONMENTS)/demo/bin/python $(INSTALL) '.[hf]'
+	$(ENVIRONMENTS)/demo/bin/parframe apply specs/quickstart.toml
+
+test:  ## fresh environment, install, then lint, types, import contracts and all tests
+	rm -rf $(ENVIRONMENTS)/test build
+	$(PYTHON) -m venv $(ENVIRONMENTS)/test
+	$(ENVIRONMENTS)/test/bin/python $(INSTALL) '.[hf,test,dev]'
+	$(MAKE) lint BIN=$(ENVIRONMENTS)/test/bin/
+	$(ENVIRONMENTS)/test/bin/pytest $(PYTEST_FLAGS)
+
+quick:  ## within a minute, in the environment at hand: lint and the fast tests
+	$(BIN)ruff check .
+	$(BIN)ruff format --check .
+	$(BIN)pytest $(PYTEST_FLAGS) -m 'not slow'
+
+lint:  ## in the environment at hand: lint, format, types, import contracts
+	$(BIN)ruff check .
+	$(BIN)ruff format --check .
+	$(BIN)mypy
+	$(BIN)lint-imports
+
+bench:  ## in the environment at hand: print the figures of benchmarks/
+	$(BIN)python -m benchmarks
+
+clean:  ## remove environments and build products
+	rm -rf $(ENVIRONMENTS) build *.egg-info .mypy_cache .ruff_cache .import_linter_cache .hypothesis
