@@ -1,0 +1,63 @@
+"""The public names of parframe, each imported when it is first used."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from parframe.checking import check
+    from parframe.errors import ParframeError
+    from parframe.graph import OperatorGraph
+    from parframe.hooks import hookimpl
+    from parframe.loading import load
+    from parframe.mesh import Mesh
+    from parframe.partitioning import partition
+    from parframe.plan import Plan, load_plan
+    from parframe.run import simulate, verify
+    from parframe.spec import Spec
+    from parframe.strategy import Strategy
+
+__all__ = [
+    "Mesh",
+    "OperatorGraph",
+    "ParframeError",
+    "Plan",
+    "Spec",
+    "Strategy",
+    "check",
+    "hookimpl",
+    "load",
+    "load_plan",
+    "partition",
+    "simulate",
+    "verify",
+]
+
+_HOMES = {
+    "Mesh": "parframe.mesh",
+    "OperatorGraph": "parframe.graph",
+    "ParframeError": "parframe.errors",
+    "Plan": "parframe.plan",
+    "Spec": "parframe.spec",
+    "Strategy": "parframe.strategy",
+    "check": "parframe.checking",
+    "hookimpl": "parframe.hooks",
+    "load": "parframe.loading",
+    "load_plan": "parframe.plan",
+    "partition": "parframe.partitioning",
+    "simulate": "parframe.run",
+    "verify": "parframe.run",
+}
+
+
+def __getattr__(name: str) -> object:
+    """Import the module that a public name lives in, and give the name."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'parframe' has no attribute {name!r}")
+    value = getattr(import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    """List the public names."""
+    return sorted({*globals(), *__all__})
