@@ -98,7 +98,8 @@ class Operator:
 
     ``target`` is the overload (``"aten.linear.default"``); ``args`` has every argument by its
     schema's name, defaults filled in, absent optional tensors left out; ``module`` is the path of
-    the module it came from and ``source`` the line of the model's code.
+    the module it came from and ``source`` the line of the model's code. In a device's graph
+    ``origin`` is the name of the operator of the model's graph that it serves.
     """
 
     name: str
@@ -107,6 +108,7 @@ class Operator:
     outputs: tuple[str, ...]
     module: str = ""
     source: str = ""
+    origin: str = ""
 
     @cached_property
     def inputs(self) -> tuple[str, ...]:

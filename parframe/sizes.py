@@ -60,7 +60,10 @@ def symbol(name: str) -> sympy.Symbol:
 
 @cache
 def offset(name: str) -> sympy.Symbol:
-    """A symbol that may also be zero: where a device's piece of a dimension starts."""
+    """A symbol that may also be zero: where a device's piece of a dimension starts, or its size.
+
+    Their names end in ``_start`` and ``_here``.
+    """
     return sympy.Symbol(name, integer=True, nonnegative=True)
 
 
@@ -199,7 +202,7 @@ def _read(node: ast.expr, source: str, depth: int) -> Any:
         case ast.Constant(value=int(number)) if not isinstance(number, bool):
             return sympy.Integer(number)
         case ast.Name(id=name):
-            return offset(name) if name.endswith("_start") else symbol(name)
+            return offset(name) if name.endswith(("_start", "_here")) else symbol(name)
         case ast.BinOp(left=left, op=ast.Pow(), right=ast.Constant(value=int(power))) if (
             0 < power < 10
         ):
