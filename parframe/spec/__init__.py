@@ -1,0 +1,6 @@
+"""A spec: which model, which strategies on which devices, and what to do with the result."""
+
+from parframe.spec.keys import KEYS, DemoModel, Key
+from parframe.spec.spec import Spec, Verify
+
+__all__ = ["KEYS", "DemoModel", "Key", "Spec", "Verify"]

@@ -1,0 +1,247 @@
+"""The spec as a whole: its keys, checked against each other."""
+
+import math
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import attrs
+
+from parframe.errors import ParframeError
+from parframe.mesh import Composite, Mesh, parse_composite
+from parframe.spec.keys import DemoModel, read_document
+from parframe.spec.placing import place_spec
+from parframe.spec.source import Origin, parse_text, read_text
+from parframe.strategy import Placing
+
+
+@attrs.frozen
+class Verify:
+    """What the proof of a plan runs.
+
+    Parameters
+    ----------
+    batch, sequence : int or None
+        Sizes of its inputs; None leaves them to the proof.
+    seed : int
+        The seed of random weights and inputs.
+    """
+
+    batch: int | None = None
+    sequence: int | None = None
+    seed: int = 0
+
+
+def _model(value: str | Path | DemoModel | None) -> Path | DemoModel | None:
+    return Path(value) if isinstance(value, str) else value
+
+
+def _axes(value: Iterable[tuple[str, int]] | None) -> tuple[tuple[str, int], ...] | None:
+    return None if value is None else tuple((axis, degree) for axis, degree in value)
+
+
+def _splits(value: Mapping[str, Iterable[str]]) -> dict[str, tuple[str, ...]]:
+    return {name: tuple(axes) for name, axes in value.items()}
+
+
+@attrs.frozen(kw_only=True)
+class Spec:
+    """What is to be partitioned, how, and what becomes of the result.
+
+    Parameters
+    ----------
+    model : Path or DemoModel or None
+        The model; None if it is given elsewhere.
+    parallel : str
+        A composite such as `PP4TP4DP2`, or nothing.
+    devices : int or None
+        The number of devices, to be checked against the mesh.
+    mesh : tuple of (str, int) or None
+        The axes of the mesh in order, where there is no composite.
+    splits : mapping of str to tuple of str
+        Mesh axes for names of dimensions, whatever the strategies say.
+    strategies : mapping of str to mapping
+        Options and declarations of strategies, by their codes in small letters.
+    plugins : tuple of str
+        Installed distributions whose plugins are imported.
+    on_missing_rule : str
+        `error` or `replicate`.
+    output : Path or None
+        The folder that the plan is written to.
+    dtype : str or None
+        The type of weights and cache; None for that of the model.
+    batch, sequence : int or None
+        The sizes for which memory is told.
+    memory_budget : int or None
+        The bytes that a device may need at most.
+    verify : Verify
+        What the proof runs.
+    origin : Origin
+        Where the keys stand.
+
+    Raises
+    ------
+    ParframeError
+        Of kind `composite`, `mesh` or `spec`, if the composite is malformed or keys clash.
+
+    Examples
+    --------
+    >>> Spec(parallel="PP2TP2").placing().mesh.size
+    4
+    """
+
+    model: Path | DemoModel | None = attrs.field(default=None, converter=_model)
+    parallel: str = attrs.field(default="", validator=attrs.validators.instance_of(str))
+    devices: int | None = None
+    mesh: tuple[tuple[str, int], ...] | None = attrs.field(default=None, converter=_axes)
+    splits: Mapping[str, tuple[str, ...]] = attrs.field(factory=dict, converter=_splits)
+    strategies: Mapping[str, Mapping[str, Any]] = attrs.field(factory=dict)
+    plugins: tuple[str, ...] = attrs.field(default=(), converter=tuple[str, ...])
+    on_missing_rule: Literal["error", "replicate"] = "error"
+    output: Path | None = None
+    dtype: str | None = None
+    batch: int | None = None
+    sequence: int | None = None
+    memory_budget: int | None = None
+    verify: Verify = attrs.field(factory=Verify)
+    origin: Origin = attrs.field(factory=Origin, eq=False, repr=False)
+
+    def __attrs_post_init__(self) -> None:
+        composite = self.composite()
+        if composite and self.mesh is not None:
+            raise ParframeError(
+                "spec", self.origin.where("mesh"), "given besides 'parallel'", "keep one of them"
+            )
+        with self.origin.at("mesh"):
+            axes = Mesh(self.mesh or ()).axes
+        size = math.prod(degree or 1 for _, degree in (*composite, *axes))
+        if self.devices not in (None, size):
+            raise ParframeError(
+                "mesh",
+                self.origin.where("devices"),
+                f"is {self.devices}, and the mesh has {size}",
+                f"give {size}, or another {'composite' if composite else 'mesh'}",
+            )
+        if self.output and isinstance(self.model, Path) and self.model.is_relative_to(self.output):
+            raise ParframeError(
+                "spec", self.origin.where("output"), "holds the model", "give another folder"
+            )
+
+    @classmethod
+    def parse(cls, text: str, folder: str | Path = ".", name: str = "spec") -> Self:
+        """Read a spec from its text.
+
+        Parameters
+        ----------
+        text : str
+            The text, in TOML.
+        folder : str or Path
+            The folder that its paths are relative to and may not leave.
+        name : str
+            What to call the spec in errors.
+
+        Returns
+        -------
+        Spec
+            The spec.
+
+        Raises
+        ------
+        ParframeError
+            Of kind `spec`, `composite` or `mesh`, with line and key, for the first mistake.
+        """
+        document, origin = parse_text(text, name)
+        read = read_document(document, Path(folder), origin)
+        return cls(
+            model=_demo(read, origin)
+            if isinstance(document.get("model"), dict)
+            else read.get("model"),
+            mesh=_under(read, "mesh").items() if "mesh" in document else None,
+            splits=_under(read, "splits"),
+            strategies=_under(read, "strategies"),
+            memory_budget=read.get("memory.budget"),
+            verify=Verify(**_under(read, "verify")),
+            origin=origin,
+            **{key: value for key, value in read.items() if key in _SAME},
+        )
+
+    @classmethod
+    def read(cls, path: str | Path) -> Self:
+        """Read a spec from a file.
+
+        Parameters
+        ----------
+        path : str or Path
+            The file; its folder is the one that paths in it may not leave.
+
+        Returns
+        -------
+        Spec
+            The spec.
+
+        Raises
+        ------
+        ParframeError
+            Of kind `spec`, `composite` or `mesh`, with line and key, for the first mistake.
+        """
+        path = Path(path)
+        return cls.parse(read_text(path), path.parent, str(path))
+
+    def composite(self) -> Composite:
+        """Read the composite.
+
+        Returns
+        -------
+        tuple of (str, int or None)
+            Its parts, none if there is no composite.
+
+        Raises
+        ------
+        ParframeError
+            Of kind `composite`, if it is malformed.
+        """
+        with self.origin.at("parallel"):
+            return parse_composite(self.parallel) if self.parallel else ()
+
+    def placing(self) -> Placing:
+        """Find the strategies that the spec names and place what they split.
+
+        Returns
+        -------
+        Placing
+            The names on the mesh.
+
+        Raises
+        ------
+        ParframeError
+            Of kind `strategy`, `mesh`, `plugin` or `spec`, for what is unknown, clashes or
+            fails.
+        """
+        return place_spec(self)
+
+
+_SAME = {field.name for field in attrs.fields(Spec)} - {"model"}
+
+
+def _under(read: Mapping[str, Any], table: str) -> dict[str, Any]:
+    """Give what the keys of a table say, by their own names."""
+    return {
+        key.removeprefix(f"{table}."): value
+        for key, value in read.items()
+        if key.startswith(f"{table}.")
+    }
+
+
+def _demo(read: Mapping[str, Any], origin: Origin) -> DemoModel:
+    """Make the demo model of a table, which must be complete."""
+    for key, mend in (("model.kind", 'add kind = "demo"'), ("model.config", "add a table config")):
+        if key not in read:
+            raise ParframeError("spec", origin.where("model"), f"has no {key[6:]!r}", mend)
+    if not isinstance(read["model.config"].get("model_type"), str):
+        raise ParframeError(
+            "spec",
+            origin.where("model.config"),
+            "has no model_type",
+            'add one that transformers knows, as in model_type = "llama"',
+        )
+    return DemoModel(read["model.config"])
