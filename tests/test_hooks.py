@@ -1,0 +1,143 @@
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from parframe import Spec, hooks
+from parframe.errors import ParframeError
+
+GOOD = """
+import attrs
+from parframe import Strategy, hookimpl
+
+parframe_api = 1
+
+@attrs.frozen
+class Ring(Strategy):
+    code = "RP"
+    axis = "ring"
+    splits = ("sequence",)
+    size: int = 4
+
+@hookimpl
+def parframe_strategies():
+    return [Ring]
+"""
+
+
+class Site:
+    """A folder on sys.path with throwaway distributions in it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def install(self, distribution: str, code: str, source: str, module: str = "") -> str:
+        module = module or f"{distribution.replace('-', '_')}_module"
+        (self.folder / f"{module}.py").write_text(source)
+        info = self.folder / f"{distribution.replace('-', '_')}-1.2.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text(
+            f"Metadata-Version: 2.1\nName: {distribution}\nVersion: 1.2\n"
+        )
+        (info / "entry_points.txt").write_text(f"[parframe]\nstrategy.{code} = {module}\n")
+        return module
+
+
+@pytest.fixture
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    before = set(sys.modules)
+    yield Site(tmp_path)
+    for name in set(sys.modules) - before:
+        if str(tmp_path) in str(getattr(sys.modules[name], "__file__", "")):
+            del sys.modules[name]
+
+
+def test_the_built_in_strategies_are_found_through_entry_points() -> None:
+    assert set(hooks.strategies(["DP", "TP", "PP", "SP"])) == {"DP", "TP", "PP", "SP"}
+    assert {"DP", "PP", "SP", "TP"} <= set(hooks.claimed_codes())
+
+
+def test_a_third_party_strategy_works_like_a_built_in_one(site: Site) -> None:
+    site.install("rings", "RP", GOOD)
+    placing = Spec(parallel="TP2RP3", strategies={"rp": {"size": 2}}).placing()
+    assert placing.mesh.axes == (("tp", 2), ("ring", 3))
+    assert placing.axes("sequence") == ("ring",)
+
+
+def test_listing_plugins_imports_none(site: Site) -> None:
+    module = site.install("rings", "RP", "raise SystemExit(3)")
+    [info] = [info for info in hooks.installed() if info.distribution == "rings"]
+    assert (info.version, info.name, info.codes, info.module) == (
+        "1.2",
+        "strategy.RP",
+        ("RP",),
+        module,
+    )
+    assert module not in sys.modules
+
+
+def test_a_plugin_is_imported_only_when_it_is_named(site: Site) -> None:
+    module = site.install("rings", "RP", GOOD)
+    Spec(parallel="TP2").placing()
+    assert module not in sys.modules
+    Spec(parallel="TP2", plugins=("Rings",)).placing()
+    assert module in sys.modules
+
+
+@pytest.mark.parametrize("code", hooks.RESERVED)
+def test_a_reserved_code_cannot_be_claimed(site: Site, code: str) -> None:
+    module = site.install("usurper", code, GOOD)
+    with pytest.raises(ParframeError, match=rf"'usurper' 1.2.*claims the code {code}.*reserved"):
+        Spec(parallel=f"{code}2").placing()
+    assert module not in sys.modules
+
+
+def test_two_plugins_cannot_claim_one_code(site: Site) -> None:
+    site.install("rings", "RP", GOOD)
+    site.install("more-rings", "RP", GOOD)
+    with pytest.raises(ParframeError, match=r"\[plugin\] code RP: claimed by more-rings and rings"):
+        Spec(parallel="RP2").placing()
+
+
+@pytest.mark.parametrize(
+    ("source", "told"),
+    [
+        ("raise SystemExit(3)", r"import fails \(SystemExit: 3\)"),
+        ("raise GeneratorExit", r"import fails \(GeneratorExit\)"),
+        ("import no_such_module_at_all", r"import fails \(ModuleNotFoundError: .*\)"),
+        ("def broken(:", r"import fails \(SyntaxError: .*\)"),
+        ("parframe_api = 2\n" + GOOD.replace("parframe_api = 1", ""), r"made for version 2 of"),
+        (GOOD.replace("return [Ring]", "raise SystemExit"), r"hooks fail \(SystemExit\)"),
+        (GOOD.replace("return [Ring]", "return 3"), r"hooks fail \(TypeError: .*\)"),
+        (GOOD.replace("return [Ring]", "return ['RP']"), r"offers 'RP'"),
+        (GOOD.replace('"RP"', '"TP"'), r"under the code 'TP' without claiming it"),
+        (GOOD.replace('    code = "RP"\n', ""), r"under the code None without claiming it"),
+        (GOOD.replace('"ring"', '"my ring"'), r"has the axis 'my ring'"),
+        (GOOD.replace('("sequence",)', '"sequence"'), r"has the splits 'sequence'"),
+        (GOOD + "\n@hookimpl\ndef parframe_no_such_hook(): ...", r"hooks fail \(PluginValid"),
+    ],
+)
+def test_a_broken_plugin_is_an_error_that_names_its_distribution(
+    site: Site, source: str, told: str
+) -> None:
+    site.install("rings", "RP", source)
+    with pytest.raises(ParframeError, match=rf"^error\[plugin\] distribution 'rings' 1.2.*{told}"):
+        Spec(parallel="RP2").placing()
+
+
+def test_an_interrupt_by_the_user_during_import_is_not_an_error_of_the_plugin(site: Site) -> None:
+    site.install("rings", "RP", "raise KeyboardInterrupt")
+    with pytest.raises(KeyboardInterrupt):
+        Spec(parallel="RP2").placing()
+
+
+def test_a_broken_plugin_does_not_disturb_others(site: Site) -> None:
+    site.install("rings", "RP", "raise SystemExit(3)")
+    assert Spec(parallel="TP2").placing().mesh.size == 2
+
+
+def test_a_distribution_that_is_not_installed_is_an_error() -> None:
+    with pytest.raises(ParframeError, match=r"no plugin of that name.*'parframe'"):
+        Spec(parallel="TP2", plugins=("parfrme",)).placing()
