@@ -11,7 +11,7 @@ than the sum.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cache
 
 import attrs
@@ -158,14 +158,14 @@ def bind(rule: Rule, site: Site) -> Signature | None:
     if sizes is None:
         return None
     inputs, outputs = expanded[: len(kept)], expanded[len(kept) :]
-    known = letters(expanded)
+    used = letters(expanded)
     return Signature(
         inputs=inputs,
         outputs=outputs,
         sizes=sizes,
-        whole=notation.marked("!") & known,
-        free=notation.marked("*") & known,
-        dropped=notation.marked("-") & known,
+        whole=notation.marked("!") & used,
+        free=notation.marked("*") & used,
+        dropped=notation.marked("-") & used,
         reduction=notation.reduction,
         linear=groups(rule.linear, kept),
         moves=rule.moves,
@@ -203,23 +203,28 @@ def _expand(
 
 
 def solve(
-    tensors: tuple[tuple[Pattern, ...], ...], shapes: tuple[Tensor, ...]
+    tensors: tuple[tuple[Pattern, ...], ...],
+    shapes: tuple[Tensor, ...],
+    known: Mapping[str, Size] | None = None,
 ) -> dict[str, Size] | None:
-    """The size of every letter, from the shapes; None where they contradict the patterns."""
+    """The size of every letter, from the shapes; None where they contradict the patterns.
+
+    ``known`` has the letters whose sizes no shape tells.
+    """
     axes = [
         (pattern, size)
         for patterns, tensor in zip(tensors, shapes, strict=True)
         for pattern, size in zip(patterns, tensor.shape, strict=True)
     ]
-    sizes: dict[str, Size] = {}
+    sizes: dict[str, Size] = dict(known or {})
     for pattern, size in axes:
         if len(pattern) == 1 and isinstance(pattern[0], str):
             sizes.setdefault(pattern[0], size)
     for pattern, size in axes:
         unknown = [atom for atom in pattern if isinstance(atom, str) and atom not in sizes]
         if len(unknown) == 1 and all(isinstance(atom, str) for atom in pattern):
-            known = product(sizes[str(atom)] for atom in pattern if atom != unknown[0])
-            quotient = divide(size, known)
+            others = product(sizes[str(atom)] for atom in pattern if atom != unknown[0])
+            quotient = divide(size, others)
             if quotient is None:
                 return None
             sizes[unknown[0]] = quotient

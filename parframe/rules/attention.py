@@ -1,0 +1,78 @@
+"""Rules of attention."""
+
+from __future__ import annotations
+
+from parframe.rules.building import Axes, signature, unit_free
+from parframe.rules.signature import Pattern, Rule, Signature, Site
+from parframe.sizes import divide
+
+
+def _onto(shape: tuple[object, ...], target: Axes) -> Axes:
+    """The axes of a tensor that broadcasts onto axes."""
+    own = target[len(target) - len(shape) :]
+    return tuple(() if size == 1 else axis for size, axis in zip(shape, own, strict=True))
+
+
+def _scaled_dot_product(site: Site) -> Signature | None:
+    """``... (k g) s d, ... k t d, ... k t e -> ... (k g) s e`` with an optional mask."""
+    query, key = site.inputs[0].shape, site.inputs[1].shape
+    value = site.inputs[2].shape
+    if site.arg("dropout_p", 0.0) != 0:
+        return None
+    batch = unit_free(site.outputs[0].shape[:-2])
+    if not len(query) == len(key) == len(value) == len(site.outputs[0].shape):
+        return None
+    heads: Axes = batch
+    shared: Axes = batch
+    sizes = {}
+    if site.arg("enable_gqa", False):
+        group = divide(query[-3], key[-3])
+        if group is None or value[-3] != key[-3]:
+            return None
+        sizes = {"k": key[-3], "g": group}
+        heads, shared = (*batch[:-1], ("k", "g")), (*batch[:-1], ("k",))
+    s, t, d, e = (((name,),) for name in "stde")
+    taken = [
+        (*_onto(query[:-2], heads), *s, *d),
+        (*_onto(key[:-2], shared), *t, *d),
+        (*_onto(value[:-2], shared), *t, *e),
+    ]
+    mask = site.input("attn_mask")
+    if mask is not None:
+        taken.append(_onto(mask.shape, (*heads, *s, *t)))
+    whole = "std" if site.arg("is_causal", False) else "td"
+    return signature(site, taken, [(*heads, *s, *e)], sizes=sizes, whole=whole, linear="value")
+
+
+def _attention(site: Site) -> Signature | None:
+    """``b (k g) s d, b k t d, b k t e -> b s (k g) e``; positions, sinks and bias broadcast."""
+    query, key = site.inputs[0].shape, site.inputs[1].shape
+    group = divide(query[1], key[1])
+    if group is None:
+        return None
+    heads: Pattern = ("k", "g")
+    b, k, s, t, d, e = (((name,),) for name in "bkstde")
+    where: dict[str, Axes] = {
+        "query": (*b, heads, *s, *d),
+        "key": (*b, *k, *t, *d),
+        "value": (*b, *k, *t, *e),
+        "query_positions": (*b, *s),
+        "key_positions": (*b, *t),
+        "sinks": (heads,),
+        "bias": (*b, heads, *s, *t),
+    }
+    taken = [
+        where[slot] if slot in ("query", "key", "value") else _onto(tensor.shape, where[slot])
+        for slot, tensor in zip(site.operator.slots, site.inputs, strict=True)
+    ]
+    return signature(
+        site, taken, [(*b, *s, heads, *e)], sizes={"k": key[1], "g": group}, whole="td",
+        linear="value",
+    )  # fmt: skip
+
+
+RULES = (
+    Rule("aten.scaled_dot_product_attention.default", _scaled_dot_product),
+    Rule("parframe.attention", _attention),
+    Rule("parframe.attention.default", _attention),
+)

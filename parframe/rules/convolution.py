@@ -1,0 +1,102 @@
+"""Rules of convolutions and of what slides a window or rescales the space of an image."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from parframe.rules.building import Axes, again, axes, passing, signature
+from parframe.rules.signature import Local, Pattern, Rule, Signature, Site, letters
+from parframe.sizes import divide
+
+
+def _convolution(transposed: bool) -> Callable[[Site], Signature | None]:
+    """``b (g i) s, (g o) i k, (g o)? -> b (g o) t``: space is whole, groups pass."""
+
+    def rule(site: Site) -> Signature | None:
+        space = len(site.inputs[1].shape) - 2
+        turned = bool(site.arg("transposed", transposed))
+        batch: Axes = (("b",),) if len(site.inputs[0].shape) == space + 2 else ()
+        groups = site.arg("groups", 1)
+        channels = site.inputs[0].shape[len(batch)]
+        made = site.outputs[0].shape[len(batch)]
+        each, out = divide(channels, groups), divide(made, groups)
+        if each is None or out is None:
+            return None
+        i: Pattern = () if each == 1 and groups != 1 else ("i",)
+        o: Pattern = () if out == 1 and groups != 1 else ("o",)
+        g: Pattern = () if groups == 1 else ("g",)
+        window, before, after = axes("k", space), axes("s", space), axes("t", space)
+        weight = ((*g, *i), o, *window) if turned else ((*g, *o), i, *window)
+        bias: list[Axes] = [((*g, *o),)] if "bias" in site.operator.slots else []
+        whole = letters((window, before))
+        return signature(
+            site,
+            [(*batch, (*g, *i), *before), weight, *bias],
+            [(*batch, (*g, *o), *after)],
+            sizes={"g": groups, "i": each, "o": out},
+            whole=whole,
+            linear="input | weight",
+            addend="bias",
+        )
+
+    return rule
+
+
+def _local_groups(local: Local) -> None:
+    grouped = local.site.arg("groups", 1) != 1
+    if grouped:
+        again(local, groups=local.size("g"))
+    else:
+        again(local)
+
+
+def _space(count: int, linear: str = "") -> Callable[[Site], Signature | None]:
+    """The last axes are whole, the others pass."""
+
+    def rule(site: Site) -> Signature | None:
+        rank = len(site.inputs[0].shape)
+        return passing(site, range(rank - count, rank), linear=linear)
+
+    return rule
+
+
+_CONVOLUTIONS = "conv1d.default conv2d.default conv3d.default conv1d.padding conv2d.padding"
+_TRANSPOSED = "conv_transpose1d.default conv_transpose2d.input conv_transpose3d.input"
+_POOLS = {"max_pool": "", "avg_pool": "self", "adaptive_avg_pool": "self"}
+_RESIZED = {
+    "upsample_nearest1d": 1,
+    "upsample_nearest2d": 2,
+    "upsample_nearest3d": 3,
+    "upsample_linear1d": 1,
+    "upsample_bilinear2d": 2,
+    "upsample_bicubic2d": 2,
+    "upsample_trilinear3d": 3,
+}
+
+RULES = (
+    *(
+        Rule(f"aten.{name}", _convolution(turned), local=_local_groups)
+        for names, turned in ((_CONVOLUTIONS, False), (_TRANSPOSED, True))
+        for name in names.split()
+    ),
+    Rule("aten.convolution.default", _convolution(False), local=_local_groups),
+    *(
+        Rule(f"aten.{name}{n}d.default", _space(n, linear))
+        for name, linear in _POOLS.items()
+        for n in (1, 2, 3)
+    ),
+    *(
+        Rule(f"aten.{name}.default", _space(n))
+        for name, n in (
+            ("max_pool2d_with_indices", 2),
+            ("max_pool3d_with_indices", 3),
+            ("adaptive_max_pool2d", 2),
+            ("adaptive_max_pool3d", 3),
+        )
+    ),
+    *(
+        Rule(f"aten.{name}.{overload}", _space(n, "self"))
+        for name, n in _RESIZED.items()
+        for overload in ("default", "vec")
+    ),
+)

@@ -1,0 +1,82 @@
+"""Rules of operators that normalise over axes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from parframe.rules.building import Axes, again, axes, signature
+from parframe.rules.decompositions import layer_norm, rms_norm
+from parframe.rules.signature import Local, Pattern, Rule, Signature, Site, letters
+from parframe.sizes import divide
+
+
+def _last_axes(site: Site) -> Signature | None:
+    """The last axes are whole; weight and bias have them."""
+    rank = len(site.inputs[0].shape)
+    count = len(site.arg("normalized_shape"))
+    taken = axes("a", rank)
+    own = taken[rank - count :]
+    small = (*taken[: rank - count], *[()] * count)
+    return signature(
+        site, [taken, *[own] * (len(site.inputs) - 1)],
+        [taken, *[small] * (len(site.outputs) - 1)],
+        whole=[f"a{i}" for i in range(rank - count, rank)],
+    )  # fmt: skip
+
+
+def _channels(site: Site) -> Signature | None:
+    """Batch norm in inference: every axis passes; the second one has weight and statistics."""
+    if site.arg("training", False) or "running_mean" not in site.operator.slots:
+        return None
+    taken = axes("a", len(site.inputs[0].shape))
+    outputs = [taken, *[(("none",),)] * (len(site.outputs) - 1)]
+    return signature(site, [taken, *[(taken[1],)] * (len(site.inputs) - 1)], outputs)
+
+
+def _groups(arg: str) -> Callable[[Site], Signature | None]:
+    """Groups of channels pass; all within a group is whole."""
+
+    def rule(site: Site) -> Signature | None:
+        groups = site.arg(arg)
+        channels = site.inputs[0].shape[1]
+        each = divide(channels, groups)
+        if each is None:
+            return None
+        pattern: Pattern = ("g", "c")
+        spatial: Axes = axes("s", len(site.inputs[0].shape) - 2)
+        taken: Axes = (("n",), pattern, *spatial)
+        whole = {"c", *letters((spatial,))}
+        small: Axes = (("n",), ("g",))
+        return signature(
+            site, [taken, *[(pattern,)] * (len(site.inputs) - 1)],
+            [taken, *[small] * (len(site.outputs) - 1)],
+            sizes={"g": groups, "c": each}, whole=whole,
+        )  # fmt: skip
+
+    return rule
+
+
+def _local_groups(local: Local) -> None:
+    again(local, num_groups=local.size("g"))
+
+
+def _instances(site: Site) -> Signature | None:
+    """Instance norm: batch and channels pass."""
+    if not site.arg("use_input_stats", True):
+        return None
+    taken = axes("a", len(site.inputs[0].shape))
+    return signature(
+        site, [taken, *[(taken[1],)] * (len(site.inputs) - 1)], [taken],
+        whole=[f"a{i}" for i in range(2, len(taken))],
+    )  # fmt: skip
+
+
+RULES = (
+    Rule("aten.layer_norm.default", _last_axes, decompose=layer_norm),
+    Rule("aten.native_layer_norm.default", _last_axes, decompose=layer_norm),
+    Rule("aten.rms_norm.default", _last_axes, decompose=rms_norm),
+    Rule("aten.group_norm.default", _groups("num_groups"), local=_local_groups),
+    Rule("aten.instance_norm.default", _instances),
+    Rule("aten.batch_norm.default", _channels),
+    Rule("aten._native_batch_norm_legit_no_training.default", _channels),
+)

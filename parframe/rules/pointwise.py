@@ -1,0 +1,164 @@
+"""Rules of operators that compute every element alone, broadcasting their inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from parframe.rules.building import FLOATS, axes, broadcast, signature, unit_free
+from parframe.rules.signature import Rule, Signature, Site, letters
+
+_NONE = """
+abs absolute acos acosh angle arccos arccosh arcsin arcsinh arctan arctanh asin asinh atan atanh
+bitwise_not ceil celu clamp clamp_max clamp_min clip cos cosh digamma elu erf erfc erfinv exp exp2
+expm1 fix floor frac frexp.Tensor gelu hardshrink hardsigmoid hardswish hardtanh i0 isfinite isinf
+isnan isneginf isposinf isreal leaky_relu lgamma log log10 log1p log2 log_sigmoid logical_not logit
+mish mvlgamma nan_to_num polygamma reciprocal relu relu6 round round.decimals rsqrt selu sgn sigmoid
+sign signbit silu sin sinc sinh softplus softshrink softsign special_airy_ai special_bessel_j0
+special_bessel_j1 special_bessel_y0 special_bessel_y1 special_digamma special_entr special_erf
+special_erfc special_erfcx special_erfinv special_exp2 special_expit special_expm1 special_i0
+special_i0e special_i1 special_i1e special_log1p special_log_ndtr special_logit
+special_modified_bessel_i0 special_modified_bessel_i1 special_modified_bessel_k0
+special_modified_bessel_k1 special_ndtr special_ndtri special_psi special_round
+special_scaled_modified_bessel_k0 special_scaled_modified_bessel_k1 special_sinc
+special_spherical_bessel_j0 sqrt square tan tanh tanhshrink threshold trunc
+add.Scalar sub.Scalar subtract.Scalar rsub.Scalar
+div.Scalar_mode div.Tensor_mode divide.Scalar_mode divide.Tensor_mode
+floor_divide floor_divide.Scalar
+clamp.Tensor clamp_max.Tensor clamp_min.Tensor clip.Tensor
+pow.Scalar pow.Tensor_Scalar pow.Tensor_Tensor float_power.Scalar float_power.Tensor_Scalar
+float_power.Tensor_Tensor
+atan2 arctan2 fmax fmin gcd heaviside hypot igamma igammac lcm logaddexp logaddexp2 max.other
+maximum min.other minimum nextafter isclose polar
+logical_and logical_or logical_xor
+special_xlog1py special_xlog1py.other_scalar special_xlog1py.self_scalar
+special_xlogy special_xlogy.other_scalar special_xlogy.self_scalar
+special_zeta special_zeta.other_scalar special_zeta.self_scalar
+special_gammainc special_gammaincc special_polygamma
+where.Scalar where.ScalarOther where.ScalarSelf masked_fill.Tensor
+gelu_backward logit_backward sigmoid_backward silu_backward tanh_backward threshold_backward
+xlogy.Tensor xlogy.Scalar_Other xlogy.Scalar_Self
+"""
+
+_TENSOR_SCALAR = """
+bitwise_and bitwise_or bitwise_xor bitwise_left_shift bitwise_right_shift copysign fmod remainder
+eq ne ge gt le lt greater greater_equal less less_equal not_equal ldexp __and__ __or__ __xor__
+__lshift__ __rshift__
+"""
+
+_POLYNOMIALS = """
+chebyshev_polynomial_t chebyshev_polynomial_u chebyshev_polynomial_v chebyshev_polynomial_w
+hermite_polynomial_h hermite_polynomial_he laguerre_polynomial_l legendre_polynomial_p
+shifted_chebyshev_polynomial_t shifted_chebyshev_polynomial_u shifted_chebyshev_polynomial_v
+shifted_chebyshev_polynomial_w
+"""
+
+_SCALAR_OVERLOADS = {
+    "bitwise": ("Tensor", "Scalar", "Scalar_Tensor", "Tensor_Scalar"),
+    "remainder": ("Tensor", "Scalar", "Scalar_Tensor"),
+}
+
+_LINEAR = {
+    "self": """neg negative positive mul.Scalar multiply.Scalar div.Scalar divide.Scalar
+        true_divide.Scalar deg2rad rad2deg real imag conj _conj conj_physical _conj_physical
+        resolve_conj resolve_neg div.Tensor divide.Tensor true_divide.Tensor""",
+    "self other": "add.Tensor sub.Tensor subtract.Tensor rsub.Tensor where.self",
+    "self | other": "mul.Tensor multiply.Tensor",
+    "self end": "lerp.Scalar lerp.Tensor",
+    "self tensor1 | self tensor2": "addcmul",
+    "self tensor1": "addcdiv",
+    "real imag": "complex",
+}
+"""For each linearity, the operators that have it."""
+
+_SAME = "alias clone contiguous detach lift_fresh lift_fresh_copy"
+"""Operators that return their input."""
+
+_CASTS = """to.dtype to.device to.other to.dtype_layout to.prim_Device to.prim_dtype to.prim_other
+_to_copy type_as"""
+
+
+def pointwise(site: Site, linear: str = "", moves: bool = False) -> Signature | None:
+    """Every input broadcasts to the outputs, which have one shape."""
+    shape = site.outputs[0].shape
+    if any(output.shape != shape for output in site.outputs):
+        return None
+    taken = [broadcast(tensor.shape, shape) for tensor in site.inputs]
+    given = unit_free(shape)
+    present = [one for one in taken if one is not None]
+    if len(present) < len(taken):
+        return None
+    seen = {axis for one in present for axis in one}
+    if any(axis and axis not in seen for axis in given):
+        return None
+    return signature(site, present, [given] * len(site.outputs), linear=linear, moves=moves)
+
+
+def _cast(site: Site) -> Signature | None:
+    """A cast between floats, or from integers to floats, commutes with sums."""
+    source, target = site.inputs[0].dtype, site.outputs[0].dtype
+    exact = target in FLOATS and source != "bool" and not source.startswith("complex")
+    return _first(site, "self" if exact else "", moves=source == target)
+
+
+def _first(site: Site, linear: str, moves: bool = False) -> Signature | None:
+    """Only the first input's elements count; another one gives a dtype."""
+    if len(site.inputs) == 1:
+        return pointwise(site, linear, moves)
+    own = unit_free(site.inputs[0].shape)
+    other = axes("t", len(site.inputs[1].shape))
+    return signature(site, [own, other], [own], dropped=letters((other,)), linear=linear)
+
+
+def _dropout(site: Site) -> Signature | None:
+    idle = not site.arg("train", True) or site.arg("p") == 0
+    return pointwise(site, moves=True) if idle else None
+
+
+def _masked_fill(site: Site) -> Signature | None:
+    return pointwise(site, "self" if site.arg("value") == 0 else "")
+
+
+def _linear(linear: str) -> Callable[[Site], Signature | None]:
+    return lambda site: pointwise(site, linear)
+
+
+def _targets(text: str) -> list[str]:
+    return [f"aten.{name}" if "." in name else f"aten.{name}.default" for name in text.split()]
+
+
+def _binary(text: str) -> list[str]:
+    names = []
+    for name in text.split():
+        overloads = next(
+            (found for start, found in _SCALAR_OVERLOADS.items() if name.startswith(start)),
+            ("Tensor", "Scalar"),
+        )
+        names += [f"aten.{name}.{overload}" for overload in overloads]
+    return names
+
+
+def _polynomials(text: str) -> list[str]:
+    return [
+        f"aten.special_{name}.{overload}"
+        for name in text.split()
+        for overload in ("default", "x_scalar", "n_scalar")
+    ]
+
+
+RULES = (
+    *(
+        Rule(target, pointwise)
+        for target in (*_targets(_NONE), *_binary(_TENSOR_SCALAR), *_polynomials(_POLYNOMIALS))
+    ),
+    *(
+        Rule(target, _linear(linear))
+        for linear, names in _LINEAR.items()
+        for target in _targets(names)
+    ),
+    *(Rule(target, lambda site: pointwise(site, moves=True)) for target in _targets(_SAME)),
+    *(Rule(target, _cast) for target in _targets(_CASTS)),
+    Rule("aten.dropout.default", _dropout),
+    Rule("aten.feature_dropout.default", _dropout),
+    Rule("aten.alpha_dropout.default", _dropout),
+    Rule("aten.masked_fill.Scalar", _masked_fill),
+)

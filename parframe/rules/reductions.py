@@ -1,0 +1,194 @@
+"""Rules of operators that reduce, scan or order along axes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from parframe.graph import Ref
+from parframe.rules.building import Axes, again, axes, dimension, dimensions, passing, signature
+from parframe.rules.decompositions import logsumexp, softmax, statistics, vector_norm
+from parframe.rules.signature import Local, Rule, Signature, Site
+from parframe.sizes import product
+
+
+def reduced(
+    site: Site,
+    dims: Iterable[int],
+    *,
+    whole: bool = False,
+    linear: str = "",
+    reduction: str = "sum",
+) -> Signature | None:
+    """The axes in ``dims`` are contracted, or must be whole; the others pass."""
+    gone = frozenset(dims)
+    taken = axes("a", len(site.inputs[0].shape))
+    keeps = bool(site.arg("keepdim", False))
+    given: Axes = tuple(
+        () if i in gone else axis for i, axis in enumerate(taken) if keeps or i not in gone
+    )
+    letters = [f"a{i}" for i in gone]
+    return signature(
+        site, [taken], [given] * len(site.outputs), whole=letters if whole else (),
+        linear=linear, reduction=reduction,
+    )  # fmt: skip
+
+
+def _over(site: Site) -> frozenset[int]:
+    return dimensions(site.arg("dim"), len(site.inputs[0].shape))
+
+
+def _reduction(
+    linear: str = "", reduction: str = "sum", whole: bool = False
+) -> Callable[[Site], Signature | None]:
+    return lambda site: reduced(site, _over(site), linear=linear, reduction=reduction, whole=whole)
+
+
+def _any_dims(reduction: str) -> Callable[[Site], Signature | None]:
+    """``any.dims`` of an empty list reduces nothing."""
+    return lambda site: (
+        None if site.arg("dim") == () else reduced(site, _over(site), reduction=reduction)
+    )
+
+
+def _split(local: Local) -> bool:
+    return any(local.split(letter) for letter in local.signature.contracted())
+
+
+def _local_mean(local: Local) -> None:
+    """The sum of the device's part over the size of the whole."""
+    if not _split(local):
+        again(local)
+        return
+    site = local.site
+    (output,) = site.operator.outputs
+    over = _over(site)
+    count = product(site.inputs[0].shape[i] for i in over)
+    args = {
+        "self": site.operator.args["self"],
+        "dim": tuple(sorted(over)),
+        "keepdim": site.arg("keepdim", False),
+        "dtype": site.outputs[0].dtype,
+    }
+    part = local.emit("aten.sum.dim_IntList", args, local.shape(output), site.outputs[0].dtype)
+    local.emit("aten.div.Scalar", {"self": Ref(part), "other": count}, output)
+
+
+def _local_extreme(target: str) -> Callable[[Local], None]:
+    """An extreme that is neutral where the device holds nothing."""
+
+    def local_rule(local: Local) -> None:
+        if not _split(local):
+            again(local)
+            return
+        site = local.site
+        args = {
+            "self": site.operator.args["self"],
+            "dim": tuple(sorted(_over(site))),
+            "keepdim": site.arg("keepdim", False),
+        }
+        local.emit(target, args, site.operator.outputs[0])
+
+    return local_rule
+
+
+def _scan(linear: str = "") -> Callable[[Site], Signature | None]:
+    """An axis is whole and stays; the others pass."""
+    return lambda site: passing(
+        site,
+        [dimension(site.arg("dim", -1), len(site.inputs[0].shape))] if site.inputs[0].shape else [],
+        linear=linear,
+    )
+
+
+def _flat_whole(site: Site) -> Signature | None:
+    """Every axis must be whole."""
+    taken = [axes(f"i{n}_", len(tensor.shape)) for n, tensor in enumerate(site.inputs)]
+    given = [axes(f"o{n}_", len(tensor.shape)) for n, tensor in enumerate(site.outputs)]
+    whole = [str(letter) for tensor in (*taken, *given) for axis in tensor for letter in axis]
+    return signature(site, taken, given, whole=whole)
+
+
+def _argument(site: Site) -> Signature | None:
+    """The place of an extreme: the axis is whole."""
+    return reduced(site, _over(site), whole=True)
+
+
+def _diff(site: Site) -> Signature | None:
+    """Differences along an axis that is whole, with tensors put before and behind."""
+    rank = len(site.inputs[0].shape)
+    at = dimension(site.arg("dim", -1), rank)
+    shared = axes("a", rank)
+    own = [(*shared[:at], (f"d{i}",), *shared[at + 1 :]) for i in range(len(site.inputs) + 1)]
+    return signature(
+        site, own[:-1], own[-1:], whole=[f"d{i}" for i in range(len(own))],
+        linear=" ".join(site.operator.slots),
+    )  # fmt: skip
+
+
+_SCANS = {
+    "cumsum.default": "self",
+    "cumprod.default": "",
+    "cummax.default": "",
+    "cummin.default": "",
+    "logcumsumexp.default": "",
+    "sort.default": "",
+    "sort.stable": "",
+    "argsort.default": "",
+    "argsort.stable": "",
+    "topk.default": "",
+}
+_WHOLE = """max.dim min.dim argmax.default argmin.default median.dim nanmedian.dim mode.default
+kthvalue.default aminmax.default median.default nanmedian.default"""
+_STATISTICS = "var std var_mean std_mean"
+_SOFTMAXES = "softmax.int _softmax.default log_softmax.int _log_softmax.default"
+_EXTREMES = {
+    "amax.default": "max",
+    "amin.default": "min",
+    "max.default": "max",
+    "min.default": "min",
+}
+RULES = (
+    Rule("aten.sum.default", _reduction("self")),
+    Rule("aten.sum.dim_IntList", _reduction("self")),
+    Rule("aten.nansum.default", _reduction()),
+    Rule("aten.count_nonzero.default", _reduction()),
+    Rule("aten.count_nonzero.dim_IntList", _reduction()),
+    Rule("aten.mean.default", _reduction("self"), local=_local_mean),
+    Rule("aten.mean.dim", _reduction("self"), local=_local_mean),
+    Rule("aten.prod.default", _reduction(reduction="prod")),
+    Rule("aten.prod.dim_int", _reduction(reduction="prod")),
+    Rule("aten.any.default", _reduction(reduction="max")),
+    Rule("aten.any.dim", _reduction(reduction="max")),
+    Rule("aten.any.dims", _any_dims("max")),
+    Rule("aten.all.default", _reduction(reduction="min")),
+    Rule("aten.all.dim", _reduction(reduction="min")),
+    Rule("aten.all.dims", _any_dims("min")),
+    *(
+        Rule(
+            f"aten.{name}",
+            _reduction(reduction=reduction),
+            local=_local_extreme(f"parframe.a{reduction}"),
+        )
+        for name, reduction in _EXTREMES.items()
+    ),
+    *(Rule(f"aten.{name}", _argument) for name in _WHOLE.split()),
+    *(
+        Rule(
+            f"aten.{name}.{overload}",
+            _reduction(whole=True),
+            decompose=statistics(name),
+        )
+        for name in _STATISTICS.split()
+        for overload in ("default", "dim", "correction")
+    ),
+    *(
+        Rule(f"aten.{name}", _scan(), decompose=softmax("log" in name))
+        for name in _SOFTMAXES.split()
+    ),
+    Rule("aten.logsumexp.default", _reduction(whole=True), decompose=logsumexp),
+    Rule("aten.linalg_vector_norm.default", _reduction(whole=True), decompose=vector_norm),
+    *(Rule(f"aten.{name}", _scan(linear)) for name, linear in _SCANS.items()),
+    Rule("aten.msort.default", lambda site: passing(site, [0] if site.inputs[0].shape else [])),
+    Rule("aten.diff.default", _diff),
+    *(Rule(f"aten.{name}", _flat_whole) for name in ("histc.default", "trace.default")),
+)

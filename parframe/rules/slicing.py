@@ -1,0 +1,303 @@
+"""Rules of operators that cut tensors into ranges and join them again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from parframe.graph import Ref
+from parframe.rules.building import Axes, again, axes, dimension, passing, signature
+from parframe.rules.signature import Concat, Local, Pattern, Rule, Signature, Site
+from parframe.sizes import Size, divide, simplify, total
+
+
+def _replace(taken: Axes, at: int, pattern: Pattern) -> Axes:
+    return (*taken[:at], pattern, *taken[at + 1 :])
+
+
+def _segments(parts: Sequence[tuple[str, Size]]) -> tuple[Pattern, dict[str, Size]]:
+    """The axis ``[a | b | ...]``; parts of size zero are left out, one alone is itself."""
+    present = {name: size for name, size in parts if size != 0}
+    patterns = tuple(() if size == 1 else (name,) for name, size in present.items())
+    if len(patterns) == 1:
+        return patterns[0], present
+    return (Concat(patterns),), present
+
+
+def _kept(site: Site, at: int, start: Size, length: Size) -> Signature | None:
+    """One range of an axis is kept: ``[before | kept | after] -> kept``."""
+    size = site.inputs[0].shape[at]
+    taken = axes("a", len(site.inputs[0].shape))
+    parts = [
+        ("before", start),
+        ("kept", length),
+        ("after", simplify(size - start - length)),
+    ]
+    pattern, sizes = _segments(parts)
+    kept: Pattern = () if length == 1 else ("kept",)
+    return signature(
+        site, [_replace(taken, at, pattern)], [_replace(taken, at, kept)], sizes=sizes,
+        dropped=["before", "after"], moves=True,
+    )  # fmt: skip
+
+
+def _bounds(site: Site) -> tuple[int, Size, Size] | None:
+    """The axis of a slice with step one, its start and its length, where they can be told."""
+    at = dimension(site.arg("dim", 0), len(site.inputs[0].shape))
+    size, length = site.inputs[0].shape[at], site.outputs[0].shape[at]
+    if site.arg("step", 1) != 1:
+        return None
+    if size == length:
+        return at, 0, length
+    if length == 0:
+        return None
+    start = site.arg("start", 0)
+    if isinstance(start, Ref) or not isinstance(size, int):
+        return None
+    if isinstance(start, int):
+        return at, max(start + size, 0) if start < 0 else start, length
+    return (at, start, length) if isinstance(length, int) else None
+
+
+def _slice(site: Site) -> Signature | None:
+    bounds = _bounds(site)
+    if bounds is not None:
+        return _kept(site, *bounds)
+    at = dimension(site.arg("dim", 0), len(site.inputs[0].shape))
+    return _strided(site, at) or passing(site, [at], moves=True)
+
+
+def _strided(site: Site, at: int) -> Signature | None:
+    """Every ``step``-th element where the step divides the axis: ``(m step) -> m``."""
+    size, length, step = site.inputs[0].shape[at], site.outputs[0].shape[at], site.arg("step", 1)
+    start = site.arg("start", 0)
+    if not isinstance(start, int) or not isinstance(step, int) or not 0 <= start < step:
+        return None
+    if step == 1 or divide(size, step) != length:
+        return None
+    taken = axes("a", len(site.inputs[0].shape))
+    return signature(
+        site, [_replace(taken, at, ("m", "step"))], [_replace(taken, at, ("m",))],
+        sizes={"step": step}, whole=["step"], dropped=["step"], moves=True,
+    )  # fmt: skip
+
+
+def _held(local: Local, letter: str, size: Any) -> Any:
+    """How much of a segment the device holds; segments of size zero and one have no letter."""
+    return size if size in (0, 1) else local.size(letter)
+
+
+def _local_range(local: Local) -> tuple[int, Size, Size] | None:
+    """The axis, start and stop of a slice on the device."""
+    bounds = _bounds(local.site)
+    if bounds is None:
+        return None
+    at, start, length = bounds
+    begin = _held(local, "before", start)
+    kept = _held(local, "kept", length)
+    return at, begin, simplify(begin + kept)
+
+
+def _local_slice(local: Local) -> None:
+    operator = local.site.operator
+    (output,) = operator.outputs
+    found = _local_range(local)
+    if found is not None:
+        at, begin, stop = found
+        args = {"self": operator.args["self"], "dim": at, "start": begin, "end": stop, "step": 1}
+        local.emit("aten.slice.Tensor", args, output)
+        return
+    rank = len(local.site.inputs[0].shape)
+    at = dimension(local.site.arg("dim", 0), rank)
+    if "m" in local.signature.sizes:
+        again(local, end=local.shape(local.site.inputs[0].name)[at])
+    else:
+        again(local)
+
+
+def _select(site: Site) -> Signature | None:
+    """One element of an axis: ``[before | 1 | after] ->`` nothing."""
+    at, index = _selected(site)
+    taken = axes("a", len(site.inputs[0].shape))
+    given = (*taken[:at], *taken[at + 1 :])
+    size = site.inputs[0].shape[at]
+    if not isinstance(size, int) or not isinstance(index, int):
+        return signature(site, [taken], [given], whole=[f"a{at}"], dropped=[f"a{at}"], moves=True)
+    pattern, sizes = _segments([("before", index), ("one", 1), ("after", size - index - 1)])
+    return signature(
+        site, [_replace(taken, at, pattern)], [given], sizes=sizes,
+        dropped=["before", "after"], moves=True,
+    )  # fmt: skip
+
+
+def _selected(site: Site) -> tuple[int, Any]:
+    at = dimension(site.arg("dim", 0), len(site.inputs[0].shape))
+    index, size = site.arg("index"), site.inputs[0].shape[at]
+    if isinstance(index, int) and isinstance(size, int):
+        return at, index + size if index < 0 else index
+    return at, index
+
+
+def _local_select(local: Local) -> None:
+    at, index = _selected(local.site)
+    if isinstance(index, int) and isinstance(local.site.inputs[0].shape[at], int):
+        again(local, dim=at, index=_held(local, "before", index))
+    else:
+        again(local)
+
+
+def _split(site: Site) -> Signature | None:
+    """An axis is cut into ranges, one an output."""
+    at = dimension(site.arg("dim", 0), len(site.inputs[0].shape))
+    taken = axes("a", len(site.inputs[0].shape))
+    lengths = [output.shape[at] for output in site.outputs]
+    if total(lengths) != site.inputs[0].shape[at] or 0 in lengths:
+        return passing(site, [at], moves=True)
+    pattern, sizes = _segments([(f"s{i}", length) for i, length in enumerate(lengths)])
+    given: list[Pattern] = [() if n == 1 else (f"s{i}",) for i, n in enumerate(lengths)]
+    return signature(
+        site, [_replace(taken, at, pattern)], [_replace(taken, at, one) for one in given],
+        sizes=sizes, moves=True,
+    )  # fmt: skip
+
+
+def _local_split(local: Local) -> None:
+    """Each output is a slice of the device's part."""
+    site = local.site
+    at = dimension(site.arg("dim", 0), len(site.inputs[0].shape))
+    begin: Any = 0
+    for output in site.operator.outputs:
+        stop = simplify(begin + local.shape(output)[at])
+        args = {"self": site.operator.args["self"], "dim": at, "start": begin, "end": stop}
+        local.emit("aten.slice.Tensor", {**args, "step": 1}, output)
+        begin = stop
+
+
+def _unbind(site: Site) -> Signature | None:
+    """An axis is taken apart: whole."""
+    at = dimension(site.arg("dim", 0), len(site.inputs[0].shape))
+    taken = axes("a", len(site.inputs[0].shape))
+    given = (*taken[:at], *taken[at + 1 :])
+    return signature(
+        site, [taken], [given] * len(site.outputs), whole=[f"a{at}"], dropped=[f"a{at}"],
+        moves=True,
+    )  # fmt: skip
+
+
+def _cat(site: Site) -> Signature | None:
+    """Segments are joined: ``a, b -> [a | b]``."""
+    rank = len(site.outputs[0].shape)
+    at = dimension(site.arg("dim", 0), rank)
+    shared = axes("a", rank)
+    taken: list[Axes] = []
+    parts: list[Pattern] = []
+    sizes: dict[str, Size] = {}
+    for i, tensor in enumerate(site.inputs):
+        if tensor.shape == (0,) and rank != 1:
+            taken.append(((f"e{i}",),))
+            continue
+        size = tensor.shape[at]
+        pattern: Pattern = () if size == 1 else (f"s{i}",)
+        taken.append(_replace(shared, at, pattern))
+        if size != 0:
+            parts.append(pattern)
+            sizes[f"s{i}"] = size
+    joined = parts[0] if len(parts) == 1 else (Concat(tuple(parts)),)
+    if not parts:
+        joined = ("none",)
+    empty = [f"e{i}" for i in range(len(site.inputs))]
+    empty += [f"s{i}" for i, t in enumerate(site.inputs) if f"s{i}" not in sizes]
+    return signature(
+        site, taken, [_replace(shared, at, joined)], sizes=sizes, whole=empty, dropped=empty,
+        linear="tensors", moves=True,
+    )  # fmt: skip
+
+
+def _stack(site: Site) -> Signature | None:
+    rank = len(site.outputs[0].shape)
+    at = dimension(site.arg("dim", 0), rank)
+    taken = axes("a", rank - 1)
+    given = (*taken[:at], ("new",), *taken[at:])
+    return signature(site, [taken] * len(site.inputs), [given], linear="tensors", moves=True)
+
+
+def _pad(site: Site) -> Signature | None:
+    """Padding with a constant: ``a -> [before | a | after]``."""
+    widths = _widths(site)
+    changed = [i for i, width in enumerate(widths) if width != (0, 0)]
+    value = site.arg("value", 0)
+    linear = "self" if value == 0 else ""
+    if site.arg("mode", "constant") != "constant" or any(
+        not isinstance(n, int) or n < 0 for i in changed for n in widths[i]
+    ):
+        constant = site.arg("mode", "constant") == "constant"
+        return passing(site, changed, linear=linear if constant else "self")
+    taken = axes("a", len(site.inputs[0].shape))
+    given: list[Pattern] = list(taken)
+    sizes: dict[str, Size] = {}
+    for i in changed:
+        size = site.inputs[0].shape[i]
+        before, after = widths[i]
+        pattern, found = _segments([(f"b{i}", before), (f"a{i}", size), (f"c{i}", after)])
+        given[i] = pattern
+        sizes.update(found)
+        if size == 1:
+            taken = _replace(taken, i, ())
+        if size == 0:
+            return passing(site, changed, linear=linear)
+    free = [f"{side}{i}" for i in changed for side in "bc"]
+    return signature(site, [taken], [tuple(given)], sizes=sizes, free=free, linear=linear)
+
+
+def _widths(site: Site) -> list[tuple[Any, Any]]:
+    """What is added before and after each axis."""
+    pad = site.arg("pad")
+    rank = len(site.inputs[0].shape)
+    pairs = [(pad[i], pad[i + 1]) for i in range(0, len(pad), 2)]
+    return [(0, 0)] * (rank - len(pairs)) + pairs[::-1]
+
+
+def _local_pad(local: Local) -> None:
+    widths = _widths(local.site)
+    sizes = local.signature.sizes
+    pad: list[Size] = []
+    for i, sides in reversed(list(enumerate(widths))):
+        for side, width in zip("bc", sides, strict=True):
+            pad.append(local.size(f"{side}{i}") if f"{side}{i}" in sizes else width)
+    again(local, pad=tuple(pad))
+
+
+def _whole(arg: str) -> Callable[[Site], Signature | None]:
+    """The axes named by an argument are whole, the others pass."""
+
+    def rule(site: Site) -> Signature | None:
+        rank = len(site.inputs[0].shape)
+        dims = site.arg(arg)
+        chosen = dims if isinstance(dims, tuple) else (dims,)
+        whole = range(rank) if dims is None or dims == () else chosen
+        return passing(site, [dimension(d, rank) for d in whole], moves=True)
+
+    return rule
+
+
+_SPLITS = """split.Tensor split.sizes split_with_sizes.default split_with_sizes_copy.default
+chunk.default tensor_split.sections tensor_split.indices unsafe_split.Tensor unsafe_chunk.default
+unsafe_split_with_sizes.default"""
+
+RULES = (
+    Rule("aten.slice.Tensor", _slice, local=_local_slice),
+    Rule("aten.slice_copy.Tensor", _slice, local=_local_slice),
+    Rule("aten.narrow.default", _slice, local=_local_slice),
+    Rule("aten.narrow_copy.default", _slice, local=_local_slice),
+    Rule("aten.select.int", _select, local=_local_select),
+    *(Rule(f"aten.{name}", _split, local=_local_split) for name in _SPLITS.split()),
+    Rule("aten.unbind.int", _unbind),
+    Rule("aten.cat.default", _cat),
+    Rule("aten.concat.default", _cat),
+    Rule("aten.concatenate.default", _cat),
+    Rule("aten.stack.default", _stack),
+    Rule("aten.constant_pad_nd.default", _pad, local=_local_pad),
+    Rule("aten.pad.default", _pad, local=_local_pad),
+    Rule("aten.flip.default", _whole("dims")),
+    Rule("aten.roll.default", _whole("dims")),
+)

@@ -1,0 +1,41 @@
+"""The table of rules, by operator."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import ModuleType
+
+from parframe.rules import (
+    attention,
+    convolution,
+    creation,
+    indexing,
+    matmul,
+    normalization,
+    pointwise,
+    reductions,
+    slicing,
+    views,
+)
+from parframe.rules.signature import Rule
+
+_MODULES: tuple[ModuleType, ...] = (
+    attention,
+    convolution,
+    creation,
+    indexing,
+    matmul,
+    normalization,
+    pointwise,
+    reductions,
+    slicing,
+    views,
+)
+
+RULES: Mapping[str, Rule] = {rule.target: rule for module in _MODULES for rule in module.RULES}
+"""Every built-in rule."""
+
+
+def rule_for(target: str, extra: Mapping[str, Rule] | None = None) -> Rule | None:
+    """The rule of an operator, one of ``extra`` before a built-in one."""
+    return (extra or {}).get(target) or RULES.get(target)
