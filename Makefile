@@ -2,7 +2,8 @@
 PYTHON ?= python3
 ENVIRONMENTS ?= .build
 PYTEST_FLAGS ?= -n auto
-INSTALL = -m pip install --quiet --disable-pip-version-check -c constraints.txt
+PIP_FLAGS ?= --quiet
+INSTALL = -m pip install $(PIP_FLAGS) -c constraints.txt
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test quick lint bench clean
