@@ -205,7 +205,7 @@ class OperatorGraph:
     @cached_property
     def output_names(self) -> tuple[str, ...]:
         """The names of the values the model returns, in order."""
-        return tuple(_leaves(self.outputs))
+        return tuple(leaves_of(self.outputs))
 
     @cached_property
     def tensors(self) -> dict[str, Tensor]:
@@ -263,16 +263,31 @@ def renamed(operator: Operator, names: Mapping[str, str], prefix: str) -> Operat
     )
 
 
-def _leaves(structure: Any) -> Iterator[str]:
+def leaves_of(structure: Any) -> Iterator[str]:
+    """The names in a structure of outputs, in order."""
     if isinstance(structure, str):
         yield structure
     elif isinstance(structure, Mapping):
         for key, part in structure.items():
             if key != "$class":
-                yield from _leaves(part)
+                yield from leaves_of(part)
     elif isinstance(structure, tuple | list):
         for part in structure:
-            yield from _leaves(part)
+            yield from leaves_of(part)
+
+
+def map_leaves(structure: Any, names: Mapping[str, str]) -> Any:
+    """A structure of outputs with its names replaced; names that are absent stay."""
+    if isinstance(structure, str):
+        return names.get(structure, structure)
+    if isinstance(structure, Mapping):
+        return {
+            key: part if key == "$class" else map_leaves(part, names)
+            for key, part in structure.items()
+        }
+    if isinstance(structure, tuple | list):
+        return tuple(map_leaves(part, names) for part in structure)
+    return structure
 
 
 def verify_graph(graph: OperatorGraph) -> OperatorGraph:

@@ -1,0 +1,97 @@
+"""Load a model, whatever it comes as, as an operator graph; torch is imported only if needed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from parframe.errors import ParframeError
+from parframe.graph import OperatorGraph
+
+__all__ = ["load"]
+
+
+def load(
+    source: Any,
+    inputs: Mapping[str, Any] | None = None,
+    dynamic: Mapping[str, Mapping[int, str]] | None = None,
+) -> OperatorGraph:
+    """Load a model as an operator graph.
+
+    Parameters
+    ----------
+    source
+        A model folder or ``config.json`` of Hugging Face, a configuration of transformers or a
+        dict with its ``model_type``, a ``torch.nn.Module``, a ``.pt2`` file, or a graph saved as
+        JSON. No weights are read.
+    inputs
+        Example tensors by the names of the model's arguments; a module needs them.
+    dynamic
+        The axes of the inputs that may vary, with names: ``{"x": {0: "batch"}}``.
+
+    Returns
+    -------
+    OperatorGraph
+        The model's operators, equal layers once.
+
+    Raises
+    ------
+    ParframeError
+        If the source cannot be read, or the model cannot be exported.
+    """
+    if isinstance(source, OperatorGraph):
+        return source
+    if isinstance(source, str | os.PathLike):
+        return _load_path(Path(source), inputs, dynamic)
+    if isinstance(source, Mapping):
+        from parframe.loading.huggingface import load_config
+
+        return load_config(dict(source), inputs, dynamic)
+    if hasattr(source, "to_diff_dict") and hasattr(source, "model_type"):
+        from parframe.loading.huggingface import load_config
+
+        return load_config(source, inputs, dynamic)
+    if hasattr(source, "named_parameters"):
+        from parframe.loading.module import load_module
+
+        return load_module(source, inputs, dynamic)
+    raise ParframeError(
+        "load",
+        type(source).__name__,
+        "not something a model can be loaded from",
+        "give a folder, a config.json, a torch.nn.Module, a .pt2 or a graph's .json",
+    )
+
+
+def _load_path(
+    path: Path,
+    inputs: Mapping[str, Any] | None,
+    dynamic: Mapping[str, Mapping[int, str]] | None,
+) -> OperatorGraph:
+    if path.is_dir():
+        from parframe.loading.huggingface import load_folder
+
+        return load_folder(path, inputs, dynamic)
+    if path.suffix == ".pt2":
+        from parframe.loading.archive import load_archive
+
+        return load_archive(path)
+    if path.suffix != ".json":
+        raise ParframeError(
+            "load",
+            str(path),
+            "not a folder, a .pt2 or a .json" if path.exists() else "does not exist",
+            "give a model's folder, its config.json, a .pt2 or a graph's .json",
+        )
+    from parframe.loading.folder import read_object
+
+    content = read_object(path)
+    if "model_type" in content or "architectures" in content:
+        from parframe.loading.huggingface import load_config
+
+        return load_config(content, inputs, dynamic, source=str(path))
+    from parframe.serial import read
+
+    return read(path)

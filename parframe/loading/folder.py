@@ -1,0 +1,162 @@
+"""A model folder of Hugging Face read as a stranger's data: its config.json and its weight files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from parframe.errors import ParframeError
+from parframe.serial import LARGEST, read_json, read_text
+
+_LARGEST_CONFIG = 16 << 20
+_MOST_LAYERS = 10_000
+_LARGEST_NUMBER = 1 << 40
+_INDEX = "model.safetensors.index.json"
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """The JSON object in a file.
+
+    Raises
+    ------
+    ParframeError
+        Of kind ``load`` if the file is missing, too large, not UTF-8 or not a JSON object.
+    """
+    content = read_json(read_text(path, "load", LARGEST), "load")
+    if not isinstance(content, dict):
+        raise ParframeError(
+            "load", str(path), "is not a JSON object", "give a config.json or a graph's .json"
+        )
+    return content
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """The configuration of a model folder, checked.
+
+    Raises
+    ------
+    ParframeError
+        Of kind ``load`` if there is none, or it is not one that can be trusted.
+    """
+    path = folder / "config.json"
+    if not path.is_file():
+        raise ParframeError(
+            "load", str(folder), "has no config.json", "give the folder of a Hugging Face model"
+        )
+    read_text(path, "load", _LARGEST_CONFIG)
+    return check_config(read_object(path), str(path))
+
+
+def check_config(config: dict[str, Any], where: str) -> dict[str, Any]:
+    """The configuration itself, if it runs no code and its numbers are sane.
+
+    Raises
+    ------
+    ParframeError
+        Of kind ``load``, naming the key.
+    """
+    if config.get("auto_map"):
+        raise ParframeError(
+            "load",
+            f"{where}, auto_map",
+            "the model brings Python code of its own, which is never run",
+            "build the model yourself and give the module with example inputs",
+        )
+    _check_numbers(config, where, depth=8)
+    return config
+
+
+def _check_numbers(value: Any, where: str, depth: int) -> None:
+    if depth == 0:
+        raise ParframeError("load", where, "is nested too deep", "give a plain config.json")
+    if isinstance(value, dict):
+        for key, part in value.items():
+            if key == "auto_map" and part:
+                check_config({key: part}, where)
+            _check_layers(str(key), part, where)
+            _check_numbers(part, f"{where}, {str(key)[:60]}", depth - 1)
+    elif isinstance(value, list):
+        for part in value:
+            _check_numbers(part, where, depth - 1)
+    elif isinstance(value, int) and abs(value) > _LARGEST_NUMBER:
+        raise ParframeError("load", where, f"{str(value)[:30]} is not sane", "mend the number")
+
+
+def _check_layers(key: str, value: Any, where: str) -> None:
+    counted = "layer" in key and isinstance(value, int) and not isinstance(value, bool)
+    if counted and value > _MOST_LAYERS:
+        raise ParframeError(
+            "load",
+            f"{where}, {key[:60]}",
+            f"{value} layers are more than the {_MOST_LAYERS} that parframe loads",
+            "mend the number",
+        )
+
+
+def weight_files(folder: Path) -> dict[str, Path]:
+    """The file of each weight in a folder of safetensors.
+
+    Parameters
+    ----------
+    folder
+        The model's folder.
+
+    Returns
+    -------
+    dict
+        For every name of a weight, its file; for a folder of one file without an index, the
+        name ``""`` stands for all.
+
+    Raises
+    ------
+    ParframeError
+        Of kind ``weights`` if there are none, or the index names a file outside the folder.
+    """
+    index = folder / _INDEX
+    if index.is_file():
+        return _indexed(folder, index)
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        raise ParframeError(
+            "weights", str(folder), "has no .safetensors", "give a folder with the model's weights"
+        )
+    names = {}
+    for file in files:
+        names.update(dict.fromkeys(_names_in(file), file))
+    return names
+
+
+def _indexed(folder: Path, index: Path) -> dict[str, Path]:
+    content = read_json(read_text(index, "weights", LARGEST), "weights")
+    entries = content.get("weight_map") if isinstance(content, dict) else None
+    if not isinstance(entries, dict):
+        raise ParframeError("weights", str(index), "has no weight_map", "download it again")
+    found = {}
+    for name, file in entries.items():
+        plain = isinstance(file, str) and Path(file).name == file and file.endswith(".safetensors")
+        if not plain:
+            raise ParframeError(
+                "weights",
+                f"{index}, {name[:100]}",
+                f"{str(file)[:100]!r} is not a .safetensors file of this folder",
+                "download the index again",
+            )
+        found[name] = folder / file
+    for path in sorted(set(found.values())):
+        if not path.is_file():
+            raise ParframeError(
+                "weights", str(index), f"{path.name} is missing", "download it to the folder"
+            )
+    return found
+
+
+def _names_in(file: Path) -> list[str]:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(file, framework="numpy") as content:
+            return list(content.keys())
+    except (SafetensorError, OSError) as error:
+        raise ParframeError(
+            "weights", str(file), f"cannot be read ({error})", "download it again"
+        ) from error

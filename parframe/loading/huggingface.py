@@ -1,0 +1,270 @@
+"""Load a model of Hugging Face from its configuration: built without weights, then exported."""
+
+from __future__ import annotations
+
+import copy
+import importlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from parframe.errors import ParframeError, did_you_mean
+from parframe.graph import OperatorGraph
+from parframe.loading.buffers import computed_buffers
+from parframe.loading.export import Dynamic, example_axes, export
+from parframe.loading.folder import check_config, read_config
+from parframe.loading.module import folded
+from parframe.loading.program import Program
+from parframe.loading.registries import registered
+
+try:
+    transformers: Any = importlib.import_module("transformers")
+except ImportError as error:
+    raise ParframeError(
+        "load",
+        "transformers",
+        "models of Hugging Face are built by transformers, which is not installed",
+        "pip install 'parframe[hf]'",
+    ) from error
+
+_MOST_MODULES = 400_000
+
+
+def load_folder(
+    folder: Path, inputs: Mapping[str, Any] | None, dynamic: Dynamic | None
+) -> OperatorGraph:
+    """Load the model that a folder's config.json describes; its weights are not read.
+
+    Raises
+    ------
+    ParframeError
+        If the configuration is not one, or the model cannot be exported.
+    """
+    return load_config(read_config(folder), inputs, dynamic, source=str(folder))
+
+
+def load_config(
+    config: Any,
+    inputs: Mapping[str, Any] | None = None,
+    dynamic: Dynamic | None = None,
+    source: str = "",
+    shorten: bool = True,
+) -> OperatorGraph:
+    """Load the model that a configuration describes.
+
+    Parameters
+    ----------
+    config
+        A configuration of transformers, or its content as a dict.
+    inputs, dynamic
+        As for `parframe.load`; without them the model takes its main input only.
+    source
+        Where the configuration came from.
+    shorten
+        Whether equal layers are exported only once.
+
+    Raises
+    ------
+    ParframeError
+        If the configuration is not sane, or the model cannot be exported.
+    """
+    if isinstance(config, dict):
+        config = _build_config(check_config(config, source or "config"))
+    config = copy.deepcopy(config)
+    for part in _configs(config):
+        if hasattr(part, "use_cache"):
+            part.use_cache = False
+    kind = model_class(config)
+    record = {**config.to_diff_dict(), "architectures": [kind.__name__]}
+    failures: list[ParframeError] = []
+    for implementation in _implementations(kind):
+        try:
+            program = _export(kind, config, implementation, inputs, dynamic)
+        except ParframeError as error:
+            failures.append(error)
+        else:
+            return folded(program, source or kind.__name__, record)
+    raise failures[-1]
+
+
+def model_class(config: Any) -> Any:
+    """The class of transformers that a configuration is of.
+
+    It is the one named in ``architectures``; without that, the first of these that the
+    configuration's class has: masked (unless it is a decoder) and causal language models, image
+    classifiers, bare models.
+
+    Raises
+    ------
+    ParframeError
+        If transformers has no such class.
+    """
+    named = (getattr(config, "architectures", None) or [None])[0]
+    if named is not None:
+        return _named_class(str(named), config)
+    masked = () if getattr(config, "is_decoder", False) else ("MODEL_FOR_MASKED_LM_MAPPING",)
+    for mapping in (*masked, *_MAPPINGS):
+        known = getattr(transformers, mapping)
+        if type(config) in known:
+            found = known[type(config)]
+            return found[0] if isinstance(found, tuple) else found
+    raise ParframeError(
+        "load",
+        type(config).__name__,
+        "transformers has no model for this configuration",
+        "name its class in `architectures`",
+    )
+
+
+_MAPPINGS = (
+    "MODEL_FOR_CAUSAL_LM_MAPPING",
+    "MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING",
+    "MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING",
+    "MODEL_MAPPING",
+)
+
+
+def _named_class(name: str, config: Any) -> Any:
+    found = getattr(transformers, name, None) if name.isidentifier() else None
+    right = (
+        isinstance(found, type)
+        and issubclass(found, transformers.PreTrainedModel)
+        and isinstance(config, getattr(found, "config_class", None) or type(config))
+    )
+    if not right:
+        raise ParframeError(
+            "load",
+            f"architectures, {name[:80]!r}",
+            f"not a model of transformers for a {type(config).__name__}",
+            "update transformers, or build the model yourself and give it with example inputs",
+        )
+    return found
+
+
+def _build_config(content: dict[str, Any]) -> Any:
+    """The configuration that a config.json's content describes."""
+    known = transformers.CONFIG_MAPPING
+    name = content.get("model_type")
+    if not isinstance(name, str) or name not in known:
+        raise ParframeError(
+            "load",
+            "model_type",
+            f"{str(name)[:60]!r} is not one that transformers knows"
+            + (did_you_mean(name, known.keys()) if isinstance(name, str) else ""),
+            "update transformers, or build the model yourself and give it with example inputs",
+        )
+    try:
+        return known[name].from_dict(content)
+    except Exception as error:
+        raise ParframeError(
+            "load", f"config of {name}", _first_line(error), "mend the configuration"
+        ) from error
+
+
+def _configs(config: Any) -> list[Any]:
+    """A configuration and those within it."""
+    inner = [getattr(config, name, None) for name in getattr(config, "sub_configs", {})]
+    return [config, *(part for part in inner if part is not None)]
+
+
+def _implementations(kind: Any) -> tuple[str, ...]:
+    """The attention implementations to try, in order."""
+    own = ("parframe",) if kind._supports_attention_backend else ()
+    return (*own, *(("sdpa",) if kind._supports_sdpa else ()), "eager")
+
+
+def _export(
+    kind: Any,
+    config: Any,
+    implementation: str,
+    inputs: Mapping[str, Any] | None,
+    dynamic: Dynamic | None,
+) -> Program:
+    with registered(packed=inputs is not None) as usage:
+        model = build(kind, config, implementation)
+        data = computed_buffers(model)
+        given = _example_inputs(model) if inputs is None else dict(inputs)
+        axes = _axes(model, given, dynamic)
+        given = {name: tensor.to("meta") for name, tensor in given.items()}
+        program = export(model, given, axes, data)
+    if implementation == "parframe" and usage.made and not usage.used:
+        raise ParframeError(
+            "load", kind.__name__, "its masks reach no attention operator", "report the model"
+        )
+    return program
+
+
+def build(kind: Any, config: Any, implementation: str) -> Any:
+    """The model on the meta device, its attention of this implementation.
+
+    Raises
+    ------
+    ParframeError
+        If the configuration does not make a model.
+    """
+    config = copy.deepcopy(config)
+    count = 0
+
+    def limit(*_: Any) -> None:
+        nonlocal count
+        count += 1
+        if count > _MOST_MODULES:
+            raise ValueError(f"the model has more than {_MOST_MODULES} modules")
+
+    hook = torch.nn.modules.module.register_module_module_registration_hook(limit)
+    try:
+        with torch.device("meta"):
+            return kind._from_config(config, attn_implementation=implementation).eval()
+    except Exception as error:
+        raise ParframeError(
+            "load",
+            kind.__name__,
+            f"its configuration does not make a model ({_first_line(error)})",
+            "mend the configuration",
+        ) from error
+    finally:
+        hook.remove()
+
+
+def _example_inputs(model: Any) -> dict[str, torch.Tensor]:
+    """The model's main input, of example sizes."""
+    name = model.main_input_name
+    if name == "input_ids":
+        return {name: torch.zeros(3, 7, dtype=torch.long)}
+    if name == "pixel_values":
+        size = getattr(model.config, "image_size", None)
+        height, width = size if isinstance(size, list | tuple) else (size, size)
+        if isinstance(height, int) and isinstance(width, int):
+            channels = getattr(model.config, "num_channels", 3)
+            return {name: torch.zeros(3, channels, height, width, dtype=model.dtype)}
+    raise ParframeError(
+        "input",
+        type(model).__name__,
+        f"no example of its input {name!r} can be made from its configuration",
+        "give `inputs` and `dynamic`",
+    )
+
+
+def _axes(
+    model: Any, inputs: Mapping[str, torch.Tensor], dynamic: Dynamic | None
+) -> dict[str, tuple[str, ...]]:
+    """Names of the inputs' axes: the first is the batch, the second of token ids the sequence."""
+    axes = example_axes(model, inputs, dynamic)
+    if dynamic is not None:
+        return axes
+    lengths = {tensor.shape[1] for tensor in inputs.values() if _is_tokens(tensor)}
+    return {
+        name: (*names[:1], "sequence") if _is_tokens(inputs[name]) and len(lengths) == 1 else names
+        for name, names in axes.items()
+    }
+
+
+def _is_tokens(tensor: torch.Tensor) -> bool:
+    return tensor.dim() == 2 and not tensor.dtype.is_floating_point
+
+
+def _first_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[0][:200] if lines else 'no reason given'}"

@@ -1,0 +1,108 @@
+"""parframe's own PyTorch operators: attention by positions."""
+
+from __future__ import annotations
+
+import torch
+
+
+@torch.library.custom_op("parframe::attention", mutates_args=())
+def attention(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    query_positions: torch.Tensor | None,
+    key_positions: torch.Tensor | None,
+    sinks: torch.Tensor | None,
+    mask: torch.Tensor | None,
+    scale: float,
+    causal: bool,
+    window: int | None,
+    softcap: float | None,
+) -> torch.Tensor:
+    """Attention of grouped heads, masked by positions.
+
+    Parameters
+    ----------
+    query
+        ``[batch, heads, sequence, size]``.
+    key, value
+        ``[batch, kv_heads, keys, size]``; heads are a multiple of kv_heads.
+    query_positions, key_positions
+        The position of each query and of each key in the sequence; needed if ``causal`` or
+        ``window``.
+    sinks
+        One more logit for every head, to which no value belongs.
+    mask
+        Added to the logits (floating point), or true where a query sees a key (boolean).
+    scale
+        Factor of the logits.
+    causal
+        Whether a query sees only keys at its own and earlier positions.
+    window
+        How many positions back a query sees, its own counted (and ahead too, if not causal).
+    softcap
+        Bound of the logits, by tanh.
+
+    Returns
+    -------
+    torch.Tensor
+        ``[batch, sequence, heads, size of a value]``.
+    """
+    batch, heads, queries, size = query.shape
+    kv_heads, keys = key.shape[1], key.shape[2]
+    group = heads // kv_heads if kv_heads else 0
+    grouped = query.reshape(batch, kv_heads, group, queries, size)
+    logits = torch.matmul(grouped, key.unsqueeze(2).transpose(-1, -2)) * scale
+    if softcap is not None:
+        logits = torch.tanh(logits / softcap) * softcap
+    if mask is not None:
+        logits = _masked(logits, mask, kv_heads, group)
+    seen = _seen(query_positions, key_positions, causal, window)
+    if seen is not None:
+        logits = logits.masked_fill(~seen, torch.finfo(logits.dtype).min)
+    weights = _softmax(logits, sinks, kv_heads, group).to(value.dtype)
+    result = torch.matmul(weights, value.unsqueeze(2))
+    result = result.reshape(batch, heads, queries, value.shape[-1])
+    return result.transpose(1, 2).contiguous()
+
+
+@attention.register_fake
+def _attention_shape(query, key, value, *rest):  # type: ignore[no-untyped-def]
+    batch, heads, queries, _ = query.shape
+    return value.new_empty(batch, queries, heads, value.shape[-1])
+
+
+def _seen(
+    queries: torch.Tensor | None, keys: torch.Tensor | None, causal: bool, window: int | None
+) -> torch.Tensor | None:
+    """Which keys each query sees, or None for all of them."""
+    if not causal and window is None:
+        return None
+    if queries is None or keys is None:
+        raise ValueError("parframe::attention needs positions where it is causal or has a window")
+    distance = queries.unsqueeze(-1) - keys.unsqueeze(-2)
+    seen = distance >= 0 if causal else torch.ones_like(distance, dtype=torch.bool)
+    if window is not None:
+        seen = seen & (distance.abs() < window)
+    return seen
+
+
+def _masked(
+    logits: torch.Tensor, mask: torch.Tensor, kv_heads: int, group: int
+) -> torch.Tensor:
+    if mask.dim() == 4:
+        own = mask.shape[1] != 1
+        mask = mask.unflatten(1, (kv_heads, group)) if own else mask.unsqueeze(1)
+    if mask.dtype is torch.bool:
+        return logits.masked_fill(~mask, torch.finfo(logits.dtype).min)
+    return logits + mask
+
+
+def _softmax(
+    logits: torch.Tensor, sinks: torch.Tensor | None, kv_heads: int, group: int
+) -> torch.Tensor:
+    wide = torch.promote_types(logits.dtype, torch.float32)
+    if sinks is None:
+        return torch.softmax(logits, dim=-1, dtype=wide)
+    extra = sinks.reshape(1, kv_heads, group, 1, 1).expand(*logits.shape[:-1], 1)
+    return torch.softmax(torch.cat([logits, extra], dim=-1), dim=-1, dtype=wide)[..., :-1]

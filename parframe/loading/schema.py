@@ -1,0 +1,74 @@
+"""Arguments of an operator call by the names of its schema, in the form that graphs keep."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+
+from parframe.errors import ParframeError
+from parframe.graph import Arg
+
+IGNORED = frozenset(
+    {"device", "layout", "pin_memory", "memory_format", "non_blocking", "generator"}
+)
+"""Arguments that say where and how a tensor lies, not what is in it."""
+
+
+def dtype_name(dtype: torch.dtype) -> str:
+    """A dtype's name as graphs have it: ``"float32"``."""
+    return str(dtype).removeprefix("torch.")
+
+
+def overload(target: str) -> torch._ops.OpOverload:
+    """The registered overload of a target such as ``aten.linear.default``.
+
+    Raises
+    ------
+    ParframeError
+        If no such operator is registered.
+    """
+    namespace, _, rest = target.partition(".")
+    name, _, which = rest.partition(".")
+    try:
+        return getattr(getattr(getattr(torch.ops, namespace), name), which)  # type: ignore[no-any-return]
+    except AttributeError as error:
+        raise ParframeError(
+            "load", target, "no operator of this name is registered", "import what registers it"
+        ) from error
+
+
+def bind(
+    target: torch._ops.OpOverload,
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any],
+    convert: Callable[[Any], Arg],
+) -> dict[str, Arg]:
+    """Every argument by its schema's name, defaults filled in.
+
+    Arguments of `IGNORED` and those that are None are left out.
+    """
+    bound: dict[str, Arg] = {}
+    for position, argument in enumerate(target._schema.arguments):
+        if position < len(args) and not argument.kwarg_only:
+            value = args[position]
+        elif argument.name in kwargs:
+            value = kwargs[argument.name]
+        else:
+            value = default(argument)
+        if argument.name in IGNORED or value is None:
+            continue
+        bound[argument.name] = convert(value)
+    return bound
+
+
+def default(argument: Any) -> Any:
+    """The default of a schema's argument; a dtype's is a number in schemas."""
+    value = argument.default_value
+    return None if is_dtype(argument) else value
+
+
+def is_dtype(argument: Any) -> bool:
+    """Whether a schema's argument is a dtype."""
+    return "ScalarType" in str(argument.real_type)

@@ -1,0 +1,198 @@
+"""Rewrites that make an exported program plain: no copies, no no-ops, one form for each thing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import attrs
+
+from parframe.fold import indexed_scope
+from parframe.graph import Arg, Operator, Tensor
+from parframe.loading.program import Program, live, replace
+
+_LONGEST = 2**63 - 1
+
+_COPIES = frozenset(
+    f"aten.{name}"
+    for name in (
+        "alias.default", "clone.default", "contiguous.default", "detach.default",
+        "detach_.default", "lift_fresh.default", "lift_fresh_copy.default",
+    )
+)  # fmt: skip
+"""Operators that give their argument back."""
+
+_DROPOUTS = frozenset(f"aten.{name}.default" for name in ("dropout", "feature_dropout"))
+
+_CASTS = frozenset(
+    {"aten.to.dtype", "aten.to.dtype_layout", "aten.to.device", "aten.to.other", "aten.to.prim_other",
+     "aten._to_copy.default", "aten.type_as.default", "aten.float.default"}
+)  # fmt: skip
+
+_SHAPED: Mapping[str, str] = {
+    "aten.view.default": "size",
+    "aten._unsafe_view.default": "size",
+    "aten.reshape.default": "shape",
+    "aten.expand.default": "size",
+    "aten.expand_copy.default": "size",
+    "aten.view_copy.default": "size",
+}
+"""Operators whose result has the shape they name, and the argument that names it."""
+
+_CANONICAL: Mapping[str, str] = {
+    "aten._unsafe_view.default": "aten.view.default",
+    "aten.expand_copy.default": "aten.expand.default",
+    "aten.view_copy.default": "aten.view.default",
+}
+
+
+def simplify(program: Program) -> Program:
+    """The program in its plain form; what it computes stays the same."""
+    return live(_share_constants(live(_without_copies(_canonical(program)))))
+
+
+def _canonical(program: Program) -> Program:
+    """One form for casts, ranges, views and slices, sizes written out."""
+    return attrs.evolve(
+        program, operators=tuple(_canonical_operator(op, program) for op in program.operators)
+    )
+
+
+def _canonical_operator(operator: Operator, program: Program) -> Operator:
+    result = program.tensors[operator.outputs[0]]
+    if operator.target in _CASTS:
+        args: dict[str, Arg] = {"self": operator.args["self"], "dtype": result.dtype}
+        return attrs.evolve(operator, target="aten.to.dtype", args=args)
+    if operator.target in _SHAPED:
+        target = _CANONICAL.get(operator.target, operator.target)
+        args = {**operator.args, _SHAPED[operator.target]: result.shape}
+        return attrs.evolve(operator, target=target, args=args)
+    if operator.target == "aten.slice.Tensor":
+        return _canonical_slice(operator, program, result)
+    if operator.target.startswith("aten.arange.") and operator.args.get("start", 0) == 0:
+        if operator.args.get("step", 1) == 1:
+            args = {"end": operator.args["end"], "dtype": result.dtype}
+            return attrs.evolve(operator, target="aten.arange.default", args=args)
+    if not operator.inputs and "dtype" not in operator.args:
+        return attrs.evolve(operator, args={**operator.args, "dtype": result.dtype})
+    return operator
+
+
+def _canonical_slice(operator: Operator, program: Program, result: Tensor) -> Operator:
+    """A slice with its start counted from the front and its end within the axis."""
+    whole = program.tensor(operator.inputs[0])
+    dim: Any = operator.args.get("dim", 0)
+    start: Any = operator.args.get("start", 0)
+    size = whole.shape[dim]
+    if isinstance(start, int) and start < 0:
+        start = max(size + start, 0) if isinstance(size, int) else size + start
+    args: dict[str, Arg] = {**operator.args, "start": start}
+    if operator.args.get("step", 1) == 1:
+        args["end"] = _plain(start + result.shape[dim])
+    elif operator.args.get("end", _LONGEST) == _LONGEST:
+        args["end"] = size
+    return attrs.evolve(operator, args=args)
+
+
+def _plain(size: Any) -> Any:
+    return int(size) if not isinstance(size, int) and size.is_Integer else size
+
+
+def _without_copies(program: Program) -> Program:
+    """Leave out operators that give their argument back unchanged."""
+    kept = []
+    same: dict[str, str] = {}
+    for operator in program.operators:
+        original = _unchanged(operator, program)
+        if original is None:
+            kept.append(operator)
+        else:
+            same[operator.outputs[0]] = original
+    return replace(attrs.evolve(program, operators=tuple(kept)), same)
+
+
+def _unchanged(operator: Operator, program: Program) -> str | None:
+    """The argument that an operator gives back as it is, if it does."""
+    if not operator.inputs or len(operator.outputs) != 1:
+        return None
+    name = operator.inputs[0]
+    if operator.target in _COPIES:
+        return name
+    if operator.target in _DROPOUTS:
+        return None if operator.args["train"] else name
+    test = _NEUTRAL.get(operator.target)
+    if test is None or not test(operator):
+        return None
+    before, after = program.tensor(name), program.tensors[operator.outputs[0]]
+    return name if (before.shape, before.dtype) == (after.shape, after.dtype) else None
+
+
+def _adds_nothing(operator: Operator) -> bool:
+    return _is_number(operator.args["other"], 0)
+
+
+def _scales_nothing(operator: Operator) -> bool:
+    return _is_number(operator.args["other"], 1)
+
+
+def _starts_at_zero(operator: Operator) -> bool:
+    return operator.args.get("start", 0) == 0 and operator.args.get("step", 1) == 1
+
+
+def _always(_: Operator) -> bool:
+    return True
+
+
+def _is_number(arg: Arg, number: int) -> bool:
+    return isinstance(arg, int | float) and not isinstance(arg, bool) and arg == number
+
+
+_NEUTRAL: Mapping[str, Callable[[Operator], bool]] = {
+    "aten.add.Tensor": _adds_nothing,
+    "aten.sub.Tensor": _adds_nothing,
+    "aten.mul.Tensor": _scales_nothing,
+    "aten.div.Tensor": _scales_nothing,
+    "aten.slice.Tensor": _starts_at_zero,
+    "aten.to.dtype": _always,
+    "aten.view.default": _always,
+    "aten.reshape.default": _always,
+    "aten.expand.default": _always,
+    "aten.flatten.using_ints": _always,
+}
+"""Operators that do nothing where their result has the argument's shape and dtype, and a test."""
+
+
+def _share_constants(program: Program) -> Program:
+    """Compute once, and first, what several parts compute from no tensor at all (positions)."""
+    groups: dict[Any, list[Operator]] = {}
+    for operator in program.operators:
+        if not operator.inputs and len(operator.outputs) == 1:
+            key = (operator.target, *((k, type(v).__name__, v) for k, v in operator.args.items()))
+            groups.setdefault(key, []).append(operator)
+    same: dict[str, str] = {}
+    first: list[Operator] = []
+    for group in groups.values():
+        scopes = {indexed_scope(operator.module) for operator in group}
+        if len(group) == 1:
+            continue
+        same.update((op.outputs[0], group[0].outputs[0]) for op in group[1:])
+        if len(scopes) > 1:
+            first.append(attrs.evolve(group[0], module=_shared_path(op.module for op in group)))
+    hoisted = {operator.outputs[0] for operator in first}
+    rest = [
+        operator
+        for operator in program.operators
+        if operator.outputs[0] not in same and operator.outputs[0] not in hoisted
+    ]
+    return replace(attrs.evolve(program, operators=(*first, *rest)), same)
+
+
+def _shared_path(modules: Iterable[str]) -> str:
+    """The path that all of these share, cut before the first index."""
+    parts = [module.split(".") for module in modules]
+    shared: list[str] = []
+    for names in zip(*parts, strict=False):
+        if len(set(names)) > 1 or names[0].isdigit():
+            break
+        shared.append(names[0])
+    return ".".join(shared)

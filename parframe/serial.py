@@ -1,0 +1,432 @@
+"""Operator graphs as JSON text and back, without torch; a stranger's text is checked as it is read."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import secrets
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import sympy
+
+from parframe.errors import ParframeError
+from parframe.graph import (
+    BYTES,
+    Arg,
+    Block,
+    Call,
+    Input,
+    Operator,
+    OperatorGraph,
+    Parameter,
+    Ref,
+    State,
+    Tensor,
+    verify_graph,
+)
+from parframe.layout import Join, Region, Span
+from parframe.sizes import Size
+from parframe.sizes import parse as parse_size
+from parframe.sizes import text as size_text
+
+SCHEMA = 1
+"""The version of the JSON that `dump` writes and `parse` reads."""
+
+LARGEST = 1 << 30
+"""The longest text, in characters, that `parse` accepts."""
+
+_DEEPEST = 40
+
+T = TypeVar("T")
+
+
+def encode_size(size: Size) -> int | str:
+    """A size as JSON: a number, or text for an expression."""
+    return size if isinstance(size, int) else size_text(size)
+
+
+def decode_size(value: Any) -> Size:
+    """The size that `encode_size` wrote.
+
+    Raises
+    ------
+    ParframeError
+        If the value is not one.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | str):
+        raise _bad("size", f"{_shown(value)} is not a size")
+    return parse_size(value) if isinstance(value, str) else value
+
+
+def encode_arg(arg: Arg) -> Any:
+    """An operator's argument as JSON."""
+    match arg:
+        case None | bool() | int() | str():
+            return arg
+        case float():
+            return arg if math.isfinite(arg) else {"float": str(arg)}
+        case tuple():
+            return [encode_arg(part) for part in arg]
+        case Ref(name):
+            return {"ref": name}
+        case Span() | Join():
+            return _encode_factor(arg)
+        case sympy.Expr():
+            return {"size": size_text(arg)}
+    raise _bad("argument", f"{_shown(arg)} cannot be written")
+
+
+def decode_arg(value: Any, depth: int = _DEEPEST) -> Arg:
+    """The argument that `encode_arg` wrote.
+
+    Raises
+    ------
+    ParframeError
+        If the value is not one.
+    """
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if depth == 0:
+        raise _bad("argument", "lists are nested too deep")
+    if isinstance(value, list):
+        return tuple(decode_arg(part, depth - 1) for part in value)
+    if isinstance(value, dict) and len(value) == 1:
+        match value:
+            case {"ref": str(name)}:
+                return Ref(name)
+            case {"size": str(source)}:
+                return parse_size(source)
+            case {"float": "inf" | "-inf" | "nan" as name}:
+                return float(name)
+            case {"span": _} | {"join": _}:
+                return _decode_factor(value, depth - 1)
+    raise _bad("argument", f"{_shown(value)} is not an argument")
+
+
+def _encode_factor(factor: Span | Join) -> dict[str, Any]:
+    if isinstance(factor, Span):
+        return {"span": [encode_size(part) for part in (factor.size, factor.start, factor.stop)]}
+    return {"join": [[_encode_factor(inner) for inner in part] for part in factor.parts]}
+
+
+def _decode_factor(value: Any, depth: int) -> Span | Join:
+    match value:
+        case {"span": [size, start, stop]}:
+            return Span(decode_size(size), decode_size(start), decode_size(stop))
+        case {"join": list(parts)} if depth > 0:
+            return Join(tuple(_decode_region(part, depth - 1) for part in parts))
+    raise _bad("argument", f"{_shown(value)} is not a part of an axis")
+
+
+def _decode_region(value: Any, depth: int) -> Region:
+    return tuple(_decode_factor(inner, depth) for inner in _typed(value, list, "region"))
+
+
+def encode_operator(operator: Operator) -> dict[str, Any]:
+    """An operator as JSON."""
+    return {
+        "name": operator.name,
+        "target": operator.target,
+        "args": {slot: encode_arg(arg) for slot, arg in operator.args.items()},
+        "outputs": list(operator.outputs),
+        "module": operator.module,
+        "source": operator.source,
+    }
+
+
+def decode_operator(value: Any) -> Operator:
+    """The operator that `encode_operator` wrote.
+
+    Raises
+    ------
+    ParframeError
+        If the value is not one.
+    """
+    entry = _Entry(value, "operator")
+    return Operator(
+        name=entry.text("name"),
+        target=entry.text("target"),
+        args={slot: decode_arg(arg) for slot, arg in entry.mapping("args").items()},
+        outputs=entry.texts("outputs"),
+        module=entry.text("module"),
+        source=entry.text("source"),
+    )
+
+
+def encode_tensor(tensor: Tensor) -> list[Any]:
+    """A tensor's shape and dtype as JSON."""
+    return [tensor.dtype, *(encode_size(size) for size in tensor.shape)]
+
+
+def decode_tensor(name: str, value: Any) -> Tensor:
+    """The tensor that `encode_tensor` wrote.
+
+    Raises
+    ------
+    ParframeError
+        If the value is not one.
+    """
+    match value:
+        case [str(dtype), *sizes] if dtype in BYTES:
+            return Tensor(name, tuple(decode_size(size) for size in sizes), dtype)
+    raise _bad(name, f"{_shown(value)} is not a dtype and a shape")
+
+
+def dump(graph: OperatorGraph) -> str:
+    """The graph as JSON text: the same graph gives the same text."""
+    content = {
+        "schema": SCHEMA,
+        "source": graph.source,
+        "config": graph.config,
+        "inputs": {
+            name: {"tensor": encode_tensor(tensor), "axes": list(tensor.axes)}
+            for name, tensor in graph.inputs.items()
+        },
+        "outputs": graph.outputs,
+        "parameters": {
+            name: _encode_parameter(tensor) for name, tensor in sorted(graph.parameters.items())
+        },
+        "blocks": {name: _encode_block(block) for name, block in graph.blocks.items()},
+        "calls": [
+            [call.name, call.block, list(call.inputs), list(call.parameters), list(call.outputs)]
+            for call in graph.calls
+        ],
+    }
+    return json.dumps(content, indent=1, allow_nan=False) + "\n"
+
+
+def parse(text: str) -> OperatorGraph:
+    """Read the JSON text of a graph.
+
+    Parameters
+    ----------
+    text
+        What `dump` wrote, perhaps changed by a stranger.
+
+    Raises
+    ------
+    ParframeError
+        Of kind ``graph`` if it is not a legal graph of this schema.
+    """
+    entry = _Entry(read_json(text, "graph"), "graph")
+    version = entry.get("schema", int)
+    if version != SCHEMA:
+        raise ParframeError(
+            "graph",
+            "schema",
+            f"the graph has schema {version}, this version reads {SCHEMA}",
+            "load the model again with parframe.load" if version < SCHEMA else "update parframe",
+        )
+    graph = OperatorGraph(
+        blocks={name: _decode_block(name, v) for name, v in entry.mapping("blocks").items()},
+        calls=tuple(_decode_call(value) for value in entry.get("calls", list)),
+        inputs={name: _decode_input(name, v) for name, v in entry.mapping("inputs").items()},
+        outputs=_decode_outputs(entry.value["outputs"] if "outputs" in entry.value else None),
+        parameters={
+            name: _decode_parameter(name, value)
+            for name, value in entry.mapping("parameters").items()
+        },
+        source=entry.text("source"),
+        config=entry.mapping("config"),
+    )
+    return verify_graph(graph)
+
+
+def write(graph: OperatorGraph, path: str | os.PathLike[str]) -> None:
+    """Write a graph as JSON: beside the file and then renamed, so a failure leaves the old one.
+
+    Raises
+    ------
+    ParframeError
+        Of kind ``output`` if the file cannot be written.
+    """
+    target = Path(path)
+    beside = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
+    try:
+        beside.write_text(dump(graph), encoding="utf-8")
+        beside.replace(target)
+    except OSError as error:
+        beside.unlink(missing_ok=True)
+        raise ParframeError(
+            "output", str(target), f"cannot be written ({error.strerror})", "choose another path"
+        ) from error
+
+
+def read(path: str | os.PathLike[str]) -> OperatorGraph:
+    """Read a graph from a JSON file.
+
+    Raises
+    ------
+    ParframeError
+        Of kind ``graph`` if the file cannot be read or is not a graph.
+    """
+    return parse(read_text(path, "graph", LARGEST))
+
+
+def read_text(path: str | os.PathLike[str], kind: str, largest: int) -> str:
+    """The text of a file that is not larger than allowed.
+
+    Raises
+    ------
+    ParframeError
+        Of this kind if it is missing, a directory, too large or not UTF-8.
+    """
+    try:
+        if Path(path).stat().st_size > largest:
+            raise ParframeError(
+                kind, str(path), f"larger than {largest} bytes", "give the file itself"
+            )
+        return Path(path).read_text(encoding="utf-8")
+    except OSError as error:
+        raise ParframeError(
+            kind, str(path), f"cannot be read ({error.strerror})", "check the path"
+        ) from error
+    except UnicodeDecodeError as error:
+        raise ParframeError(kind, str(path), "is not UTF-8 text", "give a JSON file") from error
+
+
+def read_json(text: str, kind: str) -> Any:
+    """The value of a JSON text, for errors of this kind.
+
+    Raises
+    ------
+    ParframeError
+        If the text is too long, nested too deep or not JSON.
+    """
+    if len(text) > LARGEST:
+        raise ParframeError(kind, "JSON", "the text is too long", "load the model again")
+    try:
+        return json.loads(text, parse_constant=_refuse_constant if kind == "graph" else None)
+    except (ValueError, RecursionError) as error:
+        place = f"line {error.lineno}" if isinstance(error, json.JSONDecodeError) else "JSON"
+        what = error.msg if isinstance(error, json.JSONDecodeError) else "not JSON"
+        raise ParframeError(kind, place, f"not JSON: {what}", "write the file again") from error
+
+
+def _refuse_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _encode_parameter(parameter: Parameter) -> dict[str, Any]:
+    entry: dict[str, Any] = {"tensor": encode_tensor(parameter), "kind": parameter.kind}
+    if parameter.aliases:
+        entry["aliases"] = list(parameter.aliases)
+    if parameter.data is not None:
+        entry["data"] = parameter.data
+    return entry
+
+
+def _decode_parameter(name: str, value: Any) -> Parameter:
+    entry = _Entry(value, f"parameter {name}")
+    tensor = decode_tensor(name, entry.value.get("tensor"))
+    return Parameter(
+        name,
+        tensor.shape,
+        tensor.dtype,
+        kind=entry.text("kind"),
+        data=entry.text("data") if "data" in entry.value else None,
+        aliases=entry.texts("aliases") if "aliases" in entry.value else (),
+    )
+
+
+def _decode_input(name: str, value: Any) -> Input:
+    entry = _Entry(value, f"input {name}")
+    tensor = decode_tensor(name, entry.value.get("tensor"))
+    axes = entry.texts("axes")
+    if len(axes) != len(tensor.shape):
+        raise _bad(f"input {name}", "names another number of axes than it has")
+    return Input(name, tensor.shape, tensor.dtype, axes=axes)
+
+
+def _encode_block(block: Block) -> dict[str, Any]:
+    return {
+        "inputs": list(block.inputs),
+        "parameters": list(block.parameters),
+        "outputs": list(block.outputs),
+        "states": {state.name: state.value for state in block.states},
+        "tensors": {name: encode_tensor(tensor) for name, tensor in block.tensors.items()},
+        "operators": [encode_operator(operator) for operator in block.operators],
+    }
+
+
+def _decode_block(name: str, value: Any) -> Block:
+    entry = _Entry(value, f"block {name}")
+    tensors = {own: decode_tensor(own, v) for own, v in entry.mapping("tensors").items()}
+    block = Block(
+        name=name,
+        inputs=entry.texts("inputs"),
+        parameters=entry.texts("parameters"),
+        operators=tuple(decode_operator(v) for v in entry.get("operators", list)),
+        outputs=entry.texts("outputs"),
+        tensors=tensors,
+        states=tuple(
+            State(own, _typed(v, str, f"state {own}")) for own, v in entry.mapping("states").items()
+        ),
+    )
+    for own in (*block.inputs, *block.parameters, *block.outputs):
+        if own not in tensors:
+            raise _bad(f"block {name}", f"{own!r} has no shape")
+    return block
+
+
+def _decode_call(value: Any) -> Call:
+    match value:
+        case [str(name), str(block), list(inputs), list(parameters), list(outputs)]:
+            lists = (inputs, parameters, outputs)
+            return Call(name, block, *(_texts(part, f"call {name}") for part in lists))
+    raise _bad("calls", f"{_shown(value)} is not a call")
+
+
+def _decode_outputs(value: Any, depth: int = _DEEPEST) -> Any:
+    if value is None or isinstance(value, str):
+        return value
+    if depth and isinstance(value, list):
+        return tuple(_decode_outputs(part, depth - 1) for part in value)
+    if depth and isinstance(value, dict):
+        return {key: _decode_outputs(part, depth - 1) for key, part in value.items()}
+    raise _bad("outputs", f"{_shown(value)} is not a structure of names")
+
+
+class _Entry:
+    """A JSON object whose fields are read by type."""
+
+    def __init__(self, value: Any, where: str) -> None:
+        self.value: dict[str, Any] = _typed(value, dict, where)
+        self.where = where
+
+    def get(self, key: str, kind: type[T]) -> T:
+        if key not in self.value:
+            raise _bad(self.where, f"{key!r} is missing")
+        return _typed(self.value[key], kind, f"{self.where}, {key}")
+
+    def text(self, key: str) -> str:
+        return self.get(key, str)
+
+    def texts(self, key: str) -> tuple[str, ...]:
+        return _texts(self.get(key, list), f"{self.where}, {key}")
+
+    def mapping(self, key: str) -> dict[str, Any]:
+        return self.get(key, dict)
+
+
+def _texts(values: Sequence[Any], where: str) -> tuple[str, ...]:
+    return tuple(_typed(value, str, where) for value in values)
+
+
+def _typed(value: Any, kind: type[T], where: str) -> T:
+    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+        raise _bad(where, f"{_shown(value)} is not a {_NAMES.get(kind, kind.__name__)}")
+    return value
+
+
+_NAMES: Mapping[type, str] = {dict: "JSON object", list: "list", str: "text", int: "whole number"}
+
+def _shown(value: Any) -> str:
+    return repr(value)[:60]
+
+
+def _bad(where: str, what: str) -> ParframeError:
+    return ParframeError("graph", where, what, "load the model again with parframe.load")
