@@ -44,12 +44,18 @@ class FloorDiv(sympy.Function):  # type: ignore[misc]  # sympy is not typed
 
 class _Printer(StrPrinter):  # type: ignore[misc]
     def _print_FloorDiv(self, expr: Any) -> str:
-        left, right = (self._print(part) for part in expr.args)
-        return f"({left})//({right})"
+        return self._division(expr, "//")
 
     def _print_Mod(self, expr: Any) -> str:
-        left, right = (self._print(part) for part in expr.args)
-        return f"({left})%({right})"
+        return self._division(expr, "%")
+
+    def _division(self, expr: Any, sign: str) -> str:
+        texts = (self._print(part) for part in expr.args)
+        closed = (
+            text if part.is_Symbol or text.isdecimal() else f"({text})"
+            for part, text in zip(expr.args, texts, strict=True)
+        )
+        return f"({sign.join(closed)})"
 
 
 @cache

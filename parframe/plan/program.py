@@ -1,4 +1,4 @@
-"""The finished partition: a program for every device, with communication operators in it.
+"""What a device of a plan does: a program of operators, with communication operators in it.
 
 Devices that do the same share one *program*; what differs from device to device is in the
 device's *bindings*: where its part of a dimension starts (``vocab_start``), and how much of a
@@ -26,16 +26,12 @@ communications of a group have the same.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import cached_property
 
 import attrs
-import networkx
 
-from parframe.graph import Operator, OperatorGraph, State, Tensor
+from parframe.graph import Operator, State, Tensor
 from parframe.layout import Region
-from parframe.mesh import Mesh
 from parframe.sizes import Size
-from parframe.strategy import Placing
 
 COMMUNICATION = frozenset(
     f"parframe.{name}"
@@ -59,6 +55,18 @@ class Part:
 
 
 @attrs.frozen
+class Layout:
+    """How a device's value lies in the model's: ``region`` of the value ``whole``.
+
+    Over the mesh axes in ``partial`` it is still to be reduced: axis to reduction.
+    """
+
+    whole: str
+    region: tuple[Region, ...]
+    partial: Mapping[str, str] = attrs.field(factory=dict)
+
+
+@attrs.frozen
 class Program:
     """What a device does: the operators in order, over its parts of the tensors.
 
@@ -79,6 +87,9 @@ class Program:
         model's outputs that it gives.
     states
         Caches: values kept for every position.
+    layouts
+        For values of the model that the program computes, how they lie in the whole; a record
+        for reading and for naming a fault, that nothing computes from.
     """
 
     name: str
@@ -89,6 +100,7 @@ class Program:
     parameters: tuple[Part, ...]
     outputs: tuple[Part, ...]
     states: tuple[State, ...] = ()
+    layouts: Mapping[str, Layout] = attrs.field(factory=dict)
 
 
 @attrs.frozen
@@ -111,23 +123,3 @@ class Note:
     where: str
     what: str
     bytes: Size
-
-
-@attrs.frozen
-class Plan:
-    """A partition of a graph over a mesh."""
-
-    graph: OperatorGraph
-    placing: Placing
-    programs: Mapping[str, Program]
-    devices: tuple[Device, ...]
-    notes: tuple[Note, ...] = ()
-
-    @property
-    def mesh(self) -> Mesh:
-        """The devices as a named grid."""
-        return self.placing.mesh
-
-    def program(self, rank: int) -> Program:
-        """The program of a rank."""
-        return self.programs[self.devices[rank].program]

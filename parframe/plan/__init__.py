@@ -1,0 +1,20 @@
+"""The finished partition: a program for every device, its files, its weights."""
+
+from parframe.plan.folder import load_plan
+from parframe.plan.legal import verify_plan
+from parframe.plan.plan import Plan
+from parframe.plan.program import COMMUNICATION, Device, Layout, Note, Part, Program
+from parframe.plan.slices import Slices
+
+__all__ = [
+    "COMMUNICATION",
+    "Device",
+    "Layout",
+    "Note",
+    "Part",
+    "Plan",
+    "Program",
+    "Slices",
+    "load_plan",
+    "verify_plan",
+]

@@ -1,0 +1,42 @@
+"""One device's program as a networkx graph."""
+
+from __future__ import annotations
+
+import networkx
+
+from parframe.graph import Operator, Ref
+from parframe.mesh import Mesh
+from parframe.plan.bound import bound_part, bound_tensor
+from parframe.plan.program import COMMUNICATION, Device, Program
+
+
+def device_graph(program: Program, device: Device, mesh: Mesh) -> networkx.MultiDiGraph:
+    """The graph of a device: a node an operator, an edge a tensor; see `Plan.device`."""
+    graph = networkx.MultiDiGraph(rank=device.rank, program=program.name, stage=program.stage)
+    home: dict[str, str] = {}
+    for kind, parts in (("input", program.inputs), ("parameter", program.parameters)):
+        for part in parts:
+            graph.add_node(part.name, kind=kind, part=bound_part(part, device))
+            home[part.name] = part.name
+    tensors = {
+        name: bound_tensor(tensor, device.bindings) for name, tensor in program.tensors.items()
+    }
+    for operator in program.operators:
+        graph.add_node(operator.name, kind="operator", operator=operator)
+        if operator.target in COMMUNICATION:
+            graph.nodes[operator.name]["group"] = mesh.group(device.rank, axes_of(operator))
+        for value in operator.inputs:
+            graph.add_edge(home[value], operator.name, value=value, tensor=tensors[value])
+        home.update(dict.fromkeys(operator.outputs, operator.name))
+    for position, part in enumerate(program.outputs):
+        node = f"output.{position}"
+        graph.add_node(node, kind="output", part=bound_part(part, device))
+        graph.add_edge(home[part.name], node, value=part.name, tensor=tensors[part.name])
+    return graph
+
+
+def axes_of(operator: Operator) -> tuple[str, ...]:
+    """The mesh axes along which a communication operator's group extends."""
+    axes = operator.args["axes"]
+    named = (axes,) if not isinstance(axes, tuple) else axes
+    return tuple(str(axis) for axis in named if not isinstance(axis, Ref))

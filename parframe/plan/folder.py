@@ -1,0 +1,130 @@
+"""A plan's folder: written beside and then renamed, and read as a stranger's."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import stat
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from parframe import serial
+from parframe.errors import ParframeError
+from parframe.plan.file import dump, parse
+from parframe.plan.legal import verify_plan
+from parframe.plan.plan import Plan
+from parframe.plan.role import role_text
+
+FILE = "plan.json"
+ROLES = "roles"
+LARGEST = 1 << 29
+"""The largest ``plan.json`` in bytes that is read."""
+
+
+def save_plan(plan: Plan, folder: str | os.PathLike[str]) -> None:
+    """Write a plan into a folder; see `Plan.save`."""
+    target = Path(os.path.realpath(folder))
+    _check_replaceable(target)
+    verify_plan(plan)
+    texts = {f"{ROLES}/{name}.py": role_text(plan, name) for name in plan.programs}
+    texts[FILE] = dump(plan)
+    mark = secrets.token_hex(4)
+    beside = target.with_name(f".{target.name}.{mark}.new")
+    before = target.with_name(f".{target.name}.{mark}.old")
+    try:
+        _write(beside, texts)
+        _swap(target, beside, before)
+    except OSError as error:
+        raise ParframeError(
+            "output", str(folder), f"cannot be written ({error.strerror})", "choose another folder"
+        ) from error
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+    shutil.rmtree(before, ignore_errors=True)
+
+
+def load_plan(folder: str | os.PathLike[str]) -> Plan:
+    """Read a plan that was saved.
+
+    Parameters
+    ----------
+    folder
+        The folder, or the ``plan.json`` in it.
+
+    Returns
+    -------
+    Plan
+        The plan. Its readable files are not read, and nothing of it is executed.
+
+    Raises
+    ------
+    ParframeError
+        Of kind ``plan``, if there is none, it was changed since it was written, it was written
+        by a newer version, or it is not legal.
+    """
+    path = Path(folder)
+    file = path if path.name == FILE and not path.is_dir() else path / FILE
+    try:
+        found = file.lstat()
+    except OSError as error:
+        raise ParframeError(
+            "plan", str(file), f"cannot be read ({error.strerror})", "give a plan's folder"
+        ) from error
+    if not stat.S_ISREG(found.st_mode):
+        raise ParframeError("plan", str(file), "is not a plain file", "give a plan's folder")
+    return parse(serial.read_text(file, "plan", LARGEST))
+
+
+def _check_replaceable(target: Path) -> None:
+    if not target.exists():
+        if not target.parent.is_dir():
+            raise ParframeError(
+                "output", str(target), "its parent is not a folder", "make the folder first"
+            )
+        return
+    if not target.is_dir():
+        raise ParframeError("output", str(target), "is not a folder", "choose another path")
+    foreign = _foreign(target)
+    if foreign:
+        raise ParframeError(
+            "output",
+            str(target),
+            f"holds {foreign!r}, which is no part of a plan",
+            "choose another folder, or empty this one",
+        )
+
+
+def _foreign(folder: Path) -> str | None:
+    """Something in a folder that `save_plan` did not write, if there is anything."""
+    entries = {entry.name: entry for entry in os.scandir(folder)}
+    if entries and FILE not in entries:
+        return min(entries)
+    for name, entry in sorted(entries.items()):
+        if name == FILE and entry.is_file(follow_symlinks=False):
+            continue
+        if name != ROLES or not entry.is_dir(follow_symlinks=False):
+            return name
+        for role in os.scandir(entry):
+            if not role.name.endswith(".py") or not role.is_file(follow_symlinks=False):
+                return f"{ROLES}/{role.name}"
+    return None
+
+
+def _write(folder: Path, texts: Mapping[str, str]) -> None:
+    (folder / ROLES).mkdir(parents=True)
+    for name, text in texts.items():
+        with (folder / name).open("w", encoding="utf-8", newline="\n") as file:
+            file.write(text)
+
+
+def _swap(target: Path, beside: Path, before: Path) -> Any:
+    if not target.exists():
+        return beside.rename(target)
+    target.rename(before)
+    try:
+        return beside.rename(target)
+    except OSError:
+        before.rename(target)
+        raise

@@ -1,0 +1,184 @@
+"""The definition of a legal plan: whatever else it does, every name and group in it exists."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from parframe.errors import ParframeError
+from parframe.graph import BYTES, Arg, Operator, OperatorGraph, Ref
+from parframe.layout import Join, Span
+from parframe.mesh import Mesh
+from parframe.plan.program import Part, Program
+
+if TYPE_CHECKING:
+    from parframe.plan.plan import Plan
+
+REDUCTIONS = ("sum", "max", "min", "prod", "any", "all")
+"""How a communication operator may reduce."""
+
+_FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
+
+
+def verify_plan(plan: Plan) -> Plan:
+    """The plan itself, if it is legal: every name is defined once and before it is used.
+
+    Raises
+    ------
+    ParframeError
+        Of kind ``plan``, naming the first place that is not.
+    """
+    _verify_splits(plan)
+    for name, program in plan.programs.items():
+        if program.name != name or not _FILE_NAME.fullmatch(name):
+            raise illegal(f"program {name[:60]!r}", "its name cannot be a file's name")
+        _verify_program(program, plan.graph, plan.mesh)
+    folded = {name.casefold() for name in plan.programs}
+    if len(folded) < len(plan.programs):
+        raise illegal("programs", "two names differ in case alone")
+    if [device.rank for device in plan.devices] != list(range(plan.mesh.size)):
+        raise illegal("devices", f"are not the ranks of the mesh {plan.mesh}")
+    for device in plan.devices:
+        if device.program not in plan.programs:
+            raise illegal(f"rank {device.rank}", f"has no program {device.program[:60]!r}")
+    return plan
+
+
+def illegal(where: str, what: str) -> ParframeError:
+    """The error of a plan that is not legal."""
+    return ParframeError("plan", where, what, "partition the model again")
+
+
+def _verify_splits(plan: Plan) -> None:
+    for split in plan.placing.splits:
+        for axis in split.axes:
+            if axis not in plan.mesh.names:
+                raise illegal(f"split {split.name!r}", f"the mesh has no axis {axis!r}")
+
+
+def _verify_program(program: Program, graph: OperatorGraph, mesh: Mesh) -> None:
+    defined: set[str] = set()
+    for kind, parts, wholes in (
+        ("input", program.inputs, graph.inputs),
+        ("parameter", program.parameters, graph.parameters),
+    ):
+        for part in parts:
+            _verify_part(f"{program.name}, {kind} {part.name}", part, wholes)
+            _define(program, part.name, defined)
+    names: set[str] = set()
+    for operator in program.operators:
+        where = f"{program.name}, {operator.name}"
+        if operator.name in names:
+            raise illegal(where, "the name is given twice")
+        names.add(operator.name)
+        for name in operator.inputs:
+            if name not in defined:
+                raise illegal(where, f"uses {name!r} before it is defined")
+        _verify_fields(where, operator, mesh)
+        for name in operator.outputs:
+            _define(program, name, defined)
+    for part in program.outputs:
+        where = f"{program.name}, output {part.name}"
+        if part.name not in defined:
+            raise illegal(where, "nothing defines it")
+        outputs = {name: graph.tensors[name] for name in graph.output_names}
+        _verify_part(where, part, outputs)
+    for state in program.states:
+        if state.value not in defined:
+            raise illegal(f"{program.name}, state {state.name}", f"nothing defines {state.value!r}")
+
+
+def _define(program: Program, name: str, defined: set[str]) -> None:
+    tensor = program.tensors.get(name)
+    if name in defined or tensor is None or tensor.name != name or tensor.dtype not in BYTES:
+        raise illegal(f"{program.name}, {name}", "is defined twice or has no shape")
+    defined.add(name)
+
+
+def _verify_part(where: str, part: Part, wholes: Mapping[str, Any]) -> None:
+    whole = wholes.get(part.whole)
+    if whole is None:
+        raise illegal(where, f"the model has no {part.whole!r}")
+    if len(part.region) != len(whole.shape):
+        raise illegal(where, f"has {len(part.region)} axes, {part.whole} {len(whole.shape)}")
+
+
+def _verify_fields(where: str, operator: Operator, mesh: Mesh) -> None:
+    fields = _FIELDS.get(operator.target)
+    if fields is None:
+        return
+    group = 1
+    for field in fields:
+        name, optional = field.rstrip("?"), field.endswith("?")
+        if name not in operator.args:
+            if optional:
+                continue
+            raise illegal(where, f"{operator.target} has no {name!r}")
+        if not _CHECKS[name](operator.args[name], group, mesh):
+            raise illegal(where, f"its {name!r} is {str(operator.args[name])[:60]}")
+        if name == "axes":
+            group = _group_size(operator.args[name], mesh)
+    extra = set(operator.args) - {field.rstrip("?") for field in fields}
+    results = 0 if operator.target == "parframe.send" else 1
+    if extra or len(operator.outputs) != results:
+        raise illegal(where, f"{operator.target} has {sorted(extra) or operator.outputs} too many")
+
+
+_FIELDS: Mapping[str, tuple[str, ...]] = {
+    "parframe.all_reduce": ("input", "axes", "reduction", "tag"),
+    "parframe.all_gather": ("input", "axes", "parts", "tag"),
+    "parframe.reduce_scatter": ("input", "axes", "reduction", "parts", "tag"),
+    "parframe.all_to_all": ("input", "axes", "sends", "parts", "tag"),
+    "parframe.broadcast": ("input?", "axes", "root", "tag"),
+    "parframe.send": ("input", "axes", "peer", "tag"),
+    "parframe.recv": ("axes", "peer", "tag"),
+    "parframe.shard": ("input", "part"),
+}
+"""The arguments of the operators that only plans have."""
+
+
+def _group_size(axes: Any, mesh: Mesh) -> int:
+    size = 1
+    for axis in axes:
+        size *= mesh.degree(axis)
+    return size
+
+
+def _is_axes(arg: Arg, group: int, mesh: Mesh) -> bool:
+    return (
+        isinstance(arg, tuple)
+        and all(isinstance(axis, str) and axis in mesh.names for axis in arg)
+        and len(set(arg)) == len(arg)
+    )
+
+
+def _is_member(arg: Arg, group: int, mesh: Mesh) -> bool:
+    return isinstance(arg, int) and not isinstance(arg, bool) and 0 <= arg < group
+
+
+def _is_regions(arg: Arg, group: int, mesh: Mesh) -> bool:
+    return isinstance(arg, tuple) and len(arg) == group and all(map(_is_region, arg))
+
+
+def _is_region(arg: Arg) -> bool:
+    return isinstance(arg, tuple) and all(
+        isinstance(axis, tuple) and _all_factors(axis) for axis in arg
+    )
+
+
+def _all_factors(axis: Iterable[Any]) -> bool:
+    return all(isinstance(factor, Span | Join) for factor in axis)
+
+
+_CHECKS: Mapping[str, Callable[[Arg, int, Mesh], bool]] = {
+    "input": lambda arg, group, mesh: isinstance(arg, Ref),
+    "axes": _is_axes,
+    "reduction": lambda arg, group, mesh: arg in REDUCTIONS,
+    "parts": _is_regions,
+    "sends": _is_regions,
+    "part": lambda arg, group, mesh: _is_region(arg),
+    "root": _is_member,
+    "peer": _is_member,
+    "tag": lambda arg, group, mesh: isinstance(arg, str | int) and not isinstance(arg, bool),
+}

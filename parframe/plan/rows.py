@@ -1,0 +1,209 @@
+"""The parts of a plan as JSON rows and back; a stranger's rows are checked as they are read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+from parframe.graph import Operator, State
+from parframe.layout import Join, Region, Span
+from parframe.mesh import Mesh
+from parframe.plan.legal import illegal
+from parframe.plan.program import Device, Layout, Note, Part, Program
+from parframe.serial import (
+    decode_arg,
+    decode_size,
+    decode_tensor,
+    encode_arg,
+    encode_size,
+    encode_tensor,
+)
+from parframe.strategy import Placing, Split
+
+T = TypeVar("T")
+
+
+def encode_placing(placing: Placing) -> dict[str, Any]:
+    """Where names lie on the mesh, as JSON."""
+    return {
+        "mesh": [list(axis) for axis in placing.mesh.axes],
+        "splits": [[split.name, list(split.axes), split.required] for split in placing.splits],
+        "cuts": list(placing.cuts),
+    }
+
+
+def decode_placing(value: Any) -> Placing:
+    """The placing that `encode_placing` wrote."""
+    match value:
+        case {"mesh": list(axes), "splits": list(splits), "cuts": list(cuts)}:
+            mesh = Mesh(_axis(axis) for axis in axes)
+            if all(isinstance(cut, str | int) for cut in cuts):
+                return Placing(mesh, tuple(map(_split, splits)), tuple(cuts))
+    raise illegal("placing", "is not a mesh, splits and cuts")
+
+
+def encode_program(program: Program) -> dict[str, Any]:
+    """A program as JSON."""
+    return {
+        "stage": program.stage,
+        "inputs": [_encode_part(part) for part in program.inputs],
+        "parameters": [_encode_part(part) for part in program.parameters],
+        "outputs": [_encode_part(part) for part in program.outputs],
+        "states": {state.name: state.value for state in program.states},
+        "tensors": {name: encode_tensor(tensor) for name, tensor in program.tensors.items()},
+        "operators": [_encode_operator(operator) for operator in program.operators],
+        "layouts": {
+            name: [layout.whole, encode_arg(layout.region), dict(layout.partial)]
+            for name, layout in program.layouts.items()
+        },
+    }
+
+
+def decode_program(name: str, value: Any) -> Program:
+    """The program that `encode_program` wrote."""
+    where = f"program {name[:60]!r}"
+    entry = mapping(value, where)
+    stage = entry.get("stage")
+    if not isinstance(stage, int) or isinstance(stage, bool) or stage < 0:
+        raise illegal(where, "has no stage")
+
+    def rows(key: str, decode: Callable[[Any], T]) -> tuple[T, ...]:
+        return tuple(decode(row) for row in sequence(entry.get(key), f"{where}, {key}"))
+
+    def pairs(key: str) -> Mapping[str, Any]:
+        return mapping(entry.get(key), f"{where}, {key}")
+
+    return Program(
+        name=name,
+        stage=stage,
+        operators=rows("operators", _operator),
+        tensors={own: decode_tensor(own, row) for own, row in pairs("tensors").items()},
+        inputs=rows("inputs", _part),
+        parameters=rows("parameters", _part),
+        outputs=rows("outputs", _part),
+        states=tuple(State(own, text(of, where)) for own, of in pairs("states").items()),
+        layouts={own: _layout(row) for own, row in pairs("layouts").items()},
+    )
+
+
+def encode_device(device: Device) -> list[Any]:
+    """A device as JSON; its rank is its place."""
+    return [device.program, {name: encode_size(size) for name, size in device.bindings.items()}]
+
+
+def decode_device(rank: int, value: Any) -> Device:
+    """The device that `encode_device` wrote."""
+    match value:
+        case [str(program), dict(bindings)]:
+            return Device(rank, program, {name: decode_size(v) for name, v in bindings.items()})
+    raise illegal(f"rank {rank}", "is not a program and its bindings")
+
+
+def encode_note(note: Note) -> list[Any]:
+    """A note as JSON."""
+    return [note.kind, note.where, note.what, encode_size(note.bytes)]
+
+
+def decode_note(value: Any) -> Note:
+    """The note that `encode_note` wrote."""
+    match value:
+        case [str(kind), str(where), str(what), size]:
+            return Note(kind, where, what, decode_size(size))
+    raise illegal("notes", f"{repr(value)[:60]} is not a note")
+
+
+def mapping(value: Any, where: str) -> dict[str, Any]:
+    """The value, if it is a JSON object."""
+    if not isinstance(value, dict):
+        raise illegal(where, "is not a JSON object")
+    return value
+
+
+def sequence(value: Any, where: str) -> list[Any]:
+    """The value, if it is a list."""
+    if not isinstance(value, list):
+        raise illegal(where, "is not a list")
+    return value
+
+
+def text(value: Any, where: str) -> str:
+    """The value, if it is text."""
+    if not isinstance(value, str):
+        raise illegal(where, f"{repr(value)[:60]} is not text")
+    return value
+
+
+def _encode_part(part: Part) -> list[Any]:
+    return [part.name, part.whole, encode_arg(part.region)]
+
+
+def _part(value: Any) -> Part:
+    match value:
+        case [str(name), str(whole), list(axes)]:
+            return Part(name, whole, _region(name, axes))
+    raise illegal("parts", f"{repr(value)[:60]} is not a part")
+
+
+def _layout(value: Any) -> Layout:
+    match value:
+        case [str(whole), list(axes), dict(partial)]:
+            reductions = {axis: text(of, f"layout of {whole}") for axis, of in partial.items()}
+            return Layout(whole, _region(whole, axes), reductions)
+    raise illegal("layouts", f"{repr(value)[:60]} is not a layout")
+
+
+def _region(name: str, axes: list[Any]) -> tuple[Region, ...]:
+    found = []
+    for axis in axes:
+        region = decode_arg(axis)
+        if not isinstance(region, tuple):
+            raise illegal(name, "its region is not one")
+        factors = tuple(factor for factor in region if isinstance(factor, Span | Join))
+        if len(factors) < len(region):
+            raise illegal(name, "its region is not one")
+        found.append(factors)
+    return tuple(found)
+
+
+def _encode_operator(operator: Operator) -> list[Any]:
+    return [
+        operator.name,
+        operator.target,
+        {slot: encode_arg(arg) for slot, arg in operator.args.items()},
+        list(operator.outputs),
+        operator.module,
+        operator.source,
+        operator.origin,
+    ]
+
+
+def _operator(value: Any) -> Operator:
+    match value:
+        case [
+            str(name), str(target), dict(args), list(outputs),
+            str(module), str(source), str(origin),
+        ]:  # fmt: skip
+            return Operator(
+                name=name,
+                target=target,
+                args={slot: decode_arg(arg) for slot, arg in args.items()},
+                outputs=tuple(text(output, name) for output in outputs),
+                module=module,
+                source=source,
+                origin=origin,
+            )
+    raise illegal("operators", f"{repr(value)[:60]} is not an operator")
+
+
+def _axis(value: Any) -> tuple[str, int]:
+    match value:
+        case [str(name), int(degree)]:
+            return name, degree
+    raise illegal("mesh", f"{repr(value)[:60]} is not an axis")
+
+
+def _split(value: Any) -> Split:
+    match value:
+        case [str(name), list(axes), bool(required)]:
+            return Split(name, tuple(text(axis, f"split {name}") for axis in axes), required)
+    raise illegal("splits", f"{repr(value)[:60]} is not a split")
