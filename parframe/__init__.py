@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from parframe.mesh import Mesh
     from parframe.partitioning import partition
     from parframe.plan import Plan, load_plan
+    from parframe.rules import Rule
     from parframe.run import simulate, verify
     from parframe.spec import Spec
     from parframe.strategy import Strategy
@@ -21,6 +22,7 @@ __all__ = [
     "OperatorGraph",
     "ParframeError",
     "Plan",
+    "Rule",
     "Spec",
     "Strategy",
     "check",
@@ -37,6 +39,7 @@ _HOMES = {
     "OperatorGraph": "parframe.graph",
     "ParframeError": "parframe.errors",
     "Plan": "parframe.plan",
+    "Rule": "parframe.rules",
     "Spec": "parframe.spec",
     "Strategy": "parframe.strategy",
     "check": "parframe.checking",

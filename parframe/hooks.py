@@ -9,6 +9,7 @@ import re
 import sys
 from collections.abc import Iterable, Sequence
 from importlib.metadata import EntryPoint, entry_points
+from typing import TYPE_CHECKING, Any
 
 import attrs
 import pluggy
@@ -16,6 +17,9 @@ import pluggy
 from parframe.errors import ParframeError, did_you_mean
 from parframe.mesh import is_axis, is_code
 from parframe.strategy import Strategy
+
+if TYPE_CHECKING:  # rules need sympy, and finding plugins must not take its time
+    from parframe.rules import Rule
 
 API_VERSION = 1
 """The version of these hooks; a plugin made for another one says so as `parframe_api`."""
@@ -34,6 +38,11 @@ _CLAIM = "strategy."
 @hookspec
 def parframe_strategies() -> list[type[Strategy]]:  # type: ignore[empty-body]
     """Offer strategies, each under a code that the distribution's entry points claim."""
+
+
+@hookspec
+def parframe_rules() -> list["Rule"]:  # type: ignore[empty-body]
+    """Offer rules of operators, which come before built-in ones for the same operator."""
 
 
 @attrs.frozen
@@ -98,13 +107,42 @@ def strategies(
         installed, or a plugin fails or was made for another version of the hooks.
     """
     plugins = installed()
-    wanted = [claim for code in codes for claim in _claims(plugins, code)]
-    for name in distributions:
-        wanted += _of_distribution(plugins, name)
+    codes = tuple(codes)
     offered: dict[str, type[Strategy]] = {}
-    for module in {info.module: info for info in wanted}.values():
-        offered |= _offers(module, plugins)
+    for info in _wanted(plugins, codes, distributions):
+        claimed = {code for other in plugins if _same(info, other) for code in other.codes}
+        for strategy in _ask(info, "parframe_strategies"):
+            _check_strategy(info, strategy, claimed)
+            offered[strategy.code] = strategy
     return {code: offered[code] for code in codes if code in offered}
+
+
+def rules(codes: Iterable[str], distributions: Sequence[str] = ()) -> tuple["Rule", ...]:
+    """Collect the rules of the plugins that some codes and distributions name.
+
+    Parameters
+    ----------
+    codes : iterable of str
+        Codes of strategies, whose plugins may bring rules as well.
+    distributions : sequence of str
+        Distributions to import whatever they claim.
+
+    Returns
+    -------
+    tuple of Rule
+        At most one for each operator.
+
+    Raises
+    ------
+    ParframeError
+        Of kind `plugin`, for the same as `strategies`, and if two rules are for one operator.
+    """
+    offered: dict[str, Rule] = {}
+    for info in _wanted(installed(), tuple(codes), distributions):
+        for rule in _ask(info, "parframe_rules"):
+            _check_rule(info, rule, offered)
+            offered[rule.target] = rule
+    return tuple(offered.values())
 
 
 def claimed_codes() -> list[str]:
@@ -171,29 +209,29 @@ def _of_distribution(plugins: Sequence[PluginInfo], name: str) -> list[PluginInf
     return found
 
 
-def _offers(info: PluginInfo, plugins: Sequence[PluginInfo]) -> dict[str, type[Strategy]]:
-    """Import a plugin and ask it for its strategies."""
+def _wanted(
+    plugins: Sequence[PluginInfo], codes: Sequence[str], distributions: Sequence[str]
+) -> list[PluginInfo]:
+    """Find the plugins that codes and distributions name, each module once."""
+    found = [claim for code in codes for claim in _claims(plugins, code)]
+    for name in distributions:
+        found += _of_distribution(plugins, name)
+    return list({info.module: info for info in found}.values())
+
+
+def _ask(info: PluginInfo, hook: str) -> list[Any]:
+    """Import a plugin and collect what it answers to a hook."""
     manager = pluggy.PluginManager("parframe")
     manager.add_hookspecs(sys.modules[__name__])
     plugin = _import(info)
     try:
         manager.register(plugin)
         manager.check_pending()
-        answers = manager.hook.parframe_strategies()
-        offered = [strategy for answer in answers for strategy in answer]
+        return [item for answer in getattr(manager.hook, hook)() for item in answer]
     except KeyboardInterrupt:
         raise
     except BaseException as fault:
         raise _failed(info, "its hooks fail", fault) from fault
-    claimed = {
-        code
-        for other in plugins
-        if (other.distribution, other.module) == (info.distribution, info.module)
-        for code in other.codes
-    }
-    for strategy in offered:
-        _check_strategy(info, strategy, claimed)
-    return {strategy.code: strategy for strategy in offered}
 
 
 def _import(info: PluginInfo) -> object:
@@ -239,6 +277,21 @@ def _check_strategy(info: PluginInfo, strategy: object, claimed: Iterable[str]) 
             f"{strategy.__name__} has the splits {splits!r}",
             "give a tuple of names of dimensions, as in ('heads', 'ffn')",
         )
+
+
+def _check_rule(info: PluginInfo, rule: object, others: Iterable[str]) -> None:
+    """Check that what a plugin offers is a rule, and the only one for its operator."""
+    from parframe.rules import Rule
+
+    if not isinstance(rule, Rule):
+        raise _broken(info, f"offers {rule!r}", "let parframe_rules list instances of Rule")
+    if rule.target in others:
+        what = f"offers a rule for {rule.target!r}, and so does another plugin or itself again"
+        raise _broken(info, what, "leave out one of the two in 'plugins'")
+
+
+def _same(one: PluginInfo, other: PluginInfo) -> bool:
+    return (one.distribution, one.module) == (other.distribution, other.module)
 
 
 def _failed(info: PluginInfo, what: str, fault: BaseException) -> ParframeError:

@@ -25,6 +25,14 @@ def parframe_strategies():
     return [Ring]
 """
 
+RULES = """
+from parframe import Rule, hookimpl
+
+@hookimpl
+def parframe_rules():
+    return [Rule("mine.double.default", "... -> ...", slots="self")]
+"""
+
 
 class Site:
     """A folder on sys.path with throwaway distributions in it."""
@@ -32,8 +40,9 @@ class Site:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def install(self, distribution: str, code: str, source: str, module: str = "") -> str:
-        module = module or f"{distribution.replace('-', '_')}_module"
+    def install(self, distribution: str, code: str, source: str) -> str:
+        """Install a distribution whose module has a source and claims a code."""
+        module = f"{distribution.replace('-', '_')}_module"
         (self.folder / f"{module}.py").write_text(source)
         info = self.folder / f"{distribution.replace('-', '_')}-1.2.dist-info"
         info.mkdir()
@@ -141,3 +150,23 @@ def test_a_broken_plugin_does_not_disturb_others(site: Site) -> None:
 def test_a_distribution_that_is_not_installed_is_an_error() -> None:
     with pytest.raises(ParframeError, match=r"no plugin of that name.*'parframe'"):
         Spec(parallel="TP2", plugins=("parfrme",)).placing()
+
+
+def test_rules_of_a_plugin_are_those_of_the_distributions_a_spec_names(site: Site) -> None:
+    site.install("doubles", "XP", RULES)
+    assert Spec(parallel="TP2").rules() == ()
+    [rule] = Spec(parallel="TP2", plugins=("doubles",)).rules()
+    assert rule.target == "mine.double.default"
+
+
+@pytest.mark.parametrize(
+    ("source", "told"),
+    [
+        (RULES.replace("return [", "return ['double'] + ["), "offers 'double'"),
+        (RULES.replace("return [", "return 2 * ["), "rule for 'mine.double.default', and so does"),
+    ],
+)
+def test_what_is_no_rule_is_refused(site: Site, source: str, told: str) -> None:
+    site.install("doubles", "XP", source)
+    with pytest.raises(ParframeError, match=rf"'doubles' 1.2.*{told}"):
+        Spec(parallel="TP2", plugins=("doubles",)).rules()

@@ -3,16 +3,20 @@
 import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import attrs
 
+from parframe import hooks
 from parframe.errors import ParframeError
 from parframe.mesh import Composite, Mesh, parse_composite
 from parframe.spec.keys import DemoModel, read_document
 from parframe.spec.placing import place_spec
 from parframe.spec.source import Origin, parse_text, read_text
 from parframe.strategy import Placing
+
+if TYPE_CHECKING:
+    from parframe.rules import Rule
 
 
 @attrs.frozen
@@ -218,6 +222,21 @@ class Spec:
             fails.
         """
         return place_spec(self)
+
+    def rules(self) -> tuple["Rule", ...]:
+        """Collect the rules of operators that the plugins of the spec bring.
+
+        Returns
+        -------
+        tuple of Rule
+            At most one for each operator; built-in rules are not among them.
+
+        Raises
+        ------
+        ParframeError
+            Of kind `plugin`, if one of the plugins fails or two bring a rule for one operator.
+        """
+        return hooks.rules([code for code, _ in self.composite()], self.plugins)
 
 
 _SAME = {field.name for field in attrs.fields(Spec)} - {"model"}
