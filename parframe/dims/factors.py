@@ -1,0 +1,280 @@
+"""Union-find over the factors of tensor axes.
+
+An axis is a list of nodes, major to minor. A node is a factor: undivided, a product of nodes, or
+segments (a concatenation of axes). Joining two axes refines both to their common factors first;
+where they have none, nothing is joined and the caller is told.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import count
+from typing import Any, TypeAlias
+
+from parframe.sizes import Size, divide, product, simplify, total
+
+_serial = count()
+
+
+class Node:
+    """A factor; ``find`` gives the one that stands for all it was joined with."""
+
+    __slots__ = ("factors", "parent", "segments", "serial", "size")
+
+    def __init__(self, size: Size) -> None:
+        self.size = size
+        self.parent: Node | None = None
+        self.factors: list[Node] | None = None
+        self.segments: list[NodeAxis] | None = None
+        self.serial = next(_serial)
+
+
+NodeAxis: TypeAlias = list[Node]
+
+
+def find(node: Node) -> Node:
+    """The node that stands for this one."""
+    root = node
+    while root.parent is not None:
+        root = root.parent
+    while node.parent is not None:
+        node.parent, node = root, node.parent
+    return root
+
+
+def flatten(axis: Sequence[Node]) -> NodeAxis:
+    """The axis as undivided and segmented factors, without those of size one."""
+    result: NodeAxis = []
+    for node in axis:
+        root = find(node)
+        if root.factors is not None:
+            result.extend(flatten(root.factors))
+        elif root.size != 1:
+            result.append(root)
+    return result
+
+
+def size_of(axis: Sequence[Node]) -> Size:
+    """The number of elements along an axis."""
+    return product(node.size for node in axis)
+
+
+def join(left: Sequence[Node], right: Sequence[Node]) -> bool:
+    """Make two axes of one size the same; False where their factors have no common refinement."""
+    ours, theirs = flatten(left), flatten(right)
+    while ours and theirs:
+        a, b = ours[0], theirs[0]
+        if a.size == b.size:
+            if not _merge(a, b):
+                return False
+            del ours[0], theirs[0]
+            # a merge may have divided factors that are still to come
+            ours, theirs = flatten(ours), flatten(theirs)
+        elif divide(b.size, a.size) is not None:
+            if not _divide(b, a.size):
+                return False
+            theirs = flatten(theirs)
+        elif divide(a.size, b.size) is not None:
+            if not _divide(a, b.size):
+                return False
+            ours = flatten(ours)
+        else:
+            return False
+    return not ours and not theirs
+
+
+def take(axis: Sequence[Node], size: Size) -> tuple[NodeAxis, NodeAxis] | None:
+    """Divide an axis into its major factors of this size and the rest; None where none have it."""
+    rest, taken = flatten(axis), []
+    while size != 1:
+        if not rest:
+            return None
+        head = rest[0]
+        left = divide(size, head.size)
+        if left is not None:
+            taken.append(rest.pop(0))
+            size = left
+        elif divide(head.size, size) is not None:
+            if not _divide(head, size):
+                return None
+            rest = flatten(rest)
+        else:
+            return None
+    return taken, rest
+
+
+def segment(axis: Sequence[Node], sizes: Sequence[Size]) -> list[NodeAxis] | None:
+    """Divide an axis into segments of these sizes; None where its factors do not allow it."""
+    parts: list[NodeAxis] = []
+    rest: NodeAxis = list(axis)
+    for size in sizes[:-1]:
+        halves = _cut(rest, size)
+        if halves is None:
+            return None
+        parts.append(halves[0])
+        rest = halves[1]
+    return [*parts, rest]
+
+
+def _merge(a: Node, b: Node) -> bool:
+    """Join two undivided or segmented nodes of one size."""
+    if a is b:
+        return True
+    if a.segments is not None and b.segments is not None:
+        if not _align(a, b):
+            return False
+        a, b = find(a), find(b)
+        if a is b:
+            return True
+    keep, gone = (a, b) if a.segments is not None or b.segments is None else (b, a)
+    if gone.segments is None and keep.segments is None and gone.serial < keep.serial:
+        keep, gone = gone, keep
+    if _within(gone, keep):
+        return False
+    gone.parent = keep
+    gone.segments = None
+    return True
+
+
+def _within(node: Node, outer: Node) -> bool:
+    """Whether a node occurs inside the segments of another (they can then not be one)."""
+    return any(
+        part is node or _within(node, part)
+        for axis in outer.segments or []
+        for part in flatten(axis)
+    )
+
+
+def _align(a: Node, b: Node) -> bool:
+    """Join two segmented nodes part by part, cutting parts where the other's end."""
+    position = 0
+    while True:
+        ours, theirs = _parts(a), _parts(b)
+        if position == len(ours) and position == len(theirs):
+            return True
+        if position >= len(ours) or position >= len(theirs):
+            return False
+        left, right = size_of(ours[position]), size_of(theirs[position])
+        if left != right:
+            shorter = _shorter(left, right)
+            if shorter is None:
+                return False
+            node, size = (b, left) if shorter == "left" else (a, right)
+            if _cut(_parts(node)[position], size) is None:
+                return False
+            continue
+        if not join(ours[position], theirs[position]):
+            return False
+        position += 1
+
+
+def _parts(node: Node) -> list[NodeAxis]:
+    """The segments of a node, those that were segmented themselves written out."""
+    result: list[NodeAxis] = []
+    for axis in node.segments or []:
+        result.extend(_spliced(axis))
+    node.segments = result
+    return result
+
+
+def _spliced(axis: NodeAxis) -> list[NodeAxis]:
+    flat = flatten(axis)
+    if flat and flat[0].segments is not None and flat[0].size != 1:
+        minor = flat[1:]
+        return [[*part, *minor] for part in _parts(flat[0])]
+    return [flat]
+
+
+def _shorter(left: Any, right: Any) -> str | None:
+    if isinstance(left, int) and isinstance(right, int):
+        return "left" if left < right else "right"
+    difference = simplify(right - left)
+    if isinstance(difference, int):
+        return "left" if difference > 0 else "right"
+    if difference.is_positive:
+        return "left"
+    return "right" if difference.is_negative else None
+
+
+def _divide(node: Node, major: Size) -> bool:
+    """Make an undivided or segmented node a product of ``major`` and the rest."""
+    minor = divide(node.size, major)
+    if minor is None:
+        return False
+    if node.segments is None:
+        node.factors = [Node(major), Node(minor)]
+        return True
+    shared = Node(minor)
+    majors: list[NodeAxis] = []
+    for part in _parts(node):
+        count_ = divide(size_of(part), minor)
+        if count_ is None:
+            return False
+        halves = take(part, count_)
+        if halves is None or not join(halves[1], [shared]):
+            return False
+        majors.append(halves[0])
+    head = Node(major)
+    head.segments = majors
+    node.segments = None
+    node.factors = [head, shared]
+    return True
+
+
+def _cut(axis: Sequence[Node], at: Size) -> tuple[NodeAxis, NodeAxis] | None:
+    """Cut an axis in two at a position, dividing its major factor into segments."""
+    flat = flatten(axis)
+    if not flat:
+        return None
+    head, minor = flat[0], flat[1:]
+    place = divide(at, size_of(minor))
+    if place is None:
+        return None
+    if place == 0:
+        return [Node(0)], list(flat)
+    if place == head.size:
+        return list(flat), [Node(0)]
+    if head.segments is None:
+        if not isinstance(head.size, int):
+            return None
+        head.segments = [[Node(place)], [Node(simplify(head.size - place))]]
+        return [*head.segments[0], *minor], [*head.segments[1], *minor]
+    return _cut_segments(head, place, minor)
+
+
+def _cut_segments(head: Node, place: Size, minor: NodeAxis) -> tuple[NodeAxis, NodeAxis] | None:
+    parts = _parts(head)
+    before: list[NodeAxis] = []
+    while parts:
+        size = size_of(parts[0])
+        done = total(size_of(part) for part in before)
+        if done == place:
+            break
+        inside = simplify(place - done)
+        if size != inside and _shorter(inside, size) == "left":
+            if _cut(parts[0], inside) is None:
+                return None
+            parts = _parts(head)[len(before) :]
+            if size_of(parts[0]) == size:
+                return None
+            continue
+        before.append(parts[0])
+        parts = parts[1:]
+    if not before or not parts:
+        return None
+    return [_bundle(before, place), *minor], [
+        _bundle(parts, simplify(head.size - place)),
+        *minor,
+    ]
+
+
+def _bundle(parts: list[NodeAxis], size: Size) -> Node:
+    """One node for adjacent segments."""
+    if len(parts) == 1 and len(parts[0]) == 1:
+        return parts[0][0]
+    node = Node(size)
+    if len(parts) == 1:
+        node.factors = list(parts[0])
+    else:
+        node.segments = [list(part) for part in parts]
+    return node

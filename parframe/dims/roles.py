@@ -1,0 +1,276 @@
+"""Roles: a dimension is called after what it does in the model.
+
+``batch`` and ``sequence`` come from the model's inputs, ``vocab`` from the embedding table and the
+outputs, ``heads`` (``kv_heads`` and ``group``) from products between activations, ``hidden`` from
+sums of what different operators produced, ``ffn`` is produced by one weight and contracted by
+another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import attrs
+
+from parframe.dims.factors import Node, NodeAxis, flatten
+from parframe.graph import Block, OperatorGraph
+from parframe.rules import Signature
+from parframe.rules.signature import letters, spell
+
+Axes = Mapping[str, Mapping[str, list[NodeAxis]]]
+Occurrences = Mapping[str, Mapping[str, Mapping[str, list[NodeAxis | None]]]]
+Signatures = Mapping[str, Mapping[str, Signature | None]]
+
+
+@attrs.define
+class _Facts:
+    """What the walk saw the dimensions do."""
+
+    given: dict[Node, str] = attrs.field(factory=dict)
+    looked_up: dict[Node, None] = attrs.field(factory=dict)
+    counted: dict[Node, None] = attrs.field(factory=dict)
+    heads: list[list[Node]] = attrs.field(factory=list)
+    within_heads: dict[Node, None] = attrs.field(factory=dict)
+    produced: dict[Node, None] = attrs.field(factory=dict)
+    contracted: dict[Node, None] = attrs.field(factory=dict)
+    summed: dict[Node, None] = attrs.field(factory=dict)
+    returned: dict[Node, None] = attrs.field(factory=dict)
+    weighted: dict[Node, None] = attrs.field(factory=dict)
+
+
+def undivided(axis: Iterable[Node]) -> Iterator[Node]:
+    """Every undivided node of an axis, also within segments."""
+    for node in flatten(list(axis)):
+        if node.segments is None:
+            yield node
+        else:
+            for part in node.segments:
+                yield from undivided(part)
+
+
+def assign_roles(
+    graph: OperatorGraph, axes: Axes, occurrences: Occurrences, signatures: Signatures
+) -> tuple[dict[Node, str], dict[str, Any], dict[str, tuple[tuple[str, ...], ...]]]:
+    """Name every undivided node.
+
+    Returns
+    -------
+    names
+        The name of every node.
+    dimensions
+        ``name -> (name, role, size)``, in order of first appearance.
+    chains
+        ``role -> chains``; see ``Dimensions``.
+    """
+    facts = _gather(graph, axes, occurrences, signatures)
+    roles: dict[Node, str] = {}
+    chains: dict[str, list[list[Node]]] = {}
+
+    def give(role: str, chain: list[Node]) -> None:
+        fresh = [node for node in chain if node not in roles]
+        if fresh and len(fresh) == len(chain):
+            chains.setdefault(role, []).append(chain)
+            roles.update(dict.fromkeys(chain, role))
+
+    for node, role in facts.given.items():
+        give(role, [node])
+    for chain in sorted(facts.heads, key=len, reverse=True):
+        give("heads", [node for node in chain if roles.get(node) != "heads"])
+    for role, nodes in (
+        ("hidden", [node for node in facts.summed if node in facts.weighted]),
+        ("vocab", [*facts.looked_up, *(n for n in facts.returned if n in facts.produced)]),
+        ("positions", list(facts.counted)),
+        ("head_dim", list(facts.within_heads)),
+        ("ffn", [node for node in facts.produced if node in facts.contracted]),
+    ):
+        for node in nodes:
+            give(role, [node])
+    return _names(graph, axes, roles, chains)
+
+
+def _names(
+    graph: OperatorGraph,
+    axes: Axes,
+    roles: dict[Node, str],
+    chains: dict[str, list[list[Node]]],
+) -> tuple[dict[Node, str], dict[str, Any], dict[str, tuple[tuple[str, ...], ...]]]:
+    names: dict[Node, str] = {}
+    for role, found in chains.items():
+        for number, chain in enumerate(found, 1):
+            parts = [role] if len(chain) == 1 else _parts_of(role, len(chain))
+            for node, part in zip(chain, parts, strict=True):
+                names[node] = part if number == 1 else f"{part}.{number}"
+    others = 0
+    for block in graph.blocks.values():
+        for value in block.tensors:
+            for axis in axes[block.name][value]:
+                for node in undivided(axis):
+                    if node not in names:
+                        others += 1
+                        names[node] = f"dim.{others}"
+    dimensions = {name: (name, roles.get(node, ""), node.size) for node, name in names.items()}
+    return (
+        names,
+        dimensions,
+        {
+            role: tuple(tuple(names[node] for node in chain) for chain in found)
+            for role, found in chains.items()
+        },
+    )
+
+
+def _parts_of(role: str, count: int) -> list[str]:
+    """Names for dimensions split one after the other: key-value heads first, then their group."""
+    first = "kv_heads" if role == "heads" else role
+    return [first, "group", *(f"group.{i}" for i in range(2, count))]
+
+
+def _gather(
+    graph: OperatorGraph, axes: Axes, occurrences: Occurrences, signatures: Signatures
+) -> _Facts:
+    facts = _Facts()
+    outer: dict[str, list[NodeAxis]] = {}
+    direct = set(graph.inputs)
+    returned = set(graph.output_names)
+    for call in graph.calls:
+        block = graph.blocks[call.block]
+        for own, name in (
+            *zip(block.inputs, call.inputs, strict=True),
+            *zip(block.parameters, call.parameters, strict=True),
+            *zip(block.outputs, call.outputs, strict=True),
+        ):
+            outer.setdefault(name, axes[block.name][own])
+    for name, tensor in graph.inputs.items():
+        for label, axis in zip(tensor.axes, outer.get(name, ()), strict=False):
+            nodes = list(undivided(axis))
+            if label and len(nodes) == 1:
+                facts.given.setdefault(nodes[0], label)
+    for name in graph.parameters:
+        for axis in outer.get(name, ()):
+            facts.weighted.update(dict.fromkeys(undivided(axis)))
+    for name in returned:
+        for axis in outer.get(name, ()):
+            facts.returned.update(dict.fromkeys(undivided(axis)))
+    for block in graph.blocks.values():
+        inputs = {
+            own
+            for call in graph.calls
+            if call.block == block.name
+            for own, name in zip(block.inputs, call.inputs, strict=True)
+            if name in direct
+        }
+        _look(block, inputs, occurrences[block.name], signatures[block.name], facts)
+    return facts
+
+
+def _look(
+    block: Block,
+    inputs: set[str],
+    occurrences: Mapping[str, Mapping[str, list[NodeAxis | None]]],
+    signatures: Mapping[str, Signature | None],
+    facts: _Facts,
+) -> None:
+    """Gather what one block's operators do to the dimensions."""
+    weights = set(block.parameters)
+    raw = set(inputs)
+    makers: dict[str, frozenset[str]] = {value: frozenset([value]) for value in block.inputs}
+    for operator in block.operators:
+        values = operator.inputs
+        signature = signatures[operator.name]
+        if values and all(value in weights for value in values):
+            weights.update(operator.outputs)
+            continue
+        active = [i for i, value in enumerate(values) if value not in weights]
+        merged = frozenset().union(*(makers.get(values[i], frozenset()) for i in active))
+        if signature is None:
+            makers.update(dict.fromkeys(operator.outputs, merged))
+            continue
+        found = occurrences[operator.name]
+        if signature.moves and values and values[0] in raw:
+            raw.update(operator.outputs)
+        contracted = signature.contracted() | (signature.whole - letters(signature.outputs))
+        multiplies = bool(contracted) and len(values) > 1 and not signature.moves
+        if multiplies and len(active) < len(values):
+            _weighted(signature, active, found, values, raw, facts, contracted)
+        if multiplies and len(active) > 1:
+            _between_activations(signature, active, found, facts)
+        if _is_sum(signature) and len(active) > 1:
+            groups = [makers.get(values[i], frozenset()) for i in active[:2]]
+            if groups[0] and groups[1] and not groups[0] & groups[1]:
+                for letter in letters(signature.outputs):
+                    facts.summed.update(dict.fromkeys(_nodes(found.get(letter, ()))))
+        if multiplies:
+            merged = frozenset([operator.name])
+        makers.update(dict.fromkeys(operator.outputs, merged))
+
+
+def _is_sum(signature: Signature) -> bool:
+    return (
+        any(len(group) > 1 for group in signature.linear)
+        and not signature.moves
+        and not signature.contracted()
+    )
+
+
+def _nodes(axes: Iterable[NodeAxis | None]) -> Iterator[Node]:
+    for axis in axes:
+        if axis is not None:
+            yield from undivided(axis)
+
+
+def _weighted(
+    signature: Signature,
+    active: list[int],
+    found: Mapping[str, list[NodeAxis | None]],
+    values: tuple[str, ...],
+    raw: set[str],
+    facts: _Facts,
+    contracted: frozenset[str],
+) -> None:
+    """A product of an activation and a weight, or a table looked up."""
+    ours = letters(tuple(signature.inputs[i] for i in active))
+    theirs = letters(tuple(axes for i, axes in enumerate(signature.inputs) if i not in active))
+    out = letters(signature.outputs)
+    facts.produced.update(
+        dict.fromkeys(_nodes(a for x in sorted((theirs & out) - ours) for a in found.get(x, ())))
+    )
+    facts.contracted.update(
+        dict.fromkeys(
+            _nodes(a for x in sorted(contracted & ours & theirs) for a in found.get(x, ()))
+        )
+    )
+    lost = sorted(contracted & (theirs - ours))
+    target = facts.looked_up if any(values[i] in raw for i in active) else facts.counted
+    target.update(dict.fromkeys(_nodes(a for x in lost for a in found.get(x, ()))))
+
+
+def _between_activations(
+    signature: Signature,
+    active: list[int],
+    found: Mapping[str, list[NodeAxis | None]],
+    facts: _Facts,
+) -> None:
+    """A product of two activations: what both have and keep are heads, with what stands beside."""
+    first, second = (letters((signature.inputs[i],)) for i in active[:2])
+    ours = letters(tuple(signature.inputs[i] for i in active))
+    kept = first & second & letters(signature.outputs)
+    for pattern in signature.inputs[active[0]]:
+        spelled = list(spell(pattern))
+        if kept & set(spelled):
+            chain = [
+                node
+                for letter in spelled
+                for node in _nodes(found.get(letter, ())[:1])
+                if node in facts.weighted and node not in facts.given
+            ]
+            if chain and chain not in facts.heads:
+                facts.heads.append(chain)
+    inner = ours - kept
+    facts.within_heads.update(
+        dict.fromkeys(
+            node
+            for node in _nodes(a for x in sorted(inner) for a in found.get(x, ()))
+            if node in facts.weighted
+        )
+    )

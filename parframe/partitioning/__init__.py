@@ -1,0 +1,76 @@
+"""Partitioning: a graph, its dimensions and a placing in, the plan out.
+
+Blocks are placed once (``place``), made local for every shape of device (``localise``), written
+out over all calls (``sequence``), cut into pipeline stages (``stages``) and put together as
+programs (``programs``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from parframe.dims import name as name_dimensions
+from parframe.graph import OperatorGraph
+from parframe.partitioning.blocks import place_graph
+from parframe.partitioning.cuts import find_cuts
+from parframe.partitioning.programs import write_plan
+from parframe.plan import Plan
+from parframe.rules import Rule
+from parframe.strategy import Placing
+
+if TYPE_CHECKING:
+    from parframe.spec import Spec
+
+
+def partition_placing(
+    graph: OperatorGraph,
+    placing: Placing,
+    rules: Iterable[Rule] = (),
+    on_missing_rule: str = "error",
+) -> Plan:
+    """Partition a graph over a mesh; see ``partition``."""
+    dimensions = name_dimensions(graph, rules)
+    cuts = find_cuts(dimensions, placing)
+    placed = place_graph(graph, dimensions, cuts, on_missing_rule == "replicate")
+    return write_plan(graph, dimensions, placing, cuts, placed)
+
+
+def partition(graph: OperatorGraph, by: str | Path | Spec) -> Plan:
+    """Partition a model.
+
+    Parameters
+    ----------
+    graph
+        The model, from ``parframe.load``.
+    by
+        A composite such as ``"TP2PP2"``, a specification, or the path of one (``spec.toml``).
+
+    Returns
+    -------
+    Plan
+        A program for every device. Planning the same input twice gives the same plan.
+
+    Raises
+    ------
+    ParframeError
+        If the composite or specification is wrong, an operator without a rule stands in the way,
+        or the model has not what the strategies split.
+
+    Examples
+    --------
+    >>> plan = parframe.partition(parframe.load("path/to/model"), "TP2PP2")  # doctest: +SKIP
+    """
+    spec = _spec(by)
+    return partition_placing(graph, spec.placing(), spec.rules(), spec.on_missing_rule)
+
+
+def _spec(by: str | Path | Spec) -> Spec:
+    from parframe.spec import Spec
+
+    if isinstance(by, Spec):
+        return by
+    if isinstance(by, Path) or str(by).endswith(".toml"):
+        return Spec.read(Path(by))
+    return Spec(parallel=by)

@@ -1,0 +1,91 @@
+"""What devices do, before it is known how much of each tensor they hold: computing, converting.
+
+All devices perform the same actions in the same order; only their pieces differ.
+"""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+import attrs
+
+from parframe.dims import Bound
+from parframe.graph import Operator
+
+Partial: TypeAlias = tuple[tuple[str, ...], str]
+"""Mesh axes over which a value has still to be reduced, and how (``"sum"``)."""
+
+
+@attrs.frozen
+class Layout:
+    """How a value lies on the mesh: which cuts split it, and what is still to be reduced."""
+
+    cuts: frozenset[int] = frozenset()
+    partial: frozenset[Partial] = frozenset()
+
+
+WHOLE = Layout()
+
+
+@attrs.frozen
+class Compute:
+    """An operator on the devices' parts.
+
+    ``letters`` are those that are split; ``inputs`` and ``outputs`` are local names; ``bare``
+    leaves the addend out.
+    """
+
+    index: int
+    bound: Bound
+    cuts: frozenset[int]
+    letters: frozenset[str]
+    inputs: tuple[str, ...]
+    befores: tuple[Layout, ...]
+    outputs: tuple[str, ...]
+    afters: tuple[Layout, ...]
+    bare: bool = False
+
+    @property
+    def operator(self) -> Operator:
+        """The model's operator."""
+        return self.bound.site.operator
+
+
+@attrs.frozen
+class Convert:
+    """One step from one layout of a value to another.
+
+    ``kind`` is ``all_reduce``, ``reduce_scatter``, ``all_gather``, ``all_to_all`` or ``shard``;
+    ``gone`` and ``come`` are the cuts that end and begin, ``partial`` what is reduced.
+    """
+
+    index: int
+    kind: str
+    value: str
+    source: str
+    output: str
+    before: Layout
+    after: Layout
+    gone: int | None = None
+    come: int | None = None
+    partial: Partial | None = None
+
+
+@attrs.frozen
+class Add:
+    """The sum of a value's reduced part and an addend that was left out of it."""
+
+    index: int
+    value: str
+    left: str
+    right: str
+    addend: str
+    output: str
+    layout: Layout
+    right_layout: Layout
+    aligned: tuple[int, ...]
+    operator: Operator
+    """The axes of the sum that the addend's axes are, in order."""
+
+
+Action: TypeAlias = Compute | Convert | Add

@@ -1,0 +1,235 @@
+"""Placing a whole graph: every block once, and what has to be converted between its calls."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import attrs
+
+from parframe.dims import Dimensions
+from parframe.graph import Block, Call, OperatorGraph, Parameter, Tensor
+from parframe.layout import leaves
+from parframe.partitioning.actions import Action, Layout
+from parframe.partitioning.cuts import Cut
+from parframe.partitioning.place import Placer, Value
+
+
+@attrs.frozen
+class PlacedBlock:
+    """A block with the devices' actions, the layouts of what it takes and of what it gives.
+
+    ``outputs`` has the local name and the layout of every output of the block.
+    """
+
+    block: Block
+    actions: tuple[Action, ...]
+    given: Mapping[str, Layout]
+    outputs: tuple[tuple[str, Layout], ...]
+
+
+@attrs.frozen
+class PlacedCall:
+    """A call: what is converted before it, and the local names that it takes."""
+
+    call: Call
+    glue: tuple[Action, ...]
+    inputs: Mapping[str, str]
+
+
+@attrs.frozen
+class PlacedGraph:
+    """The whole graph placed.
+
+    ``held`` is the layout in which every input and parameter of the model is given to devices;
+    ``outputs`` the local name and layout of each of the model's outputs.
+    """
+
+    blocks: Mapping[str, PlacedBlock]
+    calls: tuple[PlacedCall, ...]
+    glue: tuple[Action, ...]
+    held: Mapping[str, Layout]
+    outputs: tuple[tuple[str, str, Layout], ...]
+    unruled: tuple[str, ...]
+
+
+def outer_block(graph: OperatorGraph) -> Block:
+    """The values between calls as a block without operators."""
+    tensors: dict[str, Tensor] = dict(graph.tensors)
+    operators = tuple(
+        operator for block in graph.blocks.values() for operator in block.operators[:1]
+    )[:1]
+    return Block("", (), (), operators, (), tensors)
+
+
+def place_graph(
+    graph: OperatorGraph, dimensions: Dimensions, cuts: tuple[Cut, ...], replicate_missing: bool
+) -> PlacedGraph:
+    """Place every block once, in the order of the calls.
+
+    The layout in which a weight is held is what its uses have in common, so the graph is placed
+    twice: the first time to learn what every use wishes.
+    """
+    free = _Free(graph, cuts, dimensions)
+    _place(graph, dimensions, cuts, replicate_missing, free)
+    free.settle()
+    return _place(graph, dimensions, cuts, replicate_missing, free)
+
+
+class _Free:
+    """The model's inputs and weights, which may be given to devices in any layout."""
+
+    def __init__(self, graph: OperatorGraph, cuts: tuple[Cut, ...], dimensions: Dimensions) -> None:
+        self.parents: dict[str, str] = {}
+        self.wishes: dict[str, set[frozenset[int]]] = {}
+        self.fixed: dict[str, frozenset[int]] | None = None
+        self.barred: dict[str, frozenset[int]] = {}
+        symbolic = frozenset(
+            cut.rank for cut in cuts if not all(isinstance(size, int) for size in cut.sizes)
+        )
+        for name, tensor in graph.parameters.items():
+            ours = {leaf.dim for axis in dimensions.outer[name] for leaf in leaves(axis)}
+            if isinstance(tensor, Parameter) and any(
+                ours & set(cut.chain) for cut in cuts if cut.rank in symbolic
+            ):
+                self.barred[name] = symbolic
+        for call in graph.calls:
+            block = graph.blocks[call.block]
+            for own, name in (
+                *zip(block.inputs, call.inputs, strict=True),
+                *zip(block.parameters, call.parameters, strict=True),
+            ):
+                if name in graph.inputs or name in graph.parameters:
+                    self._union(f"{block.name}\0{own}", name)
+
+    def _find(self, name: str) -> str:
+        while name in self.parents:
+            name = self.parents[name]
+        return name
+
+    def _union(self, left: str, right: str) -> None:
+        left, right = self._find(left), self._find(right)
+        if left != right:
+            self.parents[right] = left
+
+    def wish(self, name: str, cuts: frozenset[int]) -> frozenset[int]:
+        """The layout in which a value is held, when a use wishes for these cuts."""
+        root = self._find(name)
+        if self.fixed is not None:
+            return self.fixed.get(root, frozenset())
+        self.wishes.setdefault(root, set()).add(cuts)
+        return cuts
+
+    def settle(self) -> None:
+        """Hold every value in what all its wishes have in common."""
+        barred: dict[str, frozenset[int]] = {}
+        for name, cuts in self.barred.items():
+            root = self._find(name)
+            barred[root] = barred.get(root, frozenset()) | cuts
+        self.fixed = {
+            root: frozenset.intersection(*wishes) - barred.get(root, frozenset())
+            for root, wishes in self.wishes.items()
+        }
+
+
+def _place(
+    graph: OperatorGraph,
+    dimensions: Dimensions,
+    cuts: tuple[Cut, ...],
+    replicate_missing: bool,
+    free: _Free,
+) -> PlacedGraph:
+    top = Placer(outer_block(graph), dimensions.outer, {}, cuts, free.wish, replicate_missing)
+    for name in (*graph.inputs, *graph.parameters):
+        top.values[name] = Value(free=True)
+    placed: dict[str, PlacedBlock] = {}
+    calls: list[PlacedCall] = []
+    unruled: list[str] = []
+    for call in graph.calls:
+        block = graph.blocks[call.block]
+        bound = dict(zip(block.inputs, call.inputs, strict=True))
+        if block.name not in placed:
+            placed[block.name], missing = _place_block(
+                block, bound, top, dimensions, cuts, free, replicate_missing
+            )
+            unruled.extend(missing)
+        done = placed[block.name]
+        before = len(top.actions)
+        names = {}
+        for own, name in bound.items():
+            if top.values[name].free:
+                names[own] = name
+            else:
+                names[own] = top.need(name, done.given[own].cuts)
+        calls.append(PlacedCall(call, tuple(top.actions[before:]), names))
+        for (local, layout), own, name in zip(
+            done.outputs, block.outputs, call.outputs, strict=True
+        ):
+            top.values[name] = Value(variants={layout: f"{name}{local[len(own) :]}"})
+    before = len(top.actions)
+    outputs = []
+    ends = _given_dims(graph, dimensions)
+    for name in graph.output_names:
+        have = top.layouts(name)
+        kept = have[0].cuts if have else frozenset[int]()
+        kept = frozenset(c for c in kept if set(cuts[c].chain) <= ends)
+        outputs.append((name, top.need(name, kept), Layout(top.restrict(name, kept))))
+    held = {
+        name: Layout(top.restrict(name, free.wish(name, frozenset())))
+        if free.fixed is not None
+        else Layout()
+        for name in (*graph.inputs, *graph.parameters)
+    }
+    return PlacedGraph(
+        placed, tuple(calls), tuple(top.actions[before:]), held, tuple(outputs), tuple(unruled)
+    )
+
+
+def _given_dims(graph: OperatorGraph, dimensions: Dimensions) -> set[str]:
+    """The dimensions of the model's inputs: an output may stay split along these."""
+    return {
+        leaf.dim
+        for name in graph.inputs
+        for axis in dimensions.outer[name]
+        for leaf in leaves(axis)
+    }
+
+
+def _place_block(
+    block: Block,
+    bound: Mapping[str, str],
+    top: Placer,
+    dimensions: Dimensions,
+    cuts: tuple[Cut, ...],
+    free: _Free,
+    replicate_missing: bool,
+) -> tuple[PlacedBlock, list[str]]:
+    def wish(own: str, wanted: frozenset[int]) -> frozenset[int]:
+        return free.wish(f"{block.name}\0{own}", wanted)
+
+    placer = Placer(
+        block,
+        dimensions.axes[block.name],
+        dimensions.bound[block.name],
+        cuts,
+        wish,
+        replicate_missing,
+    )
+    given: dict[str, Layout] = {}
+    inputs: dict[str, Value] = {name: Value(free=True) for name in block.parameters}
+    for own, name in bound.items():
+        if top.values[name].free:
+            inputs[own] = Value(free=True)
+        else:
+            given[own] = top.layout_of(name)
+            inputs[own] = Value(variants={given[own]: own})
+    placer.run(inputs)
+    for own in (*block.parameters, *(own for own in block.inputs if own not in given)):
+        cuts_held = wish(own, frozenset()) if free.fixed is not None else frozenset[int]()
+        given[own] = Layout(placer.restrict(own, cuts_held))
+    outputs = tuple(
+        (placer.values[own].variants[layout], layout)
+        for own in block.outputs
+        for layout in [placer.layout_of(own)]
+    )
+    missing = [operator.module or operator.name for operator in placer.unruled]
+    return PlacedBlock(block, tuple(placer.actions), given, outputs), missing

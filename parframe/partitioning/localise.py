@@ -1,0 +1,335 @@
+"""Making a block local: the devices' actions and one shape of device in, its operators out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import attrs
+
+from parframe.dims import Bound, dims_of
+from parframe.errors import ParframeError
+from parframe.graph import Arg, Block, Operator, Ref, Tensor, rename
+from parframe.layout import Axis, Range, Region, local_size, region
+from parframe.partitioning.actions import Action, Add, Compute, Convert, Layout
+from parframe.partitioning.cuts import Cut, Shape
+from parframe.rules import Local, Signature, Site
+from parframe.sizes import Size
+
+
+@attrs.frozen
+class Entry:
+    """One action made local: its operators, in order, and where it stands in the block."""
+
+    index: int
+    operators: tuple[Operator, ...]
+
+
+@attrs.frozen
+class LocalBlock:
+    """A block for one shape of device, under the block's own names."""
+
+    entries: tuple[Entry, ...]
+    tensors: Mapping[str, Tensor]
+
+
+def localise(
+    block: Block,
+    axes: Mapping[str, tuple[Axis, ...]],
+    actions: tuple[Action, ...],
+    cuts: tuple[Cut, ...],
+    shape: Shape,
+    given: Mapping[str, Layout],
+) -> LocalBlock:
+    """Write a block's operators for one shape of device.
+
+    Parameters
+    ----------
+    block, axes
+        The model's block and the axes of its values in dimensions.
+    actions
+        What the devices do.
+    cuts, shape
+        What is split, and what a device of this shape holds.
+    given
+        The layouts of the values that the block is given.
+    """
+    writer = _Writer(block, axes, cuts, shape)
+    for value, layout in given.items():
+        writer.tensors[value] = writer.local(value, value, layout)
+    entries = tuple(Entry(action.index, writer.write(action)) for action in actions)
+    return LocalBlock(entries, writer.tensors)
+
+
+class _Writer:
+    """Writes actions as operators."""
+
+    def __init__(
+        self,
+        block: Block,
+        axes: Mapping[str, tuple[Axis, ...]],
+        cuts: tuple[Cut, ...],
+        shape: Shape,
+    ) -> None:
+        self.block = block
+        self.axes = axes
+        self.cuts = cuts
+        self.shape = shape
+        self.tensors: dict[str, Tensor] = {}
+
+    def local(self, value: str, name: str, layout: Layout) -> Tensor:
+        """The local tensor of a value in a layout."""
+        whole = self.block.tensors[value]
+        pieces = self.shape.of(layout.cuts)
+        sizes = tuple(local_size(axis, pieces) for axis in self.axes[value])
+        return Tensor(name, sizes, whole.dtype)
+
+    def write(self, action: Action) -> tuple[Operator, ...]:
+        """The operators of one action."""
+        if isinstance(action, Convert):
+            return (self.convert(action),)
+        if isinstance(action, Add):
+            return self.add(action)
+        local = LocalOperator(self, action)
+        return local.written()
+
+    def convert(self, action: Convert) -> Operator:
+        """One communication operator, or a local slice."""
+        self.tensors[action.output] = self.local(action.value, action.output, action.after)
+        near = self.block.operators[min(action.index, len(self.block.operators) - 1)]
+        args: dict[str, Arg] = {"input": Ref(action.source)}
+        if action.kind == "shard":
+            args["part"] = self.regions(action.value, action.after, action.before)
+        else:
+            args["axes"] = self.group_axes(action)
+        if action.partial is not None:
+            args["reduction"] = action.partial[1]
+        if action.kind == "reduce_scatter":
+            args["parts"] = self.parts(action.value, action.come, action.before)
+        elif action.kind == "all_gather":
+            args["parts"] = self.parts(action.value, action.gone, action.after)
+        elif action.kind == "all_to_all":
+            args["sends"] = self.parts(action.value, action.come, action.before)
+            args["parts"] = self.parts(action.value, action.gone, action.after)
+        return Operator(
+            name=action.output,
+            target=f"parframe.{action.kind}",
+            args=args,
+            outputs=(action.output,),
+            module=near.module,
+            source=near.source,
+            origin=near.name,
+        )
+
+    def group_axes(self, action: Convert) -> tuple[Arg, ...]:
+        """The mesh axes that a communication runs over, in the order that numbers its members."""
+        for cut in (action.gone, action.come):
+            if cut is not None:
+                return self.cuts[cut].axes
+        return action.partial[0] if action.partial is not None else ()
+
+    def regions(self, value: str, part: Layout, frame: Layout) -> tuple[Region, ...]:
+        """Where a device's part of a value lies in a frame."""
+        return tuple(
+            region(axis, self.shape.of(part.cuts), self.shape.of(frame.cuts))
+            for axis in self.axes[value]
+        )
+
+    def parts(self, value: str, cut: int | None, frame: Layout) -> tuple[tuple[Region, ...], ...]:
+        """Where every member's part of a cut lies in a frame that does not have it."""
+        if cut is None:
+            raise ParframeError("internal", value, "is split by no cut", "report it")
+        outer = self.shape.of(frame.cuts)
+        return tuple(
+            tuple(region(axis, {**outer, **pieces}, outer) for axis in self.axes[value])
+            for pieces in self.cuts[cut].pieces
+        )
+
+    def add(self, action: Add) -> tuple[Operator, ...]:
+        """The sum with an addend that waited."""
+        self.tensors[action.output] = self.local(action.value, action.output, action.layout)
+        written: list[Operator] = []
+        right = action.right
+        whole = self.block.tensors[action.value]
+        rank = len(whole.shape)
+        width = len(action.aligned)
+        origin = action.operator
+        if action.aligned != tuple(range(rank - width, rank)):
+            size = self.local(action.addend, right, action.right_layout).shape
+            shape: list[Size] = [1] * (rank - action.aligned[0])
+            for position, length in zip(action.aligned, size, strict=True):
+                shape[position - action.aligned[0]] = length
+            view = f"{action.output}~view"
+            self.tensors[view] = Tensor(view, tuple(shape), whole.dtype)
+            written.append(
+                _operator(
+                    origin, view, "aten.view.default", {"self": Ref(right), "size": tuple(shape)}
+                )
+            )
+            right = view
+        args: dict[str, Arg] = {"self": Ref(action.left), "other": Ref(right), "alpha": 1}
+        written.append(_operator(origin, action.output, "aten.add.Tensor", args))
+        return tuple(written)
+
+
+def _operator(
+    origin: Operator, output: str, target: str, args: Mapping[str, Arg], name: str = ""
+) -> Operator:
+    return Operator(
+        name=name or output,
+        target=target,
+        args=args,
+        outputs=(output,),
+        module=origin.module,
+        source=origin.source,
+        origin=origin.name,
+    )
+
+
+class LocalOperator(Local):
+    """One operator being made local; see ``Local``."""
+
+    def __init__(self, writer: _Writer, action: Compute) -> None:
+        self.writer = writer
+        self.action = action
+        self.bound: Bound = action.bound
+        self.site: Site = action.bound.site
+        self.count = 0
+        self.operators: list[Operator] = []
+        self.shapes: dict[str, tuple[Size, ...]] = {}
+        self.names: dict[str, str] = {}
+        signature = action.bound.signature
+        if signature is not None:
+            self.signature: Signature = signature
+
+    def written(self) -> tuple[Operator, ...]:
+        """The operators for a device."""
+        operator = self.site.operator
+        kept = self.kept_inputs()
+        for value, name, layout in zip(kept, self.action.inputs, self.action.befores, strict=True):
+            self.names.setdefault(value, name)
+            self.shapes.setdefault(value, self.writer.local(value, name, layout).shape)
+        for value, name, layout in zip(
+            operator.outputs, self.action.outputs, self.action.afters, strict=True
+        ):
+            tensor = self.writer.local(value, name, layout)
+            self.shapes[value] = tensor.shape
+            self.names[value] = name
+            self.writer.tensors[name] = tensor
+        rule = self.bound.rule
+        if rule is not None and rule.local is not None and self.action.letters:
+            rule.local(self)
+        else:
+            self.plain()
+        return tuple(self.operators)
+
+    def kept_inputs(self) -> tuple[str, ...]:
+        """The model's inputs that the local operator takes."""
+        inputs = self.site.operator.inputs
+        at = self.signature.addend if self.action.bare else None
+        return tuple(value for i, value in enumerate(inputs) if i != at)
+
+    def plain(self) -> None:
+        """The operator as it is, with shapes among its arguments made local."""
+        operator, rule = self.site.operator, self.bound.rule
+        target, args = operator.target, dict(operator.args)
+        if self.action.bare and rule is not None:
+            bare = rule.bare(operator) if rule.bare is not None else None
+            if bare is not None:
+                target, args = bare.target, dict(bare.args)
+            else:
+                args.pop(rule.addend)
+        if rule is not None:
+            for slot in rule.shapes:
+                args[slot] = self.shapes[operator.outputs[0]]
+        self.operators.append(
+            attrs.evolve(
+                operator,
+                name=self.action.outputs[0] if self.action.bare else operator.name,
+                target=target,
+                args=self.positioned(args),
+                outputs=self.action.outputs,
+                origin=operator.name,
+            )
+        )
+
+    def positioned(self, args: Mapping[str, Arg]) -> dict[str, Arg]:
+        """The arguments under local names, input by input (one value may come in two layouts)."""
+        names = iter(self.action.inputs)
+
+        def walk(arg: Arg) -> Arg:
+            if isinstance(arg, Ref):
+                return Ref(next(names))
+            if isinstance(arg, tuple):
+                return tuple(walk(part) for part in arg)
+            return arg
+
+        return {key: walk(arg) for key, arg in args.items()}
+
+    def shape(self, name: str) -> tuple[Size, ...]:
+        """The local shape of an input or output by its name."""
+        return self.shapes[name]
+
+    def _axis(self, letter: str) -> Axis:
+        axis = self.bound.letters.get(letter)
+        if axis is None:
+            raise KeyError(letter)
+        return axis
+
+    def pieces(self, letter: str) -> Mapping[str, Range]:
+        """The pieces of a letter's dimensions, where it is split."""
+        if letter not in self.action.letters:
+            return {}
+        return self.writer.shape.of(self.action.cuts)
+
+    def size(self, letter: str) -> Size:
+        """How much of a letter the device holds."""
+        if letter not in self.action.letters:
+            return self.signature.sizes[letter]
+        return local_size(self._axis(letter), self.pieces(letter))
+
+    def start(self, letter: str) -> Size:
+        """Where the device's part of a letter begins."""
+        axis, pieces = self._axis(letter), self.pieces(letter)
+        if letter not in self.action.letters or not dims_of(axis) & set(pieces):
+            return 0
+        parts = region(axis, pieces, {})
+        if len(parts) != 1 or not hasattr(parts[0], "start"):
+            raise ParframeError(
+                "partition",
+                self.site.operator.module,
+                f"{self.site.operator.target} needs one contiguous part of an axis that is split "
+                "in several",
+                "split another dimension, or give the operator a rule without that letter",
+            )
+        start: Size = parts[0].start
+        return start
+
+    def split(self, letter: str) -> bool:
+        """Whether a letter is split over devices here."""
+        return letter in self.action.letters
+
+    def emit(
+        self, target: str, args: Mapping[str, Arg], output: str | tuple[Size, ...], dtype: str = ""
+    ) -> str:
+        """Write an operator; see ``Local.emit``."""
+        operator = self.site.operator
+        if isinstance(output, str):
+            name = self.names[output]
+            own = operator.name if output == operator.outputs[0] else name
+        else:
+            self.count += 1
+            name = own = f"{operator.outputs[0]}~{self.count}"
+            self.writer.tensors[name] = Tensor(name, output, dtype or self.site.outputs[0].dtype)
+        self.operators.append(
+            _operator(
+                operator,
+                name,
+                target,
+                {key: rename(arg, self.names) for key, arg in args.items()},
+                own,
+            )
+        )
+        return name
+
+
+__all__ = ["Entry", "LocalBlock", "LocalOperator", "localise"]

@@ -1,0 +1,103 @@
+"""Remarks on a plan: what is computed alike on several devices, held whole, or gathered."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from parframe.dims import Dimensions
+from parframe.graph import OperatorGraph
+from parframe.layout import dims_of
+from parframe.mesh import Mesh
+from parframe.partitioning.actions import Compute, Convert
+from parframe.partitioning.blocks import PlacedBlock, PlacedGraph
+from parframe.partitioning.cuts import Cut
+from parframe.plan import Note
+from parframe.sizes import simplify
+
+_GATHERS = {"all_gather": "gathered", "all_to_all": "exchanged"}
+
+
+def notes_of(
+    graph: OperatorGraph,
+    dimensions: Dimensions,
+    placed: PlacedGraph,
+    cuts: tuple[Cut, ...],
+    mesh: Mesh,
+) -> tuple[Note, ...]:
+    """List replicated compute, weights held whole, and gathered values, with bytes.
+
+    An axis that splits only what the model is given (a batch over replicas) repeats no compute;
+    weights are whole along it by design and are not listed.
+    """
+    axes = _weight_axes(graph, dimensions, cuts, mesh)
+    notes = list(_weights(graph, placed, cuts, axes))
+    uses: dict[str, int] = {}
+    for call in graph.calls:
+        uses[call.block] = uses.get(call.block, 0) + 1
+    for name, block in placed.blocks.items():
+        notes.extend(_compute(block, cuts, axes, uses[name]))
+        notes.extend(_gathers(block, uses[name]))
+    return tuple(notes)
+
+
+def _weight_axes(
+    graph: OperatorGraph, dimensions: Dimensions, cuts: tuple[Cut, ...], mesh: Mesh
+) -> tuple[str, ...]:
+    """The mesh axes that split weights."""
+    borne = {
+        dim for name in graph.parameters for axis in dimensions.outer[name] for dim in dims_of(axis)
+    }
+    return tuple(
+        axis
+        for axis in mesh.names
+        if any(axis in cut.axes and borne & set(cut.chain) for cut in cuts)
+    )
+
+
+def _weights(
+    graph: OperatorGraph, placed: PlacedGraph, cuts: tuple[Cut, ...], axes: tuple[str, ...]
+) -> Iterator[Note]:
+    for name, tensor in graph.parameters.items():
+        layout = placed.held[name]
+        split = {axis for c in layout.cuts for axis in cuts[c].axes}
+        whole = [axis for axis in axes if axis not in split]
+        if whole and len(tensor.shape) > 1:
+            yield Note(
+                "whole weight", name, f"held whole along {', '.join(whole)}", simplify(tensor.bytes)
+            )
+
+
+def _compute(
+    block: PlacedBlock, cuts: tuple[Cut, ...], axes: tuple[str, ...], uses: int
+) -> Iterator[Note]:
+    for action in block.actions:
+        if not isinstance(action, Compute) or action.bound.signature is None:
+            continue
+        if action.bound.signature.moves or not action.bound.site.inputs:
+            continue
+        split = {axis for c in action.cuts for axis in cuts[c].axes}
+        whole = [axis for axis in axes if axis not in split]
+        if whole:
+            size = sum(tensor.bytes for tensor in action.bound.site.outputs) * uses
+            times = f", {uses} times" if uses > 1 else ""
+            yield Note(
+                "replicated compute",
+                action.operator.module or action.operator.name,
+                f"{action.operator.target} on every device along {', '.join(whole)}{times}",
+                simplify(size),
+            )
+
+
+def _gathers(block: PlacedBlock, uses: int) -> Iterator[Note]:
+    for action in block.actions:
+        if isinstance(action, Convert) and action.kind in _GATHERS:
+            tensor = block.block.tensors[action.value]
+            near = block.block.operators[action.index]
+            times = f", {uses} times" if uses > 1 else ""
+            weight = "weight " if action.value in block.block.parameters else ""
+            yield Note(
+                f"{_GATHERS[action.kind]} {weight}".strip(),
+                near.module or near.name,
+                f"{action.value}{times}",
+                simplify(tensor.bytes * uses),
+            )

@@ -1,0 +1,136 @@
+"""Pipeline stages: where a device's sequence of operators is cut.
+
+The cut balances compute and memory over the stages (the eighth power of a stage's share stands
+for the greatest), and among equals takes where the fewest bytes cross.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import attrs
+import numpy
+
+from parframe.errors import ParframeError
+
+_POWER = 8
+_CANDIDATES = 600
+
+
+@attrs.frozen
+class Cost:
+    """What one entry of the sequence costs.
+
+    ``crossing`` is the bytes of values that are alive after it and would have to be sent if a
+    stage ended there.
+    """
+
+    flops: float
+    weight_bytes: float
+    crossing: float
+
+
+def cut_stages(costs: Sequence[Cost], stages: int, fixed: Sequence[int] = ()) -> tuple[int, ...]:
+    """Where stages begin.
+
+    Parameters
+    ----------
+    costs
+        For every entry.
+    stages
+        How many.
+    fixed
+        Entries at which a stage must begin.
+
+    Returns
+    -------
+    tuple of int
+        The first entry of every stage but the first, ascending.
+
+    Raises
+    ------
+    ParframeError
+        If there are not so many places to cut.
+    """
+    if stages == 1:
+        return ()
+    if len(fixed) > stages - 1:
+        raise ParframeError(
+            "partition",
+            "cuts",
+            f"{len(fixed)} cuts make {len(fixed) + 1} stages, but the mesh has {stages}",
+            f"give at most {stages - 1} cuts",
+        )
+    places = _places(costs, stages, fixed)
+    if len(places) < stages - 1:
+        raise ParframeError(
+            "partition",
+            "axis pp",
+            f"{stages} stages, but the model has only {len(places) + 1} parts to make them of",
+            f"use at most {len(places) + 1} stages",
+        )
+    return _balance(costs, places, stages, sorted(fixed))
+
+
+def _places(costs: Sequence[Cost], stages: int, fixed: Sequence[int]) -> list[int]:
+    """Entries before which a cut is worth considering: the fewest bytes cross there, nearby."""
+    crossing = [cost.crossing for cost in costs]
+    inner = range(1, len(costs))
+    low = [
+        i
+        for i in inner
+        if crossing[i - 1] <= crossing[max(i - 2, 0)] and crossing[i - 1] <= crossing[i]
+    ]
+    if len(low) < 4 * stages:
+        low = list(inner)
+    while len(low) > _CANDIDATES:
+        limit = sorted(crossing[i - 1] for i in low)[len(low) // 2]
+        fewer = [i for i in low if crossing[i - 1] < limit] or low[::2]
+        low = fewer if len(fewer) >= 4 * stages else low[::2]
+    return sorted({*low, *fixed})
+
+
+def _balance(
+    costs: Sequence[Cost], places: list[int], stages: int, fixed: list[int]
+) -> tuple[int, ...]:
+    flops = numpy.array([cost.flops for cost in costs])
+    memory = numpy.array([cost.weight_bytes for cost in costs])
+    share = flops / max(flops.sum(), 1.0) + memory / max(memory.sum(), 1.0)
+    done = numpy.concatenate([[0.0], numpy.cumsum(share)]) * stages / 2
+    ends = numpy.array([0, *places, len(costs)])
+    load = done[ends]
+    crossing = numpy.array([0.0, *(costs[i - 1].crossing for i in places), 0.0])
+    crossing = 0.02 * crossing / max(float(numpy.median(crossing[1:-1])), 1.0)
+    width = len(ends)
+    best: Any = numpy.full(width, numpy.inf)
+    best[0] = 0.0
+    allowed = _forbid(ends, fixed)
+    chosen: list[Any] = []
+    for _ in range(stages):
+        gap = load[None, :] - load[:, None]
+        price = numpy.where(
+            (gap > 0) & allowed, best[:, None] + gap**_POWER + crossing[None, :], numpy.inf
+        )
+        chosen.append(price.argmin(axis=0))
+        best = price.min(axis=0)
+    if not numpy.isfinite(best[-1]):
+        raise ParframeError(
+            "partition",
+            "cuts",
+            f"no {stages} stages of some work each fit between these cuts",
+            "give fewer cuts, or fewer stages",
+        )
+    at = width - 1
+    cuts: list[int] = []
+    for choice in reversed(chosen):
+        at = int(choice[at])
+        cuts.append(int(ends[at]))
+    return tuple(sorted(cuts[:-1]))
+
+
+def _forbid(ends: Any, fixed: list[int]) -> Any:
+    """Which pairs of ends may be one stage: none that a fixed cut lies within."""
+    before = numpy.searchsorted(numpy.array(fixed), ends, side="right") if fixed else 0 * ends
+    strictly = numpy.searchsorted(numpy.array(fixed), ends, side="left") if fixed else 0 * ends
+    return before[:, None] >= strictly[None, :]
