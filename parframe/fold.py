@@ -155,7 +155,8 @@ def _block(
     taken = [name for name in used if name not in inside]
     weights = [name for name in taken if name in parameters]
     values = [name for name in taken if name not in parameters]
-    names = _own_names(segment, values, weights)
+    constants = {name for name in weights if parameters[name].data is not None}
+    names = _own_names(segment, values, weights, constants)
     operators = tuple(_relative(operator, segment, names) for operator in segment.operators)
     outputs = [name for name in made if name in wanted]
     block = Block(
@@ -172,7 +173,9 @@ def _block(
     return block, Call(segment.name, block.name, tuple(values), tuple(weights), tuple(outputs))
 
 
-def _own_names(segment: _Segment, values: list[str], weights: list[str]) -> dict[str, str]:
+def _own_names(
+    segment: _Segment, values: list[str], weights: list[str], constants: set[str]
+) -> dict[str, str]:
     """The block's own name of each of its values, the same for every equal segment."""
     names: dict[str, str] = {}
     taken: Counter[str] = Counter()
@@ -187,7 +190,8 @@ def _own_names(segment: _Segment, values: list[str], weights: list[str]) -> dict
 
     prefix = f"{segment.scope}." if segment.scope else ""
     for name in weights:
-        give(name, name[len(prefix) :] if prefix and name.startswith(prefix) else name)
+        outside = "constant" if prefix and name in constants else name
+        give(name, name[len(prefix) :] if prefix and name.startswith(prefix) else outside)
     for name in values:
         give(name, "input")
     for operator in segment.operators:

@@ -69,7 +69,7 @@ class Input(Tensor):
 
 @attrs.frozen
 class Parameter(Tensor):
-    """A weight or a buffer.
+    """A weight (``kind`` is ``"parameter"``), a buffer or a constant in the model's code.
 
     ``data`` is the base64 of a buffer's little-endian bytes where the model computes it itself
     and no checkpoint holds it; ``aliases`` are further names under which a checkpoint may hold

@@ -40,6 +40,35 @@ def computed_buffers(model: Any) -> dict[str, torch.Tensor]:
     return found
 
 
+def hollow(model: torch.nn.Module, data: dict[str, torch.Tensor]) -> None:
+    """Move a model from the meta device to the CPU without memory for its weights.
+
+    Parameters
+    ----------
+    model
+        The model; every weight becomes one element seen as many, tied weights stay tied.
+    data
+        The contents of the buffers that are known, by name.
+    """
+    known: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
+    for path, module in model.named_modules():
+        for group in (module._parameters, module._buffers):
+            for name, tensor in group.items():
+                if tensor is not None and tensor.is_meta:
+                    full = data.get(f"{path}.{name}" if path else name)
+                    _, filled = known.setdefault(id(tensor), (tensor, _hollow(tensor, full)))
+                    group[name] = filled
+
+
+def _hollow(tensor: torch.Tensor, content: torch.Tensor | None) -> torch.Tensor:
+    if content is not None:
+        return content
+    single = torch.zeros((), dtype=tensor.dtype).expand(tensor.shape)
+    if isinstance(tensor, torch.nn.Parameter):
+        return torch.nn.Parameter(single, requires_grad=False)
+    return single
+
+
 def _owners(module: Any, path: str, owner: Any) -> Iterator[tuple[str, Any, Any]]:
     """Every module with its path and the nearest model around it that can initialise it."""
     owner = module if hasattr(module, "_init_weights") else owner

@@ -20,8 +20,26 @@ from parframe.loading.program import Program
 from parframe.loading.schema import bind, dtype_name
 from parframe.loading.symbols import size_of
 
+_KINDS = {
+    InputKind.PARAMETER: "parameter",
+    InputKind.BUFFER: "buffer",
+    InputKind.CONSTANT_TENSOR: "constant",
+}
+
 _WRAPPERS = {"wrap_with_set_grad_enabled": 1, "wrap_with_autocast": 4}
 """Operators that run a submodule, and where among their arguments it stands."""
+
+
+class HollowConstantError(ParframeError):
+    """A constant of a model on the meta device has no contents."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            "load",
+            name,
+            "a tensor that the model computes when it is built could not be computed",
+            "register it as a buffer that the model's _init_weights fills",
+        )
 
 
 @attrs.frozen
@@ -74,6 +92,10 @@ def convert(
         if not isinstance(value, torch.Tensor):
             reader.values[node] = value
             continue
+        if spec.kind is not InputKind.USER_INPUT and spec.kind not in _KINDS:
+            raise ParframeError(
+                "load", node.name, f"an input of kind {spec.kind.name}", "give a module without it"
+            )
         if spec.kind is InputKind.USER_INPUT:
             tensor = reader.tensor(node.name, value)
             axes = tuple(origin.axes.get(node.name, ("",) * len(tensor.shape)))
@@ -112,18 +134,13 @@ def _parameter(
     if not stored:
         content = origin.data.get(name, exported.constants.get(name))
         if not isinstance(content, torch.Tensor) or content.is_meta:
-            raise ParframeError(
-                "load",
-                name,
-                "a tensor that the model computes when it is built could not be computed",
-                "register it as a buffer that the model's _init_weights fills",
-            )
+            raise HollowConstantError(name)
         data = encode(content)
     return Parameter(
         name,
         tensor.shape,
         tensor.dtype,
-        kind="parameter" if spec.kind is InputKind.PARAMETER else "buffer",
+        kind=_KINDS[spec.kind],
         data=data,
         aliases=origin.aliases.get(name, ()),
     )

@@ -27,6 +27,7 @@ def export(
     inputs: Mapping[str, torch.Tensor],
     axes: Mapping[str, Sequence[str]],
     data: Mapping[str, torch.Tensor] | None = None,
+    constants: Mapping[str, Any] | None = None,
     strict_axes: bool = True,
 ) -> Program:
     """Export a module and make its program plain.
@@ -41,6 +42,8 @@ def export(
         The names of the axes of each input; an axis with a name may vary in size.
     data
         Tensors that no checkpoint holds, by their names in the model.
+    constants
+        Arguments of the forward that are not tensors.
     strict_axes
         Whether it is an error if a named axis turns out to have one size only.
 
@@ -51,14 +54,15 @@ def export(
     """
     files = model_files(module.modules())
     kind = Dim.DYNAMIC if strict_axes else Dim.AUTO
-    shapes = {
+    shapes: dict[str, Any] = {
         name: {axis: kind for axis, label in enumerate(axes.get(name, ())) if label}
         for name in inputs
     }
+    shapes.update(dict.fromkeys(constants or {}))
     training = [part for part in module.modules() if part.training]
     module.eval()
     try:
-        exported = functional(_trace(module, inputs, shapes))
+        exported = functional(_trace(module, {**inputs, **(constants or {})}, shapes))
     except ParframeError:
         raise
     except Exception as error:

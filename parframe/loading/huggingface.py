@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import importlib
+import inspect
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,8 @@ import torch
 
 from parframe.errors import ParframeError, did_you_mean
 from parframe.graph import OperatorGraph
-from parframe.loading.buffers import computed_buffers
+from parframe.loading.buffers import computed_buffers, hollow
+from parframe.loading.convert import HollowConstantError
 from parframe.loading.export import Dynamic, example_axes, export
 from parframe.loading.folder import check_config, read_config
 from parframe.loading.module import folded
@@ -187,8 +189,14 @@ def _export(
         data = computed_buffers(model)
         given = _example_inputs(model) if inputs is None else dict(inputs)
         axes = _axes(model, given, dynamic)
-        given = {name: tensor.to("meta") for name, tensor in given.items()}
-        program = export(model, given, axes, data)
+        takes_cache = "use_cache" in inspect.signature(model.forward).parameters
+        constants = {"use_cache": False} if takes_cache else {}
+        meta = {name: tensor.to("meta") for name, tensor in given.items()}
+        try:
+            program = export(model, meta, axes, data, constants)
+        except HollowConstantError:
+            hollow(model, data)
+            program = export(model, given, axes, data, constants)
     if implementation == "parframe" and usage.made and not usage.used:
         raise ParframeError(
             "load", kind.__name__, "its masks reach no attention operator", "report the model"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable
 from typing import Any
 
@@ -23,14 +24,51 @@ class Mask:
     window: int | None
 
 
-class _Index(int):
-    """A position that mask functions take for a tensor of one element."""
+class _Index:
+    """A position, or a truth, that mask functions take for a tensor of one element."""
 
-    def new_ones(self, *_: Any, **__: Any) -> bool:
-        return True
+    def __init__(self, value: int) -> None:
+        self.value = value
+        self.device = None
 
-    def new_zeros(self, *_: Any, **__: Any) -> bool:
-        return False
+    def new_ones(self, *_: Any, **__: Any) -> _Index:
+        return _Index(1)
+
+    def new_zeros(self, *_: Any, **__: Any) -> _Index:
+        return _Index(0)
+
+    def to(self, *_: Any, **__: Any) -> _Index:
+        return self
+
+    def __abs__(self) -> _Index:
+        return _Index(abs(self.value))
+
+    def __bool__(self) -> bool:
+        return bool(self.value)
+
+
+def _number(value: Any) -> int:
+    if isinstance(value, _Index):
+        return value.value
+    if isinstance(value, int):
+        return int(value)
+    raise TypeError(f"a mask that looks at a {type(value).__name__}")
+
+
+def _forward(compute: Callable[[int, int], int]) -> Callable[[_Index, Any], _Index]:
+    return lambda left, right: _Index(int(compute(left.value, _number(right))))
+
+
+def _backward(compute: Callable[[int, int], int]) -> Callable[[_Index, Any], _Index]:
+    return lambda right, left: _Index(int(compute(_number(left), right.value)))
+
+
+for _name in ("add", "sub", "mul", "floordiv", "mod", "and", "or", "xor"):
+    _compute = getattr(operator, f"__{_name}__")
+    setattr(_Index, f"__{_name}__", _forward(_compute))
+    setattr(_Index, f"__r{_name}__", _backward(_compute))
+for _name in ("lt", "le", "gt", "ge", "eq", "ne"):
+    setattr(_Index, f"__{_name}__", _forward(getattr(operator, f"__{_name}__")))
 
 
 def read_mask(function: Callable[..., Any]) -> Mask:
@@ -81,8 +119,6 @@ def _reach(function: Callable[..., Any], query: int, direction: int) -> int:
 def _sees(function: Callable[..., Any], query: int, key: int) -> bool:
     try:
         answer = function(_Index(0), _Index(0), _Index(query), _Index(key))
-    except (AttributeError, TypeError, IndexError, RuntimeError) as error:
+        return bool(_number(answer))
+    except (AttributeError, TypeError, IndexError, RuntimeError, ArithmeticError) as error:
         raise UnreadableMaskError("a mask that is not a function of positions") from error
-    if not isinstance(answer, bool):
-        raise UnreadableMaskError("a mask that looks at tensors")
-    return answer

@@ -8,7 +8,7 @@ from typing import Any
 import attrs
 
 from parframe.fold import indexed_scope
-from parframe.graph import Arg, Operator, Tensor
+from parframe.graph import Arg, Operator, Parameter, Tensor
 from parframe.loading.program import Program, live, replace
 
 _LONGEST = 2**63 - 1
@@ -48,7 +48,8 @@ _CANONICAL: Mapping[str, str] = {
 
 def simplify(program: Program) -> Program:
     """The program in its plain form; what it computes stays the same."""
-    return live(_share_constants(live(_without_copies(_canonical(program)))))
+    plain = live(_without_copies(_canonical(program)))
+    return live(_share_tensors(_share_constants(plain)))
 
 
 def _canonical(program: Program) -> Program:
@@ -185,6 +186,22 @@ def _share_constants(program: Program) -> Program:
         if operator.outputs[0] not in same and operator.outputs[0] not in hoisted
     ]
     return replace(attrs.evolve(program, operators=(*first, *rest)), same)
+
+
+def _share_tensors(program: Program) -> Program:
+    """Keep constants of equal contents once, under names of their own."""
+    kept: dict[Any, Parameter] = {}
+    same: dict[str, str] = {}
+    rest: dict[str, Parameter] = {}
+    for name, parameter in program.parameters.items():
+        if parameter.kind != "constant":
+            rest[name] = parameter
+            continue
+        key = (parameter.shape, parameter.dtype, parameter.data)
+        fresh = f"constant.{len(kept)}"
+        same[name] = kept.setdefault(key, attrs.evolve(parameter, name=fresh)).name
+    rest.update((parameter.name, parameter) for parameter in kept.values())
+    return replace(attrs.evolve(program, parameters=rest), same)
 
 
 def _shared_path(modules: Iterable[str]) -> str:

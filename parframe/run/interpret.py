@@ -1,0 +1,215 @@
+"""Run operators of a graph on tensors, one after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, MutableMapping
+from typing import Any
+
+import sympy
+import torch
+
+from parframe.errors import ParframeError
+from parframe.graph import Arg, Operator, OperatorGraph, Ref
+from parframe.loading.schema import is_dtype, overload
+from parframe.sizes import evaluate
+
+NAMESPACES = frozenset({"aten", "parframe"})
+"""The namespaces whose PyTorch operators may run."""
+
+LOCAL: dict[str, Callable[..., Any]] = {}
+"""Operators in Python, by target: called with the operator's arguments by name."""
+
+
+def execute(
+    operator: Operator,
+    values: Mapping[str, torch.Tensor],
+    sizes: Mapping[str, int],
+    dtype: torch.dtype | None = None,
+    device: torch.device | str = "cpu",
+) -> tuple[Any, ...]:
+    """Run one operator.
+
+    Parameters
+    ----------
+    operator
+        The operator.
+    values
+        Tensors by name; those the operator takes must be there.
+    sizes
+        Values of the symbols in its arguments.
+    dtype
+        If given, no floating-point result is narrower than this; so a graph runs in float64
+        whatever dtypes it names.
+    device
+        Where operators that take no tensor put their result.
+
+    Returns
+    -------
+    tuple
+        What it gives, one value for each of its outputs.
+
+    Raises
+    ------
+    ParframeError
+        Of kind ``run`` if the target is unknown or the operator fails.
+    """
+    local = LOCAL.get(operator.target)
+    try:
+        if local is not None:
+            args = {
+                slot: resolve(arg, values, sizes) for slot, arg in operator.args.items()
+            }
+            result = local(**args)
+        else:
+            result = _call(operator, values, sizes, dtype, device)
+    except (RuntimeError, TypeError, ValueError, IndexError, NotImplementedError) as error:
+        raise ParframeError(
+            "run",
+            f"{operator.name} ({operator.module or 'the model'})",
+            f"{operator.target} failed: {str(error).splitlines()[0] if str(error) else 'no reason'}",
+            "check the inputs' shapes and dtypes",
+        ) from error
+    if len(operator.outputs) == 1 and isinstance(result, torch.Tensor):
+        return (result,)
+    return tuple(result)
+
+
+def resolve(arg: Arg, values: Mapping[str, torch.Tensor], sizes: Mapping[str, int]) -> Any:
+    """An argument with tensors and numbers in place of names and symbols."""
+    if isinstance(arg, Ref):
+        return values[arg.name]
+    if isinstance(arg, tuple):
+        return [resolve(part, values, sizes) for part in arg]
+    if isinstance(arg, sympy.Expr):
+        return evaluate(arg, sizes)
+    return arg
+
+
+def _call(
+    operator: Operator,
+    values: Mapping[str, torch.Tensor],
+    sizes: Mapping[str, int],
+    dtype: torch.dtype | None,
+    device: torch.device | str,
+) -> Any:
+    """Run a PyTorch operator, its arguments in the forms its schema asks for."""
+    namespace = operator.target.partition(".")[0]
+    if namespace not in NAMESPACES:
+        raise ParframeError(
+            "run", operator.name, f"{operator.target} may not run here", "use PyTorch's operators"
+        )
+    if namespace == "parframe":
+        import parframe.loading.operators  # noqa: F401  registers them
+    target = overload(operator.target)
+    named: dict[str, Any] = {}
+    for argument in target._schema.arguments:
+        value = resolve(operator.args.get(argument.name), values, sizes)
+        if argument.name == "device" and not operator.inputs:
+            value = torch.device(device)
+        if value is None and argument.name not in operator.args and argument.has_default_value():
+            continue
+        if is_dtype(argument) and isinstance(value, str):
+            value = widened(getattr(torch, value), dtype)
+        named[argument.name] = value
+    return target(**named)
+
+
+def widened(named: torch.dtype, least: torch.dtype | None) -> torch.dtype:
+    """The dtype itself, or the wider of the two if both are floating point."""
+    if least is None or not named.is_floating_point:
+        return named
+    return torch.promote_types(named, least)
+
+
+def run_graph(
+    graph: OperatorGraph,
+    inputs: Mapping[str, torch.Tensor],
+    weights: Mapping[str, torch.Tensor],
+    dtype: torch.dtype | None = None,
+) -> Any:
+    """Run a whole graph, unpartitioned.
+
+    Parameters
+    ----------
+    graph
+        The graph.
+    inputs
+        Tensors by the names of the graph's inputs.
+    weights
+        Tensors by the names of the graph's parameters.
+    dtype
+        As for `execute`.
+
+    Returns
+    -------
+    Any
+        The graph's structure of outputs with tensors in place of names.
+
+    Raises
+    ------
+    ParframeError
+        Of kind ``input`` if the inputs do not fit, of kind ``run`` if an operator fails.
+    """
+    sizes = input_sizes(graph, inputs)
+    values: MutableMapping[str, torch.Tensor] = {**inputs, **weights}
+    with torch.no_grad():
+        for _, operator in graph.expanded():
+            results = execute(operator, values, sizes, dtype)
+            values.update(zip(operator.outputs, results, strict=True))
+    return fill(graph.outputs, values)
+
+
+def fill(structure: Any, values: Mapping[str, Any]) -> Any:
+    """A structure of outputs with values in place of names; ``$class`` is left out."""
+    if isinstance(structure, str):
+        return values[structure]
+    if isinstance(structure, Mapping):
+        return {key: fill(part, values) for key, part in structure.items() if key != "$class"}
+    if isinstance(structure, tuple | list):
+        return tuple(fill(part, values) for part in structure)
+    return structure
+
+
+def input_sizes(graph: OperatorGraph, inputs: Mapping[str, torch.Tensor]) -> dict[str, int]:
+    """The values of a graph's symbols for these inputs.
+
+    Raises
+    ------
+    ParframeError
+        Of kind ``input`` if one is missing, is unknown, or has another shape than the graph's.
+    """
+    _check_named(graph.inputs, inputs)
+    sizes: dict[str, int] = {}
+    for name, declared in graph.inputs.items():
+        actual = tuple(inputs[name].shape)
+        if len(actual) != len(declared.shape):
+            raise _misfit(name, actual, declared.shape)
+        for size, number in zip(declared.shape, actual, strict=True):
+            if isinstance(size, sympy.Symbol):
+                if sizes.setdefault(size.name, number) != number:
+                    raise _misfit(name, actual, declared.shape)
+            elif isinstance(size, int) and size != number:
+                raise _misfit(name, actual, declared.shape)
+    for name, declared in graph.inputs.items():
+        actual = tuple(inputs[name].shape)
+        if tuple(evaluate(size, sizes) for size in declared.shape) != actual:
+            raise _misfit(name, actual, declared.shape)
+    return sizes
+
+
+def _check_named(declared: Iterable[str], given: Mapping[str, torch.Tensor]) -> None:
+    expected = set(declared)
+    for name in sorted(expected.symmetric_difference(given)):
+        raise ParframeError(
+            "input",
+            name,
+            "is missing" if name in expected else "is not an input of the model",
+            f"give {', '.join(sorted(expected))}",
+        )
+
+
+def _misfit(name: str, actual: tuple[int, ...], declared: tuple[Any, ...]) -> ParframeError:
+    shape = ", ".join(str(size) for size in declared)
+    return ParframeError(
+        "input", name, f"has the shape {list(actual)}", f"the model takes [{shape}]"
+    )

@@ -1,0 +1,171 @@
+"""Tiny models with real random weights, made on the spot."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+
+_PLAIN = {
+    "hidden_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 8,
+    "num_key_value_heads": 4,
+    "intermediate_size": 112,
+    "vocab_size": 128,
+    "max_position_embeddings": 64,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+}
+
+_OVERRIDES: dict[str, dict[str, Any]] = {
+    "llama": {},
+    "mistral": {"sliding_window": 6},
+    "qwen2": {},
+    "qwen3": {"head_dim": 8},
+    "gemma2": {"head_dim": 8, "sliding_window": 6, "query_pre_attn_scalar": 8},
+    "gemma3_text": {"head_dim": 8, "sliding_window": 6, "layer_types": None},
+    "phi3": {},
+    "gpt_neox": {},
+    "gpt2": {"n_embd": 64, "n_layer": 2, "n_head": 8, "n_positions": 64},
+    "opt": {"ffn_dim": 112, "word_embed_proj_dim": 64},
+    "falcon": {"new_decoder_architecture": True, "num_kv_heads": 4},
+    "bloom": {"n_head": 8, "n_layer": 2},
+    "starcoder2": {},
+    "cohere": {},
+    "cohere2": {"sliding_window": 6},
+    "olmo2": {},
+    "granite": {},
+    "bert": {},
+    "vit": {"image_size": 16, "patch_size": 4, "num_channels": 3, "num_labels": 10},
+}
+
+_WITHOUT_KV_HEADS = frozenset({"opt", "bert", "vit", "gpt2", "bloom", "gpt_neox", "falcon"})
+
+FAMILIES = tuple(_OVERRIDES)
+"""The names that `tiny_config` knows."""
+
+
+def tiny_config(name: str, **changes: Any) -> Any:
+    """A tiny configuration of a family of transformers, with changes."""
+    from transformers import CONFIG_MAPPING
+
+    content = {**_PLAIN, **_OVERRIDES[name], **changes}
+    if name in _WITHOUT_KV_HEADS:
+        content.pop("num_key_value_heads")
+    return CONFIG_MAPPING[name](**{k: v for k, v in content.items() if v is not None})
+
+
+def tiny_model(name: str, seed: int = 0, **changes: Any) -> nn.Module:
+    """The model of `tiny_config` in float64, every weight and buffer of it random."""
+    from parframe.loading.huggingface import model_class
+
+    config = tiny_config(name, **changes)
+    model = model_class(config)._from_config(config, attn_implementation="eager")
+    return randomised(model.double(), seed).eval()
+
+
+def randomised(module: nn.Module, seed: int = 0) -> nn.Module:
+    """The module with random weights: distinct, of both signs, norms' around 1."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            drawn = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
+            scale = parameter[0].numel() ** -0.5 if parameter.dim() > 1 else 0.3
+            parameter.copy_(drawn * scale + (1.0 if parameter.dim() < 2 else 0.0))
+        for part in module.modules():
+            if isinstance(part, nn.BatchNorm2d) and part.running_var is not None:
+                part.running_mean.copy_(torch.randn(part.num_features, generator=generator))
+                part.running_var.copy_(torch.rand(part.num_features, generator=generator) + 0.5)
+    return module
+
+
+def tokens(batch: int, sequence: int, vocab: int = 128, seed: int = 0) -> torch.Tensor:
+    """Random token ids, none of them special."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(3, vocab, (batch, sequence), generator=generator)
+
+
+class Bottleneck(nn.Module):
+    """Two convolutions with a residual connection, halving the image where asked."""
+
+    def __init__(self, channels: int, out: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels, out, 3, stride=stride, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(out)
+        self.conv2 = nn.Conv2d(out, out, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(out)
+        self.relu = nn.ReLU(inplace=True)
+        self.shortcut = (
+            nn.Identity()
+            if stride == 1 and channels == out
+            else nn.Sequential(nn.Conv2d(channels, out, 1, stride=stride), nn.BatchNorm2d(out))
+        )
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.relu(self.bn1(self.conv1(x)))
+        y = self.bn2(self.conv2(y))
+        y += self.shortcut(x)
+        return self.relu(y)
+
+
+class ResNet(nn.Module):
+    """A small residual network for images."""
+
+    def __init__(self, width: int = 8, classes: int = 10) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, width, 3, padding=1)
+        self.norm = nn.BatchNorm2d(width)
+        self.pool = nn.MaxPool2d(2)
+        self.stages = nn.Sequential(
+            Bottleneck(width, width, 1),
+            Bottleneck(width, width, 1),
+            Bottleneck(width, 2 * width, 2),
+            Bottleneck(2 * width, 2 * width, 1),
+        )
+        self.average = nn.AdaptiveAvgPool2d(1)
+        self.classify = nn.Linear(2 * width, classes)
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        x = self.pool(torch.relu(self.norm(self.stem(image))))
+        return self.classify(self.average(self.stages(x)).flatten(1))
+
+
+def resnet(seed: int = 0) -> nn.Module:
+    """A small ResNet in float64."""
+    return randomised(ResNet().double(), seed).eval()
+
+
+class MLP(nn.Module):
+    """Feed-forward layers between two projections."""
+
+    def __init__(self, width: int = 16, hidden: int = 48, layers: int = 3) -> None:
+        super().__init__()
+        self.into = nn.Linear(12, width)
+        self.layers = nn.ModuleList(
+            nn.Sequential(nn.LayerNorm(width), nn.Linear(width, hidden), nn.GELU(),
+                          nn.Linear(hidden, width))
+            for _ in range(layers)
+        )  # fmt: skip
+        self.out = nn.Linear(width, 5)
+
+    def forward(self, x: torch.Tensor) -> dict[str, Any]:
+        x = self.into(x)
+        for layer in self.layers:
+            x = x + layer(x)
+        return {"scores": self.out(x), "hidden": (x,)}
+
+
+def mlp(seed: int = 0) -> nn.Module:
+    """A small MLP in float64."""
+    return randomised(MLP().double(), seed).eval()
+
+
+PLAIN: dict[str, tuple[Callable[[], nn.Module], dict[str, tuple[int, ...]]]] = {
+    "resnet": (resnet, {"image": (3, 3, 16, 16)}),
+    "mlp": (mlp, {"x": (3, 12)}),
+}
+"""Models of plain PyTorch: how to make them and the shapes of their inputs."""
