@@ -45,7 +45,7 @@ def _scaled_dot_product(site: Site) -> Signature | None:
 
 
 def _attention(site: Site) -> Signature | None:
-    """``b (k g) s d, b k t d, b k t e -> b s (k g) e``; positions, sinks and bias broadcast."""
+    """``b (k g) s d, b k t d, b k t e -> b s (k g) e``; positions, sinks and mask broadcast."""
     query, key = site.inputs[0].shape, site.inputs[1].shape
     group = divide(query[1], key[1])
     if group is None:
@@ -59,7 +59,7 @@ def _attention(site: Site) -> Signature | None:
         "query_positions": (*b, *s),
         "key_positions": (*b, *t),
         "sinks": (heads,),
-        "bias": (*b, heads, *s, *t),
+        "mask": (*b, heads, *s, *t),
     }
     taken = [
         where[slot] if slot in ("query", "key", "value") else _onto(tensor.shape, where[slot])

@@ -134,3 +134,18 @@ def again(local: Local, **changes: Arg) -> None:
     merged = {**operator.args, **changes}
     args = {key: arg for key, arg in merged.items() if key not in changes or arg is not None}
     local.emit(operator.target, args, operator.outputs[0])
+
+
+def guarded(local: Local, letters_: Iterable[str], **changes: Arg) -> None:
+    """Write the operator, guarded where the device may hold nothing of one of these letters.
+
+    For operators that PyTorch does not run on empty tensors.
+    """
+    sizes = [local.size(letter) for letter in letters_ if local.split(letter)]
+    if all(isinstance(size, int) and size > 0 for size in sizes):
+        again(local, **changes)
+        return
+    operator = local.site.operator
+    (output,) = operator.outputs
+    args = {**operator.args, **changes, "target": operator.target, "shape": local.shape(output)}
+    local.emit("parframe.guarded", args, output)

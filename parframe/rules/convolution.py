@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from parframe.rules.building import Axes, again, axes, passing, signature
+from parframe.rules.building import Axes, axes, guarded, passing, signature
 from parframe.rules.signature import Local, Pattern, Rule, Signature, Site, letters
 from parframe.sizes import divide
 
@@ -44,10 +44,7 @@ def _convolution(transposed: bool) -> Callable[[Site], Signature | None]:
 
 def _local_groups(local: Local) -> None:
     grouped = local.site.arg("groups", 1) != 1
-    if grouped:
-        again(local, groups=local.size("g"))
-    else:
-        again(local)
+    guarded(local, "gio", groups=local.size("g") if grouped else 1)
 
 
 def _space(count: int, linear: str = "") -> Callable[[Site], Signature | None]:
@@ -56,6 +53,27 @@ def _space(count: int, linear: str = "") -> Callable[[Site], Signature | None]:
     def rule(site: Site) -> Signature | None:
         rank = len(site.inputs[0].shape)
         return passing(site, range(rank - count, rank), linear=linear)
+
+    return rule
+
+
+def _local_space(count: int) -> Callable[[Local], None]:
+    """Write the operator, guarded for channels but not for the batch."""
+
+    def local_rule(local: Local) -> None:
+        rank = len(local.site.inputs[0].shape)
+        first = 1 if rank == count + 2 else 0
+        guarded(local, [f"a{i}" for i in range(first, rank - count)])
+
+    return local_rule
+
+
+def _all_but_batch(count: int) -> Callable[[Site], Signature | None]:
+    """Only the batch passes, where there is one."""
+
+    def rule(site: Site) -> Signature | None:
+        rank = len(site.inputs[0].shape)
+        return passing(site, range(1 if rank == count + 2 else 0, rank))
 
     return rule
 
@@ -81,12 +99,12 @@ RULES = (
     ),
     Rule("aten.convolution.default", _convolution(False), local=_local_groups),
     *(
-        Rule(f"aten.{name}{n}d.default", _space(n, linear))
+        Rule(f"aten.{name}{n}d.default", _space(n, linear), local=_local_space(n))
         for name, linear in _POOLS.items()
         for n in (1, 2, 3)
     ),
     *(
-        Rule(f"aten.{name}.default", _space(n))
+        Rule(f"aten.{name}.default", _all_but_batch(n))
         for name, n in (
             ("max_pool2d_with_indices", 2),
             ("max_pool3d_with_indices", 3),
@@ -95,7 +113,7 @@ RULES = (
         )
     ),
     *(
-        Rule(f"aten.{name}.{overload}", _space(n, "self"))
+        Rule(f"aten.{name}.{overload}", _space(n), local=_local_space(n))
         for name, n in _RESIZED.items()
         for overload in ("default", "vec")
     ),

@@ -120,6 +120,8 @@ def softmax(log: bool) -> Callable[[Site], Decomposed | None]:
 
     def decompose(site: Site) -> Decomposed | None:
         over = dimensions(site.arg("dim"), len(site.inputs[0].shape))
+        if 0 in site.inputs[0].shape:
+            return None
         body, value = _body(site, over)
         top = body.reduce("maximum", "amax.default", value)
         low = body.apply("lowered", "sub.Tensor", value, other=top, **_ALPHA)
@@ -139,6 +141,8 @@ def softmax(log: bool) -> Callable[[Site], Decomposed | None]:
 def logsumexp(site: Site) -> Decomposed | None:
     """``log(sum(exp(x - max))) + max``."""
     over = dimensions(site.arg("dim"), len(site.inputs[0].shape))
+    if 0 in site.inputs[0].shape:
+        return None
     body, value = _body(site, over)
     top = body.reduce("maximum", "amax.default", value)
     low = body.apply("lowered", "sub.Tensor", value, other=top, **_ALPHA)
@@ -165,12 +169,16 @@ def statistics(name: str) -> Callable[[Site], Decomposed | None]:
     """The variance, or its root, and the mean where it is asked for."""
 
     def decompose(site: Site) -> Decomposed | None:
-        if not site.inputs[0].dtype.startswith(("float", "bfloat")):
+        if not site.inputs[0].dtype.startswith(("float", "bfloat")) or 0 in site.inputs[0].shape:
             return None
         over = dimensions(site.arg("dim"), len(site.inputs[0].shape))
         body, value = _body(site, over)
         unbiased = 1 if site.arg("unbiased", True) else 0
-        mean, _, result = _centred(body, value, site.arg("correction", unbiased))
+        correction = site.arg("correction", unbiased)
+        count = product(body.shape[i] for i in over)
+        if isinstance(count, int) and count <= correction:
+            return None
+        mean, _, result = _centred(body, value, correction)
         if name.startswith("std"):
             result = body.apply("root", "sqrt.default", result)
         for found, output in zip((result, mean), site.outputs, strict=False):

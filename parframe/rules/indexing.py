@@ -112,8 +112,8 @@ def _index_select(site: Site) -> Signature | None:
         site,
         [taken, index],
         [given],
-        whole=taken[at],
-        dropped=taken[at],
+        whole=[f"a{at}"],
+        dropped=[f"a{at}"],
         linear="self",
     )
 

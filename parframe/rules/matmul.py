@@ -35,6 +35,8 @@ def _added(product: str, linear: str) -> Callable[[Site], Signature | None]:
     def rule(site: Site) -> Signature | None:
         bias, shape = site.inputs[0].shape, site.outputs[0].shape
         own: list[Pattern] = []
+        if len(shape) == 1 and bias != shape:
+            return None  # PyTorch gives such a product of nothing the shape of the addend
         offset = len(shape) - len(bias)
         for i, size in enumerate(bias):
             own.append(() if size == 1 else output[i + offset])

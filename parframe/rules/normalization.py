@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from parframe.rules.building import Axes, again, axes, signature
+from parframe.rules.building import Axes, axes, guarded, signature
 from parframe.rules.decompositions import layer_norm, rms_norm
 from parframe.rules.signature import Local, Pattern, Rule, Signature, Site, letters
 from parframe.sizes import divide
@@ -29,6 +29,8 @@ def _channels(site: Site) -> Signature | None:
     if site.arg("training", False) or "running_mean" not in site.operator.slots:
         return None
     taken = axes("a", len(site.inputs[0].shape))
+    if len(taken) < 2:
+        return None
     outputs = [taken, *[(("none",),)] * (len(site.outputs) - 1)]
     return signature(site, [taken, *[(taken[1],)] * (len(site.inputs) - 1)], outputs)
 
@@ -57,12 +59,12 @@ def _groups(arg: str) -> Callable[[Site], Signature | None]:
 
 
 def _local_groups(local: Local) -> None:
-    again(local, num_groups=local.size("g"))
+    guarded(local, "ng", num_groups=local.size("g"))
 
 
 def _instances(site: Site) -> Signature | None:
     """Instance norm: batch and channels pass."""
-    if not site.arg("use_input_stats", True):
+    if not site.arg("use_input_stats", True) or "running_mean" in site.operator.slots:
         return None
     taken = axes("a", len(site.inputs[0].shape))
     return signature(
@@ -71,12 +73,16 @@ def _instances(site: Site) -> Signature | None:
     )  # fmt: skip
 
 
+def _local_instances(local: Local) -> None:
+    guarded(local, ["a0", "a1"])
+
+
 RULES = (
     Rule("aten.layer_norm.default", _last_axes, decompose=layer_norm),
     Rule("aten.native_layer_norm.default", _last_axes, decompose=layer_norm),
     Rule("aten.rms_norm.default", _last_axes, decompose=rms_norm),
     Rule("aten.group_norm.default", _groups("num_groups"), local=_local_groups),
-    Rule("aten.instance_norm.default", _instances),
+    Rule("aten.instance_norm.default", _instances, local=_local_instances),
     Rule("aten.batch_norm.default", _channels),
     Rule("aten._native_batch_norm_legit_no_training.default", _channels),
 )

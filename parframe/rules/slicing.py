@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from parframe.graph import Ref
-from parframe.rules.building import Axes, again, axes, dimension, passing, signature
+from parframe.rules.building import Axes, again, axes, dimension, guarded, passing, signature
 from parframe.rules.signature import Concat, Local, Pattern, Rule, Signature, Site
 from parframe.sizes import Size, divide, simplify, total
 
@@ -110,7 +110,7 @@ def _local_slice(local: Local) -> None:
     rank = len(local.site.inputs[0].shape)
     at = dimension(local.site.arg("dim", 0), rank)
     if "m" in local.signature.sizes:
-        again(local, end=local.shape(local.site.inputs[0].name)[at])
+        again(local, end=local.shape(local.site.operator.inputs[0])[at])
     else:
         again(local)
 
@@ -258,6 +258,10 @@ def _widths(site: Site) -> list[tuple[Any, Any]]:
 
 
 def _local_pad(local: Local) -> None:
+    if local.site.arg("mode", "constant") != "constant":
+        rank = len(local.site.inputs[0].shape)
+        guarded(local, [f"a{i}" for i in range(rank)])
+        return
     widths = _widths(local.site)
     sizes = local.signature.sizes
     pad: list[Size] = []
