@@ -11,6 +11,7 @@ from handmade import pipeline, tensor_parallel
 
 from parframe.errors import ParframeError
 from parframe.plan import Note, file, load_plan
+from parframe.plan.folder import save_plan
 from parframe.sizes import symbol
 
 
@@ -224,3 +225,11 @@ def test_a_failure_leaves_the_old_plan_whole(saved, monkeypatch, call):
     assert contents(saved[1]) == before
     assert os.listdir(saved[1].parent) == ["plan"]
     assert load_plan(saved[1]) == saved[0]
+
+
+def test_a_report_lies_beside_the_plan_and_goes_with_it(saved):
+    save_plan(pipeline(), saved[1], report='{"ok": true}')
+    assert (saved[1] / "report.json").read_text() == '{"ok": true}'
+    assert load_plan(saved[1]) == pipeline()
+    pipeline().save(saved[1])
+    assert not (saved[1] / "report.json").exists()

@@ -130,6 +130,7 @@ def test_a_budget_is_bytes_or_an_amount_with_a_unit(text: str, count: int) -> No
         ('[memory]\nbudget = "80 XB"', 2, "memory.budget", "is '80 XB'; give an amount"),
         ('[memory]\nbudget = "0GB"', 2, "memory.budget", "is 0"),
         ("[verify]\nseed = -1", 2, "verify.seed", "is -1"),
+        ("[verify]\nexecute = 1", 2, "verify.execute", "is 1"),
         ('[model]\nkind = "real"', 2, "model.kind", 'give "demo"'),
         ('[model]\nkind = "demo"', 1, "model", "has no 'config'"),
         ('[model]\nkind = "demo"\nconfig = {}', 3, "model.config", "has no model_type"),

@@ -19,17 +19,20 @@ from parframe.plan.role import role_text
 
 FILE = "plan.json"
 ROLES = "roles"
+REPORT = "report.json"
 LARGEST = 1 << 29
 """The largest ``plan.json`` in bytes that is read."""
 
 
-def save_plan(plan: Plan, folder: str | os.PathLike[str]) -> None:
-    """Write a plan into a folder; see `Plan.save`."""
+def save_plan(plan: Plan, folder: str | os.PathLike[str], report: str | None = None) -> None:
+    """Write a plan into a folder, with the JSON of a report on it; see `Plan.save`."""
     target = Path(os.path.realpath(folder))
-    _check_replaceable(target)
+    check_replaceable(target)
     verify_plan(plan)
     texts = {f"{ROLES}/{name}.py": role_text(plan, name) for name in plan.programs}
     texts[FILE] = dump(plan)
+    if report is not None:
+        texts[REPORT] = report
     mark = secrets.token_hex(4)
     beside = target.with_name(f".{target.name}.{mark}.new")
     before = target.with_name(f".{target.name}.{mark}.old")
@@ -77,7 +80,14 @@ def load_plan(folder: str | os.PathLike[str]) -> Plan:
     return parse(serial.read_text(file, "plan", LARGEST))
 
 
-def _check_replaceable(target: Path) -> None:
+def check_replaceable(target: Path) -> None:
+    """Refuse a path that a plan may not be written to.
+
+    Raises
+    ------
+    ParframeError
+        Of kind ``output``, if it holds anything but a plan, or the folder it lies in is missing.
+    """
     if not target.exists():
         if not target.parent.is_dir():
             raise ParframeError(
@@ -102,7 +112,7 @@ def _foreign(folder: Path) -> str | None:
     if entries and FILE not in entries:
         return min(entries)
     for name, entry in sorted(entries.items()):
-        if name == FILE and entry.is_file(follow_symlinks=False):
+        if name in (FILE, REPORT) and entry.is_file(follow_symlinks=False):
             continue
         if name != ROLES or not entry.is_dir(follow_symlinks=False):
             return name

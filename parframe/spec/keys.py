@@ -106,6 +106,11 @@ KEYS: dict[str, Key] = {
         "what a device may need at most",
         values.size_in_bytes,
     ),
+    "verify.execute": Key(
+        "true or false",
+        "whether the proof is run; false for a model too large to be executed here",
+        values.truth,
+    ),
     "verify.batch": Key(_COUNT, "the batch that the proof runs", values.count),
     "verify.sequence": Key(_COUNT, "the length of sequence that the proof runs", values.count),
     "verify.seed": Key(

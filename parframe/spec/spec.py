@@ -29,11 +29,14 @@ class Verify:
         Sizes of its inputs; None leaves them to the proof.
     seed : int
         The seed of random weights and inputs.
+    execute : bool
+        Whether the proof is run at all.
     """
 
     batch: int | None = None
     sequence: int | None = None
     seed: int = 0
+    execute: bool = True
 
 
 def _model(value: str | Path | DemoModel | None) -> Path | DemoModel | None:

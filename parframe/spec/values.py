@@ -28,6 +28,13 @@ def text(value: Any, folder: Path) -> str:
     return value
 
 
+def truth(value: Any, folder: Path) -> bool:
+    """Read true or false."""
+    if not isinstance(value, bool):
+        raise ValueError(wrong(value))
+    return value
+
+
 def one_of(*choices: str) -> Read:
     """Make a reader of one of several words."""
 
