@@ -70,7 +70,7 @@ def export(
     finally:
         for part in training:
             part.training = True
-    origin = Origin(axes, data or {}, _aliases(module), files)
+    origin = Origin(axes, data or {}, aliases(module), files)
     return simplify(convert(exported, origin, structure))
 
 
@@ -112,7 +112,7 @@ def _named(value: Any, items: Any) -> dict[str, Any]:
     return {"$class": type(value).__name__, **parts}
 
 
-def _aliases(module: torch.nn.Module) -> dict[str, tuple[str, ...]]:
+def aliases(module: torch.nn.Module) -> dict[str, tuple[str, ...]]:
     """For each tied weight, its further names."""
     names: dict[int, list[str]] = {}
     for name, tensor in module.named_parameters(remove_duplicate=False):

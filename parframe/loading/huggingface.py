@@ -6,20 +6,24 @@ import copy
 import importlib
 import inspect
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import attrs
 import torch
 
 from parframe.errors import ParframeError, did_you_mean
-from parframe.graph import OperatorGraph
+from parframe.graph import OperatorGraph, Parameter
 from parframe.loading.buffers import computed_buffers, hollow
-from parframe.loading.convert import HollowConstantError
-from parframe.loading.export import Dynamic, example_axes, export
+from parframe.loading.convert import HollowConstantError, encode
+from parframe.loading.export import Dynamic, aliases, example_axes, export
 from parframe.loading.folder import check_config, read_config
+from parframe.loading.layers import stacks, truncate
 from parframe.loading.module import folded
 from parframe.loading.program import Program
-from parframe.loading.registries import registered
+from parframe.loading.registries import NAME, registered
+from parframe.loading.repeat import UnequalLayersError, repeat
 
 try:
     transformers: Any = importlib.import_module("transformers")
@@ -83,12 +87,53 @@ def load_config(
     failures: list[ParframeError] = []
     for implementation in _implementations(kind):
         try:
-            program = _export(kind, config, implementation, inputs, dynamic)
+            graph = _graph(kind, config, implementation, inputs, dynamic, shorten)
         except ParframeError as error:
             failures.append(error)
         else:
-            return folded(program, source or kind.__name__, record)
+            return attrs.evolve(graph, source=source or kind.__name__, config=record)
     raise failures[-1]
+
+
+def _graph(
+    kind: Any,
+    config: Any,
+    implementation: str,
+    inputs: Mapping[str, Any] | None,
+    dynamic: Dynamic | None,
+    shorten: bool,
+) -> OperatorGraph:
+    """Export the model with as few layers as will do, or with all of them where that fails."""
+    with registered(packed=inputs is not None) as usage:
+        model = build(kind, config, implementation)
+        data = computed_buffers(model)
+        short = stacks(model, _configs(config)) if shorten else []
+        names = aliases(model)
+        truncate(model, short)
+        try:
+            graph = folded(_export(model, data, inputs, dynamic))
+            if implementation == NAME and usage.made and not usage.used:
+                raise ParframeError(
+                    "load", kind.__name__, "its masks reach no attention", "report the model"
+                )
+            for stack in short:
+                graph = repeat(graph, stack, partial(_parameter_like, data=data, names=names))
+        except UnequalLayersError:
+            return _graph(kind, config, implementation, inputs, dynamic, shorten=False)
+    return graph
+
+
+def _parameter_like(
+    name: str,
+    like: Parameter,
+    data: Mapping[str, torch.Tensor],
+    names: Mapping[str, tuple[str, ...]],
+) -> Parameter:
+    """The parameter of this name, of the same shape as another layer's."""
+    if like.data is not None and name not in data:
+        raise UnequalLayersError(f"{name} has no contents")
+    content = encode(data[name]) if like.data is not None else None
+    return attrs.evolve(like, name=name, data=content, aliases=names.get(name, ()))
 
 
 def model_class(config: Any) -> Any:
@@ -173,35 +218,27 @@ def _configs(config: Any) -> list[Any]:
 
 def _implementations(kind: Any) -> tuple[str, ...]:
     """The attention implementations to try, in order."""
-    own = ("parframe",) if kind._supports_attention_backend else ()
+    own = (NAME,) if kind._supports_attention_backend else ()
     return (*own, *(("sdpa",) if kind._supports_sdpa else ()), "eager")
 
 
 def _export(
-    kind: Any,
-    config: Any,
-    implementation: str,
+    model: Any,
+    data: dict[str, torch.Tensor],
     inputs: Mapping[str, Any] | None,
     dynamic: Dynamic | None,
 ) -> Program:
-    with registered(packed=inputs is not None) as usage:
-        model = build(kind, config, implementation)
-        data = computed_buffers(model)
-        given = _example_inputs(model) if inputs is None else dict(inputs)
-        axes = _axes(model, given, dynamic)
-        takes_cache = "use_cache" in inspect.signature(model.forward).parameters
-        constants = {"use_cache": False} if takes_cache else {}
-        meta = {name: tensor.to("meta") for name, tensor in given.items()}
-        try:
-            program = export(model, meta, axes, data, constants)
-        except HollowConstantError:
-            hollow(model, data)
-            program = export(model, given, axes, data, constants)
-    if implementation == "parframe" and usage.made and not usage.used:
-        raise ParframeError(
-            "load", kind.__name__, "its masks reach no attention operator", "report the model"
-        )
-    return program
+    """Export a model on the meta device, or without memory on the CPU where that is needed."""
+    given = _example_inputs(model) if inputs is None else dict(inputs)
+    axes = _axes(model, given, dynamic)
+    takes_cache = "use_cache" in inspect.signature(model.forward).parameters
+    constants = {"use_cache": False} if takes_cache else {}
+    meta = {name: tensor.to("meta") for name, tensor in given.items()}
+    try:
+        return export(model, meta, axes, data, constants)
+    except HollowConstantError:
+        hollow(model, data)
+        return export(model, given, axes, data, constants)
 
 
 def build(kind: Any, config: Any, implementation: str) -> Any:

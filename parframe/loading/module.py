@@ -46,9 +46,7 @@ def load_module(
     return folded(program, type(module).__name__)
 
 
-def folded(
-    program: Program, source: str, config: Mapping[str, Any] | None = None
-) -> OperatorGraph:
+def folded(program: Program, source: str = "") -> OperatorGraph:
     """The program as a graph, equal layers once."""
     fields = {field.name: getattr(program, field.name) for field in attrs.fields(Program)}
-    return fold(**fields, source=source, config=config)
+    return fold(**fields, source=source)
