@@ -187,7 +187,7 @@ def _expressions(arg: Arg) -> Iterator[sympy.Symbol]:
 def _identifiers(program: Program, symbols: Set[str]) -> dict[str, str]:
     """A Python name for every value, each its own."""
     found: dict[str, str] = {}
-    taken = symbols | {"aten", "float", "join", "span", "whole"}
+    taken = {*symbols, "aten", "float", "join", "span", "whole"}
     given = [part.name for part in (*program.inputs, *program.parameters)]
     for name in (*given, *(out for operator in program.operators for out in operator.outputs)):
         base = _identifier(name)
