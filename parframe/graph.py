@@ -8,6 +8,7 @@ of one block. ``OperatorGraph.networkx`` is the whole graph with every call writ
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 from typing import Any, TypeAlias
@@ -216,6 +217,17 @@ class OperatorGraph:
             for own, name in zip(block.outputs, call.outputs, strict=True):
                 found[name] = attrs.evolve(block.tensors[own], name=name)
         return found
+
+    @cached_property
+    def layers(self) -> tuple[int, ...]:
+        """The calls that are layers: of a block called more than once, or of an entry of a list
+        of modules (``h.3``)."""
+        uses = Counter(call.block for call in self.calls)
+        return tuple(
+            number
+            for number, call in enumerate(self.calls)
+            if uses[call.block] > 1 or call.name.rsplit(".", 1)[-1].isdecimal()
+        )
 
     def expanded(self) -> Iterator[tuple[Call, Operator]]:
         """Every operator of every call, in order, under the graph's names."""

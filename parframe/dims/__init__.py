@@ -124,7 +124,7 @@ def name(graph: OperatorGraph, extra_rules: Iterable[Rule] = ()) -> Dimensions:
     extra = {rule.target: rule for rule in extra_rules}
     walk = _Walk(graph, extra)
     names, dimensions, chains = assign_roles(graph, walk.axes, walk.occurrences, walk.signatures)
-    layers = _layers(graph)
+    layers = len(graph.layers)
     if layers > 1:
         dimensions["layers"] = Dimension("layers", "layers", layers)
         chains["layers"] = (("layers",),)
@@ -155,13 +155,6 @@ def name(graph: OperatorGraph, extra_rules: Iterable[Rule] = ()) -> Dimensions:
         },
         graph=graph,
     )
-
-
-def _layers(graph: OperatorGraph) -> int:
-    uses: dict[str, int] = {}
-    for call in graph.calls:
-        uses[call.block] = uses.get(call.block, 0) + 1
-    return max((sum(count for count in uses.values() if count > 1), *uses.values()), default=0)
 
 
 class _Walk:

@@ -14,7 +14,7 @@ from typing import Any
 import attrs
 
 from parframe.dims.factors import Node, NodeAxis, flatten
-from parframe.graph import Block, OperatorGraph
+from parframe.graph import Block, Operator, OperatorGraph
 from parframe.rules import Signature
 from parframe.rules.signature import letters, spell
 
@@ -78,7 +78,7 @@ def assign_roles(
     for chain in sorted(facts.heads, key=len, reverse=True):
         give("heads", [node for node in chain if roles.get(node) != "heads"])
     for role, nodes in (
-        ("hidden", [node for node in facts.summed if node in facts.weighted]),
+        ("hidden", [n for n in facts.summed if n in facts.produced or n in facts.contracted]),
         ("vocab", [*facts.looked_up, *(n for n in facts.returned if n in facts.produced)]),
         ("positions", list(facts.counted)),
         ("head_dim", list(facts.within_heads)),
@@ -192,7 +192,7 @@ def _look(
         contracted = signature.contracted() | (signature.whole - letters(signature.outputs))
         multiplies = bool(contracted) and len(values) > 1 and not signature.moves
         if multiplies and len(active) < len(values):
-            _weighted(signature, active, found, values, raw, facts, contracted)
+            _weighted(block, operator, signature, active, found, raw, facts, contracted)
         if multiplies and len(active) > 1:
             _between_activations(signature, active, found, facts)
         if _is_sum(signature) and len(active) > 1:
@@ -220,10 +220,11 @@ def _nodes(axes: Iterable[NodeAxis | None]) -> Iterator[Node]:
 
 
 def _weighted(
+    block: Block,
+    operator: Operator,
     signature: Signature,
     active: list[int],
     found: Mapping[str, list[NodeAxis | None]],
-    values: tuple[str, ...],
     raw: set[str],
     facts: _Facts,
     contracted: frozenset[str],
@@ -241,7 +242,10 @@ def _weighted(
         )
     )
     lost = sorted(contracted & (theirs - ours))
-    target = facts.looked_up if any(values[i] in raw for i in active) else facts.counted
+    values = [operator.inputs[i] for i in active]
+    if not all("int" in block.tensors[value].dtype for value in values):
+        return
+    target = facts.looked_up if any(value in raw for value in values) else facts.counted
     target.update(dict.fromkeys(_nodes(a for x in lost for a in found.get(x, ()))))
 
 

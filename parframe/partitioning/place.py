@@ -127,7 +127,7 @@ class Placer:
 
     def carries(self, value: str, cut: Cut) -> bool:
         """Whether a cut can split a value: exactly one axis has each of its dimensions."""
-        chain = set(cut.chain)
+        chain = cut.uneven
         count = [sum(occurrences(axis, dim) for axis in self.axes[value]) for dim in sorted(chain)]
         return any(count) and max(count) <= 1
 
@@ -370,7 +370,7 @@ class Placer:
         frozen = signature.unsplittable() | blocked
         found = []
         for cut in self.cuts:
-            chain = set(cut.chain)
+            chain = cut.uneven
             carry = {
                 letter
                 for letter, axis in bound.letters.items()
@@ -424,7 +424,7 @@ class Placer:
         good: set[str],
     ) -> bool | None:
         """Whether a tensor is split by a cut in this operator; None if only a part of it is."""
-        chain = set(cut.chain)
+        chain = cut.uneven
         verdicts: set[bool] = set()
         for axis, pattern in zip(self.axes[value], patterns, strict=True):
             if dims_of(axis) & chain:

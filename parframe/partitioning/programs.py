@@ -111,7 +111,8 @@ class _Staging:
         self.maker: dict[str, int] = {}
         for number, step in enumerate(model.steps):
             self.maker.update(dict.fromkeys(step.writes, number))
-        self.closures = _cheap(model, self.maker, self.given)
+        weights = {n for n, p in graph.parameters.items() if p.kind == "parameter"}
+        self.closures = _cheap(model, self.maker, self.given, weights)
         self.begins = (0, *self.cut(model, placing), len(self.steps))
         self.stage_of = [0] * len(self.steps)
         for stage in range(count):
@@ -129,7 +130,7 @@ class _Staging:
         """The first step of every stage but the first."""
         if self.count == 1:
             return ()
-        layers = _layer_calls(self.graph)
+        layers = self.graph.layers
         if layers and self.count > len(layers):
             raise ParframeError(
                 "partition",
@@ -141,7 +142,7 @@ class _Staging:
         costs = _costs(model, self.maker, self.closures, self.given, self.graph.output_names)
         return cut_stages(costs, self.count, sorted(set(fixed)))
 
-    def place_of(self, cut: str | int, layers: list[int]) -> int:
+    def place_of(self, cut: str | int, layers: tuple[int, ...]) -> int:
         """The first step of a user's cut: a layer's number or a module's path."""
         for number, step in enumerate(self.steps):
             if isinstance(cut, int):
@@ -304,17 +305,6 @@ def _part(local: str, whole: str, layout: Layout, dimensions: Dimensions, shape:
     return Part(local, whole, tuple(region(axis, pieces, {}) for axis in dimensions.outer[whole]))
 
 
-def _layer_calls(graph: OperatorGraph) -> list[int]:
-    """The calls of blocks that are called more than once: the layers."""
-    uses: dict[str, int] = {}
-    for call in graph.calls:
-        uses[call.block] = uses.get(call.block, 0) + 1
-    repeated = [i for i, call in enumerate(graph.calls) if uses[call.block] > 1]
-    if not repeated:
-        return []
-    return list(range(repeated[0], repeated[-1] + 1))
-
-
 def _elements(tensor: Tensor) -> float:
     return nominal_bytes(tensor) / BYTES[tensor.dtype]
 
@@ -324,6 +314,8 @@ def _cheap(model: Sequence, maker: Mapping[str, int], given: set[str]) -> dict[i
     found: dict[int, frozenset[int]] = {}
     for number, step in enumerate(model.steps):
         if any(operator.target in COMMUNICATION for operator in step.operators):
+            continue
+        if any(value in weights for value in step.reads):
             continue
         needed = {maker[value] for value in step.reads if value not in given}
         if not all(other in found for other in needed):

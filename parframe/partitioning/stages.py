@@ -16,6 +16,8 @@ from parframe.errors import ParframeError
 
 _POWER = 8
 _CANDIDATES = 600
+_LEAST = 0.02
+"""The least share of an even stage that may stand before the first cut, or behind the last."""
 
 
 @attrs.frozen
@@ -75,29 +77,37 @@ def cut_stages(costs: Sequence[Cost], stages: int, fixed: Sequence[int] = ()) ->
 
 def _places(costs: Sequence[Cost], stages: int, fixed: Sequence[int]) -> list[int]:
     """Entries before which a cut is worth considering: the fewest bytes cross there, nearby."""
-    crossing = [cost.crossing for cost in costs]
-    inner = range(1, len(costs))
-    low = [
-        i
-        for i in inner
-        if crossing[i - 1] <= crossing[max(i - 2, 0)] and crossing[i - 1] <= crossing[i]
-    ]
-    if len(low) < 4 * stages:
-        low = list(inner)
-    while len(low) > _CANDIDATES:
-        limit = sorted(crossing[i - 1] for i in low)[len(low) // 2]
-        fewer = [i for i in low if crossing[i - 1] < limit] or low[::2]
-        low = fewer if len(fewer) >= 4 * stages else low[::2]
-    return sorted({*low, *fixed})
+    load = _load(costs, stages)
+    inner = [i for i in range(1, len(costs)) if _LEAST < load[i] < stages - _LEAST]
+    if len(inner) < stages:
+        inner = [i for i in range(1, len(costs)) if 0 < load[i] < stages]
+    crossing = numpy.array([costs[i - 1].crossing for i in inner])
+    reach = max(len(inner) // (2 * stages), 1)
+    while True:
+        low = [
+            i
+            for at, i in enumerate(inner)
+            if crossing[at] <= crossing[max(at - reach, 0) : at + reach + 1].min()
+        ]
+        if len(low) >= min(4 * stages, len(inner)) or reach == 0:
+            break
+        reach //= 2
+    return sorted({*low[:: len(low) // _CANDIDATES + 1], *fixed})
+
+
+def _load(costs: Sequence[Cost], stages: int) -> Any:
+    """The work before every entry, in shares of an even stage: compute and memory alike."""
+    flops = numpy.array([cost.flops for cost in costs])
+    memory = numpy.array([cost.weight_bytes for cost in costs])
+    share = flops / max(flops.sum(), 1.0) + memory / max(memory.sum(), 1.0)
+    both = float(share.sum()) or 1.0
+    return numpy.concatenate([[0.0], numpy.cumsum(share)]) * stages / both
 
 
 def _balance(
     costs: Sequence[Cost], places: list[int], stages: int, fixed: list[int]
 ) -> tuple[int, ...]:
-    flops = numpy.array([cost.flops for cost in costs])
-    memory = numpy.array([cost.weight_bytes for cost in costs])
-    share = flops / max(flops.sum(), 1.0) + memory / max(memory.sum(), 1.0)
-    done = numpy.concatenate([[0.0], numpy.cumsum(share)]) * stages / 2
+    done = _load(costs, stages)
     ends = numpy.array([0, *places, len(costs)])
     load = done[ends]
     crossing = numpy.array([0.0, *(costs[i - 1].crossing for i in places), 0.0])
