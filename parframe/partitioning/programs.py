@@ -309,11 +309,16 @@ def _elements(tensor: Tensor) -> float:
     return nominal_bytes(tensor) / BYTES[tensor.dtype]
 
 
-def _cheap(model: Sequence, maker: Mapping[str, int], given: set[str]) -> dict[int, frozenset[int]]:
-    """Steps that are cheaper to do again than to send, each with all that it takes."""
+def _cheap(
+    model: Sequence, maker: Mapping[str, int], given: set[str], weights: set[str]
+) -> dict[int, frozenset[int]]:
+    """Steps that are cheaper to do again than to send, each with all that it takes: those of
+    little work on inputs and buffers alone (positions, rotary tables)."""
     found: dict[int, frozenset[int]] = {}
     for number, step in enumerate(model.steps):
         if any(operator.target in COMMUNICATION for operator in step.operators):
+            continue
+        if any(value in weights for value in step.reads):
             continue
         if any(value in weights for value in step.reads):
             continue
