@@ -1,0 +1,69 @@
+"""Boxes: whether what several devices hold makes up a whole, without gap or overlap."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
+from itertools import combinations
+from math import prod
+from typing import TypeAlias
+
+Interval: TypeAlias = tuple[int, int]
+Box: TypeAlias = tuple[Interval, ...]
+"""A half-open range along each of some dimensions."""
+
+
+def hull(boxes: Iterable[Box]) -> Box | None:
+    """The smallest box around the boxes that are not empty; None where all are."""
+    full = [box for box in boxes if not is_empty(box)]
+    if not full:
+        return None
+    return tuple(
+        (min(start for start, _ in sides), max(stop for _, stop in sides))
+        for sides in zip(*full, strict=True)
+    )
+
+
+def is_empty(box: Box) -> bool:
+    """Whether a box has no element."""
+    return any(stop <= start for start, stop in box)
+
+
+def volume(box: Box) -> int:
+    """The number of elements."""
+    return prod(stop - start for start, stop in box)
+
+
+@lru_cache(maxsize=20_000)
+def tiles(boxes: tuple[Box, ...], once: bool) -> str:
+    """Whether boxes make up their hull: what is wrong, or ``""``.
+
+    Equal boxes count once unless every element must be there exactly ``once``.
+    """
+    full = [box for box in boxes if not is_empty(box)]
+    if not once:
+        full = list(dict.fromkeys(full))
+    whole = hull(full)
+    if whole is None:
+        return ""
+    if len(whole) == 1:
+        return _in_line(sorted(box[0] for box in full))
+    if any(_overlap(one, other) for one, other in combinations(full, 2)):
+        return "overlap"
+    return "" if sum(volume(box) for box in full) == volume(whole) else "leave a gap"
+
+
+def _in_line(intervals: Sequence[Interval]) -> str:
+    for (_, stop), (start, _) in zip(intervals, intervals[1:], strict=False):
+        if start < stop:
+            return "overlap"
+        if start > stop:
+            return "leave a gap"
+    return ""
+
+
+def _overlap(one: Box, other: Box) -> bool:
+    return all(
+        start < end and begin < stop
+        for (start, stop), (begin, end) in zip(one, other, strict=True)
+    )

@@ -1,0 +1,354 @@
+"""Collectives typed: what every member of a group holds in, what a member gets out.
+
+Everything is in numbers. A fault is a message; the result is then what the collective was meant
+to give.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
+from itertools import product as every
+from typing import TypeAlias
+
+import attrs
+
+from parframe.checking.boxes import Box, hull, tiles
+from parframe.checking.held import add_marks, sizes_of
+from parframe.checking.numeric import (
+    Concrete,
+    Measured,
+    MeasuredShare,
+    Parts,
+    Reducible,
+    measured_axis,
+    measured_pieces,
+    regions_of,
+)
+from parframe.checking.reading import read
+from parframe.checking.samples import COUNT, Numbers, numbers
+from parframe.layout import Axis, Leaf, Region, region_length
+
+Ranges: TypeAlias = tuple[tuple[tuple[str, Measured], ...], ...]
+Symbols: TypeAlias = tuple[tuple[str, Numbers], ...]
+
+_REPEATABLE = frozenset({"max", "min", "any", "all"})
+"""Reductions that may meet the same contribution twice."""
+
+
+@attrs.frozen
+class Outcome:
+    """What a member gets, and what is wrong with it (``""`` if nothing)."""
+
+    result: Concrete
+    fault: str = ""
+    kind: str = "collective"
+
+
+@lru_cache(maxsize=50_000)
+def reduce(members: tuple[Concrete, ...], reduction: str) -> Outcome:
+    """The sum (or another reduction) of what the members hold."""
+    first = members[0]
+    meant = attrs.evolve(first, done=_total(first), pending=())
+    fault = _same(members, ("place", "total"))
+    if fault:
+        return Outcome(meant, fault)
+    terms = {term.term: term for member in members for term in member.pending}
+    if not terms:
+        return Outcome(meant, f"{first.label} is complete: nothing is to be reduced", "partial")
+    for member in members:
+        there = {term.term for term in member.pending}
+        rest = add_marks(member.done, *(-term for term in terms if term not in there))
+        if rest:
+            return Outcome(
+                meant, f"a complete value is part of the sum that holds {first.label}, so that "
+                "every device would add it", "partial",
+            )  # fmt: skip
+    left: list[Reducible] = []
+    done = 0
+    for term in sorted(terms.values(), key=lambda term: term.term):
+        if term.reduction != reduction:
+            return Outcome(
+                meant, f"{term.label} is to be reduced by {term.reduction}, not by {reduction}",
+                "partial",
+            )  # fmt: skip
+        found = [_of_term(member, term.term) for member in members]
+        contributions, fault = _reduced(found, reduction not in _REPEATABLE)
+        if fault:
+            return Outcome(meant, f"{term.label}: {fault}", "partial")
+        if contributions:
+            left.append(attrs.evolve(term, contributions=contributions))
+        else:
+            done = add_marks(done, term.term)
+    return Outcome(attrs.evolve(first, done=done, pending=tuple(left)))
+
+
+def _of_term(member: Concrete, term: int) -> frozenset[tuple[MeasuredShare, ...]]:
+    return next((t.contributions for t in member.pending if t.term == term), frozenset())
+
+
+def _reduced(
+    members: Sequence[frozenset[tuple[MeasuredShare, ...]]], once: bool
+) -> tuple[frozenset[tuple[MeasuredShare, ...]], str]:
+    """What is left to be reduced of a term after its members' contributions met."""
+    left: set[tuple[MeasuredShare, ...]] = set()
+    for keys in _grouped(members):
+        boxes = [_box(member, keys) for member in members]
+        kept: list[MeasuredShare] = []
+        for sample in range(COUNT):
+            here = tuple(
+                tuple((start[sample], stop[sample]) for start, stop in box) for box in boxes
+            )
+            fault = tiles(here, once) if keys else "overlap"
+            if fault:
+                dims = ", ".join(dim for _, dim, _ in keys) or "the whole"
+                return frozenset(), f"the devices' parts of {dims} {fault}"
+        outer = _hull(boxes)
+        for key, (start, stop) in zip(keys, outer, strict=True):
+            if (start, stop) != ((0,) * COUNT, key[2]):
+                kept.append((key, (start, stop)))
+        if kept:
+            left.add(tuple(kept))
+    return frozenset(left), ""
+
+
+def _grouped(
+    members: Sequence[frozenset[tuple[MeasuredShare, ...]]],
+) -> list[tuple[tuple[str, str, Numbers], ...]]:
+    """The contributions that belong together: by contraction, the dimensions of any member."""
+    found: dict[tuple[str, ...], dict[tuple[str, str, Numbers], None]] = {}
+    for member in members:
+        for contribution in member:
+            name = tuple(dict.fromkeys(source for (source, _, _), _ in contribution))
+            known = found.setdefault(name, {})
+            known.update(dict.fromkeys(key for key, _ in contribution))
+    return [tuple(sorted(keys)) for keys in found.values()]
+
+
+def _box(
+    member: frozenset[tuple[MeasuredShare, ...]], keys: tuple[tuple[str, str, Numbers], ...]
+) -> list[Measured]:
+    """A member's share of each key; all of it where it is not among its contributions."""
+    sources = {source for source, _, _ in keys}
+    for contribution in member:
+        if {source for (source, _, _), _ in contribution} <= sources:
+            own = dict(contribution)
+            return [own.get(key, ((0,) * COUNT, key[2])) for key in keys]
+    return [((0,) * COUNT, key[2]) for key in keys]
+
+
+def _hull(boxes: Iterable[Sequence[Measured]]) -> list[Measured]:
+    """The smallest box around boxes that are not empty, at every sample."""
+    boxes = list(boxes)
+    outer: list[Box] = []
+    for sample in range(COUNT):
+        here = [tuple((start[sample], stop[sample]) for start, stop in box) for box in boxes]
+        outer.append(hull(here) or tuple((0, 0) for _ in here[0]))
+    return [
+        (tuple(box[i][0] for box in outer), tuple(box[i][1] for box in outer))
+        for i in range(len(boxes[0]))
+    ]
+
+
+def _total(member: Concrete) -> int:
+    return add_marks(member.done, *(term.term for term in member.pending))
+
+
+def _same(members: Sequence[Concrete], what: tuple[str, ...]) -> str:
+    """Why the members do not hold the same, or ``""``."""
+    first = members[0]
+    for number, other in enumerate(members[1:], 1):
+        if other.axes != first.axes or _total(other) != _total(first):
+            return f"member {number} has {other.label or 'another sum'}, member 0 {first.label}"
+        if "place" in what and other.ranges != first.ranges:
+            return f"members 0 and {number} hold different parts of {first.label}"
+        if "pending" in what and (other.done, _anonymous(other)) != (first.done, _anonymous(first)):
+            return f"members 0 and {number} have different parts of {first.label} still to reduce"
+    return ""
+
+
+def _anonymous(member: Concrete) -> tuple[object, ...]:
+    return tuple((t.term, t.reduction, t.contributions) for t in member.pending)
+
+
+@lru_cache(maxsize=50_000)
+def gather(
+    members: tuple[Concrete, ...], parts: tuple[Parts, ...], symbols: Symbols
+) -> Outcome:
+    """The members' parts put together, as ``parts`` says."""
+    first = members[0]
+    fault = _same(members, ("pending",))
+    result, gap = _united(first, [member.ranges for member in members], symbols)
+    outcome = attrs.evolve(first, ranges=result)
+    fault = fault or gap
+    if not fault:
+        for number, (member, claimed) in enumerate(zip(members, parts, strict=True)):
+            if not _agree(regions_of(first.axes, member.ranges, result, dict(symbols)), claimed):
+                fault = f"the part of member {number} does not lie where it is put"
+                break
+    return Outcome(outcome, fault)
+
+
+def _agree(expected: Parts, claimed: Parts) -> bool:
+    """Whether two regions are the same at every sample; two empty ones are."""
+    return all(
+        len(mine) == len(theirs)
+        and (
+            mine == theirs
+            or (any(_nothing(axis) for axis in mine) and any(_nothing(axis) for axis in theirs))
+        )
+        for mine, theirs in zip(expected, claimed, strict=True)
+    )
+
+
+def _nothing(axis: Region) -> bool:
+    return region_length(axis) == 0
+
+
+@lru_cache(maxsize=50_000)
+def scatter(whole: Concrete, part: Parts, symbols: Symbols) -> Outcome:
+    """A part of a tensor that a device holds."""
+    found = _part(whole, part, symbols)
+    if found is None:
+        return Outcome(whole, f"a part of {whole.label} does not lie along its dimensions")
+    return Outcome(attrs.evolve(whole, ranges=found))
+
+
+def _part(whole: Concrete, part: Parts, symbols: Symbols) -> Ranges | None:
+    """The ranges that a region of a device's tensor means."""
+    bindings = dict(symbols)
+    result = []
+    for number, axis in enumerate(whole.axes):
+        frame = whole.ranges[number]
+        found = []
+        for sample in range(COUNT):
+            if len(part[sample]) != len(whole.axes):
+                return None
+            pieces = read(
+                measured_axis(axis, bindings, sample),
+                part[sample][number],
+                measured_pieces(frame, sample),
+            )
+            if pieces is None:
+                return None
+            found.append(pieces)
+        sizes = dict(_dims(axis, bindings))
+        outer = dict(frame)
+        own: list[tuple[str, Measured]] = []
+        for dim in sorted({dim for pieces in found for dim in pieces}):
+            ends = [
+                (int(pieces[dim].start), int(pieces[dim].stop))
+                if dim in pieces
+                else (0, sizes[dim][sample])
+                for sample, pieces in enumerate(found)
+            ]
+            piece = (tuple(start for start, _ in ends), tuple(stop for _, stop in ends))
+            if not _inside(piece, outer.get(dim, ((0,) * COUNT, sizes[dim]))):
+                return None
+            if piece != ((0,) * COUNT, sizes[dim]):
+                own.append((dim, piece))
+        result.append(tuple(own))
+    return tuple(result)
+
+
+def _inside(piece: Measured, outer: Measured) -> bool:
+    return all(
+        start >= stop or (low <= start and stop <= high)
+        for start, stop, low, high in zip(*piece, *outer, strict=True)
+    )
+
+
+@lru_cache(maxsize=20_000)
+def exchange(
+    members: tuple[Concrete, ...],
+    sends: tuple[Parts, ...],
+    parts: tuple[Parts, ...],
+    symbols: Symbols,
+) -> Outcome:
+    """What members send to one of them, put together; ``sends`` is each member's part for it."""
+    first = members[0]
+    fault = _same(members, ("pending",))
+    received = []
+    for member, part in zip(members, sends, strict=True):
+        ranges = _part(member, part, symbols)
+        if ranges is None:
+            return Outcome(first, fault or f"a part of {first.label} lies across its dimensions")
+        received.append(attrs.evolve(member, ranges=ranges))
+    outcome = gather(tuple(received), parts, symbols)
+    return attrs.evolve(outcome, fault=fault or outcome.fault)
+
+
+def _united(
+    like: Concrete, members: Sequence[Ranges], symbols: Symbols
+) -> tuple[Ranges, str]:
+    """The hull of parts of a tensor, and whether they leave a gap."""
+    bindings = dict(symbols)
+    sizes = [dict(_dims(axis, bindings)) for axis in like.axes]
+    keys = sorted(
+        {(axis, dim) for ranges in members for axis, own in enumerate(ranges) for dim, _ in own}
+    )
+    boxes = [
+        [dict(ranges[a]).get(dim, ((0,) * COUNT, sizes[a][dim])) for a, dim in keys]
+        for ranges in members
+    ]
+    fault = ""
+    for path in paths(like.axes):
+        chosen = [i for i, key in enumerate(keys) if key in path]
+        for sample in range(COUNT):
+            here = tuple(
+                tuple((box[i][0][sample], box[i][1][sample]) for i in chosen) for box in boxes
+            )
+            if chosen and (wrong := tiles(here, False)):
+                names = ", ".join(keys[i][1] for i in chosen)
+                fault = fault or f"the members' parts of {names} {wrong}"
+    outer = dict(zip(keys, _hull_each(boxes), strict=True)) if keys else {}
+    return tuple(
+        tuple(
+            (dim, outer[axis, dim])
+            for a, dim in keys
+            if a == axis and outer[axis, dim] != ((0,) * COUNT, sizes[axis][dim])
+        )
+        for axis in range(len(like.axes))
+    ), fault
+
+
+def _hull_each(boxes: Sequence[Sequence[Measured]]) -> list[Measured]:
+    """The hull along every dimension alone."""
+    return [_hull([[box[i]] for box in boxes])[0] for i in range(len(boxes[0]))]
+
+
+def _dims(axis: Axis, bindings: Mapping[str, Numbers]) -> Iterator[tuple[str, Numbers]]:
+    for dim, size in sizes_of(axis).items():
+        yield dim, numbers(size, bindings)
+
+
+@lru_cache(maxsize=10_000)
+def paths(axes: tuple[Axis, ...]) -> tuple[frozenset[tuple[int, str]], ...]:
+    """The dimensions that an element has a place in, for each choice of segments."""
+    choices = [
+        [frozenset((number, dim) for dim in dims) for dims in _axis_paths(axis)]
+        for number, axis in enumerate(axes)
+    ]
+    return tuple(dict.fromkeys(frozenset().union(*chosen) for chosen in every(*choices)))
+
+
+def _axis_paths(axis: Axis) -> list[frozenset[str]]:
+    result: list[frozenset[str]] = [frozenset()]
+    for factor in axis:
+        more = (
+            [frozenset({factor.dim})]
+            if isinstance(factor, Leaf)
+            else [path for part in factor.parts for path in _axis_paths(part)]
+        )
+        result = [one | other for one in result for other in more]
+    return result
+
+
+def covers(like: Concrete, members: Sequence[Ranges], symbols: Symbols) -> str:
+    """Why parts of a tensor are not all of it, or ``""``."""
+    united, fault = _united(like, members, symbols)
+    if fault:
+        return fault
+    missing = [dim for own in united for dim, _ in own]
+    return f"no device has all of {', '.join(missing)}" if missing else ""
+

@@ -1,0 +1,122 @@
+"""Sizes as numbers: every size is measured at a few values of the model's symbols at once.
+
+Two sizes that agree at all samples are taken to be the same; the samples are such that uneven
+shares, empty shares and large values all occur.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
+from typing import Any, TypeAlias
+
+import sympy
+
+from parframe.errors import ParframeError
+from parframe.graph import OperatorGraph
+from parframe.sizes import FloorDiv, Size, simplify
+
+Numbers: TypeAlias = tuple[int, ...]
+"""A size at each of the samples."""
+
+Bindings: TypeAlias = Mapping[str, Numbers]
+"""The value of every symbol that a device knows."""
+
+_SAMPLES = ((5, 7, 11, 13), (97, 101, 103, 107), (840, 1680, 2520, 5040))
+"""Values of the symbols, in turn, for each sample."""
+
+
+def sample_symbols(names: Iterable[str]) -> dict[str, Numbers]:
+    """Values for the model's symbols."""
+    return {
+        name: tuple(values[i % len(values)] + i // len(values) for values in _SAMPLES)
+        for i, name in enumerate(sorted(names))
+    }
+
+
+COUNT = len(_SAMPLES)
+"""How many samples there are."""
+
+
+def numbers(size: Size, bindings: Bindings) -> Numbers:
+    """A size at every sample.
+
+    Raises
+    ------
+    KeyError
+        If a symbol of the size is not bound.
+    """
+    if isinstance(size, int):
+        return _constant(size)
+    names = names_in(size)
+    return _numbers(size, tuple((name, bindings[name]) for name in names))
+
+
+@lru_cache(maxsize=100_000)
+def _constant(size: int) -> Numbers:
+    return (size,) * COUNT
+
+
+@lru_cache(maxsize=100_000)
+def names_in(size: Any) -> tuple[str, ...]:
+    """The symbols of a size, sorted."""
+    if isinstance(size, int):
+        return ()
+    return tuple(sorted(part.name for part in size.free_symbols))
+
+
+@lru_cache(maxsize=200_000)
+def _numbers(size: Any, values: tuple[tuple[str, Numbers], ...]) -> Numbers:
+    return tuple(
+        measure(size, {name: value[sample] for name, value in values}) for sample in range(COUNT)
+    )
+
+
+def measure(size: Any, values: Mapping[str, int]) -> int:
+    """The number that a size is at these values of its symbols.
+
+    Raises
+    ------
+    KeyError
+        If a symbol has no value.
+    ParframeError
+        If the size is made of something else than sums, products, ``//``, ``%``, Min and Max.
+    """
+    if isinstance(size, int):
+        return size
+    if isinstance(size, sympy.Symbol):
+        return values[size.name]
+    if isinstance(size, sympy.Integer):
+        return int(size)
+    parts = [measure(part, values) for part in size.args]
+    if isinstance(size, sympy.Add):
+        return sum(parts)
+    if isinstance(size, sympy.Mul):
+        result = 1
+        for part in parts:
+            result *= part
+        return result
+    if isinstance(size, sympy.Pow) and parts[1] >= 0:
+        return int(parts[0] ** parts[1])
+    if isinstance(size, FloorDiv | sympy.Mod) and parts[1] != 0:
+        return parts[0] // parts[1] if isinstance(size, FloorDiv) else parts[0] % parts[1]
+    if isinstance(size, sympy.Min | sympy.Max):
+        return min(parts) if isinstance(size, sympy.Min) else max(parts)
+    raise ParframeError("plan", str(size)[:60], "not a size", "partition the model again")
+
+
+def same(left: Size, right: Size) -> bool:
+    """Whether two sizes are the same expression."""
+    if isinstance(left, int) and isinstance(right, int):
+        return left == right
+    return bool(left == right) or simplify(sympy.expand(left - right)) == 0
+
+
+def symbols_of_graph(graph: OperatorGraph) -> frozenset[str]:
+    """The names of all symbols in a graph's tensors."""
+    found: set[str] = set()
+    for tensors in (graph.inputs, graph.parameters, *(b.tensors for b in graph.blocks.values())):
+        for tensor in tensors.values():
+            for size in tensor.shape:
+                found.update(names_in(size))
+    return frozenset(found)
