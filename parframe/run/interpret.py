@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, MutableMapping
+from collections.abc import Iterable, Mapping, MutableMapping
 from typing import Any
 
 import sympy
@@ -11,13 +11,11 @@ import torch
 from parframe.errors import ParframeError
 from parframe.graph import Arg, Operator, OperatorGraph, Ref
 from parframe.loading.schema import is_dtype, overload
+from parframe.run.local import LOCAL
 from parframe.sizes import evaluate
 
 NAMESPACES = frozenset({"aten", "parframe"})
 """The namespaces whose PyTorch operators may run."""
-
-LOCAL: dict[str, Callable[..., Any]] = {}
-"""Operators in Python, by target: called with the operator's arguments by name."""
 
 
 def execute(
@@ -56,17 +54,16 @@ def execute(
     local = LOCAL.get(operator.target)
     try:
         if local is not None:
-            args = {
-                slot: resolve(arg, values, sizes) for slot, arg in operator.args.items()
-            }
+            args = {slot: resolve(arg, values, sizes) for slot, arg in operator.args.items()}
             result = local(**args)
         else:
             result = _call(operator, values, sizes, dtype, device)
     except (RuntimeError, TypeError, ValueError, IndexError, NotImplementedError) as error:
+        reason = next(iter(str(error).splitlines()), "no reason")
         raise ParframeError(
             "run",
             f"{operator.name} ({operator.module or 'the model'})",
-            f"{operator.target} failed: {str(error).splitlines()[0] if str(error) else 'no reason'}",
+            f"{operator.target} failed: {reason}",
             "check the inputs' shapes and dtypes",
         ) from error
     if len(operator.outputs) == 1 and isinstance(result, torch.Tensor):
