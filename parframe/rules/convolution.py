@@ -108,6 +108,8 @@ RULES = (
         for name, n in (
             ("max_pool2d_with_indices", 2),
             ("max_pool3d_with_indices", 3),
+            ("max_pool1d_with_indices", 1),
+            ("adaptive_max_pool1d", 1),
             ("adaptive_max_pool2d", 2),
             ("adaptive_max_pool3d", 3),
         )

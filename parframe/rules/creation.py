@@ -36,7 +36,7 @@ def _local_size(local: Local) -> None:
 
 _FULL = "full.default zeros.default ones.default empty.memory_format"
 _NEW = "new_full.default new_zeros.default new_ones.default new_empty.default"
-_LIKE = "full_like.default zeros_like.default ones_like.default empty_like.default"
+_LIKE = "fill.Scalar full_like.default zeros_like.default ones_like.default empty_like.default"
 _WHOLE = """arange.default arange.start arange.start_step linspace.default logspace.default
 eye.default eye.m rand.default randn.default randint.default randint.low randperm.default
 scalar_tensor.default tril_indices.default triu_indices.default hann_window.default"""

@@ -179,6 +179,18 @@ def _index_into(linear: str) -> Callable[[Site], Signature | None]:
     return rule
 
 
+def _put(site: Site) -> Signature | None:
+    """Part of an axis is replaced: the axis is whole, the others pass."""
+    rank = len(site.inputs[0].shape)
+    at = dimension(site.arg("dim", 0), rank)
+    taken = axes("a", rank)
+    put = (("s",),) if len(site.inputs[1].shape) == rank else ()
+    return signature(
+        site, [taken, (*taken[:at], *put, *taken[at + 1 :])], [taken], whole=[f"a{at}", "s"],
+        linear="self src",
+    )  # fmt: skip
+
+
 def _triangle(site: Site) -> Signature | None:
     rank = len(site.inputs[0].shape)
     return passing(site, [rank - 2, rank - 1], linear="self") if rank > 1 else None
@@ -214,6 +226,11 @@ RULES = (
     Rule("aten.scatter.src", _along("self src", "self")),
     Rule("aten.scatter.value", _scatter_value),
     Rule("aten.scatter_add.default", _along("self src", "self")),
+    Rule("aten.scatter_reduce.two", _along("", "self")),
+    Rule("aten.take_along_dim.default", _along("self", "index")),
+    Rule("aten.select_scatter.default", _put),
+    Rule("aten.slice_scatter.default", _put),
+    Rule("aten.index_reduce.default", _index_into("")),
     Rule("aten.index_add.default", _index_into("self source")),
     Rule("aten.index_copy.default", _index_into("self source")),
     Rule("aten.index_fill.int_Scalar", _index_into("")),

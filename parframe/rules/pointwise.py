@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from parframe.rules.building import FLOATS, axes, broadcast, signature, unit_free
-from parframe.rules.signature import Rule, Signature, Site, letters
+from parframe.rules.building import FLOATS, axes, broadcast, dimension, signature, unit_free
+from parframe.rules.signature import Concat, Rule, Signature, Site, letters
 
 _NONE = """
 abs absolute acos acosh angle arccos arccosh arcsin arcsinh arctan arctanh asin asinh atan atanh
@@ -70,7 +70,7 @@ _LINEAR = {
 }
 """For each linearity, the operators that have it."""
 
-_SAME = "alias clone contiguous detach lift_fresh lift_fresh_copy"
+_SAME = "alias alias_copy clone contiguous detach lift_fresh lift_fresh_copy"
 """Operators that return their input."""
 
 _CASTS = """to.dtype to.device to.other to.dtype_layout to.prim_Device to.prim_dtype to.prim_other
@@ -118,6 +118,22 @@ def _masked_fill(site: Site) -> Signature | None:
     return pointwise(site, "self" if site.arg("value") == 0 else "")
 
 
+def _gated(site: Site) -> Signature | None:
+    """Two halves of an axis: ``[h | h] -> h``."""
+    shape = site.inputs[0].shape
+    at = dimension(site.arg("dim", -1), len(shape))
+    taken, given = list(axes("a", len(shape))), list(axes("a", len(shape)))
+    taken[at], given[at] = (Concat((("h",), ("h",))),), ("h",)
+    return signature(site, [tuple(taken)], [tuple(given)])
+
+
+def _prelu(site: Site) -> Signature | None:
+    """A slope for each channel, or one."""
+    taken = axes("a", len(site.inputs[0].shape))
+    slope = taken[1:2] if site.inputs[1].shape not in ((), (1,)) else ((),)
+    return signature(site, [taken, slope[: len(site.inputs[1].shape)]], [taken])
+
+
 def _linear(linear: str) -> Callable[[Site], Signature | None]:
     return lambda site: pointwise(site, linear)
 
@@ -161,4 +177,8 @@ RULES = (
     Rule("aten.feature_dropout.default", _dropout),
     Rule("aten.alpha_dropout.default", _dropout),
     Rule("aten.masked_fill.Scalar", _masked_fill),
+    Rule("aten.broadcast_tensors.default", _linear("tensors")),
+    Rule("aten.glu.default", _gated),
+    Rule("aten.prelu.default", _prelu),
+    Rule("aten._prelu_kernel.default", pointwise),
 )

@@ -140,7 +140,9 @@ _SCANS = {
 _WHOLE = """max.dim min.dim argmax.default argmin.default median.dim nanmedian.dim mode.default
 kthvalue.default aminmax.default median.default nanmedian.default"""
 _STATISTICS = "var std var_mean std_mean"
-_SOFTMAXES = "softmax.int _softmax.default log_softmax.int _log_softmax.default"
+_SOFTMAXES = (
+    "softmax.int _safe_softmax.default _softmax.default log_softmax.int _log_softmax.default"
+)
 _EXTREMES = {
     "amax.default": "max",
     "amin.default": "min",

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from math import gcd
 from typing import Any
 
-from parframe.rules.building import Axes, axes, dimension, signature, unit_free
+from parframe.rules.building import Axes, again, axes, dimension, signature, unit_free
 from parframe.rules.signature import Local, Pattern, Rule, Signature, Site, letters
 from parframe.sizes import Size, divide, product
 
@@ -278,24 +278,67 @@ def _as_complex(site: Site) -> Signature | None:
     return signature(site, [(*taken, ("c",))], [tuple(taken)], whole="c", linear="self")
 
 
+def _shuffled(site: Site) -> Signature | None:
+    """Channels ``(g c)`` become ``(c g)``."""
+    source = site.inputs[0].shape
+    each = divide(source[1], site.arg("groups"))
+    if each is None or source[1] == 0:
+        return None
+    taken = axes("a", len(source))
+    sizes: dict[str, Size] = {"g": site.arg("groups"), "c": each}
+    return signature(
+        site, [(taken[0], ("g", "c"), *taken[2:])], [(taken[0], ("c", "g"), *taken[2:])],
+        sizes=sizes, moves=True,
+    )  # fmt: skip
+
+
+def _local_shuffle(local: Local) -> None:
+    again(local, groups=local.size("g"))
+
+
+def _pixels(arg: str, shrink: bool) -> Callable[[Site], Signature | None]:
+    """Channels ``(c r q)`` and an image become a larger image, or the other way round."""
+
+    def rule(site: Site) -> Signature | None:
+        deep, wide = site.inputs[0].shape, site.outputs[0].shape
+        if shrink:
+            deep, wide = wide, deep
+        batch = axes("b", len(deep) - 3)
+        small: Axes = (*batch, ("c", "r", "q"), ("h",), ("w",))
+        large: Axes = (*batch, ("c",), ("h", "r"), ("w", "q"))
+        taken, given = (large, small) if shrink else (small, large)
+        factor = site.arg(arg)
+        sizes: dict[str, Size] = {"r": factor, "q": factor}
+        return signature(site, [taken], [given], sizes=sizes, whole="rq", moves=True)
+
+    return rule
+
+
 _FACTORED = """view.default reshape.default _unsafe_view.default _reshape_alias.default
-flatten.using_ints ravel.default unflatten.int squeeze.default squeeze.dim squeeze.dims"""
+flatten.using_ints ravel.default unflatten.int squeeze.default squeeze.dim squeeze.dims
+view_copy.default squeeze_copy.default squeeze_copy.dim squeeze_copy.dims"""
 
 _PERMUTED = {
     "permute.default": _permute,
+    "permute_copy.default": _permute,
+    "transpose_copy.int": _swap("dim0", "dim1"),
+    "t_copy.default": _transpose,
     "transpose.int": _swap("dim0", "dim1"),
     "swapaxes.default": _swap("axis0", "axis1"),
     "swapdims.default": _swap("dim0", "dim1"),
     "t.default": _transpose,
     "numpy_T.default": _transpose,
     "mT.default": _transpose_matrices,
+    "mH.default": _transpose_matrices,
+    "adjoint.default": _transpose_matrices,
+    "matrix_H.default": _transpose_matrices,
     "movedim.int": _move,
     "movedim.intlist": _move,
     "moveaxis.int": _move,
     "moveaxis.intlist": _move,
 }
 
-_EXPANDED = "expand.default broadcast_to.default expand_as.default"
+_EXPANDED = "expand.default expand_copy.default broadcast_to.default expand_as.default"
 
 RULES = (
     *(Rule(f"aten.{name}", factored, local=_local_reshape) for name in _FACTORED.split()),
@@ -304,6 +347,10 @@ RULES = (
         for name in ("view_as", "reshape_as")
     ),
     Rule("aten.unsqueeze.default", factored),
+    Rule("aten.unsqueeze_copy.default", factored),
+    Rule("aten.channel_shuffle.default", _shuffled, local=_local_shuffle),
+    Rule("aten.pixel_shuffle.default", _pixels("upscale_factor", shrink=False)),
+    Rule("aten.pixel_unshuffle.default", _pixels("downscale_factor", shrink=True)),
     Rule("aten.atleast_1d.default", factored, local=_local_reshape),
     Rule("aten.atleast_2d.default", factored, local=_local_reshape),
     Rule("aten.atleast_3d.default", factored, local=_local_reshape),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import random
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -17,8 +18,9 @@ import torch
 from parframe.graph import Operator, Ref, Tensor
 from parframe.rules import Local, Rule, Signature, Site, bind
 from parframe.rules.signature import Pattern, letters
+from parframe.rules.table import RULES
 from parframe.sizes import evaluate
-from tests.rules.calls import Call, execute
+from rules.calls import Call, execute
 
 TOLERANCE = 1e-11
 
@@ -315,6 +317,41 @@ def prove_letters(tried: Try, order: random.Random, pairs: int = 2) -> int:
     return made
 
 
+@attrs.define
+class Tally:
+    """What was proved of which operators, and what was not tried."""
+
+    proofs: int = 0
+    covered: Counter[str] = attrs.field(factory=Counter)
+    refused: Counter[str] = attrs.field(factory=Counter)
+    ruleless: Counter[str] = attrs.field(factory=Counter)
+    unsteady: Counter[str] = attrs.field(factory=Counter)
+    wrong: list[str] = attrs.field(factory=list)
+
+    def prove(self, call: Call, order: random.Random) -> None:
+        """Prove all that the table says of a call, and of what it decomposes into."""
+        rule = RULES.get(call.target)
+        if rule is None:
+            self.ruleless[call.target] += 1
+            return
+        if not steady(call):
+            self.unsteady[call.target] += 1
+            return
+        try:
+            tried = attempt(call, rule)
+            if tried is None:
+                self.refused[call.target] += 1
+                return
+            self.covered[call.target] += 1
+            self.proofs += prove_letters(tried, order) + prove_partial(tried)
+            parts = list(prove_decomposed(tried))
+        except Exception as error:  # noqa: BLE001  # whatever fails is the rule's fault
+            self.wrong.append(f"{call}: {type(error).__name__}: {error}")
+            return
+        for part in parts:
+            self.prove(part, order)
+
+
 def _prove(tried: Try, names: Any, counts: Any, how: str, order: random.Random) -> int:
     if how == "scattered" and any(name in _contiguous(tried) for name in names):
         how = "uneven"
@@ -454,6 +491,3 @@ def _numbers(call: Call) -> dict[str, Any]:
         return evaluate(arg, call.values) if isinstance(arg, sympy.Expr) else arg
 
     return {key: walk(arg) for key, arg in call.site.operator.args.items()}
-
-
-__all__ = ["Call", "Ref", "Try", "attempt", "prove_letters", "prove_partial", "prove_split"]
