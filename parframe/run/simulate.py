@@ -17,6 +17,7 @@ from parframe.run.interpret import input_sizes
 from parframe.run.meetings import Meetings
 from parframe.run.outputs import Piece, assembled, structured
 from parframe.run.regions import numbers
+from parframe.run.threads import fitting_threads
 from parframe.run.worker import Script, Watch, Worker, device_sizes, work
 
 Record = Callable[[Sequence[Request]], None]
@@ -74,7 +75,9 @@ def simulate(
         device=place,
     )
     sizes = input_sizes(plan.graph, given.inputs)
-    return structured(plan.graph.outputs, assembled(plan.graph, pieces(plan, given), sizes))
+    with fitting_threads(given.state):
+        found = pieces(plan, given)
+    return structured(plan.graph.outputs, assembled(plan.graph, found, sizes))
 
 
 @attrs.frozen

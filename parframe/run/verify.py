@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import attrs
@@ -19,6 +19,7 @@ from parframe.run.outputs import Piece, assembled
 from parframe.run.reference import reference
 from parframe.run.regions import numbers, take
 from parframe.run.simulate import Given, pieces
+from parframe.run.threads import fitting_threads
 from parframe.run.traffic import Recorder, Traffic
 from parframe.run.trial import trial_inputs, trial_sizes
 from parframe.run.worker import device_sizes
@@ -142,20 +143,27 @@ def verify(
         if inputs is not None
         else [trial_inputs(plan.graph, sizes, seed) for sizes in trial_sizes(plan, batch, sequence)]
     )
+    givens = [
+        Given(input_tensors(plan.graph, trial, kind, place), state, kind, place) for trial in trials
+    ]
+    with fitting_threads(state):
+        return _proof(plan, givens, dtype)
+
+
+def _proof(plan: Plan, trials: Sequence[Given], dtype: str) -> Proof:
     rows: list[Compared] = []
     difference: Difference | None = None
-    recorder = Recorder(plan)
-    for number, trial in enumerate(trials):
-        given = Given(input_tensors(plan.graph, trial, kind, place), state, kind, place)
+    recorder, bound = Recorder(plan), BOUNDS[dtype]
+    for number, given in enumerate(trials):
         found = _compared(plan, given, None if number else recorder)
         rows += found
-        if difference is None and any(row.max_error > BOUNDS[dtype] for row in found):
-            difference = first_difference(plan, given, BOUNDS[dtype])
+        if difference is None and any(row.max_error > bound for row in found):
+            difference = first_difference(plan, given, bound)
     largest = max((row.max_error for row in rows), default=0.0)
     return Proof(
-        ok=largest <= BOUNDS[dtype],
+        ok=largest <= bound,
         max_error=largest,
-        bound=BOUNDS[dtype],
+        bound=bound,
         dtype=dtype,
         first_difference=difference,
         outputs=tuple(rows),
