@@ -117,7 +117,8 @@ def indexed_scope(module: str) -> str:
 
 def _segments(operators: Iterable[Operator]) -> Iterator[_Segment]:
     runs = [
-        (scope, tuple(run)) for scope, run in groupby(operators, lambda op: indexed_scope(op.module))
+        (scope, tuple(run))
+        for scope, run in groupby(operators, lambda op: indexed_scope(op.module))
     ]
     seen: Counter[str] = Counter()
     for position, (scope, run) in enumerate(runs):
@@ -258,5 +259,3 @@ def _typed(arg: Arg) -> Any:
     if isinstance(arg, tuple):
         return tuple(_typed(part) for part in arg)
     return (type(arg).__name__, arg)
-
-

@@ -1,4 +1,4 @@
-"""Operator graphs as JSON text and back, without torch; a stranger's text is checked as it is read."""
+"""Operator graphs as JSON text and back, without torch; the text may be a stranger's."""
 
 from __future__ import annotations
 
@@ -224,7 +224,7 @@ def parse(text: str) -> OperatorGraph:
         blocks={name: _decode_block(name, v) for name, v in entry.mapping("blocks").items()},
         calls=tuple(_decode_call(value) for value in entry.get("calls", list)),
         inputs={name: _decode_input(name, v) for name, v in entry.mapping("inputs").items()},
-        outputs=_decode_outputs(entry.value["outputs"] if "outputs" in entry.value else None),
+        outputs=_decode_outputs(entry.value.get("outputs")),
         parameters={
             name: _decode_parameter(name, value)
             for name, value in entry.mapping("parameters").items()
@@ -249,10 +249,11 @@ def write(graph: OperatorGraph, path: str | os.PathLike[str]) -> None:
         beside.write_text(dump(graph), encoding="utf-8")
         beside.replace(target)
     except OSError as error:
-        beside.unlink(missing_ok=True)
         raise ParframeError(
             "output", str(target), f"cannot be written ({error.strerror})", "choose another path"
         ) from error
+    finally:
+        beside.unlink(missing_ok=True)
 
 
 def read(path: str | os.PathLike[str]) -> OperatorGraph:
@@ -423,6 +424,7 @@ def _typed(value: Any, kind: type[T], where: str) -> T:
 
 
 _NAMES: Mapping[type, str] = {dict: "JSON object", list: "list", str: "text", int: "whole number"}
+
 
 def _shown(value: Any) -> str:
     return repr(value)[:60]

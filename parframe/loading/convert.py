@@ -10,7 +10,7 @@ from typing import Any
 import attrs
 import torch
 from torch.export import ExportedProgram
-from torch.export.graph_signature import InputKind
+from torch.export.graph_signature import InputKind, OutputKind
 from torch.fx import GraphModule, Node
 
 from parframe.errors import ParframeError
@@ -64,9 +64,7 @@ class Origin:
     files: frozenset[str] = frozenset()
 
 
-def convert(
-    exported: ExportedProgram, origin: Origin, structure: Callable[[Any], Any]
-) -> Program:
+def convert(exported: ExportedProgram, origin: Origin, structure: Callable[[Any], Any]) -> Program:
     """Convert an exported program.
 
     Parameters
@@ -103,7 +101,17 @@ def convert(
         else:
             name = str(spec.target)
             parameters[name] = _parameter(reader.tensor(name, value), spec, exported, origin)
-        reader.values[node] = Ref(node.name if spec.kind is InputKind.USER_INPUT else str(spec.target))
+        reader.values[node] = Ref(
+            node.name if spec.kind is InputKind.USER_INPUT else str(spec.target)
+        )
+    for spec in exported.graph_signature.output_specs:
+        if spec.kind is not OutputKind.USER_OUTPUT:
+            raise ParframeError(
+                "load",
+                str(spec.target),
+                "the model writes into this tensor as it runs",
+                "make it return the new value instead",
+            )
     results = reader.run(exported.graph_module)
     _check_names(inputs, parameters)
     spec = exported.call_spec.out_spec
@@ -125,9 +133,7 @@ def encode(tensor: torch.Tensor) -> str:
     ).decode("ascii")
 
 
-def _parameter(
-    tensor: Tensor, spec: Any, exported: ExportedProgram, origin: Origin
-) -> Parameter:
+def _parameter(tensor: Tensor, spec: Any, exported: ExportedProgram, origin: Origin) -> Parameter:
     name = tensor.name
     stored = spec.kind is InputKind.PARAMETER or (spec.kind is InputKind.BUFFER and spec.persistent)
     data = None
@@ -146,10 +152,8 @@ def _parameter(
     )
 
 
-def _symbol_names(
-    exported: ExportedProgram, axes: Mapping[str, Sequence[str]]
-) -> dict[str, str]:
-    """parframe's name of each of torch's symbols: that of the input axis it is the size of."""
+def _symbol_names(exported: ExportedProgram, axes: Mapping[str, Sequence[str]]) -> dict[str, str]:
+    """Parframe's name of each of torch's symbols: that of the input axis it is the size of."""
     names: dict[str, str] = {}
     for node in exported.graph.nodes:
         value = node.meta.get("val")
@@ -258,7 +262,7 @@ class _Reader:
                 "a number that depends on the inputs' sizes is used as one that does not",
                 "rewrite that part of the model with tensors",
             )
-        return value  # type: ignore[no-any-return]
+        return value
 
     def outputs(self, name: str, result: Any) -> tuple[str, ...]:
         """Names for what an operator gives, their shapes noted."""
@@ -275,13 +279,16 @@ class _Reader:
 
 
 def _live(module: GraphModule) -> set[Node]:
-    """The nodes that the graph's outputs need."""
-    output = next(node for node in reversed(module.graph.nodes) if node.op == "output")
+    """The nodes that the graph's outputs need, and those that write into tensors."""
     needed: set[Node] = set()
-    waiting = list(output.all_input_nodes)
+    waiting = [node for node in module.graph.nodes if node.op == "output" or _writes(node)]
     while waiting:
         node = waiting.pop()
         if node not in needed:
             needed.add(node)
             waiting.extend(node.all_input_nodes)
     return needed
+
+
+def _writes(node: Node) -> bool:
+    return isinstance(node.target, torch._ops.OpOverload) and node.target._schema.is_mutable

@@ -13,7 +13,7 @@ from torch.export import Dim, ExportedProgram
 
 from parframe.errors import ParframeError
 from parframe.loading.convert import Origin, convert
-from parframe.loading.functional import functional
+from parframe.loading.functional import AliasedWriteError
 from parframe.loading.origin import failing_line, model_files
 from parframe.loading.program import Program
 from parframe.loading.simplify import simplify
@@ -62,7 +62,8 @@ def export(
     training = [part for part in module.modules() if part.training]
     module.eval()
     try:
-        exported = functional(_trace(module, {**inputs, **(constants or {})}, shapes))
+        exported = _trace(module, {**inputs, **(constants or {})}, shapes)
+        return _plain(exported, Origin(axes, data or {}, aliases(module), files))
     except ParframeError:
         raise
     except Exception as error:
@@ -70,8 +71,15 @@ def export(
     finally:
         for part in training:
             part.training = True
-    origin = Origin(axes, data or {}, aliases(module), files)
-    return simplify(convert(exported, origin, structure))
+
+
+def _plain(exported: ExportedProgram, origin: Origin) -> Program:
+    """The program, made functional by PyTorch where that is not simple."""
+    try:
+        return simplify(convert(exported, origin, structure))
+    except AliasedWriteError:
+        rewritten = exported.run_decompositions({})
+        return simplify(convert(rewritten, origin, structure))
 
 
 def _trace(
@@ -115,10 +123,10 @@ def _named(value: Any, items: Any) -> dict[str, Any]:
 def aliases(module: torch.nn.Module) -> dict[str, tuple[str, ...]]:
     """For each tied weight, its further names."""
     names: dict[int, list[str]] = {}
-    for name, tensor in module.named_parameters(remove_duplicate=False):
-        names.setdefault(id(tensor), []).append(name)
-    for name, tensor in module.named_buffers(remove_duplicate=False):
-        names.setdefault(id(tensor), []).append(name)
+    for name, parameter in module.named_parameters(remove_duplicate=False):
+        names.setdefault(id(parameter), []).append(name)
+    for name, buffer in module.named_buffers(remove_duplicate=False):
+        names.setdefault(id(buffer), []).append(name)
     return {
         name: tuple(other for other in group if other != name)
         for group in names.values()
@@ -127,9 +135,7 @@ def aliases(module: torch.nn.Module) -> dict[str, tuple[str, ...]]:
     }
 
 
-def _failure(
-    module: torch.nn.Module, error: Exception, files: frozenset[str]
-) -> ParframeError:
+def _failure(module: torch.nn.Module, error: Exception, files: frozenset[str]) -> ParframeError:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     reason = lines[0][:200] if lines else "no reason given"
     return ParframeError(

@@ -1,4 +1,4 @@
-"""A model folder of Hugging Face read as a stranger's data: its config.json and its weight files."""
+"""A model folder of Hugging Face as a stranger's data: its config.json and its weight files."""
 
 from __future__ import annotations
 

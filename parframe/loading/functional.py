@@ -1,79 +1,90 @@
-"""An exported program without operators that write into their arguments."""
+"""A program without operators that write into their arguments."""
 
 from __future__ import annotations
 
+from collections import Counter
+
+import attrs
 import torch
-from torch.export import ExportedProgram
-from torch.fx import Node
+
+from parframe.graph import Operator, leaves_of
+from parframe.loading.program import Program
+from parframe.loading.schema import overload
 
 _FRESH = frozenset(
-    f"aten::{name}"
+    f"aten.{name}"
     for name in (
-        "linear", "matmul", "conv1d", "conv2d", "conv3d", "batch_norm", "layer_norm",
-        "group_norm", "max_pool2d", "adaptive_avg_pool2d",
+        "linear.default", "matmul.default", "conv1d.default", "conv2d.default", "conv3d.default",
+        "batch_norm.default", "layer_norm.default", "group_norm.default", "max_pool2d.default",
+        "adaptive_avg_pool2d.default",
     )
 )  # fmt: skip
 """Composite operators that never return one of their arguments."""
 
 
-def functional(exported: ExportedProgram) -> ExportedProgram:
-    """The program with in-place operators replaced by ones that return a new tensor.
+class AliasedWriteError(Exception):
+    """An operator writes into a tensor that something else may look at."""
 
-    Where every tensor written to is fresh and nothing else looks at it, ``add_`` simply becomes
-    ``add``; otherwise PyTorch rewrites the program, composite operators kept.
+
+def functional(program: Program) -> Program:
+    """The program with ``add_`` as ``add`` and so on.
+
+    Raises
+    ------
+    AliasedWriteError
+        If a tensor that is written to is not fresh, or something else uses it.
     """
-    written = [node for node in exported.graph.nodes if _writes(node)]
-    if not written:
-        return exported
-    if any(_functional_target(node) is None or not _is_alone(node) for node in written):
-        return exported.run_decompositions({})
-    for node in written:
-        node.target = _functional_target(node)
-    return exported
+    if not any(_writes(operator) for operator in program.operators):
+        return program
+    makers = {name: op for op in program.operators for name in op.outputs}
+    users = Counter(name for op in program.operators for name in set(op.inputs))
+    users.update(leaves_of(program.outputs))
+    operators = []
+    for operator in program.operators:
+        if _writes(operator):
+            _check_alone(operator, program, makers, users)
+            operator = attrs.evolve(operator, target=_without_write(operator))
+        operators.append(operator)
+    return attrs.evolve(program, operators=tuple(operators))
 
 
-def _writes(node: Node) -> bool:
-    return isinstance(node.target, torch._ops.OpOverload) and node.target._schema.is_mutable
+def _writes(operator: Operator) -> bool:
+    return overload(operator.target)._schema.is_mutable
 
 
-def _functional_target(node: Node) -> torch._ops.OpOverload | None:
+def _without_write(operator: Operator) -> str:
     """The operator of the same name without the underscore, with the same arguments."""
-    schema = node.target._schema  # type: ignore[union-attr]
-    namespace, _, name = schema.name.partition("::")
-    if not name.endswith("_") or name.endswith("__"):
-        return None
-    packet = getattr(getattr(torch.ops, namespace), name[:-1], None)
-    target = getattr(packet, schema.overload_name or "default", None)
+    schema = overload(operator.target)._schema
+    namespace, name, which = operator.target.split(".")
+    packet = getattr(getattr(torch.ops, namespace), name.removesuffix("_"), None)
+    target = getattr(packet, which, None)
     if target is None or target._schema.is_mutable:
-        return None
-    same = [a.name for a in target._schema.arguments] == [a.name for a in schema.arguments]
-    return target if same else None
+        raise AliasedWriteError(operator.target)
+    if [a.name for a in target._schema.arguments] != [a.name for a in schema.arguments]:
+        raise AliasedWriteError(operator.target)
+    return f"{namespace}.{name.removesuffix('_')}.{which}"
 
 
-def _is_alone(node: Node) -> bool:
-    """Whether the tensor written to is fresh, of no other shape or dtype, and used only here."""
-    target = node.args[0]
-    if not isinstance(target, Node) or target.op != "call_function":
+def _check_alone(
+    operator: Operator,
+    program: Program,
+    makers: dict[str, Operator],
+    users: Counter[str],
+) -> None:
+    """Refuse a write to a tensor that is not fresh, is used elsewhere, or changes its form."""
+    name = operator.inputs[0]
+    maker = makers.get(name)
+    if maker is None or users[name] != 1 or _may_alias(maker):
+        raise AliasedWriteError(operator.target)
+    before, after = program.tensor(name), program.tensor(operator.outputs[0])
+    if (before.shape, before.dtype) != (after.shape, after.dtype):
+        raise AliasedWriteError(operator.target)
+
+
+def _may_alias(maker: Operator) -> bool:
+    """Whether an operator's result may share memory with something else."""
+    if maker.target in _FRESH or _writes(maker):
         return False
-    before, after = target.meta.get("val"), node.meta.get("val")
-    same = (
-        isinstance(before, torch.Tensor)
-        and isinstance(after, torch.Tensor)
-        and before.shape == after.shape
-        and before.dtype == after.dtype
-    )
-    return same and set(target.users) == {node} and not _may_alias(target)
-
-
-def _may_alias(node: Node) -> bool:
-    """Whether a call's result may share memory with one of its arguments."""
-    if not isinstance(node.target, torch._ops.OpOverload):
-        return True
-    if _writes(node):
-        return not _is_alone(node)
-    if node.target.name() in _FRESH:
-        return False
-    composite = node.target.has_kernel_for_dispatch_key(
-        torch._C.DispatchKey.CompositeImplicitAutograd
-    )
-    return composite or any(r.alias_info is not None for r in node.target._schema.returns)
+    target = overload(maker.target)
+    composite = target.has_kernel_for_dispatch_key(torch._C.DispatchKey.CompositeImplicitAutograd)
+    return composite or any(result.alias_info is not None for result in target._schema.returns)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import attrs
@@ -59,7 +60,7 @@ def truncate(model: nn.Module, found: Sequence[Stack]) -> None:
     """Keep only as many layers of each list as its stack says."""
     for stack in found:
         parent, _, name = stack.path.rpartition(".")
-        layers = list(model.get_submodule(stack.path))  # type: ignore[arg-type]
+        layers = list(model.get_submodule(stack.path).children())
         setattr(model.get_submodule(parent), name, nn.ModuleList(layers[: stack.kept]))
 
 
@@ -105,6 +106,8 @@ def _summary(value: Any) -> Any:
         return (type(value).__name__, *(_summary(part) for part in value))
     if isinstance(value, Mapping):
         return ("mapping", *((str(key), _summary(part)) for key, part in value.items()))
+    if isinstance(value, partial):
+        return ("partial", *(_summary(x) for x in (value.func, value.args, value.keywords)))
     function = getattr(value, "__func__", value)
     if hasattr(function, "__qualname__"):
         return ("code", function.__module__, function.__qualname__)

@@ -49,7 +49,7 @@ def attention(
         ``[batch, sequence, heads, size of a value]``.
     """
     batch, heads, queries, size = query.shape
-    kv_heads, keys = key.shape[1], key.shape[2]
+    kv_heads = key.shape[1]
     group = heads // kv_heads if kv_heads else 0
     grouped = query.reshape(batch, kv_heads, group, queries, size)
     logits = torch.matmul(grouped, key.unsqueeze(2).transpose(-1, -2)) * scale
@@ -87,12 +87,10 @@ def _seen(
     return seen
 
 
-def _masked(
-    logits: torch.Tensor, mask: torch.Tensor, kv_heads: int, group: int
-) -> torch.Tensor:
+def _masked(logits: torch.Tensor, mask: torch.Tensor, kv_heads: int, group: int) -> torch.Tensor:
     if mask.dim() == 4:
-        own = mask.shape[1] != 1
-        mask = mask.unflatten(1, (kv_heads, group)) if own else mask.unsqueeze(1)
+        heads = (kv_heads, group) if mask.shape[1] != 1 else (1, 1)
+        mask = mask.reshape(mask.shape[0], *heads, *mask.shape[2:])
     if mask.dtype is torch.bool:
         return logits.masked_fill(~mask, torch.finfo(logits.dtype).min)
     return logits + mask

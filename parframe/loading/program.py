@@ -62,8 +62,6 @@ def live(program: Program) -> Program:
     )
 
 
-def _outputs_of(
-    operators: Iterable[Operator], tensors: Mapping[str, Tensor]
-) -> dict[str, Tensor]:
+def _outputs_of(operators: Iterable[Operator], tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     made = {name for operator in operators for name in operator.outputs}
     return {name: tensor for name, tensor in tensors.items() if name in made}

@@ -1,4 +1,4 @@
-"""parframe's attention and masks in transformers' registries, for as long as a model is exported."""
+"""parframe's attention and masks in transformers' registries while a model is exported."""
 
 from __future__ import annotations
 

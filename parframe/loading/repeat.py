@@ -127,9 +127,7 @@ def _again(template: Call, sources: Sequence[Source], before: Call, name: str) -
     )
 
 
-def _last_outputs(
-    graph: OperatorGraph, kept: Sequence[Call], last: Call
-) -> Mapping[str, str]:
+def _last_outputs(graph: OperatorGraph, kept: Sequence[Call], last: Call) -> Mapping[str, str]:
     """The outputs of the last layer exported, and what those of the real last layer are called.
 
     Raises

@@ -32,11 +32,14 @@ def overload(target: str) -> torch._ops.OpOverload:
     namespace, _, rest = target.partition(".")
     name, _, which = rest.partition(".")
     try:
-        return getattr(getattr(getattr(torch.ops, namespace), name), which)  # type: ignore[no-any-return]
-    except AttributeError as error:
+        found = getattr(getattr(getattr(torch.ops, namespace), name), which)
+    except (AttributeError, RuntimeError):
+        found = None
+    if not isinstance(found, torch._ops.OpOverload):
         raise ParframeError(
-            "load", target, "no operator of this name is registered", "import what registers it"
-        ) from error
+            "load", target[:100], "no operator of this name is registered", "import what has it"
+        )
+    return found
 
 
 def bind(

@@ -9,6 +9,7 @@ import attrs
 
 from parframe.fold import indexed_scope
 from parframe.graph import Arg, Operator, Parameter, Tensor
+from parframe.loading.functional import functional
 from parframe.loading.program import Program, live, replace
 
 _LONGEST = 2**63 - 1
@@ -25,8 +26,11 @@ _COPIES = frozenset(
 _DROPOUTS = frozenset(f"aten.{name}.default" for name in ("dropout", "feature_dropout"))
 
 _CASTS = frozenset(
-    {"aten.to.dtype", "aten.to.dtype_layout", "aten.to.device", "aten.to.other", "aten.to.prim_other",
-     "aten._to_copy.default", "aten.type_as.default", "aten.float.default"}
+    f"aten.{name}"
+    for name in (
+        "to.dtype", "to.dtype_layout", "to.device", "to.other", "to.prim_other",
+        "_to_copy.default", "type_as.default",
+    )
 )  # fmt: skip
 
 _SHAPED: Mapping[str, str] = {
@@ -47,8 +51,14 @@ _CANONICAL: Mapping[str, str] = {
 
 
 def simplify(program: Program) -> Program:
-    """The program in its plain form; what it computes stays the same."""
-    plain = live(_without_copies(_canonical(program)))
+    """The program in its plain form; what it computes stays the same.
+
+    Raises
+    ------
+    AliasedWriteError
+        If an operator writes into a tensor that something else may look at.
+    """
+    plain = live(functional(_without_copies(_canonical(program))))
     return live(_share_tensors(_share_constants(plain)))
 
 
@@ -70,10 +80,9 @@ def _canonical_operator(operator: Operator, program: Program) -> Operator:
         return attrs.evolve(operator, target=target, args=args)
     if operator.target == "aten.slice.Tensor":
         return _canonical_slice(operator, program, result)
-    if operator.target.startswith("aten.arange.") and operator.args.get("start", 0) == 0:
-        if operator.args.get("step", 1) == 1:
-            args = {"end": operator.args["end"], "dtype": result.dtype}
-            return attrs.evolve(operator, target="aten.arange.default", args=args)
+    if operator.target.startswith("aten.arange.") and _starts_at_zero(operator):
+        args = {"end": operator.args["end"], "dtype": result.dtype}
+        return attrs.evolve(operator, target="aten.arange.default", args=args)
     if not operator.inputs and "dtype" not in operator.args:
         return attrs.evolve(operator, args={**operator.args, "dtype": result.dtype})
     return operator
@@ -87,11 +96,15 @@ def _canonical_slice(operator: Operator, program: Program, result: Tensor) -> Op
     size = whole.shape[dim]
     if isinstance(start, int) and start < 0:
         start = max(size + start, 0) if isinstance(size, int) else size + start
-    args: dict[str, Arg] = {**operator.args, "start": start}
-    if operator.args.get("step", 1) == 1:
-        args["end"] = _plain(start + result.shape[dim])
-    elif operator.args.get("end", _LONGEST) == _LONGEST:
-        args["end"] = size
+    step: Any = operator.args.get("step", 1)
+    end: Any = operator.args.get("end", _LONGEST)
+    if step == 1:
+        end = _plain(start + result.shape[dim])
+    elif end == _LONGEST:
+        end = size
+    args: dict[str, Arg] = {
+        "self": operator.args["self"], "dim": dim, "start": start, "end": end, "step": step,
+    }  # fmt: skip
     return attrs.evolve(operator, args=args)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -9,6 +10,8 @@ import sympy
 
 from parframe.errors import ParframeError
 from parframe.sizes import FloorDiv, Size, simplify, symbol
+
+_LONGEST_TEXT = 4_000
 
 _FUNCTIONS: Mapping[str, Callable[..., Any]] = {
     "FloorDiv": FloorDiv,
@@ -60,6 +63,43 @@ def _read(expression: Any, names: Mapping[str, str]) -> Any:
     if function is None:
         raise _unreadable(expression, "is arithmetic that sizes do not have")
     return function(*(_read(part, names) for part in expression.args))
+
+
+def parse(source: str, names: Mapping[str, str]) -> Size:
+    """One of torch's symbolic expressions, written by sympy's ``srepr``, as a size.
+
+    Raises
+    ------
+    ParframeError
+        If the text is anything else; nothing in it is evaluated.
+    """
+    try:
+        tree = ast.parse(source[:_LONGEST_TEXT], mode="eval")
+        return simplify(_read_text(tree.body, source, names))
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        raise _unreadable(source, "is not a size") from error
+
+
+def _read_text(node: ast.expr, source: str, names: Mapping[str, str]) -> Any:
+    match node:
+        case ast.Call(func=ast.Name(id="Symbol"), args=[ast.Constant(value=str(name))]):
+            if name not in names:
+                raise _unreadable(name, "depends on what is in a tensor")
+            return symbol(names[name])
+        case ast.Call(func=ast.Name(id="Integer"), args=[argument], keywords=[]):
+            return sympy.Integer(_integer(argument, source))
+        case ast.Call(func=ast.Name(id=name), args=args) if name in _FUNCTIONS:
+            return _FUNCTIONS[name](*(_read_text(part, source, names) for part in args))
+    raise _unreadable(source, "is arithmetic that sizes do not have")
+
+
+def _integer(node: ast.expr, source: str) -> int:
+    match node:
+        case ast.Constant(value=int(number)):
+            return number
+        case ast.UnaryOp(op=ast.USub(), operand=ast.Constant(value=int(number))):
+            return -number
+    raise _unreadable(source, "is not a size")
 
 
 def _unreadable(expression: Any, why: str) -> ParframeError:

@@ -1,4 +1,4 @@
-"""Tensors for a graph's parameters: from safetensors, a state dict, a module, or drawn at random."""
+"""Tensors for a graph's parameters: from safetensors, a state dict, a module, or at random."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def random_parameter(parameter: Parameter, seed: int, positive: bool = False) ->
 
 def _slots(graph: OperatorGraph, slot: str) -> set[str]:
     """The parameters that stand in this argument of some operator."""
-    found = set()
+    found: set[str] = set()
     for call in graph.calls:
         block = graph.blocks[call.block]
         names = dict(zip(block.parameters, call.parameters, strict=True))
@@ -156,7 +156,7 @@ def _from_folder(graph: OperatorGraph, folder: Path) -> dict[str, torch.Tensor]:
     by_file: dict[Path, list[tuple[str, str]]] = {}
     for name, known in _known_names(graph, files):
         by_file.setdefault(files[known], []).append((name, known))
-    found = {}
+    found: dict[str, torch.Tensor] = {}
     for file, wanted in by_file.items():
         try:
             with safe_open(file, framework="pt") as content:
