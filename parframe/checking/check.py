@@ -1,0 +1,93 @@
+"""All checks of a plan, one after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from parframe.checking.deadlock import check_deadlock
+from parframe.checking.findings import Finding, Memory, Report
+from parframe.checking.follow import Followed
+from parframe.checking.matching import check_matching
+from parframe.checking.memory import memory_of_all, sizing, traffic
+from parframe.checking.results import check_outputs, check_states
+from parframe.checking.structure import check_structure
+from parframe.checking.weights import check_weights
+from parframe.checking.whole import Whole
+from parframe.plan import Plan
+from parframe.rules import Rule
+
+
+def check(
+    plan: Plan,
+    budget: int | None = None,
+    dtype: str | None = None,
+    batch: int | None = None,
+    sequence: int | None = None,
+    rules: Iterable[Rule] = (),
+) -> Report:
+    """Prove a plan without a device.
+
+    Parameters
+    ----------
+    plan
+        The plan.
+    budget
+        The bytes that every device has; no limit if absent.
+    dtype
+        What floating-point tensors are held in when memory is counted; ``"bfloat16"`` if absent.
+    batch, sequence
+        The sizes that memory is counted for: one row for each share of the batch, and 1024
+        positions if absent.
+    rules
+        Rules beside the built-in table, as in partitioning.
+
+    Returns
+    -------
+    Report
+        ``ok`` if nothing is wrong, else the ``findings``; memory of every rank and communication.
+    """
+    sizes = sizing(plan, dtype, batch, sequence)
+    findings = check_structure(plan)
+    if findings:
+        return Report(tuple(findings), {}, ())
+    whole = Whole(plan.graph, plan.programs.values(), rules)
+    followed = Followed(plan, whole)
+    findings = [
+        *followed.findings,
+        *check_outputs(followed),
+        *check_states(followed),
+        *check_weights(followed),
+        *check_matching(plan, followed.bindings),
+        *check_deadlock(plan),
+    ]
+    if followed.stuck and not findings:
+        ranks = tuple(rank for name in followed.stuck for rank in followed.walkers[name].ranks)
+        findings.append(
+            Finding("matching", ranks, "", "", "waits for a communication that never comes")
+        )
+    used = memory_of_all(plan, sizes)
+    findings.extend(_over(used, budget))
+    notes = (*(f"{note.kind}: {note.where}: {note.what}" for note in plan.notes), str(sizes))
+    return Report(tuple(findings), used, traffic(plan, sizes), notes)
+
+
+def _over(used: dict[int, Memory], budget: int | None) -> list[Finding]:
+    """The devices that need more than there is."""
+    if budget is None:
+        return []
+    ranks: dict[Memory, list[int]] = {}
+    for rank, own in used.items():
+        if own.total > budget:
+            ranks.setdefault(own, []).append(rank)
+    return [
+        Finding(
+            "memory", tuple(found), "", "",
+            f"needs {_gib(own.total)} ({_gib(own.weights)} of weights, {_gib(own.cache)} of cache, "
+            f"{_gib(own.activations)} of activations), the budget is {_gib(budget)}",
+        )
+        for own, found in ranks.items()
+    ]  # fmt: skip
+
+
+def _gib(size: int) -> str:
+    return f"{size / 2**30:.2f} GiB" if size >= 2**27 else f"{size / 2**20:.2f} MiB"

@@ -1,0 +1,114 @@
+"""What programs return and keep: outputs and caches against the model's."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import attrs
+
+from parframe.checking.findings import Finding
+from parframe.checking.follow import Followed
+from parframe.checking.groups import Ranges, covers
+from parframe.checking.held import Held
+from parframe.checking.numeric import Concrete, concrete
+from parframe.checking.walk import Walker, place_of
+from parframe.plan import Part
+
+
+def check_outputs(followed: Followed) -> list[Finding]:
+    """Outputs that are missing, incomplete, or not what they are returned as."""
+    findings: list[Finding] = []
+    parts: dict[str, dict[Ranges, None]] = {}
+    like: dict[str, Concrete] = {}
+    unknown: set[str] = set()
+    for walker in followed.walkers.values():
+        for part in walker.program.outputs:
+            held = walker.values.get(part.name)
+            if held is None:
+                unknown.add(part.whole)
+                continue
+            findings.extend(_output(followed, walker, part, held))
+            for rank in walker.ranks:
+                own = concrete(held, followed.bindings[rank])
+                parts.setdefault(part.whole, {})[own.ranges] = None
+                like[part.whole] = own
+    for name in dict.fromkeys(followed.whole.graph.output_names):
+        if name not in parts:
+            if name not in unknown:
+                findings.append(Finding("output", (), "", "", f"no device returns {name!r}"))
+            continue
+        fault = covers(like[name], list(parts[name]), tuple(followed.symbols.items()))
+        if fault:
+            findings.append(Finding("output", (), "", "", f"{name!r}: {fault}"))
+    return findings
+
+
+def _output(followed: Followed, walker: Walker, part: Part, held: Held) -> Iterator[Finding]:
+    if held.pending:
+        labels = ", ".join(term.label for term in held.pending)
+        yield Finding(
+            "partial", walker.ranks, "", "", f"{part.whole!r} is returned, but {labels} is still "
+            "to be reduced",
+        )  # fmt: skip
+    if held.total != followed.whole.terms.get(part.whole):
+        yield Finding(
+            "output", walker.ranks, "", "", f"{held.label!r} is returned as {part.whole!r}"
+        )
+        return
+    where = place_of(held.place.axes, part, walker.program)
+    if where is None:
+        yield Finding("output", walker.ranks, "", "", f"the region of {part.name!r} is no part of it")
+    elif where is not held.place:
+        claimed = attrs.evolve(held, place=where)
+        wrong = tuple(
+            rank
+            for rank in walker.ranks
+            if concrete(claimed, followed.bindings[rank]).ranges
+            != concrete(held, followed.bindings[rank]).ranges
+        )
+        if wrong:
+            yield Finding("output", wrong, "", "", f"another part of {part.whole!r} is returned")
+
+
+def check_states(followed: Followed) -> list[Finding]:
+    """Caches that are missing or keep the wrong value."""
+    return [finding for walker in followed.walkers.values() for finding in _states(walker)]
+
+
+def _states(walker: Walker) -> Iterator[Finding]:
+    kept = {state.name: state.value for state in walker.program.states}
+    if len(kept) < len(walker.program.states):
+        yield Finding("state", walker.ranks, "", "", "two caches have one name")
+    expected: dict[str, tuple[str, str, str]] = {}
+    for operator, origin in zip(walker.program.operators, walker.origins, strict=True):
+        if origin is None:
+            continue
+        for state in origin.block.states:
+            if state.name.rpartition(".")[0] == origin.operator.name:
+                name = f"{origin.call.name}/{state.name}" if origin.call.name else state.name
+                used = next(
+                    (
+                        value
+                        for value in operator.inputs
+                        if (held := walker.values.get(value)) is not None
+                        and held.total == walker.whole.terms[origin.names[state.value]]
+                    ),
+                    "",
+                )
+                expected[name] = (operator.name, origin.module, used)
+    for name, (operator_name, module, used) in expected.items():
+        if name not in kept:
+            yield Finding("state", walker.ranks, operator_name, module, f"has no cache {name!r}")
+            continue
+        if kept[name] == used or not used:
+            continue
+        mine, theirs = walker.values.get(kept[name]), walker.values.get(used)
+        if mine is None or theirs is None:
+            continue
+        if mine.total != theirs.total or mine.pending or mine.place is not theirs.place:
+            yield Finding(
+                "state", walker.ranks, operator_name, module,
+                f"the cache {name!r} keeps {kept[name]!r}, but {used!r} is used",
+            )  # fmt: skip
+    for name in sorted(set(kept) - set(expected)):
+        yield Finding("state", walker.ranks, "", "", f"the cache {name!r} is of no operator here")

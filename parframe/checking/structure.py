@@ -1,0 +1,224 @@
+"""Programs well formed: names, shapes, regions, groups and bindings, before anything is derived."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+
+from parframe.checking.findings import Finding
+from parframe.checking.samples import names_in, symbols_of_graph
+from parframe.graph import BYTES, Arg, Operator, OperatorGraph, Ref, Tensor
+from parframe.layout import Join, Region, Span
+from parframe.mesh import Mesh
+from parframe.plan import COMMUNICATION, Device, Part, Plan, Program
+from parframe.sizes import Size
+
+_SLOTS: Mapping[str, tuple[frozenset[str], frozenset[str]]] = {
+    f"parframe.{kind}": (frozenset(needed.split()), frozenset(more.split()))
+    for kind, needed, more in (
+        ("all_reduce", "input axes reduction tag", ""),
+        ("all_gather", "input axes parts tag", ""),
+        ("reduce_scatter", "input axes reduction parts tag", ""),
+        ("all_to_all", "input axes sends parts tag", ""),
+        ("broadcast", "axes root tag", "input"),
+        ("send", "input axes peer tag", ""),
+        ("recv", "axes peer tag", ""),
+        ("shard", "input part", ""),
+    )
+}
+"""The arguments that the operators of plans must and may have."""
+
+_REDUCTIONS = frozenset({"sum", "max", "min", "prod", "any", "all"})
+
+
+def check_structure(plan: Plan) -> list[Finding]:
+    """What is not well formed in a plan's programs and devices."""
+    findings = [Finding("structure", (), "", "", message) for message in _devices(plan)]
+    ranks: dict[str, list[int]] = {}
+    for device in plan.devices:
+        ranks.setdefault(device.program, []).append(device.rank)
+    known = symbols_of_graph(plan.graph)
+    for name, found in ranks.items():
+        program = plan.programs.get(name)
+        if program is None:
+            findings.append(Finding("structure", tuple(found), "", "", f"no program {name!r}"))
+            continue
+        for operator, message in _program(program, plan.graph, plan.mesh):
+            place = (operator.name, operator.module) if operator is not None else ("", "")
+            findings.append(Finding("structure", tuple(found), *place, message))
+        symbols = _symbols(program) - known
+        for device in plan.devices:
+            if device.program == name:
+                findings.extend(_bindings(device, symbols, known))
+    return findings
+
+
+def _devices(plan: Plan) -> Iterator[str]:
+    ranks = [device.rank for device in plan.devices]
+    if ranks != list(range(plan.mesh.size)):
+        yield f"the devices are not the ranks 0 to {plan.mesh.size - 1} in order"
+
+
+def _bindings(
+    device: Device, symbols: frozenset[str], known: frozenset[str]
+) -> Iterator[Finding]:
+    missing = sorted(symbols - set(device.bindings))
+    if missing:
+        yield Finding("structure", (device.rank,), "", "", f"{', '.join(missing)} is not bound")
+    for name, size in device.bindings.items():
+        strange = set(names_in(size)) - known
+        if strange or name in known:
+            yield Finding(
+                "structure", (device.rank,), "", "", f"{name} is bound to {size}"
+            )
+
+
+def _program(
+    program: Program, graph: OperatorGraph, mesh: Mesh
+) -> Iterator[tuple[Operator | None, str]]:
+    defined: set[str] = set()
+    for parts, wholes in (
+        (program.inputs, graph.inputs),
+        (program.parameters, graph.parameters),
+    ):
+        for part in parts:
+            if part.name in defined:
+                yield None, f"{part.name!r} is given twice"
+            defined.add(part.name)
+            yield from ((None, message) for message in _part(part, wholes, program))
+    names: set[str] = set()
+    for operator in program.operators:
+        if operator.name in names:
+            yield operator, "the name is given to two operators"
+        names.add(operator.name)
+        for value in operator.inputs:
+            if value not in defined:
+                yield operator, f"uses {value!r} before it is defined"
+        for message in _arguments(operator, mesh):
+            yield operator, message
+        for value in operator.outputs:
+            if value in defined:
+                yield operator, f"defines {value!r} a second time"
+            defined.add(value)
+            if not _has_shape(program, value):
+                yield operator, f"defines {value!r}, which has no shape"
+    outputs = {name: graph.tensors[name] for name in graph.output_names if name in graph.tensors}
+    for part in program.outputs:
+        if part.name not in defined:
+            yield None, f"returns {part.name!r}, which nothing defines"
+        yield from ((None, message) for message in _part(part, outputs, program))
+    for state in program.states:
+        if state.value not in defined:
+            yield None, f"keeps {state.value!r}, which nothing defines"
+
+
+def _has_shape(program: Program, value: str) -> bool:
+    tensor = program.tensors.get(value)
+    return tensor is not None and tensor.name == value and tensor.dtype in BYTES
+
+
+def _part(part: Part, wholes: Mapping[str, Tensor], program: Program) -> Iterator[str]:
+    whole = wholes.get(part.whole)
+    if whole is None:
+        yield f"the model has no {part.whole!r}"
+    elif len(part.region) != len(whole.shape):
+        yield f"the region of {part.name!r} has {len(part.region)} axes, not {len(whole.shape)}"
+    elif not _has_shape(program, part.name):
+        yield f"{part.name!r} has no shape"
+    elif program.tensors[part.name].dtype != whole.dtype:
+        yield f"{part.name!r} is {program.tensors[part.name].dtype}, not {whole.dtype}"
+
+
+def _arguments(operator: Operator, mesh: Mesh) -> Iterator[str]:
+    """What is not legal in the arguments of an operator that only plans have."""
+    slots = _SLOTS.get(operator.target)
+    if slots is None:
+        if operator.target in COMMUNICATION or not operator.outputs:
+            yield f"{operator.target} is unknown or gives nothing"
+        return
+    needed, more = slots
+    given = frozenset(operator.args)
+    if not needed <= given or not given <= needed | more:
+        yield f"has the arguments {', '.join(sorted(given))}, not {', '.join(sorted(needed))}"
+        return
+    if "input" in given and not isinstance(operator.args["input"], Ref):
+        yield "its input is no value"
+    if operator.target != "parframe.shard":
+        yield from _communication(operator, mesh)
+    elif not _is_regions(operator.args["part"]):
+        yield "its part is no region"
+    gives = {"parframe.send": (0,), "parframe.broadcast": (0, 1)}.get(operator.target, (1,))
+    if len(operator.outputs) not in gives:
+        yield f"gives {len(operator.outputs)} values"
+
+
+def _communication(operator: Operator, mesh: Mesh) -> Iterator[str]:
+    axes = operator.args["axes"]
+    if (
+        not isinstance(axes, tuple)
+        or not all(isinstance(axis, str) and axis in mesh.names for axis in axes)
+        or len(set(axes)) < len(axes)
+    ):
+        yield f"its axes are {axes}, the mesh has {', '.join(mesh.names)}"
+        return
+    count = 1
+    for axis in axes:
+        count *= mesh.degree(str(axis))
+    for slot in ("peer", "root"):
+        member = operator.args.get(slot, 0)
+        if not isinstance(member, int) or not 0 <= member < count:
+            yield f"its {slot} is {member}, the group has {count} members"
+    for slot in ("parts", "sends"):
+        parts = operator.args.get(slot)
+        if parts is not None and not (
+            isinstance(parts, tuple) and len(parts) == count and all(map(_is_regions, parts))
+        ):
+            yield f"its {slot} are not {count} regions"
+    if operator.args.get("reduction", "sum") not in _REDUCTIONS:
+        yield f"its reduction is {operator.args['reduction']}"
+
+
+def _is_regions(arg: object) -> bool:
+    return isinstance(arg, tuple) and all(_is_region(axis) for axis in arg)
+
+
+def _is_region(axis: object) -> bool:
+    return isinstance(axis, tuple) and all(
+        isinstance(part, Span)
+        or (isinstance(part, Join) and all(_is_region(inner) for inner in part.parts))
+        for part in axis
+    )
+
+
+def _symbols(program: Program) -> frozenset[str]:
+    """Every symbol in a program."""
+    found: set[str] = set()
+    for tensor in program.tensors.values():
+        found.update(name for size in tensor.shape for name in names_in(size))
+    for operator in program.operators:
+        for arg in operator.args.values():
+            found.update(_arg_symbols(arg))
+    for part in (*program.inputs, *program.parameters, *program.outputs):
+        for axis in part.region:
+            found.update(_region_symbols(axis))
+    return frozenset(found)
+
+
+def _arg_symbols(arg: Arg) -> Iterator[str]:
+    if isinstance(arg, Span | Join):
+        yield from _region_symbols((arg,))
+    elif isinstance(arg, tuple):
+        for part in arg:
+            yield from _arg_symbols(part)
+    elif hasattr(arg, "free_symbols"):
+        yield from names_in(arg)
+
+
+def _region_symbols(region: Region) -> Iterator[str]:
+    for part in region:
+        if isinstance(part, Join):
+            for inner in part.parts:
+                yield from _region_symbols(inner)
+        else:
+            sizes: Iterable[Size] = (part.size, part.start, part.stop)
+            for size in sizes:
+                yield from names_in(size)
