@@ -220,13 +220,16 @@ class OperatorGraph:
 
     @cached_property
     def layers(self) -> tuple[int, ...]:
-        """The calls that are layers: of a block called more than once, or of an entry of a list
-        of modules (``h.3``)."""
-        uses = Counter(call.block for call in self.calls)
-        return tuple(
+        """The calls that are layers: the entries of lists of modules (``h.3``), or of blocks that
+        are called more than once."""
+        listed = tuple(
             number
             for number, call in enumerate(self.calls)
-            if uses[call.block] > 1 or call.name.rsplit(".", 1)[-1].isdecimal()
+            if call.name.rsplit(".", 1)[-1].isdecimal()
+        )
+        uses = Counter(call.block for call in self.calls)
+        return listed or tuple(
+            number for number, call in enumerate(self.calls) if uses[call.block] > 1
         )
 
     def expanded(self) -> Iterator[tuple[Call, Operator]]:

@@ -15,6 +15,7 @@ from parframe.dims import name as name_dimensions
 from parframe.graph import OperatorGraph
 from parframe.partitioning.blocks import place_graph
 from parframe.partitioning.cuts import find_cuts
+from parframe.partitioning.expand import expand
 from parframe.partitioning.programs import write_plan
 from parframe.plan import Plan
 from parframe.rules import Rule
@@ -31,9 +32,15 @@ def partition_placing(
     on_missing_rule: str = "error",
 ) -> Plan:
     """Partition a graph over a mesh; see ``partition``."""
+    rules = tuple(rules)
     dimensions = name_dimensions(graph, rules)
     cuts = find_cuts(dimensions, placing)
     placed = place_graph(graph, dimensions, cuts, on_missing_rule == "replicate")
+    if placed.gathering:
+        graph = expand(graph, dimensions.bound, placed.gathering)
+        dimensions = name_dimensions(graph, rules)
+        cuts = find_cuts(dimensions, placing)
+        placed = place_graph(graph, dimensions, cuts, on_missing_rule == "replicate")
     return write_plan(graph, dimensions, placing, cuts, placed)
 
 

@@ -41,7 +41,8 @@ class PlacedGraph:
     """The whole graph placed.
 
     ``held`` is the layout in which every input and parameter of the model is given to devices;
-    ``outputs`` the local name and layout of each of the model's outputs.
+    ``outputs`` the local name and layout of each of the model's outputs; ``gathering`` names, by
+    block, operators that gather a split axis and could be written as simpler ones.
     """
 
     blocks: Mapping[str, PlacedBlock]
@@ -50,6 +51,7 @@ class PlacedGraph:
     held: Mapping[str, Layout]
     outputs: tuple[tuple[str, str, Layout], ...]
     unruled: tuple[str, ...]
+    gathering: Mapping[str, frozenset[str]]
 
 
 def outer_block(graph: OperatorGraph) -> Block:
@@ -144,14 +146,17 @@ def _place(
     placed: dict[str, PlacedBlock] = {}
     calls: list[PlacedCall] = []
     unruled: list[str] = []
+    gathering: dict[str, frozenset[str]] = {}
     for call in graph.calls:
         block = graph.blocks[call.block]
         bound = dict(zip(block.inputs, call.inputs, strict=True))
         if block.name not in placed:
-            placed[block.name], missing = _place_block(
+            placed[block.name], placer = _place_block(
                 block, bound, top, dimensions, cuts, free, replicate_missing
             )
-            unruled.extend(missing)
+            unruled.extend(operator.module or operator.name for operator in placer.unruled)
+            if placer.gathering:
+                gathering[block.name] = frozenset(placer.gathering)
         done = placed[block.name]
         before = len(top.actions)
         names = {}
@@ -180,7 +185,13 @@ def _place(
         for name in (*graph.inputs, *graph.parameters)
     }
     return PlacedGraph(
-        placed, tuple(calls), tuple(top.actions[before:]), held, tuple(outputs), tuple(unruled)
+        blocks=placed,
+        calls=tuple(calls),
+        glue=tuple(top.actions[before:]),
+        held=held,
+        outputs=tuple(outputs),
+        unruled=tuple(unruled),
+        gathering=gathering,
     )
 
 
@@ -202,7 +213,7 @@ def _place_block(
     cuts: tuple[Cut, ...],
     free: _Free,
     replicate_missing: bool,
-) -> tuple[PlacedBlock, list[str]]:
+) -> tuple[PlacedBlock, Placer]:
     def wish(own: str, wanted: frozenset[int]) -> frozenset[int]:
         return free.wish(f"{block.name}\0{own}", wanted)
 
@@ -231,5 +242,4 @@ def _place_block(
         for own in block.outputs
         for layout in [placer.layout_of(own)]
     )
-    missing = [operator.module or operator.name for operator in placer.unruled]
-    return PlacedBlock(block, tuple(placer.actions), given, outputs), missing
+    return PlacedBlock(block, tuple(placer.actions), given, outputs), placer

@@ -31,6 +31,10 @@ def notes_of(
     """
     axes = _weight_axes(graph, dimensions, cuts, mesh)
     notes = list(_weights(graph, placed, cuts, axes))
+    notes.extend(
+        Note("no rule", where, "computed whole on every device, its inputs gathered", 0)
+        for where in placed.unruled
+    )
     uses: dict[str, int] = {}
     for call in graph.calls:
         uses[call.block] = uses.get(call.block, 0) + 1

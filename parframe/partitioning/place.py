@@ -122,6 +122,7 @@ class Placer:
         self.index = 0
         self.count = 0
         self.unruled: list[Operator] = []
+        self.gathering: set[str] = set()
 
     # values and layouts
 
@@ -470,6 +471,8 @@ class Placer:
                 names.append(self.keep_partial(value, passing, wanted))
                 befores.append(Layout(wanted, passing.partial))
             else:
+                if bound.rule is not None and bound.rule.decompose and self.loses(value, wanted):
+                    self.gathering.add(operator.name)
                 names.append(self.need(value, wanted))
                 befores.append(Layout(wanted))
         made = frozenset((o.cut.axes, signature.reduction) for o in chosen if o.contracted)
@@ -481,6 +484,11 @@ class Placer:
             self.without_addend(operator, bound, cuts, letters, names, befores, afters[0])
             return
         self.emit(bound, cuts, letters, tuple(names), tuple(befores), None, afters)
+
+    def loses(self, value: str, wanted: frozenset[int]) -> bool:
+        """Whether a value that is split would have to be gathered for some cuts."""
+        state = self.values[value]
+        return not state.free and all(layout.cuts - wanted for layout in self.layouts(value))
 
     def keep_partial(self, value: str, have: Layout, cuts: frozenset[int]) -> str:
         """A partial value in the cuts wanted, without reducing it."""

@@ -11,7 +11,7 @@ import attrs
 from parframe.dims import Dimensions
 from parframe.errors import ParframeError
 from parframe.graph import BYTES, Operator, OperatorGraph, Ref, State, Tensor
-from parframe.layout import region
+from parframe.layout import Range, region
 from parframe.partitioning.actions import Layout
 from parframe.partitioning.blocks import PlacedGraph
 from parframe.partitioning.cuts import STAGES, Cut, Shape, bindings_of, shape_of
@@ -41,9 +41,9 @@ def write_plan(
     shapes: dict[int, Shape] = {rank: shape_of(cuts, mesh, rank) for rank in range(mesh.size)}
     kinds: dict[str, Shape] = {}
     kind_of: dict[int, str] = {}
-    seen: dict[str, str] = {}
+    seen: dict[tuple[tuple[tuple[str, Range], ...], ...], str] = {}
     for rank, shape in shapes.items():
-        key = repr(shape)
+        key = tuple(tuple(pieces.items()) for pieces in shape.pieces)
         if key not in seen:
             seen[key] = _letters(len(seen))
             kinds[seen[key]] = shape

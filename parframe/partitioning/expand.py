@@ -1,0 +1,54 @@
+"""Writing operators over a whole axis as simpler ones where that axis is split.
+
+A softmax or a norm over a split axis then exchanges a sum or an extreme, not the axis.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import attrs
+
+from parframe.dims import Bound
+from parframe.graph import Block, Operator, OperatorGraph, Tensor
+
+
+def expand(
+    graph: OperatorGraph,
+    bound: Mapping[str, Mapping[str, Bound]],
+    wanted: Mapping[str, frozenset[str]],
+) -> OperatorGraph:
+    """The graph with some operators written as simpler ones, by their rules.
+
+    Parameters
+    ----------
+    graph
+        The model.
+    bound
+        For every block and operator, its rule.
+    wanted
+        For every block, the names of the operators to write out.
+    """
+    blocks = {
+        name: _expanded(block, bound[name], wanted[name]) if wanted.get(name) else block
+        for name, block in graph.blocks.items()
+    }
+    return attrs.evolve(graph, blocks=blocks)
+
+
+def _expanded(block: Block, bound: Mapping[str, Bound], wanted: frozenset[str]) -> Block:
+    operators: list[Operator] = []
+    tensors: dict[str, Tensor] = dict(block.tensors)
+    for operator in block.operators:
+        rule = bound[operator.name].rule
+        simpler = (
+            rule.decompose(bound[operator.name].site)
+            if operator.name in wanted and rule is not None and rule.decompose is not None
+            else None
+        )
+        if simpler is None:
+            operators.append(operator)
+        else:
+            operators.extend(simpler[0])
+            tensors.update(simpler[1])
+    return attrs.evolve(block, operators=tuple(operators), tensors=tensors)
