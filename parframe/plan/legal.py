@@ -158,7 +158,12 @@ def _is_member(arg: Arg, group: int, mesh: Mesh) -> bool:
 
 
 def _is_regions(arg: Arg, group: int, mesh: Mesh) -> bool:
-    return isinstance(arg, tuple) and len(arg) == group and all(map(_is_region, arg))
+    return (
+        isinstance(arg, tuple)
+        and len(arg) == group
+        and all(map(_is_region, arg))
+        and len({len(part) for part in arg if isinstance(part, tuple)}) == 1
+    )
 
 
 def _is_region(arg: Arg) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import keyword
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import sympy
 
@@ -116,10 +116,21 @@ def _call(operator: Operator, names: Mapping[str, str]) -> str:
     for slot, arg in operator.args.items():
         if arg is None:
             continue
+        if slot in ("parts", "sends") and isinstance(arg, tuple):
+            shown.append(f"{slot}={_members(arg)}")
+            continue
         value = _argument(arg, names)
         positional = isinstance(arg, Ref) and all("=" not in before for before in shown)
         shown.append(value if positional else f"{_identifier(slot)}={value}")
     return f"{'.'.join(map(_identifier, target.split('.')))}({', '.join(shown)})"
+
+
+def _members(parts: tuple[Any, ...]) -> str:
+    """The regions of a group's members: of the axis alone in which they differ, if it is one."""
+    differ = [axis for axis, found in enumerate(zip(*parts, strict=True)) if len(set(found)) > 1]
+    if len(differ) != 1:
+        return _listed(_listed(_region(axis) for axis in part) for part in parts)
+    return f"axis({differ[0]}, {_listed(_region(part[differ[0]]) for part in parts)})"
 
 
 def _argument(arg: Arg, names: Mapping[str, str]) -> str:
@@ -187,7 +198,7 @@ def _expressions(arg: Arg) -> Iterator[sympy.Symbol]:
 def _identifiers(program: Program, symbols: Set[str]) -> dict[str, str]:
     """A Python name for every value, each its own."""
     found: dict[str, str] = {}
-    taken = {*symbols, "aten", "float", "join", "span", "whole"}
+    taken = {*symbols, "aten", "axis", "float", "join", "span", "whole"}
     given = [part.name for part in (*program.inputs, *program.parameters)]
     for name in (*given, *(out for operator in program.operators for out in operator.outputs)):
         base = _identifier(name)

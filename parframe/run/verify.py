@@ -11,7 +11,7 @@ import torch
 from parframe.errors import ParframeError
 from parframe.graph import Operator
 from parframe.loading.weights import state as load_state
-from parframe.plan import Plan
+from parframe.plan import COMMUNICATION, Plan, Program
 from parframe.run.difference import error, scale_of
 from parframe.run.given import dtype_of, input_tensors
 from parframe.run.interpret import input_sizes
@@ -175,7 +175,7 @@ def first_difference(plan: Plan, given: Given, bound: float) -> Difference | Non
     """Run a plan once more and find the first operator whose result is not the model's.
 
     Values are compared where it is known what they should be: by the program's layouts, or
-    where a device's value bears the name and has the shape of the model's.
+    where a value has the name and the shape of the model's and cannot be a partial one.
 
     Parameters
     ----------
@@ -235,6 +235,7 @@ class _Comparer:
         self.order = {name: i for i, name in enumerate(self.expected)}
         symbols = input_sizes(plan.graph, given.inputs)
         self.sizes = [device_sizes(device, symbols) for device in plan.devices]
+        self.open = {name: _may_be_partial(p) for name, p in plan.programs.items()}
         self.found: dict[tuple[str, str], tuple[Operator, dict[int, float]]] = {}
 
     def __call__(self, rank: int, operator: Operator, name: str, value: torch.Tensor) -> None:
@@ -270,13 +271,27 @@ class _Comparer:
         self, rank: int, name: str, value: torch.Tensor
     ) -> tuple[str, torch.Tensor] | None:
         """The name of the whole, and the part of it that a device's value should be."""
-        layout = self.plan.program(rank).layouts.get(name)
+        program = self.plan.program(rank)
+        layout = program.layouts.get(name)
         if layout is not None:
             if layout.partial or layout.whole not in self.expected:
                 return None
             regions = numbers(layout.region, self.sizes[rank])
             return layout.whole, take(self.expected[layout.whole], regions)
+        if program.layouts or name in self.open[program.name]:
+            return None
+        name = name.partition("@")[0]
         whole = self.expected.get(name)
         if whole is None or whole.shape != value.shape:
             return None
         return name, whole
+
+
+def _may_be_partial(program: Program) -> frozenset[str]:
+    """The values from which something is made that is then reduced over devices."""
+    found: set[str] = set()
+    for operator in reversed(program.operators):
+        reduces = "reduction" in operator.args
+        if reduces or (operator.target not in COMMUNICATION and found & {*operator.outputs}):
+            found.update(operator.inputs)
+    return frozenset(found)
