@@ -143,7 +143,7 @@ def _hull(boxes: Iterable[Sequence[Measured]]) -> list[Measured]:
     outer: list[Box] = []
     for sample in range(COUNT):
         here = [tuple((start[sample], stop[sample]) for start, stop in box) for box in boxes]
-        outer.append(hull(here) or tuple((0, 0) for _ in here[0]))
+        outer.append(hull(here) or here[0])
     return [
         (tuple(box[i][0] for box in outer), tuple(box[i][1] for box in outer))
         for i in range(len(boxes[0]))
