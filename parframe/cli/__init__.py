@@ -1,0 +1,35 @@
+"""The command line: `parframe COMMAND`."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from parframe.cli.failures import run
+from parframe.cli.group import Group
+
+COMMANDS = {
+    "apply": "Partition a model as a spec says, check and prove the plan, write it.",
+    "load": "Load a model as an operator graph and write it as JSON.",
+    "dims": "List the named dimensions of a model.",
+    "check": "Check a plan without running it.",
+    "verify": "Run all devices of a plan here and compare with the model.",
+    "show": "Show a plan: its mesh, its stages, a device's operators.",
+    "plugins": "List the plugins that are installed, without importing them.",
+}
+"""Every command with the first line of its help; each is a module of this package."""
+
+group = Group(
+    "parframe",
+    COMMANDS,
+    help="Partition any PyTorch model for inference: name its dimensions, then place the names "
+    "on the devices.",
+    epilog="Every command takes --help. Start with: parframe apply specs/quickstart.toml",
+)
+
+
+def main() -> None:
+    """Run the command line and exit."""
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a configuration alone is needed
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    sys.exit(run(group, sys.argv[1:]))

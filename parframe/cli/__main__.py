@@ -1,0 +1,5 @@
+"""`python -m parframe.cli`."""
+
+from parframe.cli import main
+
+main()

@@ -1,0 +1,114 @@
+"""`parframe apply`: a spec in; a plan that is checked, proved and written out."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import attrs
+import click
+
+import parframe
+from parframe.cli.answer import Answer, answers, dump, steps
+from parframe.cli.check import check_error
+from parframe.cli.options import memory_options
+from parframe.cli.source import (
+    described,
+    load_model,
+    model_of,
+    refuse_too_large,
+    weights_of,
+    weights_text,
+)
+from parframe.cli.verify import proof_error
+from parframe.cli.writing import check_folder, write_plan
+from parframe.dims import name as name_dimensions
+from parframe.errors import ParframeError
+from parframe.plan import Plan
+from parframe.report.applied import applied_facts, draw_applied
+from parframe.report.verdict import proof_facts, unproven_facts
+from parframe.spec import Spec
+
+
+@answers("apply")
+@click.argument("spec", type=click.Path(path_type=Path))
+@click.option("--model", type=click.Path(path_type=Path), help="The model, not that of the spec.")
+@click.option("--parallel", help="The composite, such as PP2TP4, not that of the spec.")
+@click.option("--output", type=click.Path(path_type=Path), help="The folder to write the plan to.")
+@click.option(
+    "--weights", type=click.Path(path_type=Path), help="Folder with weights for the proof."
+)
+@click.option(
+    "--execute/--no-execute", default=None, help="Whether to prove the plan by executing it."
+)
+@memory_options
+def command(spec: Path, weights: Path | None, **options: Any) -> Answer:
+    """Partition a model as a spec says, check and prove the plan, write it.
+
+    Options come before what the spec says. Nothing is written unless the plan passes its checks
+    and, where it is executed, computes what the model computes.
+    """
+    read = _with_options(Spec.read(spec), options)
+    source = model_of(read)
+    if read.output is not None:
+        check_folder(read.output)
+    read.placing()  # a mistake in the spec is told before the model is loaded
+    with steps(5) as step:
+        step("loading the model")
+        graph = load_model(source)
+        if read.verify.execute:
+            refuse_too_large(graph)
+        step("partitioning")
+        plan = parframe.partition(graph, read)
+        step(f"checking {plan.mesh.size} devices")
+        report = parframe.check(
+            plan,
+            budget=read.memory_budget,
+            dtype=read.dtype,
+            batch=read.batch,
+            sequence=read.sequence,
+            rules=read.rules(),
+        )
+        step(f"running {plan.mesh.size} devices")
+        error = check_error(report, str(spec))
+        proof, proof_fault = _proof(plan, read, weights or weights_of(source), str(spec), report.ok)
+        error = error or proof_fault
+        facts = applied_facts(
+            plan, name_dimensions(graph, read.rules()), report, proof, read, described(source)
+        )
+        step("writing")
+        if read.output is not None and error is None:
+            write_plan(plan, read.output, dump(facts, indent=1) + "\n")
+            facts = {**facts, "written": str(read.output)}
+    return Answer(facts, partial(draw_applied, facts), error)
+
+
+def _with_options(spec: Spec, options: dict[str, Any]) -> Spec:
+    """A spec with the options of the command line in place of its own keys."""
+    names = {"budget": "memory_budget"}
+    changes = {
+        names.get(name, name): value
+        for name, value in options.items()
+        if value is not None and name != "execute"
+    }
+    if options["execute"] is not None:
+        changes["verify"] = attrs.evolve(spec.verify, execute=options["execute"])
+    return attrs.evolve(spec, **changes) if changes else spec
+
+
+def _proof(
+    plan: Plan, spec: Spec, weights: Path | None, where: str, passed: bool
+) -> tuple[dict[str, Any], ParframeError | None]:
+    """Execute the plan, if it passed its checks and the spec does not forgo it."""
+    if not passed:
+        return unproven_facts("it did not pass its checks"), None
+    if not spec.verify.execute:
+        return unproven_facts("--no-execute, or execute = false in the spec"), None
+    trial = spec.verify
+    proof = parframe.verify(
+        plan, weights=weights, batch=trial.batch, sequence=trial.sequence, seed=trial.seed
+    )
+    return proof_facts(proof, plan.graph, weights_text(weights, trial.seed)), proof_error(
+        proof, where
+    )

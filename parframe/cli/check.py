@@ -1,0 +1,67 @@
+"""`parframe check`: a plan in, what its checks find out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from rich.console import RenderableType
+
+import parframe
+from parframe.checking import Report, sizing
+from parframe.cli.answer import Answer, answers, steps
+from parframe.cli.options import memory_options, plan_argument
+from parframe.errors import ParframeError
+from parframe.report.memory import draw_memory, memory_facts
+from parframe.report.screen import BLANK
+from parframe.report.traffic import draw_traffic, traffic_facts
+from parframe.report.verdict import check_facts, draw_check
+
+
+@answers("check")
+@plan_argument
+@memory_options
+def command(
+    plan: Path, budget: int | None, dtype: str | None, batch: int | None, sequence: int | None
+) -> Answer:
+    """Check a plan without running it.
+
+    PLAN is a folder that `parframe apply` wrote, or the plan.json in it.
+    """
+    with steps(2) as step:
+        step(f"reading {plan}")
+        found = parframe.load_plan(plan)
+        step(f"checking {found.mesh.size} devices")
+        report = parframe.check(found, budget=budget, dtype=dtype, batch=batch, sequence=sequence)
+    facts = {
+        "check": check_facts(report, sizing(found, dtype, batch, sequence)),
+        "communication": traffic_facts(report.traffic),
+        "memory": memory_facts(report.memory, budget),
+    }
+    return Answer(facts, partial(_draw, facts), check_error(report, str(plan)))
+
+
+def check_error(report: Report, where: str) -> ParframeError | None:
+    """The error of a plan that did not pass; of kind ``memory`` if nothing else is wrong."""
+    if report.ok:
+        return None
+    kinds = {finding.kind for finding in report.findings}
+    number = len(report.findings)
+    what = str(report.findings[0]) + (f", and {number - 1} more" if number > 1 else "")
+    if kinds == {"memory"}:
+        return ParframeError(
+            "memory", where, what, "use more devices, a smaller batch or sequence, or another dtype"
+        )
+    return ParframeError(
+        "check", where, what, "a plan that parframe made should pass: report it with the spec"
+    )
+
+
+def _draw(facts: Mapping[str, Any]) -> Iterator[RenderableType]:
+    yield from draw_traffic(facts["communication"], "bytes, all devices")
+    yield BLANK
+    yield from draw_memory(facts["memory"])
+    yield BLANK
+    yield from draw_check(facts["check"])

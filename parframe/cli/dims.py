@@ -1,0 +1,28 @@
+"""`parframe dims`: a model in, the table of its named dimensions out."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+from parframe.cli.answer import Answer, answers, steps
+from parframe.cli.options import model_argument
+from parframe.cli.source import load_model
+from parframe.dims import name
+from parframe.report.model import dimension_facts, draw_dimensions
+
+
+@answers("dims")
+@model_argument
+def command(model: Path) -> Answer:
+    """List the named dimensions of a model: name, role, size, where each occurs.
+
+    MODEL is a Hugging Face folder, a config.json, a .pt2, a graph.json, or a spec that names a
+    model.
+    """
+    with steps(2) as step:
+        step(f"loading {model}")
+        graph = load_model(model)
+        step("naming dimensions")
+        facts = dimension_facts(name(graph), graph)
+    return Answer({"model": str(model), "dimensions": facts}, partial(draw_dimensions, facts))

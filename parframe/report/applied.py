@@ -1,0 +1,86 @@
+"""The whole report of a plan that was made, checked and proved."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from typing import Any
+
+from rich.console import RenderableType
+
+from parframe.checking import Report, sizing
+from parframe.dims import Dimensions
+from parframe.plan import Plan
+from parframe.report.memory import draw_memory, memory_facts
+from parframe.report.mesh import draw_mesh, draw_splits, mesh_facts, split_facts
+from parframe.report.model import draw_model, model_facts
+from parframe.report.notes import draw_notes, note_facts
+from parframe.report.screen import BLANK, lines
+from parframe.report.stages import draw_stages, stage_facts
+from parframe.report.traffic import draw_traffic, traffic_facts
+from parframe.report.verdict import check_facts, draw_check, draw_proof
+from parframe.spec import Spec
+
+
+def applied_facts(
+    plan: Plan,
+    dimensions: Dimensions,
+    report: Report,
+    proof: Mapping[str, Any],
+    spec: Spec,
+    source: str,
+) -> dict[str, Any]:
+    """Everything about a plan, section by section.
+
+    Parameters
+    ----------
+    plan
+        The plan.
+    dimensions
+        Those of its graph.
+    report
+        What the checks said.
+    proof
+        The facts of the proof.
+    spec
+        What was asked for.
+    source
+        The model's origin, in words.
+    """
+    sizes = sizing(plan, spec.dtype, spec.batch, spec.sequence)
+    return {
+        "spec": spec.origin.name,
+        "parallel": spec.parallel,
+        "model": {**model_facts(plan.graph), "source": source},
+        "mesh": mesh_facts(plan.mesh),
+        "split": split_facts(plan.placing, dimensions),
+        "stages": stage_facts(plan),
+        "communication": traffic_facts(report.traffic),
+        "memory": memory_facts(report.memory, spec.memory_budget),
+        "notes": note_facts(plan.notes, sizes.values),
+        "check": check_facts(report, sizes),
+        "verify": dict(proof),
+        "written": None,
+    }
+
+
+def draw_applied(facts: Mapping[str, Any]) -> Iterator[RenderableType]:
+    """Every section, an empty line between them."""
+    drawings: dict[str, Callable[[Any], Iterator[RenderableType]]] = {
+        "model": partial(draw_model, brief=True),
+        "mesh": draw_mesh,
+        "split": draw_splits,
+        "stages": draw_stages,
+        "communication": partial(draw_traffic, whose="bytes, all devices"),
+        "memory": draw_memory,
+        "notes": draw_notes,
+        "check": draw_check,
+        "verify": partial(draw_proof, devices=facts["mesh"]["devices"]),
+    }
+    for name, draw in drawings.items():
+        yield from draw(facts[name])
+        if name == "model":
+            yield lines([facts["model"]["source"]])
+        yield BLANK
+    written = facts["written"]
+    yield lines([f"written to {written}" if written else "not written"], style="bold")

@@ -1,0 +1,147 @@
+"""One device's program: what it is given, its operators in order, what it gives."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import attrs
+from rich.console import RenderableType
+
+from parframe.graph import Operator, Tensor
+from parframe.layout import Join, Region, Span
+from parframe.plan import COMMUNICATION, Device, Part, Plan
+from parframe.plan.bound import bound_part, bound_tensor
+from parframe.plan.device import axes_of
+from parframe.report.mesh import abridged
+from parframe.report.screen import heading, lines, table
+from parframe.report.words import counted, runs, shortened
+from parframe.sizes import text as size_text
+
+_PART, _SHAPE, _TARGET, _RESULT = 42, 22, 20, 14
+"""How wide columns are."""
+
+
+def device_facts(plan: Plan, rank: int) -> dict[str, Any]:
+    """The parts, operators and communications of a rank, with its numbers put in.
+
+    What depends on the model's own sizes (a share of the batch) stays a symbol, and
+    ``bindings`` tells what it is.
+    """
+    program = plan.program(rank)
+    device = plan.devices[rank]
+    numbers = {name: size for name, size in device.bindings.items() if isinstance(size, int)}
+    own = attrs.evolve(device, bindings=numbers)
+    shapes = {name: _shape(bound_tensor(t, numbers)) for name, t in program.tensors.items()}
+    return {
+        "rank": rank,
+        "coordinates": plan.mesh.coordinates(rank),
+        "stage": program.stage,
+        "role": program.name,
+        "bindings": {name: size_text(size) for name, size in device.bindings.items()},
+        "inputs": _parts(program.inputs, own, shapes),
+        "parameters": _parts(program.parameters, own, shapes),
+        "operators": [_operator(o, plan, rank, shapes) for o in program.operators],
+        "outputs": _parts(program.outputs, own, shapes),
+    }
+
+
+def draw_device(facts: Mapping[str, Any]) -> Iterator[RenderableType]:
+    """The parts and the operators, communications with the ranks they are with."""
+    place = " ".join(f"{axis}={at}" for axis, at in facts["coordinates"].items())
+    yield heading(
+        f"Device {facts['rank']}",
+        f"{place}{', ' if place else ''}stage {facts['stage']}, role {facts['role']}, "
+        f"{counted(len(facts['operators']), 'operator')}",
+    )
+    parts = [_part_row("takes", part) for part in facts["inputs"]]
+    parts += [_part_row("holds", part) for part in facts["parameters"]]
+    yield table(("", "part", "shape"), abridged(parts, 3, most=24))
+    yield table(("operator", "result", "shape", "of"), _rows(facts["operators"]))
+    if facts["outputs"]:
+        yield table(("", "part", "shape"), (_part_row("gives", p) for p in facts["outputs"]))
+    yield lines(
+        f"{name} = {size}" for name, size in facts["bindings"].items() if not size.isdecimal()
+    )
+
+
+def _operator(
+    operator: Operator, plan: Plan, rank: int, shapes: Mapping[str, str]
+) -> dict[str, Any]:
+    found = {
+        "name": operator.name,
+        "target": operator.target,
+        "takes": list(operator.inputs),
+        "gives": {value: shapes[value] for value in operator.outputs},
+        "module": operator.module,
+        "source": operator.source,
+    }
+    if operator.target in COMMUNICATION:
+        axes = axes_of(operator)
+        found["axes"], found["group"] = list(axes), list(plan.mesh.group(rank, axes))
+    return found
+
+
+def _rows(operators: Sequence[Mapping[str, Any]]) -> Iterator[Sequence[str]]:
+    """A row for every operator, below a row with the name of its layer."""
+    before = ""
+    for operator in operators:
+        layer, _, name = operator["name"].rpartition("/")
+        if layer != before:
+            yield layer, "", "", ""
+        before = layer
+        module = operator["module"]
+        of = module.removeprefix(f"{layer}.") if layer else module
+        if "group" in operator:
+            of = f"{','.join(operator['axes'])}: {runs(operator['group'])}"
+        target = operator["target"].removeprefix("aten.").removesuffix(".default")
+        result = ", ".join(value.rpartition("/")[2] for value in operator["gives"]) or name
+        shape = ", ".join(operator["gives"].values())
+        yield (
+            shortened(f"  {target.removeprefix('parframe.')}", _TARGET),
+            shortened(result, _RESULT),
+            shortened(shape, _SHAPE),
+            shortened(of, 16),
+        )
+
+
+def _parts(
+    parts: Sequence[Part], device: Device, shapes: Mapping[str, str]
+) -> list[dict[str, str]]:
+    found = []
+    for part in parts:
+        regions = [_region(region) for region in bound_part(part, device).region]
+        whole = all(region == ":" for region in regions)
+        found.append(
+            {
+                "name": part.name,
+                "whole": part.whole,
+                "region": "" if whole else f"[{', '.join(regions)}]",
+                "shape": shapes[part.name],
+            }
+        )
+    return found
+
+
+def _part_row(kind: str, part: Mapping[str, str]) -> list[str]:
+    region = shortened(part["region"], _PART)
+    name = shortened(part["whole"], max(_PART - len(region), 12))
+    return [kind, f"{name}{region}", shortened(part["shape"], _SHAPE)]
+
+
+def _shape(tensor: Tensor) -> str:
+    return f"[{', '.join(size_text(size) for size in tensor.shape)}]"
+
+
+def _region(region: Region) -> str:
+    if all(isinstance(factor, Span) and factor.whole for factor in region):
+        return ":"
+    return " * ".join(_factor(factor) for factor in region)
+
+
+def _factor(factor: Span | Join) -> str:
+    if isinstance(factor, Join):
+        return " | ".join(_region(part) for part in factor.parts)
+    if factor.whole:
+        return size_text(factor.size)
+    return f"{size_text(factor.start)}:{size_text(factor.stop)}"

@@ -1,0 +1,130 @@
+"""The mesh of a plan, and what is split over it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from rich.console import RenderableType
+
+from parframe.dims import Dimensions
+from parframe.mesh import Mesh
+from parframe.partitioning.cuts import STAGES, find_cuts
+from parframe.plan import Plan
+from parframe.report.screen import heading, table
+from parframe.report.words import counted
+from parframe.sizes import text as size_text
+from parframe.strategy import Placing
+
+_MOST_ROWS = 16
+
+
+def mesh_facts(mesh: Mesh) -> dict[str, Any]:
+    """The axes of a mesh, how many devices it has, and its grid of ranks as rows."""
+    return {
+        "axes": dict(mesh.axes),
+        "devices": mesh.size,
+        "grid": [list(row) for row in mesh.grid()],
+    }
+
+
+def draw_mesh(facts: Mapping[str, Any]) -> Iterator[RenderableType]:
+    """The rank grid; of a large one, the first rows and the last."""
+    axes = ", ".join(f"{name}={degree}" for name, degree in facts["axes"].items())
+    yield heading("Mesh", f"{axes or 'no axes'}: {counted(facts['devices'], 'device')}")
+    head, *rows = facts["grid"]
+    yield table(head, abridged(rows, len(head)))
+
+
+def abridged(rows: Sequence[Sequence[str]], width: int, most: int = _MOST_ROWS) -> list[Any]:
+    """Rows of a table, those in the middle of a long one left out."""
+    if len(rows) <= most:
+        return list(rows)
+    left_out = len(rows) - most + 1
+    gap = [f"... {left_out:,} more rows ..."] if width == 1 else ["..."] * (width - 1)
+    gap = gap if width == 1 else [*gap, f"({left_out:,} more rows)"]
+    return [*rows[: most - 2], gap, rows[-1]]
+
+
+def split_facts(placing: Placing, dimensions: Dimensions) -> list[dict[str, Any]]:
+    """For every name that is split: over which axes, and what devices get of its dimensions."""
+    found = [
+        {
+            "axes": list(cut.axes),
+            "name": _role(cut.chain, dimensions),
+            "dimensions": dict(zip(cut.chain, map(size_text, cut.sizes), strict=True)),
+            "parts": cut.degree,
+            "each": {dim: _each(cut, dim) for dim in cut.chain},
+        }
+        for cut in find_cuts(dimensions, placing)
+    ]
+    layers = dimensions.dimensions.get(STAGES)
+    for axis in placing.axes(STAGES):
+        degree = placing.mesh.degree(axis)
+        if degree > 1:
+            sizes = {STAGES: size_text(layers.size)} if layers else {}
+            found.insert(
+                0,
+                {
+                    "axes": [axis], "name": STAGES, "dimensions": sizes,
+                    "parts": degree, "each": {},
+                },
+            )  # fmt: skip
+    return found
+
+
+def draw_splits(facts: Iterable[Mapping[str, Any]]) -> Iterator[RenderableType]:
+    """What is split over which axis."""
+    facts = list(facts)
+    if not facts:
+        return
+    yield heading("Split")
+    yield table(
+        ("axis", "dimensions", "parts", "each device"),
+        ([", ".join(f["axes"]), _sizes(f), str(f["parts"]), _shares(f)] for f in facts),
+        right=("parts",),
+    )
+
+
+def placing_facts(plan: Plan) -> list[dict[str, Any]]:
+    """Which names are placed on which axes, as the strategies say."""
+    return [{"name": split.name, "axes": list(split.axes)} for split in plan.placing.splits]
+
+
+def draw_placing(facts: Iterable[Mapping[str, Any]]) -> Iterator[RenderableType]:
+    """Which names are placed on which axes."""
+    facts = list(facts)
+    if facts:
+        yield heading("Placed")
+        yield table(("name", "axes"), ([f["name"], ", ".join(f["axes"])] for f in facts))
+
+
+def _role(chain: tuple[str, ...], dimensions: Dimensions) -> str:
+    return dimensions.dimensions[chain[0]].role or chain[0]
+
+
+def _each(cut: Any, dim: str) -> list[str]:
+    """The lengths that devices get of a dimension, the largest first."""
+    lengths = {piece[dim].length for piece in cut.pieces}
+    if all(isinstance(length, int) for length in lengths):
+        return [str(length) for length in sorted(lengths, reverse=True)]
+    size = cut.sizes[cut.chain.index(dim)]
+    return [f"{size_text(size)}/{cut.degree}"]
+
+
+def _sizes(facts: Mapping[str, Any]) -> str:
+    return " x ".join(
+        name if name == size else f"{name} {size}" for name, size in facts["dimensions"].items()
+    )
+
+
+def _shares(facts: Mapping[str, Any]) -> str:
+    if facts["name"] == STAGES:
+        return "a stage"
+    return " x ".join(_share(dim, lengths) for dim, lengths in facts["each"].items())
+
+
+def _share(dim: str, lengths: Sequence[str]) -> str:
+    if lengths[0].startswith(dim):
+        return lengths[0]
+    return f"{dim} {' or '.join(lengths) if len(lengths) < 4 else f'{lengths[-1]}-{lengths[0]}'}"

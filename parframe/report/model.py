@@ -1,0 +1,128 @@
+"""A model as it was loaded, and its named dimensions."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from rich.console import RenderableType
+
+from parframe.dims import Dimensions
+from parframe.graph import BYTES, OperatorGraph, Tensor
+from parframe.layout import dims_of
+from parframe.report.screen import heading, table
+from parframe.report.words import amount, counted, shortened
+from parframe.sizes import Size
+from parframe.sizes import text as size_text
+
+_NUMBER = re.compile(r"(?<=\.)\d+(?=\.)")
+_MOST = 3
+
+
+def model_facts(graph: OperatorGraph) -> dict[str, Any]:
+    """Where a graph came from, how large it is, what it takes and gives."""
+    weights = [p for p in graph.parameters.values() if p.kind == "parameter"]
+    return {
+        "source": graph.source,
+        "architecture": (graph.config.get("architectures") or [""])[0],
+        "operators": sum(len(graph.blocks[call.block].operators) for call in graph.calls),
+        "parameters": _sum(tensor.elements for tensor in weights),
+        "bytes": int(_sum(tensor.elements * BYTES[tensor.dtype] for tensor in weights)),
+        "dtypes": sorted({tensor.dtype for tensor in weights}),
+        "blocks": [
+            {
+                "name": block.name,
+                "operators": len(block.operators),
+                "calls": sum(call.block == block.name for call in graph.calls),
+            }
+            for block in graph.blocks.values()
+        ],
+        "inputs": {name: _shape(tensor) for name, tensor in graph.inputs.items()},
+        "outputs": {
+            label: _shape(graph.tensors[name]) for name, label in output_labels(graph).items()
+        },
+    }
+
+
+def draw_model(facts: Mapping[str, Any], brief: bool = False) -> Iterator[RenderableType]:
+    """The model in a line, and its blocks, inputs and outputs unless it is to be brief."""
+    named = facts["architecture"] or shortened(facts["source"], 40)
+    yield heading(
+        "Model",
+        f"{named}: {facts['parameters']:,} parameters, {amount(facts['bytes'])} "
+        f"({', '.join(facts['dtypes']) or 'no weights'})",
+    )
+    if brief:
+        return
+    yield table(
+        ("block", "operators", "used"),
+        (
+            [block["name"], str(block["operators"]), counted(block["calls"], "time")]
+            for block in facts["blocks"]
+        ),
+        right=("operators",),
+    )
+    rows = [["takes", name, shape] for name, shape in facts["inputs"].items()]
+    rows += [["gives", name, shape] for name, shape in facts["outputs"].items()]
+    yield table(("", "tensor", "shape"), rows)
+
+
+def dimension_facts(dimensions: Dimensions, graph: OperatorGraph) -> list[dict[str, Any]]:
+    """For every dimension its name, role and size, and the weights and inputs it occurs in."""
+    places: dict[str, dict[str, None]] = {name: {} for name in dimensions.dimensions}
+    labels = output_labels(graph)
+    for name in (*graph.inputs, *graph.parameters, *graph.output_names):
+        for number, axis in enumerate(dimensions.outer[name]):
+            for dim in dims_of(axis):
+                if dim in places:
+                    place = labels.get(name, _NUMBER.sub("*", name))
+                    places[dim][f"{place}[{number}]"] = None
+    if "layers" in places:
+        repeated = [call.name for call in graph.calls if _calls(graph, call.block) > 1]
+        places["layers"] = dict.fromkeys(_NUMBER.sub("*", f"{name}.")[:-1] for name in repeated)
+    return [
+        {
+            "name": dimension.name,
+            "role": dimension.role,
+            "size": size_text(dimension.size),
+            "occurs": list(places[dimension.name]),
+        }
+        for dimension in dimensions.dimensions.values()
+    ]
+
+
+def draw_dimensions(facts: Iterable[Mapping[str, Any]]) -> Iterator[RenderableType]:
+    """The table of dimensions."""
+    yield heading("Dimensions")
+    yield table(
+        ("name", "role", "size", "where it occurs: tensor[axis]"),
+        ([f["name"], f["role"], f["size"], _places(f["occurs"])] for f in facts),
+        right=("size",),
+    )
+
+
+def _places(found: list[str]) -> str:
+    shown = [shortened(place, 44) for place in found[:_MOST]]
+    if len(found) > _MOST:
+        shown.append(f"and {len(found) - _MOST} more")
+    return "\n".join(shown) or "within layers only"
+
+
+def _calls(graph: OperatorGraph, block: str) -> int:
+    return sum(call.block == block for call in graph.calls)
+
+
+def output_labels(graph: OperatorGraph) -> dict[str, str]:
+    """What the model calls the values that it returns."""
+    own = graph.outputs.items() if isinstance(graph.outputs, Mapping) else ()
+    labels = {name: label for label, name in own if isinstance(name, str) and label != "$class"}
+    return {name: labels.get(name, name) for name in graph.output_names}
+
+
+def _shape(tensor: Tensor) -> str:
+    return f"{tensor.dtype} [{', '.join(size_text(size) for size in tensor.shape)}]"
+
+
+def _sum(sizes: Iterable[Size]) -> int:
+    return sum(int(size) for size in sizes)

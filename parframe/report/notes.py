@@ -1,0 +1,71 @@
+"""A plan's remarks: what is replicated, held whole or gathered, with bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from rich.console import RenderableType
+
+from parframe.plan import Note
+from parframe.report.screen import heading, table
+from parframe.report.words import amount, counted, shortened
+from parframe.sizes import evaluate, symbols_of
+from parframe.sizes import text as size_text
+
+_MOST = 3
+
+
+def note_facts(notes: Iterable[Note], sizes: Mapping[str, int]) -> list[dict[str, Any]]:
+    """Every remark, with its bytes on one device as a size, and as a number at these sizes."""
+    return [
+        {
+            "kind": note.kind,
+            "where": note.where,
+            "what": note.what,
+            "size": size_text(note.bytes),
+            "bytes": evaluate(note.bytes, sizes) if symbols_of(note.bytes) <= set(sizes) else None,
+        }
+        for note in notes
+    ]
+
+
+def draw_notes(facts: Iterable[Mapping[str, Any]]) -> Iterator[RenderableType]:
+    """The remarks by kind: how many, their bytes, and the largest of them."""
+    kinds: dict[str, list[Mapping[str, Any]]] = {}
+    for fact in facts:
+        kinds.setdefault(fact["kind"], []).append(fact)
+    yield heading("Replicated or gathered", "" if kinds else "nothing")
+    if not kinds:
+        return
+    rows = []
+    for kind, notes in kinds.items():
+        rows.append([kind, counted(len(notes), "place"), _bytes(notes)])
+        largest = sorted(_by_place(notes), key=lambda row: -row[1])
+        for place, size, what in largest[:_MOST]:
+            rows.append([f"  {shortened(place, 40)}", shortened(what, 24), amount(size)])
+        if len(largest) > _MOST:
+            rest = sum(size for _, size, _ in largest[_MOST:])
+            rows.append([f"  and {counted(len(largest) - _MOST, 'more module')}", "", amount(rest)])
+    yield table(("what, and the most of it", "", "bytes"), rows, right=("bytes",))
+
+
+def _by_place(notes: Iterable[Mapping[str, Any]]) -> list[tuple[str, int, str]]:
+    """The remarks of each place as one."""
+    places: dict[str, list[Mapping[str, Any]]] = {}
+    for note in notes:
+        places.setdefault(note["where"], []).append(note)
+    return [
+        (
+            place,
+            sum(note["bytes"] or 0 for note in own),
+            own[0]["what"].partition(" on every device ")[0]
+            if len(own) == 1
+            else counted(len(own), "operator"),
+        )
+        for place, own in places.items()
+    ]
+
+
+def _bytes(notes: Iterable[Mapping[str, Any]]) -> str:
+    return amount(sum(note["bytes"] or 0 for note in notes))

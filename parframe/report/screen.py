@@ -1,0 +1,53 @@
+"""Tables and headings on a screen of 80 columns."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Sequence
+from typing import TextIO
+
+from rich.console import Console, RenderableType
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from parframe.report.words import printable
+
+WIDTH = 80
+"""No line is wider."""
+
+
+def screen(file: TextIO | None = None) -> Console:
+    """The console to draw on: 80 columns at most, colours on a terminal alone."""
+    console = Console(file=file or sys.stdout, highlight=False, emoji=False, markup=False)
+    console.width = min(console.width, WIDTH) if console.is_terminal else WIDTH
+    return console
+
+
+def heading(title: str, rest: str = "") -> Text:
+    """The first line of a section: its title, and what is most worth saying."""
+    line = Text(printable(title), style="bold")
+    if rest:
+        line.append(f"  {printable(rest)}", style="not bold")
+    return line
+
+
+def lines(texts: Iterable[str], style: str = "") -> RenderableType:
+    """Plain lines, indented."""
+    return Padding(Text(printable("\n".join(texts)), style=style), (0, 0, 0, 2))
+
+
+def table(
+    columns: Sequence[str], rows: Iterable[Sequence[str]], right: Sequence[str] = ()
+) -> RenderableType:
+    """A table, indented; the columns in ``right`` hold numbers. Nothing in it is cut off."""
+    drawn = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    for column in columns:
+        drawn.add_column(column, justify="right" if column in right else "left", overflow="fold")
+    for row in rows:
+        drawn.add_row(*(Text(printable(cell)) for cell in row))
+    return Padding(drawn, (0, 0, 0, 2))
+
+
+BLANK = Text("")
+"""An empty line between sections."""

@@ -1,0 +1,122 @@
+"""The pipeline stages of a plan and the roles of its devices."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from rich.console import RenderableType
+
+from parframe.plan import COMMUNICATION, Plan, Program
+from parframe.report.screen import heading, lines, table
+from parframe.report.words import counted, runs, shortened
+
+_NUMBERED = re.compile(r"(.*\.)(\d+)")
+
+
+def stage_facts(plan: Plan) -> list[dict[str, Any]]:
+    """For every stage: its ranks, the roles they play, the modules whose weights it holds."""
+    repeated = _repeated(plan)
+    found: dict[int, dict[str, Any]] = {}
+    for name, program in plan.programs.items():
+        ranks = [device.rank for device in plan.devices if device.program == name]
+        stage = found.setdefault(
+            program.stage,
+            {"stage": program.stage, "ranks": [], "roles": {}, "holds": [], "moves": []},
+        )
+        stage["ranks"] = sorted([*stage["ranks"], *ranks])
+        stage["roles"][name] = {"ranks": ranks, "operators": len(program.operators)}
+        stage["holds"] = stage["holds"] or _holds(program, plan, repeated)
+        stage["moves"] = stage["moves"] or _moves(program)
+    return [found[number] for number in sorted(found)]
+
+
+def draw_stages(facts: list[Mapping[str, Any]]) -> Iterator[RenderableType]:
+    """A row for every stage, and what goes on to the next."""
+    yield heading("Stages", counted(len(facts), "stage"))
+    yield table(
+        ("stage", "ranks", "operators", "holds the weights of"),
+        (
+            [
+                str(f["stage"]),
+                runs(f["ranks"]),
+                str(max(role["operators"] for role in f["roles"].values())),
+                ", ".join(
+                    shortened(name, 40) for name in _first_and_last(drawn_together(f["holds"]))
+                ),
+            ]
+            for f in facts
+        ),
+        right=("stage", "operators"),
+    )
+    sent = [
+        f"stage {f['stage']} sends {shortened(', '.join(f['moves']), 60)}"
+        for f in facts
+        if f["moves"]
+    ]
+    if sent:
+        yield lines(sent, style="dim")
+
+
+def drawn_together(modules: list[str]) -> list[str]:
+    """Module paths, neighbouring layers as one.
+
+    Examples
+    --------
+    >>> drawn_together(["embed", "layers.0", "layers.1", "layers.2", "norm"])
+    ['embed', 'layers.0-2', 'norm']
+    """
+    found: list[tuple[str, int, int] | str] = []
+    for module in modules:
+        numbered = _NUMBERED.fullmatch(module)
+        if numbered is None:
+            found.append(module)
+            continue
+        path, number = numbered[1], int(numbered[2])
+        before = found[-1] if found else ""
+        if isinstance(before, tuple) and before[0] == path and before[2] == number - 1:
+            found[-1] = (path, before[1], number)
+        else:
+            found.append((path, number, number))
+    return [f if isinstance(f, str) else _layers(*f) for f in found]
+
+
+def _layers(path: str, first: int, last: int) -> str:
+    return f"{path}{first}" if first == last else f"{path}{first}-{last}"
+
+
+def _first_and_last(names: list[str]) -> list[str]:
+    return names if len(names) <= 5 else [*names[:2], f"... {len(names) - 4} more ...", *names[-2:]]
+
+
+def _repeated(plan: Plan) -> dict[str, str]:
+    """The layer that each module of a repeated block belongs to."""
+    uses: dict[str, int] = {}
+    for call in plan.graph.calls:
+        uses[call.block] = uses.get(call.block, 0) + 1
+    return {call.name: call.name for call in plan.graph.calls if uses[call.block] > 1}
+
+
+def _holds(program: Program, plan: Plan, repeated: Mapping[str, str]) -> list[str]:
+    """The layers and modules whose weights the operators use, in their order."""
+    weights = {
+        part.name
+        for part in program.parameters
+        if plan.graph.parameters[part.whole].kind == "parameter"
+    }
+    found: dict[str, None] = {}
+    for operator in program.operators:
+        if any(name in weights for name in operator.inputs):
+            layer = operator.name.rpartition("/")[0]
+            found[repeated.get(layer, operator.module or operator.name)] = None
+    return list(found)
+
+
+def _moves(program: Program) -> list[str]:
+    """The values that a program sends on to other stages."""
+    found: dict[str, None] = {}
+    for operator in program.operators:
+        if operator.target in COMMUNICATION and operator.target.endswith((".send", ".broadcast")):
+            found.update(dict.fromkeys(operator.inputs))
+    return list(found)

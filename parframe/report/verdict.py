@@ -1,0 +1,100 @@
+"""The verdicts on a plan: of its checks, and of its proof by execution."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import attrs
+from rich.console import RenderableType
+
+from parframe.checking import Report, Sizing
+from parframe.graph import OperatorGraph
+from parframe.report.model import output_labels
+from parframe.report.screen import heading, lines
+from parframe.report.words import counted
+
+if TYPE_CHECKING:
+    from parframe.run import Proof
+
+_MOST = 8
+
+
+def check_facts(report: Report, sizes: Sizing) -> dict[str, Any]:
+    """What the checks found, and the sizes that bytes are counted for."""
+    return {
+        "ok": report.ok,
+        "findings": [
+            {**attrs.asdict(finding), "text": str(finding)} for finding in report.findings
+        ],
+        "sizes": dict(sizes.values),
+        "dtype": sizes.dtype,
+    }
+
+
+def draw_check(facts: Mapping[str, Any]) -> Iterator[RenderableType]:
+    """The verdict of the checks, and the first findings."""
+    if facts["ok"]:
+        yield heading("Check", "passed")
+    else:
+        yield heading("Check", f"failed: {counted(len(facts['findings']), 'finding')}")
+        yield lines(finding["text"] for finding in facts["findings"][:_MOST])
+        if len(facts["findings"]) > _MOST:
+            yield lines([f"and {len(facts['findings']) - _MOST} more; --json lists them"])
+    sizes = ", ".join(f"{name} {size}" for name, size in facts["sizes"].items())
+    yield lines([f"bytes are counted for {sizes or 'the shapes given'}, in {facts['dtype']}"])
+
+
+def proof_facts(proof: Proof, graph: OperatorGraph, weights: str) -> dict[str, Any]:
+    """What the proof by execution found; ``weights`` tells which were used."""
+    labels = output_labels(graph)
+    return {
+        "executed": True,
+        "ok": proof.ok,
+        "weights": weights,
+        "dtype": proof.dtype,
+        "max_error": proof.max_error,
+        "bound": proof.bound,
+        "first_difference": attrs.asdict(proof.first_difference)
+        if proof.first_difference
+        else None,
+        "outputs": [
+            {**attrs.asdict(output), "name": labels[output.name]} for output in proof.outputs
+        ],
+    }
+
+
+def unproven_facts(why: str) -> dict[str, Any]:
+    """What to tell where the proof was not run."""
+    return {"executed": False, "why": why}
+
+
+def draw_proof(facts: Mapping[str, Any], devices: int) -> Iterator[RenderableType]:
+    """The verdict of the proof, and the first operator that differs."""
+    if not facts["executed"]:
+        yield heading("Verify", f"not verified by execution ({facts['why']})")
+        return
+    verdict = "equal to the unpartitioned model" if facts["ok"] else "NOT equal to the model"
+    yield heading("Verify", f"{counted(devices, 'device')} executed, {verdict}")
+    yield lines(_trials(facts))
+    difference = facts["first_difference"]
+    if difference:
+        ranks = ", ".join(map(str, difference["ranks"][:8]))
+        yield lines(
+            [
+                f"first difference: {difference['operator']} ({difference['module']})",
+                f"  on ranks {ranks}, off by {difference['error']:.3g} of the largest number",
+                f"  {difference['source']}",
+            ]
+        )
+
+
+def _trials(facts: Mapping[str, Any]) -> Iterator[str]:
+    yield (
+        f"largest difference {facts['max_error']:.2g} of the largest number, "
+        f"allowed {facts['bound']:.0g}"
+    )
+    yield f"{facts['dtype']}, weights {facts['weights']}"
+    for output in facts["outputs"]:
+        shape = " x ".join(map(str, output["shape"])) or "one number"
+        yield f"{output['name']} ({shape}): {counted(output['parts'], 'part')} compared"

@@ -1,0 +1,88 @@
+"""Amounts, counts and ranks as words that fit a table."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+_UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
+
+
+def amount(size: float) -> str:
+    """An amount of memory, with the unit in which it has up to four digits.
+
+    Examples
+    --------
+    >>> amount(0), amount(1000), amount(1536), amount(80 * 1024**3)
+    ('0', '1000 B', '1.50 KiB', '80.0 GiB')
+    """
+    if not size:
+        return "0"
+    value, unit = float(size), 0
+    while value >= 1024 and unit < len(_UNITS) - 1:
+        value, unit = value / 1024, unit + 1
+    digits = 0 if unit == 0 or value >= 100 else 1 if value >= 10 else 2
+    return f"{value:.{digits}f} {_UNITS[unit]}"
+
+
+def counted(number: int, thing: str) -> str:
+    """A number of things.
+
+    Examples
+    --------
+    >>> counted(1, "device"), counted(64, "device")
+    ('1 device', '64 devices')
+    """
+    return f"{number:,} {thing}{'' if number == 1 else 's'}"
+
+
+def runs(numbers: Iterable[int], most: int = 4) -> str:
+    """Ascending numbers with neighbours drawn together, a long list abridged.
+
+    Examples
+    --------
+    >>> runs([0, 1, 2, 5]), runs(range(0, 20, 2))
+    ('0-2, 5', '0, 2, 4, ..., 18')
+    """
+    found = list(_runs(numbers))
+    if len(found) > most:
+        found = [*found[: most - 1], "...", found[-1]]
+    return ", ".join(found)
+
+
+def shortened(text: str, width: int) -> str:
+    """Text of at most a width; the middle is left out of a longer one.
+
+    Examples
+    --------
+    >>> shortened("model.layers.0.self_attn.q_proj", 20)
+    'model.l...ttn.q_proj'
+    """
+    if len(text) <= width:
+        return text
+    front = (width - 3) * 2 // 5
+    return f"{text[:front]}...{text[len(text) - (width - 3 - front) :]}"
+
+
+def printable(text: str) -> str:
+    """Text without characters that could steer a terminal.
+
+    Examples
+    --------
+    >>> printable(chr(27) + "[31m")
+    '?[31m'
+    """
+    return "".join(c if c.isprintable() or c == "\n" else "?" for c in text)
+
+
+def _runs(numbers: Iterable[int]) -> Iterator[str]:
+    first = last = None
+    for number in numbers:
+        if first is None or last is None:
+            first = last = number
+        elif number == last + 1:
+            last = number
+        else:
+            yield f"{first}-{last}" if last > first else str(first)
+            first = last = number
+    if first is not None and last is not None:
+        yield f"{first}-{last}" if last > first else str(first)
