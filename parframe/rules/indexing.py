@@ -123,7 +123,9 @@ def _along(linear: str, result_of: str) -> Callable[[Site], Signature | None]:
 
     def rule(site: Site) -> Signature | None:
         rank = len(site.inputs[0].shape)
-        if any(len(t.shape) != rank for t in site.inputs) or site.arg("dim") is None:
+        if any(len(t.shape) != rank or not rank for t in site.inputs):
+            return None
+        if site.arg("dim") is None:
             return None
         at = dimension(site.arg("dim"), rank)
         shapes = [t.shape for t in (*site.inputs, *site.outputs)]
@@ -225,6 +227,7 @@ RULES = (
     Rule("aten.gather.default", _along("self", "index")),
     Rule("aten.scatter.src", _along("self src", "self")),
     Rule("aten.scatter.value", _scatter_value),
+    Rule("aten.scatter.reduce", _along("", "self")),
     Rule("aten.scatter_add.default", _along("self src", "self")),
     Rule("aten.scatter_reduce.two", _along("", "self")),
     Rule("aten.take_along_dim.default", _along("self", "index")),

@@ -35,6 +35,10 @@ def _channels(site: Site) -> Signature | None:
     return signature(site, [taken, *[(taken[1],)] * (len(site.inputs) - 1)], outputs)
 
 
+def _local_channels(local: Local) -> None:
+    guarded(local, ["a1"])
+
+
 def _groups(arg: str) -> Callable[[Site], Signature | None]:
     """Groups of channels pass; all within a group is whole."""
 
@@ -83,6 +87,6 @@ RULES = (
     Rule("aten.rms_norm.default", _last_axes, decompose=rms_norm),
     Rule("aten.group_norm.default", _groups("num_groups"), local=_local_groups),
     Rule("aten.instance_norm.default", _instances, local=_local_instances),
-    Rule("aten.batch_norm.default", _channels),
+    Rule("aten.batch_norm.default", _channels, local=_local_channels),
     Rule("aten._native_batch_norm_legit_no_training.default", _channels),
 )

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from math import gcd
 from typing import Any
 
-from parframe.rules.building import Axes, again, axes, dimension, signature, unit_free
+from parframe.rules.building import Axes, axes, dimension, guarded, signature, unit_free
 from parframe.rules.signature import Local, Pattern, Rule, Signature, Site, letters
 from parframe.sizes import Size, divide, product
 
@@ -268,6 +268,41 @@ def _move(site: Site, rank: int) -> list[int]:
     return [moved[i] if i in moved else next(rest) for i in range(rank)]
 
 
+def _grid(site: Site) -> Signature | None:
+    """Every output has an axis for each input."""
+    given = list(_numbered(site))
+    taken = [(axis,) if t.shape else () for axis, t in zip(given, site.inputs, strict=True)]
+    if site.arg("indexing", "ij") == "xy":
+        given[:2] = given[1::-1]
+    return signature(site, taken, [tuple(given)] * len(site.outputs), moves=True)
+
+
+def _numbered(site: Site) -> Axes:
+    """A letter for each input that has an axis."""
+    return tuple((f"a{i}",) if t.shape else () for i, t in enumerate(site.inputs))
+
+
+def _windows(site: Site) -> Signature | None:
+    """Windows along an axis, which is whole."""
+    rank = len(site.inputs[0].shape)
+    if not rank:
+        return None
+    at = dimension(site.arg("dimension"), rank)
+    taken = axes("a", rank)
+    given = (*taken[:at], ("n",), *taken[at + 1 :], ("w",))
+    return signature(site, [taken], [given], whole=[f"a{at}"], dropped=[f"a{at}"], moves=True)
+
+
+def _diagonal(site: Site) -> Signature | None:
+    """The diagonal of two axes, which are whole."""
+    rank = len(site.inputs[0].shape)
+    two = {dimension(site.arg("dim1", 0), rank), dimension(site.arg("dim2", 1), rank)}
+    taken = axes("a", rank)
+    given = (*(axis for i, axis in enumerate(taken) if i not in two), ("d",))
+    gone = [f"a{i}" for i in two]
+    return signature(site, [taken], [given], whole=gone, dropped=gone, moves=True)
+
+
 def _as_real(site: Site) -> Signature | None:
     taken = axes("a", len(site.inputs[0].shape))
     return signature(site, [taken], [(*taken, ("c",))], linear="self")
@@ -293,7 +328,7 @@ def _shuffled(site: Site) -> Signature | None:
 
 
 def _local_shuffle(local: Local) -> None:
-    again(local, groups=local.size("g"))
+    guarded(local, "g", groups=local.size("g"))
 
 
 def _pixels(arg: str, shrink: bool) -> Callable[[Site], Signature | None]:
@@ -359,6 +394,10 @@ RULES = (
     Rule("aten.tile.default", _repeated, local=_local_repeat),
     Rule("aten.repeat_interleave.self_int", _interleaved, local=_local_interleave),
     *(Rule(f"aten.{name}", permuted(order)) for name, order in _PERMUTED.items()),
+    Rule("aten.meshgrid.default", _grid),
+    Rule("aten.meshgrid.indexing", _grid),
+    Rule("aten.unfold.default", _windows),
+    Rule("aten.diagonal.default", _diagonal),
     Rule("aten.view_as_real.default", _as_real),
     Rule("aten.view_as_complex.default", _as_complex),
 )

@@ -280,8 +280,8 @@ def _compare_parts(tried: Try, i: int, parts: Mapping[Any, torch.Tensor], cuts: 
         compare(result, cut(whole, axes, tried.sizes, part), f"output {i}")
 
 
-def compare(found: torch.Tensor, expected: torch.Tensor, what: str) -> None:
-    """Equal shape, dtype and values, in the precision of float64."""
+def compare(found: torch.Tensor, expected: torch.Tensor, what: str, scale: float = 1.0) -> None:
+    """Equal shape, dtype and values, in the precision of float64 at a scale."""
     if found.shape != expected.shape or found.dtype != expected.dtype:
         raise False_(f"{what}: {found.dtype} {tuple(found.shape)} is not {expected.dtype} "
                      f"{tuple(expected.shape)}")  # fmt: skip
@@ -294,7 +294,7 @@ def compare(found: torch.Tensor, expected: torch.Tensor, what: str) -> None:
         good = bool((found == expected).all())
     else:
         finite = expected[torch.isfinite(expected)]
-        scale = max(1.0, float(finite.abs().max())) if finite.numel() else 1.0
+        scale = max(scale, float(finite.abs().max())) if finite.numel() else scale
         good = torch.allclose(
             found, expected, rtol=tolerance, atol=tolerance * scale, equal_nan=True
         )
@@ -393,7 +393,9 @@ def prove_partial(tried: Try) -> int:
         right = Part(attrs.evolve(bare, call=attrs.evolve(bare.call, inputs=kept)), {}).run()
         for a, b, whole in zip(left, right, tried.call.outputs.values(), strict=True):
             try:
-                compare(_REDUCE[how](a, b), whole, f"partial {how} of inputs {sorted(group)}")
+                scale = float(a.abs().max()) if a.numel() else 1.0
+                what = f"partial {how} of inputs {sorted(group)}"
+                compare(_REDUCE[how](a, b), whole, what, max(1.0, scale))
             except False_ as error:
                 raise False_(f"{tried.call}: {error}") from error
         made += 1

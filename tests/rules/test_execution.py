@@ -10,7 +10,6 @@ import torch
 from models import FAMILIES, PLAIN, tiny_config
 
 from parframe.loading import load
-from parframe.rules.table import RULES
 from parframe.sizes import symbols_of
 from rules.calls import sampled
 from rules.models import graph_calls
@@ -28,10 +27,9 @@ def _one_thread():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", [1, 2])
-def test_no_rule_is_false_on_samples_of_pytorch(seed):
-    tally, order = Tally(), random.Random(seed)
-    for call in sampled(seed, per_operator=1):
+def test_no_rule_is_false_on_samples_of_pytorch():
+    tally, order = Tally(), random.Random(1)
+    for call in sampled(1, per_operator=1):
         tally.prove(call, order)
     print(f"{tally.proofs} proofs of {len(tally.covered)} operators")
     assert not tally.wrong, "\n\n".join(tally.wrong[:5])
