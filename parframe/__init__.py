@@ -4,7 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from parframe.checking import check
+    from parframe.checking.check import check
     from parframe.errors import ParframeError
     from parframe.graph import OperatorGraph
     from parframe.hooks import hookimpl
@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from parframe.partitioning import partition
     from parframe.plan import Plan, load_plan
     from parframe.rules import Rule
-    from parframe.run import simulate, verify
+    from parframe.run.simulate import simulate
+    from parframe.run.verify import verify
     from parframe.spec import Spec
     from parframe.strategy import Strategy
 

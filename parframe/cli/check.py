@@ -18,6 +18,7 @@ from parframe.report.memory import draw_memory, memory_facts
 from parframe.report.screen import BLANK
 from parframe.report.traffic import draw_traffic, traffic_facts
 from parframe.report.verdict import check_facts, draw_check
+from parframe.report.words import counted
 
 
 @answers("check")
@@ -49,7 +50,8 @@ def check_error(report: Report, where: str) -> ParframeError | None:
         return None
     kinds = {finding.kind for finding in report.findings}
     number = len(report.findings)
-    what = str(report.findings[0]) + (f", and {number - 1} more" if number > 1 else "")
+    first = str(report.findings[0]).partition("] ")[2]
+    what = first + (f", and {counted(number - 1, 'more finding')}" if number > 1 else "")
     if kinds == {"memory"}:
         return ParframeError(
             "memory", where, what, "use more devices, a smaller batch or sequence, or another dtype"

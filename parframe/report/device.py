@@ -18,7 +18,7 @@ from parframe.report.screen import heading, lines, table
 from parframe.report.words import counted, runs, shortened
 from parframe.sizes import text as size_text
 
-_PART, _SHAPE, _TARGET, _RESULT = 42, 22, 20, 14
+_PART, _SHAPE, _TARGET, _RESULT, _OF = 42, 26, 17, 11, 16
 """How wide columns are."""
 
 
@@ -68,7 +68,7 @@ def draw_device(facts: Mapping[str, Any]) -> Iterator[RenderableType]:
 def _operator(
     operator: Operator, plan: Plan, rank: int, shapes: Mapping[str, str]
 ) -> dict[str, Any]:
-    found = {
+    found: dict[str, Any] = {
         "name": operator.name,
         "target": operator.target,
         "takes": list(operator.inputs),
@@ -79,6 +79,9 @@ def _operator(
     if operator.target in COMMUNICATION:
         axes = axes_of(operator)
         found["axes"], found["group"] = list(axes), list(plan.mesh.group(rank, axes))
+        peer = operator.args.get("peer")
+        if isinstance(peer, int):
+            found["peer"] = found["group"][peer]
     return found
 
 
@@ -93,7 +96,7 @@ def _rows(operators: Sequence[Mapping[str, Any]]) -> Iterator[Sequence[str]]:
         module = operator["module"]
         of = module.removeprefix(f"{layer}.") if layer else module
         if "group" in operator:
-            of = f"{','.join(operator['axes'])}: {runs(operator['group'])}"
+            of = f"{','.join(operator['axes'])}: {_others(operator)}"
         target = operator["target"].removeprefix("aten.").removesuffix(".default")
         result = ", ".join(value.rpartition("/")[2] for value in operator["gives"]) or name
         shape = ", ".join(operator["gives"].values())
@@ -101,8 +104,15 @@ def _rows(operators: Sequence[Mapping[str, Any]]) -> Iterator[Sequence[str]]:
             shortened(f"  {target.removeprefix('parframe.')}", _TARGET),
             shortened(result, _RESULT),
             shortened(shape, _SHAPE),
-            shortened(of, 16),
+            shortened(of, _OF),
         )
+
+
+def _others(operator: Mapping[str, Any]) -> str:
+    """The ranks that a communication is with."""
+    if "peer" in operator:
+        return f"{'from' if operator['gives'] else 'to'} {operator['peer']}"
+    return runs(operator["group"]).replace(",", "")
 
 
 def _parts(
