@@ -11,7 +11,8 @@ from parframe.graph import Block, Call, OperatorGraph, Parameter, Tensor
 from parframe.layout import leaves
 from parframe.partitioning.actions import Action, Layout
 from parframe.partitioning.cuts import Cut
-from parframe.partitioning.place import Placer, Value
+from parframe.partitioning.place import Placer
+from parframe.partitioning.values import Value, Values
 
 
 @attrs.frozen
@@ -140,9 +141,9 @@ def _place(
     replicate_missing: bool,
     free: _Free,
 ) -> PlacedGraph:
-    top = Placer(outer_block(graph), dimensions.outer, {}, cuts, free.wish, replicate_missing)
+    top = Values(dimensions.outer, cuts, free.wish)
     for name in (*graph.inputs, *graph.parameters):
-        top.values[name] = Value(free=True)
+        top[name] = Value(free=True)
     placed: dict[str, PlacedBlock] = {}
     calls: list[PlacedCall] = []
     unruled: list[str] = []
@@ -161,7 +162,7 @@ def _place(
         before = len(top.actions)
         names = {}
         for own, name in bound.items():
-            if top.values[name].free:
+            if top[name].free:
                 names[own] = name
             else:
                 names[own] = top.need(name, done.given[own].cuts)
@@ -169,7 +170,7 @@ def _place(
         for (local, layout), own, name in zip(
             done.outputs, block.outputs, call.outputs, strict=True
         ):
-            top.values[name] = Value(variants={layout: f"{name}{local[len(own) :]}"})
+            top[name] = Value(variants={layout: f"{name}{local[len(own) :]}"})
     before = len(top.actions)
     outputs = []
     ends = _given_dims(graph, dimensions)
@@ -208,7 +209,7 @@ def _given_dims(graph: OperatorGraph, dimensions: Dimensions) -> set[str]:
 def _place_block(
     block: Block,
     bound: Mapping[str, str],
-    top: Placer,
+    top: Values,
     dimensions: Dimensions,
     cuts: tuple[Cut, ...],
     free: _Free,
@@ -228,7 +229,7 @@ def _place_block(
     given: dict[str, Layout] = {}
     inputs: dict[str, Value] = {name: Value(free=True) for name in block.parameters}
     for own, name in bound.items():
-        if top.values[name].free:
+        if top[name].free:
             inputs[own] = Value(free=True)
         else:
             given[own] = top.layout_of(name)
@@ -236,10 +237,10 @@ def _place_block(
     placer.run(inputs)
     for own in (*block.parameters, *(own for own in block.inputs if own not in given)):
         cuts_held = wish(own, frozenset()) if free.fixed is not None else frozenset[int]()
-        given[own] = Layout(placer.restrict(own, cuts_held))
+        given[own] = Layout(placer.values.restrict(own, cuts_held))
     outputs = tuple(
         (placer.values[own].variants[layout], layout)
         for own in block.outputs
-        for layout in [placer.layout_of(own)]
+        for layout in [placer.values.layout_of(own)]
     )
-    return PlacedBlock(block, tuple(placer.actions), given, outputs), placer
+    return PlacedBlock(block, tuple(placer.values.actions), given, outputs), placer

@@ -1,0 +1,131 @@
+"""Which cuts an operator could work on: the letters that each splits, the tensors that have it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import attrs
+
+from parframe.dims import Bound, dims_of
+from parframe.layout import Axis, Leaf
+from parframe.partitioning.cuts import Cut
+from parframe.rules import Signature
+from parframe.rules.signature import Pattern, spell
+
+Axes = Mapping[str, tuple[Axis, ...]]
+
+
+@attrs.frozen
+class Option:
+    """One cut that an operator could work on: the letters it splits, the tensors that have it."""
+
+    cut: Cut
+    letters: frozenset[str]
+    inputs: tuple[bool, ...]
+    outputs: tuple[bool, ...]
+    contracted: bool
+
+
+def occurrences(axis: Axis, dim: str) -> int:
+    """How often a dimension is a factor of an axis (at most once in each segment)."""
+    return sum(
+        (factor.dim == dim)
+        if isinstance(factor, Leaf)
+        else max((occurrences(part, dim) for part in factor.parts), default=0)
+        for factor in axis
+    )
+
+
+def tiles(axis: Axis, dim: str) -> bool:
+    """Whether pieces that tile a dimension tile the axis, too: every segment has it."""
+    return any(
+        factor.dim == dim
+        if isinstance(factor, Leaf)
+        else all(tiles(part, dim) for part in factor.parts)
+        for factor in axis
+    )
+
+
+def carries(axes: Sequence[Axis], cut: Cut) -> bool:
+    """Whether a cut can split a value: just one of its axes has each dimension that differs."""
+    count = [sum(occurrences(axis, dim) for axis in axes) for dim in sorted(cut.uneven)]
+    return any(count) and max(count) <= 1
+
+
+def options(signature: Signature, bound: Bound, axes: Axes, cuts: tuple[Cut, ...]) -> list[Option]:
+    """Every cut that an operator could work on.
+
+    Parameters
+    ----------
+    signature, bound
+        What the operator's rule says of it.
+    axes
+        The axes of the block's values in dimensions.
+    cuts
+        All cuts.
+    """
+    blocked = {letter for letter, axis in bound.letters.items() if axis is None}
+    frozen = signature.unsplittable() | blocked
+    found = (_option(cut, signature, bound, axes, frozen) for cut in cuts)
+    return [option for option in found if option is not None]
+
+
+def _option(
+    cut: Cut, signature: Signature, bound: Bound, axes: Axes, frozen: frozenset[str] | set[str]
+) -> Option | None:
+    operator = bound.site.operator
+    carry = {
+        letter
+        for letter, axis in bound.letters.items()
+        if axis is not None and dims_of(axis) & cut.uneven
+    }
+    good = carry - frozen
+    contracted = good & signature.contracted()
+    if contracted and not _tiled(cut, bound, contracted, good):
+        good -= contracted
+        contracted = set()
+    if not good:
+        return None
+    values = (*operator.inputs, *operator.outputs)
+    patterns = (*signature.inputs, *signature.outputs)
+    has = [
+        _having(cut, axes[value], axes_patterns, carry, good)
+        for value, axes_patterns in zip(values, patterns, strict=True)
+    ]
+    if None in has:
+        return None
+    width = len(operator.inputs)
+    split = [bool(one) for one in has]
+    return Option(
+        cut, frozenset(good), tuple(split[:width]), tuple(split[width:]), bool(contracted)
+    )
+
+
+def _tiled(cut: Cut, bound: Bound, contracted: set[str], good: set[str]) -> bool:
+    """Whether the devices' parts of the contracted letters are the whole, each once."""
+    inner = [bound.letters[letter] or () for letter in contracted]
+    kept = [bound.letters[letter] or () for letter in good - contracted]
+    return all(
+        any(tiles(axis, dim) for axis in inner) and not any(dim in dims_of(axis) for axis in kept)
+        for dim in cut.uneven
+    )
+
+
+def _having(
+    cut: Cut,
+    axes: tuple[Axis, ...],
+    patterns: tuple[Pattern, ...],
+    carry: set[str],
+    good: set[str],
+) -> bool | None:
+    """Whether a tensor is split by a cut in this operator; None if only a part of it is."""
+    verdicts: set[bool] = set()
+    for axis, pattern in zip(axes, patterns, strict=True):
+        if dims_of(axis) & cut.uneven:
+            bearing = set(spell(pattern)) & carry
+            if bearing & good and not bearing <= good:
+                return None
+            verdicts.add(bool(bearing & good))
+    if len(verdicts) == 2 or (True in verdicts and not carries(axes, cut)):
+        return None
+    return True in verdicts

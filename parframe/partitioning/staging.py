@@ -1,0 +1,240 @@
+"""Which steps each pipeline stage has, what it computes again, and what it is sent.
+
+Receives come first in a stage and sends follow what they send, both in the order in which the
+values are made; so all devices communicate in one global order, and none can wait in a circle.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import attrs
+
+from parframe.dims import Dimensions
+from parframe.errors import ParframeError
+from parframe.graph import Operator, OperatorGraph, Ref, State, Tensor
+from parframe.layout import region
+from parframe.partitioning.actions import Layout
+from parframe.partitioning.blocks import PlacedGraph
+from parframe.partitioning.costs import cheap_steps, step_costs
+from parframe.partitioning.cuts import Shape
+from parframe.partitioning.sequence import Sequence
+from parframe.partitioning.stages import cut_stages
+from parframe.plan import COMMUNICATION, Part, Program
+from parframe.strategy import Placing
+
+
+class Staging:
+    """Which steps each stage has, what it computes again, and what it is sent."""
+
+    def __init__(
+        self,
+        graph: OperatorGraph,
+        placed: PlacedGraph,
+        model: Sequence,
+        axis: tuple[str, ...],
+        count: int,
+        placing: Placing,
+    ) -> None:
+        self.graph = graph
+        self.placed = placed
+        self.axis = axis
+        self.count = count
+        self.steps = model.steps
+        self.given = {*graph.inputs, *graph.parameters}
+        self.maker: dict[str, int] = {}
+        for number, step in enumerate(model.steps):
+            self.maker.update(dict.fromkeys(step.writes, number))
+        weights = {n for n, p in graph.parameters.items() if p.kind == "parameter"}
+        self.closures = cheap_steps(model, self.maker, self.given, weights)
+        self.begins = (0, *self.cut(model, placing), len(self.steps))
+        self.stage_of = [0] * len(self.steps)
+        for stage in range(count):
+            for number in range(self.begins[stage], self.begins[stage + 1]):
+                self.stage_of[number] = stage
+        self.members: list[list[int]] = [[] for _ in range(count)]
+        self.sent: dict[str, list[int]] = {}
+        for stage in range(count):
+            self.fill(stage)
+        self.broadcast = {
+            value for value, stages in self.sent.items() if count > 2 and len(stages) == count - 1
+        }
+
+    def cut(self, model: Sequence, placing: Placing) -> tuple[int, ...]:
+        """The first step of every stage but the first."""
+        if self.count == 1:
+            return ()
+        layers = self.graph.layers
+        if layers and self.count > len(layers):
+            raise ParframeError(
+                "partition",
+                "axis " + ",".join(self.axis),
+                f"{self.count} pipeline stages, but the model has {len(layers)} layers",
+                f"use at most {len(layers)} stages",
+            )
+        fixed = [self.place_of(cut, layers) for cut in placing.cuts]
+        costs = step_costs(model, self.maker, self.closures, self.given, self.graph.output_names)
+        return cut_stages(costs, self.count, sorted(set(fixed)))
+
+    def place_of(self, cut: str | int, layers: tuple[int, ...]) -> int:
+        """The first step of a user's cut: a layer's number or a module's path."""
+        for number, step in enumerate(self.steps):
+            if isinstance(cut, int):
+                if 0 < cut < len(layers) and step.call == layers[cut]:
+                    return number
+            elif any(op.module == cut or op.module.startswith(f"{cut}.") for op in step.operators):
+                return number
+        if isinstance(cut, int):
+            mend = f"layers are numbered from 1 to {len(layers) - 1}"
+        else:
+            mend = "give the path of a module as the model names it, or a layer's number"
+        raise ParframeError("partition", f"cuts, {cut!r}", "no such place in the model", mend)
+
+    def fill(self, stage: int) -> None:
+        """The steps of a stage: its own, and cheap ones computed again."""
+        own = list(range(self.begins[stage], self.begins[stage + 1]))
+        inside = set(own)
+        extra: set[int] = set()
+        pending = [value for number in own for value in self.steps[number].reads]
+        if stage == self.count - 1:
+            pending.extend(name for _, name, _ in self.placed.outputs if name in self.maker)
+            pending = [v for v in pending if v not in self.given]
+        for value in pending:
+            if value in self.given or self.maker[value] in inside:
+                continue
+            number = self.maker[value]
+            if number in self.closures and stage != self.stage_of[number]:
+                extra |= self.closures[number]
+            elif value not in self.output_only(stage, value):
+                stages = self.sent.setdefault(value, [])
+                if stage not in stages:
+                    stages.append(stage)
+        self.members[stage] = sorted((extra - inside) | inside)
+
+    def output_only(self, stage: int, value: str) -> set[str]:
+        """Values that a stage only returns: they are returned where they are made."""
+        names = {name for _, name, _ in self.placed.outputs}
+        if value not in names:
+            return set()
+        own = range(self.begins[stage], self.begins[stage + 1])
+        read = any(value in self.steps[number].reads for number in own)
+        return set() if read else {value}
+
+    def program(
+        self,
+        name: str,
+        stage: int,
+        model: Sequence,
+        dimensions: Dimensions,
+        shape: Shape,
+    ) -> Program:
+        """The program of one stage for one shape of device."""
+        operators: list[Operator] = []
+        tensors: dict[str, Tensor] = {}
+        received = sorted(
+            (value for value, stages in self.sent.items() if stage in stages),
+            key=lambda value: (self.maker[value], value),
+        )
+        for value in received:
+            tensors[value] = model.tensors[value]
+            operators.append(self.receive(value))
+        defined = set(received)
+        for number in self.members[stage]:
+            for operator in model.steps[number].operators:
+                operators.append(_tagged(operator))
+                defined.update(operator.outputs)
+                for value in operator.outputs:
+                    tensors[value] = model.tensors[value]
+            if self.stage_of[number] == stage:
+                for value in model.steps[number].writes:
+                    operators.extend(self.send(value))
+        used = {value for operator in operators for value in operator.inputs}
+        outputs = self.outputs(stage, dimensions, shape)
+        used |= {part.name for part in outputs}
+        inputs = self.parts(self.graph.inputs, used, dimensions, shape)
+        parameters = self.parts(self.graph.parameters, used, dimensions, shape)
+        first = {part.name: model.tensors[part.name] for part in (*inputs, *parameters)}
+        states = tuple(State(label, value) for label, value in model.states if value in defined)
+        return Program(
+            name=name,
+            stage=stage,
+            operators=tuple(operators),
+            tensors={**first, **tensors},
+            inputs=inputs,
+            parameters=parameters,
+            outputs=outputs,
+            states=states,
+        )
+
+    def outputs(self, stage: int, dimensions: Dimensions, shape: Shape) -> tuple[Part, ...]:
+        """The model's outputs that a stage gives."""
+        result = []
+        for name, local, layout in self.placed.outputs:
+            home = self.stage_of[self.maker[local]] if local in self.maker else 0
+            if home == stage:
+                result.append(_part(local, name, layout, dimensions, shape))
+        return tuple(result)
+
+    def parts(
+        self,
+        tensors: Mapping[str, Tensor],
+        used: set[str],
+        dimensions: Dimensions,
+        shape: Shape,
+    ) -> tuple[Part, ...]:
+        """The model's inputs or parameters that a stage uses."""
+        return tuple(
+            _part(name, name, self.placed.held[name], dimensions, shape)
+            for name in tensors
+            if name in used
+        )
+
+    def send(self, value: str) -> Iterable[Operator]:
+        """Send a value to every stage that needs it."""
+        stages = self.sent.get(value, [])
+        if value in self.broadcast:
+            yield self.communicate("broadcast", value, {"input": Ref(value), "root": 0}, ())
+            return
+        for stage in stages:
+            yield self.communicate("send", value, {"input": Ref(value), "peer": stage}, (), stage)
+
+    def receive(self, value: str) -> Operator:
+        """Receive a value from the stage that makes it."""
+        if value in self.broadcast:
+            return self.communicate("broadcast", value, {"root": 0}, (value,))
+        peer = self.stage_of[self.maker[value]]
+        return self.communicate("recv", value, {"peer": peer}, (value,), None)
+
+    def communicate(
+        self,
+        kind: str,
+        value: str,
+        args: dict[str, Any],
+        outputs: tuple[str, ...],
+        to: int | None = None,
+    ) -> Operator:
+        """A communication between stages."""
+        made = next(op for op in self.steps[self.maker[value]].operators if value in op.outputs)
+        suffix = f".{to}" if to is not None else ""
+        return Operator(
+            name=f"{value}@{kind}{suffix}",
+            target=f"parframe.{kind}",
+            args={**args, "axes": self.axis, "tag": f"{value}@stage"},
+            outputs=outputs,
+            module=made.module,
+            source=made.source,
+            origin=made.origin or made.name,
+        )
+
+
+def _tagged(operator: Operator) -> Operator:
+    """Collectives are tagged by what they make, which is the same on every device."""
+    if operator.target in COMMUNICATION:
+        return attrs.evolve(operator, args={**operator.args, "tag": operator.outputs[0]})
+    return operator
+
+
+def _part(local: str, whole: str, layout: Layout, dimensions: Dimensions, shape: Shape) -> Part:
+    pieces = shape.of(layout.cuts)
+    return Part(local, whole, tuple(region(axis, pieces, {}) for axis in dimensions.outer[whole]))

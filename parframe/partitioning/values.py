@@ -1,0 +1,213 @@
+"""A block's values while it is placed: the layouts each has, and the steps to another.
+
+A partial sum is reduced as late as linearity allows and once: a sum with terms that are not
+partial waits, as a *deferred* value, until it is needed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import attrs
+
+from parframe.errors import ParframeError
+from parframe.graph import Operator
+from parframe.partitioning.actions import Action, Add, Convert, Layout, Partial
+from parframe.partitioning.choose import Axes, carries
+from parframe.partitioning.cuts import Cut
+
+Free = Callable[[str, frozenset[int]], frozenset[int]]
+"""For a weight or an input of the model and the cuts that a use wishes: the cuts it is held in."""
+
+
+@attrs.frozen
+class Deferred:
+    """A sum whose partial terms are added up, and whose other terms wait for the reduction."""
+
+    partial: str
+    layout: Layout
+    rest: tuple[tuple[str, tuple[int, ...], Operator], ...]
+
+
+@attrs.define
+class Value:
+    """What is known of a value: its local names by layout, or that it is deferred."""
+
+    free: bool = False
+    variants: dict[Layout, str] = attrs.field(factory=dict)
+    deferred: Deferred | None = None
+
+    @property
+    def partial(self) -> Layout | None:
+        """The partial layout it has, if it has no other."""
+        if self.deferred is not None:
+            return self.deferred.layout
+        if self.variants and all(layout.partial for layout in self.variants):
+            return next(iter(self.variants))
+        return None
+
+
+class Values:
+    """The values of one block, and the actions that make them."""
+
+    def __init__(self, axes: Axes, cuts: tuple[Cut, ...], free: Free) -> None:
+        self.axes = axes
+        self.cuts = cuts
+        self.free = free
+        self.index = 0
+        self.actions: list[Action] = []
+        self._known: dict[str, Value] = {}
+        self._count = 0
+
+    def __getitem__(self, value: str) -> Value:
+        return self._known[value]
+
+    def __setitem__(self, value: str, state: Value) -> None:
+        self._known[value] = state
+
+    def restrict(self, value: str, cuts: Iterable[int]) -> frozenset[int]:
+        """Those of some cuts that split a value."""
+        return frozenset(c for c in cuts if carries(self.axes[value], self.cuts[c]))
+
+    def fresh(self, value: str) -> str:
+        """A new local name for a value."""
+        self._count += 1
+        return f"{value}@{self._count}"
+
+    def layouts(self, value: str) -> list[Layout]:
+        """The layouts that a value has now."""
+        state = self[value]
+        return [state.deferred.layout] if state.deferred is not None else list(state.variants)
+
+    def layout_of(self, value: str) -> Layout:
+        """The layout in which an output of the block is left."""
+        variants = self[value].variants
+        return next(layout for layout in variants if not layout.partial)
+
+    def need(self, value: str, cuts: frozenset[int]) -> str:
+        """The local name of a value split by just these cuts and not partial, converting it."""
+        state = self[value]
+        layout = Layout(self.restrict(value, cuts))
+        if layout in state.variants:
+            return state.variants[layout]
+        if state.deferred is not None:
+            return self.settle(value, layout)
+        if state.free:
+            held = Layout(self.restrict(value, self.free(value, layout.cuts)))
+            state.variants.setdefault(held, value if not state.variants else self.fresh(value))
+            if layout in state.variants:
+                return state.variants[layout]
+        source = min(state.variants, key=lambda have: (_distance(have, layout), sorted(have.cuts)))
+        name = self.convert(value, state.variants[source], source, layout)
+        state.variants[layout] = name
+        return name
+
+    def settle(self, value: str, layout: Layout) -> str:
+        """Reduce a deferred value's partial part to a layout and add what waits."""
+        state = self[value]
+        deferred = state.deferred
+        if deferred is None:
+            raise ParframeError("internal", value, "is not deferred", "report it")
+        name = self.convert(value, deferred.partial, deferred.layout, layout)
+        for position, (addend, aligned, operator) in enumerate(deferred.rest):
+            right = self.need(addend, layout.cuts)
+            last = position == len(deferred.rest) - 1
+            output = value if last else self.fresh(value)
+            self.actions.append(
+                Add(
+                    self.index, value, name, right, addend, output, layout,
+                    Layout(self.restrict(addend, layout.cuts)), aligned, operator,
+                )
+            )  # fmt: skip
+            name = output
+        state.deferred = None
+        state.variants = {layout: name}
+        return name
+
+    def convert(self, value: str, source: str, before: Layout, after: Layout) -> str:
+        """Steps from one layout to another; returns the last local name."""
+        have = before
+        name = source
+
+        def step(
+            kind: str,
+            then: Layout,
+            gone: int | None = None,
+            come: int | None = None,
+            partial: Partial | None = None,
+        ) -> None:
+            nonlocal have, name
+            output = self.fresh(value)
+            self.actions.append(
+                Convert(self.index, kind, value, name, output, have, then, gone, come, partial)
+            )
+            have, name = then, output
+
+        busy = {axis for axes, _ in have.partial for axis in axes}
+        busy |= {axis for c in have.cuts - after.cuts for axis in self.cuts[c].axes}
+        for c in sorted(after.cuts - have.cuts):
+            if not busy & set(self.cuts[c].axes):
+                step("shard", Layout(have.cuts | {c}, have.partial), come=c)
+        for partial in sorted(have.partial):
+            scatter = self.same_axes(partial[0], after.cuts - have.cuts)
+            rest = have.partial - {partial}
+            if scatter is not None:
+                step(
+                    "reduce_scatter", Layout(have.cuts | {scatter}, rest),
+                    come=scatter, partial=partial,
+                )  # fmt: skip
+            else:
+                step("all_reduce", Layout(have.cuts, rest), partial=partial)
+        for c in sorted(have.cuts - after.cuts, reverse=True):
+            other = self.same_axes(self.cuts[c].axes, after.cuts - have.cuts)
+            if other is not None:
+                step("all_to_all", Layout(have.cuts - {c} | {other}), gone=c, come=other)
+            else:
+                step("all_gather", Layout(have.cuts - {c}), gone=c)
+        for c in sorted(after.cuts - have.cuts):
+            step("shard", Layout(have.cuts | {c}), come=c)
+        return name
+
+    def convert_partial(self, value: str, name: str, have: Layout, cuts: frozenset[int]) -> str:
+        """Change the cuts of a partial value."""
+        now = have
+        for c in sorted(have.cuts - cuts):
+            output, then = self.fresh(value), Layout(now.cuts - {c}, now.partial)
+            self.actions.append(
+                Convert(self.index, "all_gather", value, name, output, now, then, gone=c)
+            )
+            name, now = output, then
+        for c in sorted(cuts - now.cuts):
+            output, then = self.fresh(value), Layout(now.cuts | {c}, now.partial)
+            self.actions.append(
+                Convert(self.index, "shard", value, name, output, now, then, come=c)
+            )
+            name, now = output, then
+        self[value].variants[now] = name
+        return name
+
+    def same_axes(self, axes: tuple[str, ...], among: Iterable[int]) -> int | None:
+        """The first of some cuts that lies on just these axes."""
+        return next((c for c in sorted(among) if set(self.cuts[c].axes) == set(axes)), None)
+
+    def finish(self, value: str) -> None:
+        """Make an output of the block whole or split, never partial."""
+        state = self[value]
+        partial = state.partial
+        if partial is None:
+            if state.free:
+                self.need(value, frozenset())
+            return
+        busy = {axis for c in partial.cuts for axis in self.cuts[c].axes}
+        cuts = set(partial.cuts)
+        for axes, _ in sorted(partial.partial):
+            fit = self.same_axes(axes, [c.rank for c in self.cuts if carries(self.axes[value], c)])
+            if fit is not None and not busy & set(axes):
+                cuts.add(fit)
+        self.need(value, frozenset(cuts))
+
+
+def _distance(have: Layout, want: Layout) -> tuple[int, int]:
+    """How much has to be said between devices, then how much has to be done."""
+    talk = len(have.partial) + len(have.cuts - want.cuts)
+    return talk, len(want.cuts - have.cuts)
