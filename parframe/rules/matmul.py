@@ -8,7 +8,7 @@ import attrs
 
 from parframe.graph import Operator
 from parframe.rules.building import Axes, broadcast, signature, unit_free
-from parframe.rules.signature import Pattern, Rule, Signature, Site
+from parframe.rules.signature import Pattern, Rule, Signature, Site, letters
 
 
 def _matmul(site: Site) -> Signature | None:
@@ -40,7 +40,10 @@ def _added(product: str, linear: str) -> Callable[[Site], Signature | None]:
         offset = len(shape) - len(bias)
         for i, size in enumerate(bias):
             own.append(() if size == 1 else output[i + offset])
-        return signature(site, [tuple(own), left, right], [output], linear=linear, addend="self")
+        taken = [tuple(own), left, right]
+        if site.arg("beta", 1) != 1:
+            return signature(site, taken, [output], whole=letters((left,)) - letters((output,)))
+        return signature(site, taken, [output], linear=linear, addend="self")
 
     return rule
 

@@ -136,13 +136,12 @@ _SCANS = {
     "argsort.default": "",
     "argsort.stable": "",
     "topk.default": "",
+    "_safe_softmax.default": "",
 }
 _WHOLE = """max.dim min.dim argmax.default argmin.default median.dim nanmedian.dim mode.default
 kthvalue.default aminmax.default median.default nanmedian.default"""
 _STATISTICS = "var std var_mean std_mean"
-_SOFTMAXES = (
-    "softmax.int _safe_softmax.default _softmax.default log_softmax.int _log_softmax.default"
-)
+_SOFTMAXES = "softmax.int _softmax.default log_softmax.int _log_softmax.default"
 _EXTREMES = {
     "amax.default": "max",
     "amin.default": "min",

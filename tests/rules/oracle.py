@@ -344,6 +344,7 @@ class Tally:
                 return
             self.covered[call.target] += 1
             self.proofs += prove_letters(tried, order) + prove_partial(tried)
+            prove_addend(tried)
             parts = list(prove_decomposed(tried))
         except Exception as error:  # noqa: BLE001  # whatever fails is the rule's fault
             self.wrong.append(f"{call}: {type(error).__name__}: {error}")
@@ -400,6 +401,26 @@ def prove_partial(tried: Try) -> int:
                 raise False_(f"{tried.call}: {error}") from error
         made += 1
     return made
+
+
+def prove_addend(tried: Try) -> None:
+    """Prove that the operator without its addend, and the addend, make the whole."""
+    at = tried.signature.addend
+    if at is None:
+        return
+    (bare,) = Part(tried.bare(), {}).run()
+    (axes,) = tried.signature.outputs
+    addend = list(tried.call.inputs.values())[at]
+    kept = [
+        (axes.index(pattern), size)
+        for pattern, size in zip(tried.signature.inputs[at], addend.shape, strict=True)
+        if pattern != ()
+    ]
+    shape = [dict(kept).get(i, 1) for i in range(len(axes))]
+    try:
+        compare(bare + addend.reshape(shape), *tried.call.outputs.values(), "bare and addend")
+    except False_ as error:
+        raise False_(f"{tried.call}: {error}") from error
 
 
 def _divisible(tensor: torch.Tensor) -> bool:
