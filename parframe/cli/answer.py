@@ -85,7 +85,7 @@ def _say(answer: Answer, as_json: bool) -> None:
     console = screen(sys.stdout)
     with console.capture() as captured:
         for part in answer.picture():
-            console.print(part)
+            console.print(part, crop=False)
     click.echo("\n".join(line.rstrip() for line in captured.get().splitlines()))
 
 

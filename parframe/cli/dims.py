@@ -15,7 +15,9 @@ from parframe.report.model import dimension_facts, draw_dimensions
 @answers("dims")
 @model_argument
 def command(model: Path) -> Answer:
-    """List the named dimensions of a model: name, role, size, where each occurs.
+    """List the named dimensions of a model.
+
+    The table has the name, role and size of each, and where it occurs.
 
     MODEL is a Hugging Face folder, a config.json, a .pt2, a graph.json, or a spec that names a
     model.

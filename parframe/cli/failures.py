@@ -51,20 +51,19 @@ def run(group: click.Group, arguments: Sequence[str]) -> int:
     """
     debug = "--debug" in arguments
     try:
-        result = group.main(
-            list(arguments) or ["--help"], prog_name=group.name, standalone_mode=False
-        )
+        with group.make_context(group.name, list(arguments) or ["--help"]) as context:
+            group.invoke(context)
         sys.stdout.flush()
-        return result if isinstance(result, int) else 0
+        return 0
+    except click.exceptions.Exit as ended:  # by --help or --version
+        return ended.exit_code
     except (KeyboardInterrupt, click.Abort):
-        click.echo("interrupted; nothing was written", err=True)
+        click.echo("\ninterrupted", err=True)
         return INTERRUPTED
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing left to flush
         return CLOSED
     except BaseException as fault:  # noqa: BLE001  # whatever it is, it ends as one line
-        if isinstance(fault, SystemExit) and not fault.code:
-            return 0
         if debug:
             traceback.print_exc()
         error = told(fault)

@@ -15,7 +15,7 @@ from parframe.cli.answer import Answer, answers, steps
 from parframe.cli.options import model_argument
 from parframe.cli.source import load_model
 from parframe.report.model import draw_model, model_facts
-from parframe.report.screen import lines
+from parframe.report.screen import line
 
 
 @answers("load")
@@ -41,4 +41,4 @@ def command(model: Path, output: Path | None) -> Answer:
 def _draw(facts: Mapping[str, Any]) -> Iterator[RenderableType]:
     yield from draw_model(facts)
     written = facts["written"]
-    yield lines([f"written to {written}" if written else "not written: give -o graph.json"])
+    yield line(f"written to {written}" if written else "not written: give -o graph.json")

@@ -15,7 +15,7 @@ from parframe.report.memory import draw_memory, memory_facts
 from parframe.report.mesh import draw_mesh, draw_splits, mesh_facts, split_facts
 from parframe.report.model import draw_model, model_facts
 from parframe.report.notes import draw_notes, note_facts
-from parframe.report.screen import BLANK, lines
+from parframe.report.screen import BLANK, line
 from parframe.report.stages import draw_stages, stage_facts
 from parframe.report.traffic import draw_traffic, traffic_facts
 from parframe.report.verdict import check_facts, draw_check, draw_proof
@@ -80,7 +80,7 @@ def draw_applied(facts: Mapping[str, Any]) -> Iterator[RenderableType]:
     for name, draw in drawings.items():
         yield from draw(facts[name])
         if name == "model":
-            yield lines([facts["model"]["source"]])
+            yield line(facts["model"]["source"])
         yield BLANK
     written = facts["written"]
-    yield lines([f"written to {written}" if written else "not written"], style="bold")
+    yield line(f"written to {written}" if written else "not written", style="bold")

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import TextIO
 
-from rich.console import Console, RenderableType
+from rich.console import Console, Group, RenderableType
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
@@ -26,10 +26,10 @@ def screen(file: TextIO | None = None) -> Console:
 
 def heading(title: str, rest: str = "") -> Text:
     """The first line of a section: its title, and what is most worth saying."""
-    line = Text(printable(title), style="bold")
+    text = Text(printable(title), style="bold")
     if rest:
-        line.append(f"  {printable(rest)}", style="not bold")
-    return line
+        text.append(f"  {printable(rest)}", style="not bold")
+    return text
 
 
 def lines(texts: Iterable[str], style: str = "") -> RenderableType:
@@ -47,6 +47,11 @@ def table(
     for row in rows:
         drawn.add_row(*(Text(printable(cell)) for cell in row))
     return Padding(drawn, (0, 0, 0, 2))
+
+
+def line(text: str, style: str = "") -> RenderableType:
+    """One line, indented, that is never broken: a path can be copied from it."""
+    return Group(Text(f"  {printable(text)}", style=style, no_wrap=True, overflow="ignore"))
 
 
 BLANK = Text("")

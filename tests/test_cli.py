@@ -1,0 +1,324 @@
+import json
+import subprocess
+import sys
+import time
+from importlib import import_module
+
+import handmade
+import pytest
+from command import write_spec
+
+import parframe
+from parframe.cli import COMMANDS, group
+from parframe.cli.failures import INTERRUPTED
+from parframe.errors import KINDS
+
+
+@pytest.fixture
+def plan(tmp_path):
+    folder = tmp_path / "plan"
+    handmade.tensor_parallel(2, data=2).save(folder)
+    return folder
+
+
+def test_help_comes_within_300_milliseconds():
+    def seconds():
+        start = time.perf_counter()
+        subprocess.run(
+            [sys.executable, "-m", "parframe.cli", "--help"], check=True, capture_output=True
+        )
+        return time.perf_counter() - start
+
+    assert min(seconds() for _ in range(5)) < 0.3
+
+
+def test_help_imports_nothing_heavy():
+    code = """
+import sys
+from parframe.cli import group
+from parframe.cli.failures import run
+run(group, ["--help"])
+print(sorted({"torch", "transformers", "sympy", "networkx", "numpy", "rich"} & set(sys.modules)))
+"""
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert told.stdout.splitlines()[-1] == "[]"
+
+
+def test_plans_are_shown_and_checked_without_torch(plan):
+    code = f"""
+import sys
+from parframe.cli import group
+from parframe.cli.failures import run
+codes = [run(group, [command, {str(plan)!r}]) for command in ("show", "check")]
+print(codes, sorted({{"torch", "transformers"}} & set(sys.modules)))
+"""
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert told.stdout.splitlines()[-1] == "[0, 0] []"
+
+
+@pytest.mark.parametrize("arguments", [(), ("--help",), ("-h",)])
+def test_help_lists_every_command(call, arguments):
+    told = call(*arguments)
+    assert told.code == 0
+    assert all(f"  {name} " in told.out for name in COMMANDS)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_list_says_what_a_command_says_of_itself(name):
+    command = import_module(f"parframe.cli.{name}").command
+    assert command.name == name
+    assert command.help.splitlines()[0] == COMMANDS[name]
+    assert {"--json", "--debug"} <= {option for p in command.params for option in p.opts}
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_help(call, name):
+    assert call(name, "--help").code == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "what"),
+    [
+        (("aply",), "no command 'aply' (did you mean 'apply'?)"),
+        (("zzz",), "no command 'zzz'; see parframe --help"),
+        (("show", "plan", "--devise", "1"), "no option '--devise' (did you mean '--device'?)"),
+        (("--vresion",), "(did you mean '--version'?)"),
+        (("apply",), "missing argument 'SPEC'"),
+        (("apply", "a", "b"), "unexpected extra argument"),
+        (("show", "plan", "--device", "x"), "'x' is not a valid integer"),
+        (("check", "plan", "--budget", "80XB"), "is '80XB'; give such as '80GB'"),
+        (("check", "plan", "--batch", "0"), "0 is not in the range"),
+        (("check", "plan", "--dtype", "float3"), "'float3' is not one of"),
+    ],
+)
+def test_a_wrong_command_line_is_one_line_with_the_way_out(call, arguments, what):
+    told = call(*arguments)
+    assert told.code == KINDS["usage"][0]
+    assert told.err.startswith("error[usage] parframe")
+    assert told.err.count("\n") == 1
+    assert what in told.err
+    assert "--help" in told.err
+    assert told.out == ""
+
+
+def test_an_unexpected_fault_is_one_line_that_says_how_to_report_it(call, monkeypatch, plan):
+    def fail(path):
+        raise RuntimeError("first line\nsecond line")
+
+    monkeypatch.setattr(parframe, "load_plan", fail, raising=False)
+    told = call("show", plan)
+    assert told.code == KINDS["internal"][0]
+    assert told.err.startswith("error[internal] ")
+    assert "RuntimeError: first line; " in told.err
+    assert "report it with what --debug prints" in told.err
+    assert told.err.count("\n") == 1
+    assert "Traceback" in call("show", plan, "--debug").err
+
+
+def test_a_user_who_stops_a_command_gets_a_line_and_no_traceback(call, monkeypatch, plan):
+    def stop(path):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(parframe, "load_plan", stop, raising=False)
+    told = call("show", plan)
+    assert (told.code, told.err) == (INTERRUPTED, "\ninterrupted\n")
+
+
+def test_memory_that_runs_out_is_no_fault_of_parframe(call, monkeypatch, plan):
+    def fail(path):
+        raise MemoryError
+
+    monkeypatch.setattr(parframe, "load_plan", fail, raising=False)
+    assert call("show", plan).err.startswith("error[run] this machine: out of memory; ")
+
+
+def test_output_that_nobody_reads_to_the_end_is_no_fault(plan):
+    command = f"{sys.executable} -m parframe.cli show --device 0 --json {plan} | true"
+    told = subprocess.run(command, shell=True, capture_output=True, text=True, check=False)
+    assert told.stderr == ""
+
+
+def test_debug_shows_the_traceback_of_an_error(call, tmp_path):
+    assert "Traceback" not in call("show", tmp_path / "none").err
+    told = call("show", tmp_path / "none", "--debug")
+    assert "Traceback" in told.err
+    assert "error[plan]" in told.err.splitlines()[-1]
+
+
+def test_json_is_one_object_and_an_error_is_one_too(call, plan, tmp_path):
+    graph = write_spec(tmp_path).with_name("graph.json")
+    for arguments in (
+        ("plugins",), ("load", graph), ("dims", graph), ("show", plan), ("check", plan),
+        ("show", plan, "--device", 3), ("show", plan, "--mesh"), ("verify", plan),
+    ):  # fmt: skip
+        told = call(*arguments, "--json")
+        assert told.code == 0, told.err
+        assert isinstance(told.json, dict)
+        assert told.out.count("\n") == 1
+    told = call("show", tmp_path / "none", "--json")
+    assert told.json["error"]["kind"] == "plan"
+    assert told.json["error"]["exit_code"] == told.code
+    assert told.err.startswith("error[plan]")
+
+
+def test_what_a_library_prints_does_not_disturb_the_json(call, monkeypatch, plan):
+    read = parframe.load_plan
+
+    def chatty(path):
+        print("hello")
+        return read(path)
+
+    monkeypatch.setattr(parframe, "load_plan", chatty, raising=False)
+    told = call("show", plan, "--json")
+    assert told.json["mesh"]["devices"] == 4
+    assert told.err == "hello\n"
+
+
+def test_a_terminal_cannot_be_steered_by_what_was_given(call, tmp_path):
+    told = call("show", tmp_path / "\x1b[31mred")
+    assert "\x1b" not in told.err
+    assert "?[31mred" in told.err
+
+
+def test_the_version_is_told(call):
+    assert call("--version").out == "parframe 0.1.0\n"
+
+
+def test_plugins_are_listed_without_importing_them():
+    code = """
+import sys
+from parframe.cli import group
+from parframe.cli.failures import run
+run(group, ["plugins"])
+print([name for name in sys.modules if name.startswith("parframe_")])
+"""
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "TP    parframe" in told.stdout
+    assert told.stdout.splitlines()[-1] == "[]"
+
+
+def test_load_writes_a_graph_that_loads_again(call, tmp_path):
+    graph = write_spec(tmp_path).with_name("graph.json")
+    told = call("load", graph, "-o", tmp_path / "again.json")
+    assert told.code == 0
+    assert f"written to {tmp_path / 'again.json'}" in told.out
+    assert (tmp_path / "again.json").read_bytes() == graph.read_bytes()
+
+
+def test_load_says_that_nothing_is_written_without_output(call, tmp_path):
+    graph = write_spec(tmp_path).with_name("graph.json")
+    assert "not written: give -o graph.json" in call("load", graph).out
+
+
+def test_dims_tells_name_role_size_and_where_each_occurs(call, tmp_path):
+    graph = write_spec(tmp_path).with_name("graph.json")
+    found = {row["name"]: row for row in call("dims", graph, "--json").json["dimensions"]}
+    assert found["ffn"]["role"] == "ffn"
+    assert found["ffn"]["size"] == "10"
+    assert sorted(found["ffn"]["occurs"]) == ["down.weight[1]", "up.weight[0]"]
+    assert "down.weight[1]" in call("dims", graph).out
+
+
+def test_dims_takes_the_model_that_a_spec_names(call, tmp_path):
+    spec = write_spec(tmp_path)
+    assert call("dims", spec).out == call("dims", spec.with_name("graph.json")).out
+
+
+def test_show_tells_mesh_stages_and_what_is_replicated(call, plan):
+    out = call("show", plan).out
+    assert "dp=2, tp=2: 4 devices" in out
+    assert "ffn    tp" in out
+    assert "Stages  1 stage" in out
+
+
+def test_show_mesh_draws_the_rank_grid_alone(call, plan):
+    out = call("show", plan, "--mesh").out
+    assert "  dp  ranks along tp\n  0   0 1\n  1   2 3\n" in out
+    assert "Stages" not in out
+
+
+def test_show_device_lists_operators_with_the_ranks_they_talk_to(call, plan):
+    out = call("show", plan, "--device", 3).out
+    assert "Device 3  dp=1 tp=1, stage 0" in out
+    assert "all_reduce" in out
+    assert "tp: 2-3" in out
+    found = call("show", plan, "--device", 3, "--json").json
+    (reduce,) = [op for op in found["operators"] if op["target"] == "parframe.all_reduce"]
+    assert reduce["group"] == [2, 3]
+    assert found["parameters"][0]["region"] == "[5:10, :]"
+
+
+def test_show_device_names_the_peer_of_a_send(call, tmp_path):
+    handmade.pipeline().save(tmp_path / "plan")
+    assert "pp: to 1" in call("show", tmp_path / "plan", "--device", 0).out
+    assert "pp: from 0" in call("show", tmp_path / "plan", "--device", 1).out
+
+
+def test_an_unknown_rank_is_an_error_with_the_way_out(call, plan):
+    told = call("show", plan, "--device", 4)
+    assert told.code == KINDS["mesh"][0]
+    assert "give a rank from 0 to 3" in told.err
+
+
+def test_check_tells_communication_and_memory(call, plan):
+    told = call("check", plan, "--batch", 4, "--dtype", "float32")
+    assert told.code == 0
+    assert "Check  passed" in told.out
+    assert "in float32" in told.out
+    assert "all_reduce" in told.out
+
+
+def test_check_of_a_wrong_plan_fails_with_its_findings(call, tmp_path):
+    wrong = handmade.changed(
+        handmade.tensor_parallel(2), "all", "down@sum", args={"reduction": "max"}
+    )
+    wrong.save(tmp_path / "plan")
+    told = call("check", tmp_path / "plan", "--json")
+    assert told.code == KINDS["check"][0]
+    assert not told.json["check"]["ok"]
+    assert told.json["check"]["findings"]
+    assert told.err.startswith("error[check] ")
+    assert told.err.count("\n") == 1
+
+
+def test_check_of_a_plan_over_budget_is_an_error_of_memory(call, plan):
+    told = call("check", plan, "--budget", "100B")
+    assert told.code == KINDS["memory"][0]
+    assert told.err.startswith("error[memory] ")
+
+
+def test_verify_tells_the_error_and_what_was_communicated(call, plan):
+    told = call("verify", plan, "--seed", 3)
+    assert told.code == 0
+    assert "4 devices executed, equal to the unpartitioned model" in told.out
+    assert "random, seed 3" in told.out
+    assert call("verify", plan, "--json").json["verify"]["max_error"] < 1e-11
+
+
+def test_verify_of_a_wrong_plan_names_the_first_operator_that_differs(call, tmp_path):
+    wrong = handmade.changed(
+        handmade.tensor_parallel(2), "all", "down@sum", args={"reduction": "max"}
+    )
+    wrong.save(tmp_path / "plan")
+    told = call("verify", tmp_path / "plan")
+    assert told.code == KINDS["verify"][0]
+    assert "NOT equal to the model" in told.out
+    assert "first difference: down@sum (model.down)" in told.out
+    assert "first at down@sum (model.down)" in told.err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("show",), ("show", "--device", "0"), ("check",), ("check", "--budget", "100B"), ("verify",)],
+    ids=" ".join,
+)
+def test_tables_fit_80_columns(call, plan, arguments):
+    command, *options = arguments
+    out = call(command, plan, *options).out
+    assert max(map(len, out.splitlines())) <= 80
+    assert "\x1b" not in out
+
+
+def test_the_group_knows_every_module_of_commands():
+    assert group.list_commands(None) == list(COMMANDS)
+    assert json.dumps(COMMANDS)
