@@ -73,6 +73,5 @@ def _attention(site: Site) -> Signature | None:
 
 RULES = (
     Rule("aten.scaled_dot_product_attention.default", _scaled_dot_product),
-    Rule("parframe.attention", _attention),
     Rule("parframe.attention.default", _attention),
 )

@@ -96,7 +96,6 @@ RULES = (
         addend="bias",
     ),
     Rule("aten.matmul.default", _matmul),
-    Rule("aten.__rmatmul__.default", _matmul),
     Rule("aten.mm.default", "m k, k n -> m n", "self mat2", linear="self | mat2"),
     Rule("aten.bmm.default", "b m k, b k n -> b m n", "self mat2", linear="self | mat2"),
     Rule("aten.mv.default", "m k, k -> m", "self vec", linear="self | vec"),

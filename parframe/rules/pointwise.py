@@ -13,14 +13,14 @@ bitwise_not ceil celu clamp clamp_max clamp_min clip cos cosh digamma elu erf er
 expm1 fix floor frac frexp.Tensor gelu hardshrink hardsigmoid hardswish hardtanh i0 isfinite isinf
 isnan isneginf isposinf isreal leaky_relu lgamma log log10 log1p log2 log_sigmoid logical_not logit
 mish mvlgamma nan_to_num polygamma reciprocal relu relu6 round round.decimals rsqrt selu sgn sigmoid
-sign signbit silu sin sinc sinh softplus softshrink softsign special_airy_ai special_bessel_j0
+sign signbit silu sin sinc sinh softplus softshrink special_airy_ai special_bessel_j0
 special_bessel_j1 special_bessel_y0 special_bessel_y1 special_digamma special_entr special_erf
 special_erfc special_erfcx special_erfinv special_exp2 special_expit special_expm1 special_i0
 special_i0e special_i1 special_i1e special_log1p special_log_ndtr special_logit
 special_modified_bessel_i0 special_modified_bessel_i1 special_modified_bessel_k0
 special_modified_bessel_k1 special_ndtr special_ndtri special_psi special_round
 special_scaled_modified_bessel_k0 special_scaled_modified_bessel_k1 special_sinc
-special_spherical_bessel_j0 sqrt square tan tanh tanhshrink threshold trunc
+special_spherical_bessel_j0 sqrt square tan tanh threshold trunc
 add.Scalar sub.Scalar subtract.Scalar rsub.Scalar
 div.Scalar_mode div.Tensor_mode divide.Scalar_mode divide.Tensor_mode
 floor_divide floor_divide.Scalar
@@ -34,14 +34,16 @@ special_xlog1py special_xlog1py.other_scalar special_xlog1py.self_scalar
 special_xlogy special_xlogy.other_scalar special_xlogy.self_scalar
 special_zeta special_zeta.other_scalar special_zeta.self_scalar
 special_gammainc special_gammaincc special_polygamma
-where.Scalar where.ScalarOther where.ScalarSelf masked_fill.Tensor
+ldexp.Tensor bitwise_left_shift.Tensor bitwise_left_shift.Tensor_Scalar
+bitwise_left_shift.Scalar_Tensor bitwise_right_shift.Tensor bitwise_right_shift.Tensor_Scalar
+bitwise_right_shift.Scalar_Tensor where.Scalar where.ScalarOther where.ScalarSelf masked_fill.Tensor
 gelu_backward logit_backward sigmoid_backward silu_backward tanh_backward threshold_backward
 xlogy.Tensor xlogy.Scalar_Other xlogy.Scalar_Self
 """
 
 _TENSOR_SCALAR = """
-bitwise_and bitwise_or bitwise_xor bitwise_left_shift bitwise_right_shift copysign fmod remainder
-eq ne ge gt le lt greater greater_equal less less_equal not_equal ldexp __and__ __or__ __xor__
+bitwise_and bitwise_or bitwise_xor copysign fmod remainder
+eq ne ge gt le lt greater greater_equal less less_equal not_equal __and__ __or__ __xor__
 __lshift__ __rshift__
 """
 
@@ -53,7 +55,7 @@ shifted_chebyshev_polynomial_w
 """
 
 _SCALAR_OVERLOADS = {
-    "bitwise": ("Tensor", "Scalar", "Scalar_Tensor", "Tensor_Scalar"),
+    "bitwise": ("Tensor", "Scalar", "Scalar_Tensor"),
     "remainder": ("Tensor", "Scalar", "Scalar_Tensor"),
 }
 

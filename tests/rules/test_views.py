@@ -60,7 +60,7 @@ def prove(target, *args) -> list[str]:
     return splittable(tried)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(views())
 def test_a_view_of_common_factors_passes_every_factor(shapes):
     source, target = shapes
@@ -70,14 +70,14 @@ def test_a_view_of_common_factors_passes_every_factor(shapes):
     assert not bind(RULES["aten.view.default"], call.site).whole
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(odd_views())
 def test_a_view_of_other_factors_is_true(shapes):
     source, target = shapes
     prove(aten.reshape.default, torch.randn(source, dtype=torch.float64), target)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(st.data())
 def test_a_slice_is_true(data):
     shape = data.draw(st.lists(st.integers(1, 6), min_size=1, max_size=3))
@@ -88,7 +88,7 @@ def test_a_slice_is_true(data):
     prove(aten.slice.Tensor, x, dim, start, end, data.draw(st.integers(1, 3)))
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(st.data())
 def test_select_split_and_cat_are_true(data):
     shape = data.draw(st.lists(st.integers(1, 5), min_size=1, max_size=3))
