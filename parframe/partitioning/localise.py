@@ -12,6 +12,7 @@ from parframe.graph import Arg, Block, Operator, Ref, Tensor, rename
 from parframe.layout import Axis, Range, Region, local_size, region
 from parframe.partitioning.actions import Action, Add, Compute, Convert, Layout
 from parframe.partitioning.cuts import Cut, Shape
+from parframe.plan import Layout as Lies
 from parframe.rules import Local, Signature, Site
 from parframe.sizes import Size
 
@@ -26,10 +27,14 @@ class Entry:
 
 @attrs.frozen
 class LocalBlock:
-    """A block for one shape of device, under the block's own names."""
+    """A block for one shape of device, under the block's own names.
+
+    ``lies`` tells of local values how they lie in the block's.
+    """
 
     entries: tuple[Entry, ...]
     tensors: Mapping[str, Tensor]
+    lies: Mapping[str, Lies]
 
 
 def localise(
@@ -57,7 +62,7 @@ def localise(
     for value, layout in given.items():
         writer.tensors[value] = writer.local(value, value, layout)
     entries = tuple(Entry(action.index, writer.write(action)) for action in actions)
-    return LocalBlock(entries, writer.tensors)
+    return LocalBlock(entries, writer.tensors, writer.lies)
 
 
 class _Writer:
@@ -75,12 +80,18 @@ class _Writer:
         self.cuts = cuts
         self.shape = shape
         self.tensors: dict[str, Tensor] = {}
+        self.lies: dict[str, Lies] = {}
+        self.converted: dict[str, str] = {}
 
     def local(self, value: str, name: str, layout: Layout) -> Tensor:
         """The local tensor of a value in a layout."""
         whole = self.block.tensors[value]
         pieces = self.shape.of(layout.cuts)
         sizes = tuple(local_size(axis, pieces) for axis in self.axes[value])
+        if name not in self.lies:
+            regions = tuple(region(axis, pieces, {}) for axis in self.axes[value])
+            partial = {axis: how for axes, how in sorted(layout.partial) for axis in axes}
+            self.lies[name] = Lies(value, regions, partial)
         return Tensor(name, sizes, whole.dtype)
 
     def write(self, action: Action) -> tuple[Operator, ...]:
@@ -94,6 +105,7 @@ class _Writer:
 
     def convert(self, action: Convert) -> Operator:
         """One communication operator, or a local slice."""
+        self.converted[action.output] = action.source
         self.tensors[action.output] = self.local(action.value, action.output, action.after)
         near = self.block.operators[min(action.index, len(self.block.operators) - 1)]
         args: dict[str, Arg] = {"input": Ref(action.source)}
@@ -145,7 +157,11 @@ class _Writer:
         )
 
     def add(self, action: Add) -> tuple[Operator, ...]:
-        """The sum with an addend that waited."""
+        """The sum with an addend that waited: what it is added to was not yet the value."""
+        left: str | None = action.left
+        while left in self.lies and self.lies[left].whole == action.value:
+            del self.lies[left]
+            left = self.converted.get(left)
         self.tensors[action.output] = self.local(action.value, action.output, action.layout)
         written: list[Operator] = []
         right = action.right
@@ -244,7 +260,9 @@ class LocalOperator(Local):
         self.operators.append(
             attrs.evolve(
                 operator,
-                name=self.action.outputs[0] if self.action.bare else operator.name,
+                name=operator.name
+                if self.action.outputs == operator.outputs
+                else self.action.outputs[0],
                 target=target,
                 args=self.positioned(args),
                 outputs=self.action.outputs,

@@ -12,6 +12,7 @@ from parframe.graph import Block, Operator, OperatorGraph, Tensor, rename
 from parframe.partitioning.blocks import PlacedGraph, outer_block
 from parframe.partitioning.cuts import Cut, Shape
 from parframe.partitioning.localise import Entry, LocalBlock, localise
+from parframe.plan import Layout as Lies
 
 _BASE = re.compile(r"[@~].*$", re.DOTALL)
 
@@ -39,12 +40,13 @@ class Step:
 class Sequence:
     """What devices of one shape would do if there were one stage.
 
-    ``states`` are the caches: name, value.
+    ``states`` are the caches: name, value; ``lies`` tells how values lie in the model's.
     """
 
     steps: tuple[Step, ...]
     tensors: Mapping[str, Tensor]
     states: tuple[tuple[str, str], ...]
+    lies: Mapping[str, Lies]
 
 
 def sequence(
@@ -63,16 +65,18 @@ def sequence(
     glue = _Glue(outer, dimensions, placed, cuts, shape)
     steps: list[Step] = []
     tensors: dict[str, Tensor] = dict(glue.tensors)
+    lies: dict[str, Lies] = dict(glue.lies)
     states: list[tuple[str, str]] = []
     for number, call in enumerate(placed.calls):
         for entry in glue.before[number]:
             steps.append(Step(number, entry.operators))
         block = placed.blocks[call.call.block].block
-        names = _names(
-            call.call.names(block), call.call.name, call.inputs, block, local[block.name]
-        )
+        wholes = call.call.names(block)
+        names = _names(wholes, call.call.name, call.inputs, block, local[block.name])
         for own, tensor in local[block.name].tensors.items():
             tensors[names[own]] = attrs.evolve(tensor, name=names[own])
+        for own, lie in local[block.name].lies.items():
+            lies[names[own]] = Lies(wholes[lie.whole], lie.region, lie.partial)
         label = call.call.name
         star = label.rsplit(".", 1)[-1]
         for entry in local[block.name].entries:
@@ -80,10 +84,11 @@ def sequence(
                 Step(number, tuple(_renamed(op, names, label, star) for op in entry.operators))
             )
         states.extend(
-            (f"{label}/{s.name}" if label else s.name, names[s.value]) for s in block.states
+            (f"{label}/{state.name}" if label else state.name, names[cached])
+            for state, cached in zip(block.states, placed.blocks[block.name].states, strict=True)
         )
     steps.extend(Step(len(placed.calls), entry.operators) for entry in glue.after)
-    return Sequence(tuple(steps), tensors, tuple(states))
+    return Sequence(tuple(steps), tensors, tuple(states), lies)
 
 
 class _Glue:
@@ -100,6 +105,7 @@ class _Glue:
         actions = (*(a for call in placed.calls for a in call.glue), *placed.glue)
         local = localise(outer, dimensions.outer, actions, cuts, shape, placed.held)
         self.tensors = local.tensors
+        self.lies = local.lies
         entries = iter(local.entries)
         self.before: list[list[Entry]] = [
             [next(entries) for _ in call.glue] for call in placed.calls

@@ -165,6 +165,7 @@ class Staging:
             parameters=parameters,
             outputs=outputs,
             states=states,
+            layouts={name: model.lies[name] for name in tensors if name in model.lies},
         )
 
     def outputs(self, stage: int, dimensions: Dimensions, shape: Shape) -> tuple[Part, ...]:
