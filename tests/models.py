@@ -7,6 +7,8 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_map
 
 _PLAIN = {
     "hidden_size": 64,
@@ -59,12 +61,12 @@ def tiny_config(name: str, **changes: Any) -> Any:
     return CONFIG_MAPPING[name](**{k: v for k, v in content.items() if v is not None})
 
 
-def tiny_model(name: str, seed: int = 0, **changes: Any) -> nn.Module:
+def tiny_model(name: str, seed: int = 0, attention: str = "eager", **changes: Any) -> nn.Module:
     """The model of `tiny_config` in float64, every weight and buffer of it random."""
     from parframe.loading.huggingface import model_class
 
     config = tiny_config(name, **changes)
-    model = model_class(config)._from_config(config, attn_implementation="eager")
+    model = model_class(config)._from_config(config, attn_implementation=attention)
     return randomised(model.double(), seed).eval()
 
 
@@ -169,3 +171,22 @@ PLAIN: dict[str, tuple[Callable[[], nn.Module], dict[str, tuple[int, ...]]]] = {
     "mlp": (mlp, {"x": (3, 12)}),
 }
 """Models of plain PyTorch: how to make them and the shapes of their inputs."""
+
+
+class _Widened(TorchDispatchMode):
+    """Computes in float64 what a model would cast to something narrower."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        args, kwargs = tree_map(_widen, (args, kwargs or {}))
+        return func(*args, **kwargs)
+
+
+def _widen(value: Any) -> Any:
+    narrow = isinstance(value, torch.dtype) and value in (torch.float32, torch.bfloat16)
+    return torch.float64 if narrow else value
+
+
+def reference(model: nn.Module, inputs: dict[str, torch.Tensor]) -> Any:
+    """What a model itself returns, every cast to a narrower float made one to float64."""
+    with torch.no_grad(), _Widened():
+        return model(**inputs)

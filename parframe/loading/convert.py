@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import ctypes
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import attrs
@@ -53,7 +53,7 @@ class Origin:
     data
         The tensors that no checkpoint holds, by their names in the model.
     aliases
-        Further names of weights.
+        For the first name of each tied weight, its further names.
     files
         The files of the model's own code.
     """
@@ -82,28 +82,7 @@ def convert(exported: ExportedProgram, origin: Origin, structure: Callable[[Any]
         If an operator or a size has no counterpart.
     """
     reader = _Reader(_symbol_names(exported, origin.axes), origin.files)
-    inputs: dict[str, Input] = {}
-    parameters: dict[str, Parameter] = {}
-    placeholders = [node for node in exported.graph.nodes if node.op == "placeholder"]
-    for node, spec in zip(placeholders, exported.graph_signature.input_specs, strict=True):
-        value = node.meta.get("val")
-        if not isinstance(value, torch.Tensor):
-            reader.values[node] = value
-            continue
-        if spec.kind is not InputKind.USER_INPUT and spec.kind not in _KINDS:
-            raise ParframeError(
-                "load", node.name, f"an input of kind {spec.kind.name}", "give a module without it"
-            )
-        if spec.kind is InputKind.USER_INPUT:
-            tensor = reader.tensor(node.name, value)
-            axes = tuple(origin.axes.get(node.name, ("",) * len(tensor.shape)))
-            inputs[node.name] = Input(node.name, tensor.shape, tensor.dtype, axes=axes)
-        else:
-            name = str(spec.target)
-            parameters[name] = _parameter(reader.tensor(name, value), spec, exported, origin)
-        reader.values[node] = Ref(
-            node.name if spec.kind is InputKind.USER_INPUT else str(spec.target)
-        )
+    inputs, parameters = _signature(exported, origin, reader)
     for spec in exported.graph_signature.output_specs:
         if spec.kind is not OutputKind.USER_OUTPUT:
             raise ParframeError(
@@ -113,16 +92,47 @@ def convert(exported: ExportedProgram, origin: Origin, structure: Callable[[Any]
                 "make it return the new value instead",
             )
     results = reader.run(exported.graph_module)
-    _check_names(inputs, parameters)
-    spec = exported.call_spec.out_spec
     leaves = [leaf.name if isinstance(leaf, Ref) else None for leaf in results]
+    returned = torch.utils._pytree.tree_unflatten(leaves, exported.call_spec.out_spec)
     return Program(
         operators=tuple(reader.operators),
         tensors=reader.tensors,
         inputs=inputs,
         parameters=parameters,
-        outputs=structure(torch.utils._pytree.tree_unflatten(leaves, spec)),
+        outputs=structure(returned),
     )
+
+
+def _signature(
+    exported: ExportedProgram, origin: Origin, reader: _Reader
+) -> tuple[dict[str, Input], dict[str, Parameter]]:
+    """The program's inputs and weights; the reader learns which node is which."""
+    inputs: dict[str, Input] = {}
+    parameters: dict[str, Parameter] = {}
+    first = {name: own for own, names in origin.aliases.items() for name in names}
+    placeholders = [node for node in exported.graph.nodes if node.op == "placeholder"]
+    for node, spec in zip(placeholders, exported.graph_signature.input_specs, strict=True):
+        value = node.meta.get("val")
+        if not isinstance(value, torch.Tensor):
+            reader.values[node] = value
+        elif spec.kind is InputKind.USER_INPUT:
+            tensor = reader.tensor(node.name, value)
+            axes = tuple(origin.axes.get(node.name, ("",) * len(tensor.shape)))
+            inputs[node.name] = Input(node.name, tensor.shape, tensor.dtype, axes=axes)
+            reader.values[node] = Ref(node.name)
+        elif spec.kind in _KINDS:
+            name = first.get(str(spec.target), str(spec.target))
+            parameters[name] = _parameter(reader.tensor(name, value), spec, exported, origin)
+            reader.values[node] = Ref(name)
+        else:
+            raise ParframeError(
+                "load", node.name, f"an input of kind {spec.kind.name}", "give a module without it"
+            )
+    for name in inputs.keys() & parameters.keys():
+        raise ParframeError(
+            "load", name, "an input and a weight have the same name", "rename one of them"
+        )
+    return inputs, parameters
 
 
 def encode(tensor: torch.Tensor) -> str:
@@ -138,7 +148,7 @@ def _parameter(tensor: Tensor, spec: Any, exported: ExportedProgram, origin: Ori
     stored = spec.kind is InputKind.PARAMETER or (spec.kind is InputKind.BUFFER and spec.persistent)
     data = None
     if not stored:
-        content = origin.data.get(name, exported.constants.get(name))
+        content = origin.data.get(name, exported.constants.get(str(spec.target)))
         if not isinstance(content, torch.Tensor) or content.is_meta:
             raise HollowConstantError(name)
         data = encode(content)
@@ -163,13 +173,6 @@ def _symbol_names(exported: ExportedProgram, axes: Mapping[str, Sequence[str]]) 
             if axis and isinstance(size, torch.SymInt) and size.node.expr.is_Symbol:
                 names.setdefault(str(size.node.expr), axis)
     return names
-
-
-def _check_names(inputs: Iterable[str], parameters: Iterable[str]) -> None:
-    for name in set(inputs).intersection(parameters):
-        raise ParframeError(
-            "load", name, "an input and a weight have the same name", "rename one of them"
-        )
 
 
 class _Reader:

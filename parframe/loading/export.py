@@ -121,18 +121,13 @@ def _named(value: Any, items: Any) -> dict[str, Any]:
 
 
 def aliases(module: torch.nn.Module) -> dict[str, tuple[str, ...]]:
-    """For each tied weight, its further names."""
+    """For the first name of each tied weight, its further names."""
     names: dict[int, list[str]] = {}
     for name, parameter in module.named_parameters(remove_duplicate=False):
         names.setdefault(id(parameter), []).append(name)
     for name, buffer in module.named_buffers(remove_duplicate=False):
         names.setdefault(id(buffer), []).append(name)
-    return {
-        name: tuple(other for other in group if other != name)
-        for group in names.values()
-        if len(group) > 1
-        for name in group
-    }
+    return {group[0]: tuple(group[1:]) for group in names.values() if len(group) > 1}
 
 
 def _failure(module: torch.nn.Module, error: Exception, files: frozenset[str]) -> ParframeError:

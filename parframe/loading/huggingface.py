@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import importlib
 import inspect
+import math
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -83,7 +84,7 @@ def load_config(
         if hasattr(part, "use_cache"):
             part.use_cache = False
     kind = model_class(config)
-    record = {**config.to_diff_dict(), "architectures": [kind.__name__]}
+    record = _record({**config.to_diff_dict(), "architectures": [kind.__name__]})
     failures: list[ParframeError] = []
     for implementation in _implementations(kind):
         try:
@@ -121,6 +122,18 @@ def _graph(
         except UnequalLayersError:
             return _graph(kind, config, implementation, inputs, dynamic, shorten=False)
     return graph
+
+
+def _record(value: Any) -> Any:
+    """A configuration as JSON has it."""
+    if isinstance(value, Mapping):
+        return {str(key): _record(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_record(part) for part in value]
+    plain = isinstance(value, str | int | None) or (
+        isinstance(value, float) and math.isfinite(value)
+    )
+    return value if plain else str(value)
 
 
 def _parameter_like(

@@ -1,0 +1,118 @@
+"""Equal layers are exported once; the graph is the one a full export gives."""
+
+import models
+import pytest
+from torch import nn
+
+from parframe.loading import huggingface
+from parframe.loading.huggingface import build, load_config, model_class
+from parframe.loading.layers import stacks
+from parframe.loading.repeat import repeat
+from parframe.serial import dump
+
+CASES = {
+    "llama": ({"num_hidden_layers": 12}, 2),
+    "gemma2": ({"num_hidden_layers": 12}, 4),
+    "gemma3_text": ({"num_hidden_layers": 14, "sliding_window_pattern": 3}, 6),
+    "gpt2": ({"num_hidden_layers": 12}, 2),
+    "bert": ({"num_hidden_layers": 12}, 2),
+    "vit": ({"num_hidden_layers": 12}, 2),
+    "bloom": ({"num_hidden_layers": 12}, 2),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_short_export_equals_the_full_one(name):
+    changes, kept = CASES[name]
+    config = models.tiny_config(name, **changes)
+    [stack] = stacks(build(model_class(config), config, "eager"), [config])
+    assert stack.kept == kept
+    assert dump(load_config(config)) == dump(load_config(config, shorten=False))
+
+
+def dense_first():
+    from transformers import CONFIG_MAPPING
+
+    return CONFIG_MAPPING["deepseek_v3"](
+        hidden_size=32, num_hidden_layers=8, num_attention_heads=4, num_key_value_heads=4,
+        intermediate_size=48, moe_intermediate_size=16, vocab_size=64, n_routed_experts=4,
+        num_experts_per_tok=2, n_group=1, topk_group=1, first_k_dense_replace=1, q_lora_rank=16,
+        kv_lora_rank=16, qk_rope_head_dim=4, qk_nope_head_dim=4, v_head_dim=8,
+        n_shared_experts=1, pad_token_id=0, bos_token_id=1, eos_token_id=2,
+    )  # fmt: skip
+
+
+def test_a_dense_first_layer_is_a_kind_of_its_own():
+    config = dense_first()
+    [stack] = stacks(build(model_class(config), config, "eager"), [config])
+    assert stack.kinds == (0, 1, 1, 1, 1, 1, 1, 1)
+    assert stack.kept == 3
+    assert dump(load_config(config)) == dump(load_config(config, shorten=False))
+
+
+class Layer(nn.Module):
+    def __init__(self, index, scale):
+        super().__init__()
+        self.index = index
+        self.scale = scale
+        self.weight = nn.Linear(4, 4)
+
+
+class Config:
+    def __init__(self, **lists):
+        vars(self).update(lists)
+
+
+def kinds_of(layers, **lists):
+    model = nn.Module()
+    model.layers = nn.ModuleList(layers)
+    found = stacks(model, [Config(**lists)])
+    return (found[0].kinds, found[0].kept) if found else None
+
+
+def test_a_layers_own_index_does_not_tell_it_apart():
+    assert kinds_of([Layer(i, 1.0) for i in range(5)]) == ((0,) * 5, 2)
+
+
+def test_an_attribute_tells_layers_apart():
+    assert kinds_of([Layer(i, float(i % 2)) for i in range(8)]) == ((0, 1) * 4, 4)
+
+
+def test_a_list_in_the_configuration_tells_layers_apart():
+    kinds = kinds_of([Layer(i, 1.0) for i in range(6)], rotates=[True, True, False] * 2)
+    assert kinds is None
+    kinds = kinds_of([Layer(i, 1.0) for i in range(9)], rotates=[True, True, False] * 3)
+    assert kinds == ((0, 0, 1) * 3, 6)
+
+
+def test_layers_that_all_differ_are_exported_in_full():
+    assert kinds_of([Layer(0, float(i * i)) for i in range(5)]) is None
+
+
+def test_layers_that_turn_out_unequal_are_exported_in_full(monkeypatch):
+    config = models.tiny_config("gemma2", num_hidden_layers=6)
+    calls = []
+
+    def wrong(graph, stack, parameter):
+        calls.append(stack)
+        return repeat(graph, stack.__class__(stack.path, (0,) * 6, stack.kept), parameter)
+
+    monkeypatch.setattr(huggingface, "repeat", wrong)
+    graph = load_config(config)
+    assert len(calls) == 1
+    assert dump(graph) == dump(load_config(config, shorten=False))
+
+
+def test_a_deep_model_is_exported_with_two_of_its_layers(monkeypatch):
+    exported = []
+    whole = huggingface.export
+
+    def count(model, *args, **kwargs):
+        exported.append(len(model.model.layers))
+        return whole(model, *args, **kwargs)
+
+    monkeypatch.setattr(huggingface, "export", count)
+    graph = load_config(models.tiny_config("llama", num_hidden_layers=126))
+    assert exported == [2]
+    assert len(graph.calls) == 128
+    assert "model.layers.125.mlp.down_proj.weight" in graph.parameters
