@@ -9,7 +9,7 @@ import attrs
 from parframe.dims import Dimensions
 from parframe.graph import Block, Call, OperatorGraph, Parameter, Tensor
 from parframe.layout import leaves
-from parframe.partitioning.actions import Action, Layout
+from parframe.partitioning.actions import Action, Compute, Layout
 from parframe.partitioning.cuts import Cut
 from parframe.partitioning.place import Placer
 from parframe.partitioning.values import Value, Values
@@ -19,13 +19,15 @@ from parframe.partitioning.values import Value, Values
 class PlacedBlock:
     """A block with the devices' actions, the layouts of what it takes and of what it gives.
 
-    ``outputs`` has the local name and the layout of every output of the block.
+    ``outputs`` has the local name and the layout of every output of the block; ``states`` the
+    local name of every cached value, as the operator that takes it has it.
     """
 
     block: Block
     actions: tuple[Action, ...]
     given: Mapping[str, Layout]
     outputs: tuple[tuple[str, Layout], ...]
+    states: tuple[str, ...]
 
 
 @attrs.frozen
@@ -141,7 +143,7 @@ def _place(
     replicate_missing: bool,
     free: _Free,
 ) -> PlacedGraph:
-    top = Values(dimensions.outer, cuts, free.wish)
+    top = Values(dimensions.outer, cuts, free.wish, mark="between.")
     for name in (*graph.inputs, *graph.parameters):
         top[name] = Value(free=True)
     placed: dict[str, PlacedBlock] = {}
@@ -243,4 +245,16 @@ def _place_block(
         for own in block.outputs
         for layout in [placer.values.layout_of(own)]
     )
-    return PlacedBlock(block, tuple(placer.values.actions), given, outputs), placer
+    actions = tuple(placer.values.actions)
+    states = tuple(_cached(state.value, actions) for state in block.states)
+    return PlacedBlock(block, actions, given, outputs, states), placer
+
+
+def _cached(value: str, actions: tuple[Action, ...]) -> str:
+    """The local name under which the last operator that takes a value has it."""
+    taken = [
+        action.inputs[action.operator.inputs.index(value)]
+        for action in actions
+        if isinstance(action, Compute) and not action.bare and value in action.operator.inputs
+    ]
+    return taken[-1] if taken else value

@@ -48,9 +48,13 @@ class Value:
 
 
 class Values:
-    """The values of one block, and the actions that make them."""
+    """The values of one block, or those between calls, and the actions that make them.
 
-    def __init__(self, axes: Axes, cuts: tuple[Cut, ...], free: Free) -> None:
+    New local names have ``mark`` in them: a block's must differ from those between calls.
+    """
+
+    def __init__(self, axes: Axes, cuts: tuple[Cut, ...], free: Free, mark: str = "") -> None:
+        self.mark = mark
         self.axes = axes
         self.cuts = cuts
         self.free = free
@@ -72,7 +76,7 @@ class Values:
     def fresh(self, value: str) -> str:
         """A new local name for a value."""
         self._count += 1
-        return f"{value}@{self._count}"
+        return f"{value}@{self.mark}{self._count}"
 
     def layouts(self, value: str) -> list[Layout]:
         """The layouts that a value has now."""
