@@ -37,7 +37,7 @@ class Ref:
 
 
 Arg: TypeAlias = (
-    "Ref | int | float | bool | str | None | sympy.Expr | Span | Join | tuple[Arg, ...]"
+    "Ref | int | float | bool | str | sympy.Expr | Span | Join | tuple[Arg, ...] | None"
 )
 """What an operator's argument may be; a dtype is its name, a list is a tuple."""
 
@@ -220,8 +220,10 @@ class OperatorGraph:
 
     @cached_property
     def layers(self) -> tuple[int, ...]:
-        """The calls that are layers: the entries of lists of modules (``h.3``), or of blocks that
-        are called more than once."""
+        """The calls that are layers.
+
+        These are the entries of lists of modules (``h.3``), or of blocks called more than once.
+        """
         listed = tuple(
             number
             for number, call in enumerate(self.calls)
@@ -242,8 +244,10 @@ class OperatorGraph:
 
     @cached_property
     def networkx(self) -> networkx.MultiDiGraph:
-        """The whole graph: a node an operator, an edge a tensor; inputs, parameters and outputs
-        are nodes too (``kind`` tells which)."""
+        """The whole graph: a node an operator, an edge a tensor.
+
+        Inputs, parameters and outputs are nodes too; the attribute ``kind`` tells which.
+        """
         graph = networkx.MultiDiGraph()
         home: dict[str, str] = {}
         for kind, tensors in (("input", self.inputs), ("parameter", self.parameters)):

@@ -1,0 +1,97 @@
+"""Partitions of unmodified models compute what transformers and PyTorch compute."""
+
+from functools import cache
+
+import models
+import pytest
+import torch
+from proving import assert_equal, communication
+
+from parframe.checking import check
+from parframe.loading import load
+from parframe.partitioning import partition
+from parframe.run import simulate
+
+COMPOSITES = ("TP2", "TP3", "PP2", "DP2", "TP2PP2")
+
+
+@cache
+def transformers_model(name):
+    """A family's graph, model, inputs and what transformers itself returns."""
+    model = models.tiny_model(name)
+    if name == "vit":
+        generator = torch.Generator().manual_seed(1)
+        inputs = {"pixel_values": torch.randn(3, 3, 16, 16, generator=generator).double()}
+    else:
+        inputs = {"input_ids": models.tokens(3, 11)}
+    return load(models.tiny_config(name)), model, inputs, models.reference(model, inputs).logits
+
+
+@pytest.mark.parametrize("name", models.FAMILIES)
+@pytest.mark.parametrize("composite", COMPOSITES)
+def test_a_partition_computes_what_transformers_computes(name, composite):
+    graph, model, inputs, expected = transformers_model(name)
+    plan = partition(graph, composite)
+    report = check(plan)
+    assert report.ok, report.findings[:3]
+    assert_equal(simulate(plan, inputs, model, "float64").logits, expected, 1e-11)
+
+
+@pytest.mark.parametrize("composite", [*COMPOSITES, "DP5", "PP4TP2"])
+def test_a_partitioned_resnet_computes_what_pytorch_computes(composite):
+    model = models.resnet()
+    image = torch.randn(3, 3, 16, 16, generator=torch.Generator().manual_seed(2)).double()
+    plan = partition(load(model, {"image": image}), composite)
+    assert check(plan).ok
+    assert_equal(simulate(plan, {"image": image}, model), model(image), 1e-11)
+
+
+@pytest.mark.parametrize("composite", [*COMPOSITES, "DP5", "TP7"])
+def test_a_partitioned_mlp_returns_what_the_module_returns(composite):
+    model = models.mlp()
+    x = torch.randn(3, 12, generator=torch.Generator().manual_seed(3)).double()
+    plan = partition(load(model, {"x": x}), composite)
+    assert check(plan).ok
+    actual, expected = simulate(plan, {"x": x}, model), model(x)
+    assert_equal(actual["scores"], expected["scores"], 1e-11)
+    assert_equal(actual["hidden"][0], expected["hidden"][0], 1e-11)
+
+
+@pytest.mark.parametrize(
+    ("name", "layers"), [("llama", 2), ("gpt2", 2), ("qwen3", 2), ("bloom", 2)]
+)
+def test_a_layer_reduces_twice_under_tensor_parallelism(name, layers):
+    """The analytic minimum: after the attention, after the feed-forward; and the embedding."""
+    plan = partition(transformers_model(name)[0], "TP2")
+    assert communication(plan) == {"all_reduce": 2 * layers + 1, "all_gather": 1}
+
+
+@pytest.mark.parametrize("name", ["gpt_neox", "cohere", "cohere2", "falcon"])
+def test_parallel_attention_and_feed_forward_are_reduced_once(name):
+    plan = partition(transformers_model(name)[0], "TP2")
+    assert communication(plan) == {"all_reduce": 2 + 1, "all_gather": 1}
+
+
+def test_sequence_parallelism_scatters_and_gathers_instead_of_reducing():
+    plan = partition(transformers_model("llama")[0], "TP2SP")
+    counts = communication(plan)
+    assert counts["all_reduce"] == 0
+    assert counts["reduce_scatter"] == 2 * 2 + 1
+    assert counts["all_gather"] == 2 * 2 + 2
+
+
+@pytest.mark.parametrize("name", ["llama", "gpt2", "bert", "cohere", "gpt_neox", "phi3", "bloom"])
+@pytest.mark.parametrize("composite", ["TP4SP", "SP3", "TP2SPDP2PP2", "TP12"])
+def test_sequence_parallelism_and_degrees_beyond_the_heads_compute_the_same(name, composite):
+    graph, model, inputs, expected = transformers_model(name)
+    plan = partition(graph, composite)
+    assert check(plan).ok
+    assert_equal(simulate(plan, inputs, model, "float64").logits, expected, 1e-11)
+
+
+@pytest.mark.parametrize("rows", [1, 2, 3])
+def test_a_batch_smaller_than_the_replicas_leaves_some_idle(rows):
+    graph, model, _, _ = transformers_model("llama")
+    inputs = {"input_ids": models.tokens(rows, 5, seed=rows)}
+    actual = simulate(partition(graph, "DP4TP2"), inputs, model, "float64").logits
+    assert_equal(actual, models.reference(model, inputs).logits, 1e-11)
