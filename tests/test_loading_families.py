@@ -8,7 +8,7 @@ from parframe.errors import ParframeError
 from parframe.loading import load
 from parframe.loading.huggingface import load_config
 from parframe.loading.weights import state
-from parframe.run.interpret import run_graph
+from parframe.run.reference import run_graph
 from parframe.sizes import symbol
 
 SIZES = [(1, 1), (2, 5), (3, 17), (1, 33)]

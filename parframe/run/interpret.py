@@ -1,8 +1,8 @@
-"""Run operators of a graph on tensors, one after the other."""
+"""One operator of a graph on tensors, and the sizes that inputs give a graph's symbols."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, MutableMapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import sympy
@@ -116,55 +116,6 @@ def widened(named: torch.dtype, least: torch.dtype | None) -> torch.dtype:
     if least is None or not named.is_floating_point:
         return named
     return torch.promote_types(named, least)
-
-
-def run_graph(
-    graph: OperatorGraph,
-    inputs: Mapping[str, torch.Tensor],
-    weights: Mapping[str, torch.Tensor],
-    dtype: torch.dtype | None = None,
-) -> Any:
-    """Run a whole graph, unpartitioned.
-
-    Parameters
-    ----------
-    graph
-        The graph.
-    inputs
-        Tensors by the names of the graph's inputs.
-    weights
-        Tensors by the names of the graph's parameters.
-    dtype
-        As for `execute`.
-
-    Returns
-    -------
-    Any
-        The graph's structure of outputs with tensors in place of names.
-
-    Raises
-    ------
-    ParframeError
-        Of kind ``input`` if the inputs do not fit, of kind ``run`` if an operator fails.
-    """
-    sizes = input_sizes(graph, inputs)
-    values: MutableMapping[str, torch.Tensor] = {**inputs, **weights}
-    with torch.no_grad():
-        for _, operator in graph.expanded():
-            results = execute(operator, values, sizes, dtype)
-            values.update(zip(operator.outputs, results, strict=True))
-    return fill(graph.outputs, values)
-
-
-def fill(structure: Any, values: Mapping[str, Any]) -> Any:
-    """A structure of outputs with values in place of names; ``$class`` is left out."""
-    if isinstance(structure, str):
-        return values[structure]
-    if isinstance(structure, Mapping):
-        return {key: fill(part, values) for key, part in structure.items() if key != "$class"}
-    if isinstance(structure, tuple | list):
-        return tuple(fill(part, values) for part in structure)
-    return structure
 
 
 def input_sizes(graph: OperatorGraph, inputs: Mapping[str, torch.Tensor]) -> dict[str, int]:

@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 
 from parframe.graph import Operator, OperatorGraph
 from parframe.run.interpret import execute, input_sizes
+from parframe.run.outputs import structured
 from parframe.run.worker import last_uses
+
+
+def run_graph(
+    graph: OperatorGraph,
+    inputs: Mapping[str, torch.Tensor],
+    weights: Mapping[str, torch.Tensor],
+    dtype: torch.dtype | None = None,
+) -> Any:
+    """What a graph's model returns, unpartitioned, in its own structure; see ``reference``."""
+    return structured(graph.outputs, reference(graph, inputs, weights, dtype))
 
 
 def reference(
