@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
-from itertools import combinations
+from itertools import combinations, pairwise
 from math import prod
 from typing import TypeAlias
 
@@ -54,7 +54,7 @@ def tiles(boxes: tuple[Box, ...], once: bool) -> str:
 
 
 def _in_line(intervals: Sequence[Interval]) -> str:
-    for (_, stop), (start, _) in zip(intervals, intervals[1:], strict=False):
+    for (_, stop), (start, _) in pairwise(intervals):
         if start < stop:
             return "overlap"
         if start > stop:
@@ -64,6 +64,5 @@ def _in_line(intervals: Sequence[Interval]) -> str:
 
 def _overlap(one: Box, other: Box) -> bool:
     return all(
-        start < end and begin < stop
-        for (start, stop), (begin, end) in zip(one, other, strict=True)
+        start < end and begin < stop for (start, stop), (begin, end) in zip(one, other, strict=True)
     )

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+import attrs
+
 from parframe.checking.deadlock import check_deadlock
 from parframe.checking.findings import Finding, Memory, Report
-from parframe.checking.follow import Followed
+from parframe.checking.follow import Followed, each_on_its_own
 from parframe.checking.matching import check_matching
 from parframe.checking.memory import memory_of_all, sizing, traffic
 from parframe.checking.results import check_outputs, check_states
@@ -52,23 +54,34 @@ def check(
         return Report(tuple(findings), {}, ())
     whole = Whole(plan.graph, plan.programs.values(), rules)
     followed = Followed(plan, whole)
-    findings = [
-        *followed.findings,
-        *check_outputs(followed),
-        *check_states(followed),
-        *check_weights(followed),
-        *check_matching(plan, followed.bindings),
-        *check_deadlock(plan),
-    ]
+    meetings = [*check_matching(plan, followed.bindings), *check_deadlock(plan)]
+    if followed.stuck and not meetings:
+        followed = Followed(each_on_its_own(plan), whole)
+    findings = _merged(
+        [
+            *followed.findings,
+            *check_outputs(followed),
+            *check_states(followed),
+            *check_weights(followed),
+            *meetings,
+        ]
+    )
     if followed.stuck and not findings:
         ranks = tuple(rank for name in followed.stuck for rank in followed.walkers[name].ranks)
-        findings.append(
-            Finding("matching", ranks, "", "", "waits for a communication that never comes")
-        )
+        message = "waits for a communication that never comes"
+        findings.append(Finding("matching", ranks, "", "", message))
     used = memory_of_all(plan, sizes)
     findings.extend(_over(used, budget))
     notes = (*(f"{note.kind}: {note.where}: {note.what}" for note in plan.notes), str(sizes))
     return Report(tuple(findings), used, traffic(plan, sizes), notes)
+
+
+def _merged(findings: Iterable[Finding]) -> list[Finding]:
+    """The findings with those of several ranks that say the same as one."""
+    ranks: dict[Finding, set[int]] = {}
+    for finding in findings:
+        ranks.setdefault(attrs.evolve(finding, ranks=()), set()).update(finding.ranks)
+    return [attrs.evolve(one, ranks=tuple(sorted(found))) for one, found in ranks.items()]
 
 
 def _over(used: dict[int, Memory], budget: int | None) -> list[Finding]:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import sympy
 
 from parframe.checking.localising import Written
-from parframe.checking.samples import same
 from parframe.checking.step import Step
 from parframe.checking.whole import Origin
 from parframe.graph import Arg, Operator, Ref, Tensor
+from parframe.sizes import Size
 
 Mismatch = tuple[Operator, str, str]
 """The operator, the kind of finding and the message."""
@@ -25,7 +25,9 @@ class Forms:
         step: Step,
         chosen: Sequence[str | None],
         tensors: Mapping[str, Tensor],
+        same: Callable[[Size, Size], bool],
     ) -> None:
+        self.same = same
         self.origin = origin
         self.step = step
         self.tensors = tensors
@@ -34,9 +36,7 @@ class Forms:
             if name is not None:
                 self.inputs.setdefault(own, set()).add(name)
 
-    def match(
-        self, run: Sequence[Operator]
-    ) -> tuple[int, tuple[str, ...], Mismatch | None]:
+    def match(self, run: Sequence[Operator]) -> tuple[int, tuple[str, ...], Mismatch | None]:
         """Compare operators with each form.
 
         Returns
@@ -99,7 +99,7 @@ class Forms:
             recorded = self.tensors.get(operator.outputs[0])
             if recorded is not None and (
                 len(recorded.shape) != len(written.shape)
-                or not all(map(same, recorded.shape, written.shape))
+                or not all(map(self.same, recorded.shape, written.shape))
                 or recorded.dtype != written.dtype
             ):
                 return "shape", f"{recorded.name!r} is recorded as {_text(recorded.shape)}"
@@ -123,7 +123,7 @@ class Forms:
             return (
                 isinstance(expected, numbers)
                 and isinstance(found, numbers)
-                and same(expected, found)
+                and self.same(expected, found)
             )
         return type(expected) is type(found) and expected == found
 

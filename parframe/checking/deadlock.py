@@ -1,4 +1,4 @@
-"""All devices' communications in their order, every one of them blocking: do all come to an end?"""
+"""Whether all devices come to an end, if every communication blocks until all have come to it."""
 
 from __future__ import annotations
 
@@ -73,9 +73,7 @@ def _events(plan: Plan) -> list[tuple[Event, ...]]:
     return found
 
 
-def _event(
-    operator: Operator, rank: int, group: tuple[int, ...], axes: tuple[str, ...]
-) -> Event:
+def _event(operator: Operator, rank: int, group: tuple[int, ...], axes: tuple[str, ...]) -> Event:
     tag = operator.args["tag"]
     if operator.target in ("parframe.send", "parframe.recv"):
         peer = operator.args["peer"]

@@ -172,9 +172,7 @@ def _anonymous(member: Concrete) -> tuple[object, ...]:
 
 
 @lru_cache(maxsize=50_000)
-def gather(
-    members: tuple[Concrete, ...], parts: tuple[Parts, ...], symbols: Symbols
-) -> Outcome:
+def gather(members: tuple[Concrete, ...], parts: tuple[Parts, ...], symbols: Symbols) -> Outcome:
     """The members' parts put together, as ``parts`` says."""
     first = members[0]
     fault = _same(members, ("pending",))
@@ -278,9 +276,7 @@ def exchange(
     return attrs.evolve(outcome, fault=fault or outcome.fault)
 
 
-def _united(
-    like: Concrete, members: Sequence[Ranges], symbols: Symbols
-) -> tuple[Ranges, str]:
+def _united(like: Concrete, members: Sequence[Ranges], symbols: Symbols) -> tuple[Ranges, str]:
     """The hull of parts of a tensor, and whether they leave a gap."""
     bindings = dict(symbols)
     sizes = [dict(_dims(axis, bindings)) for axis in like.axes]
@@ -351,4 +347,3 @@ def covers(like: Concrete, members: Sequence[Ranges], symbols: Symbols) -> str:
         return fault
     missing = [dim for own in united for dim, _ in own]
     return f"no device has all of {', '.join(missing)}" if missing else ""
-

@@ -8,7 +8,7 @@ contributed. Two values are the same if their terms are.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from hashlib import blake2b
 from typing import TypeAlias
 
@@ -48,7 +48,7 @@ class Place:
         """The ranges along one axis."""
         return dict(self.ranges[axis])
 
-    @property
+    @cached_property
     def shape(self) -> tuple[Size, ...]:
         """The shape of the device's tensor."""
         return tuple(

@@ -8,7 +8,7 @@ import attrs
 
 from parframe.checking.held import Place
 from parframe.dims import Bound
-from parframe.graph import Arg, Operator
+from parframe.graph import Arg
 from parframe.layout import Axis, Pieces, Span, local_size, region
 from parframe.rules import Local, Signature
 from parframe.sizes import Size

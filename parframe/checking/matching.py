@@ -1,4 +1,4 @@
-"""Communications meet: every group's members enter the same ones, in one order, with one meaning."""
+"""Whether all members of a group enter the same communications, in one order, with one meaning."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from parframe.checking.numeric import measure_regions
 from parframe.checking.samples import Bindings, names_in, numbers
 from parframe.graph import Operator
 from parframe.layout import Region
-from parframe.mesh import Mesh
 from parframe.plan import COMMUNICATION, Plan, Program
 
 
@@ -136,8 +135,10 @@ def _sequences(
             left = mine.target if slot == "target" else mine.args.get(slot)
             right = theirs.target if slot == "target" else theirs.args.get(slot)
             if left != right:
-                yield number, theirs.name, (
-                    f"meets {mine.name} of member 0, whose {slot} is {left}, not {right}"
+                yield (
+                    number,
+                    theirs.name,
+                    (f"meets {mine.name} of member 0, whose {slot} is {left}, not {right}"),
                 )
                 return
     if len(first) != len(other):
@@ -153,6 +154,7 @@ def _meanings(
     """Shapes, dtypes and parts in numbers, member by member."""
     columns = zip(*(member.collectives.get(axes, ()) for member in members), strict=False)
     for column in columns:
+        yield from _roots(column)
         facts = [
             _facts(operator, member.program, values)
             for operator, member, values in zip(column, members, bindings, strict=True)
@@ -162,6 +164,16 @@ def _meanings(
             if wrong:
                 yield number, column[number].name, f"its {wrong[0]} is not that of member 0"
                 break
+
+
+def _roots(column: Sequence[Operator]) -> Iterator[Fault]:
+    """The root of a broadcast gives, and nobody else."""
+    for number, operator in enumerate(column):
+        if operator.target != "parframe.broadcast":
+            continue
+        if bool(operator.inputs) != (operator.args["root"] == number):
+            gives = "gives a value, but is not" if operator.inputs else "gives nothing, but is"
+            yield number, operator.name, f"member {number} {gives} the root"
 
 
 def _facts(operator: Operator, program: Program, bindings: Bindings) -> dict[str, object]:
@@ -210,8 +222,10 @@ def _peers(
         recvs = members[target].pairs.get((axes, "recv", source), ())
         for sent, received in zip(sends, recvs, strict=False):
             if sent.args["tag"] != received.args["tag"]:
-                yield target, received.name, (
-                    f"expects the tag {received.args['tag']!r} where {sent.args['tag']!r} is sent"
+                yield (
+                    target,
+                    received.name,
+                    f"expects {received.args['tag']!r} where {sent.args['tag']!r} is sent",
                 )
                 break
             out = members[source].program.tensors.get(sent.inputs[0])
@@ -221,11 +235,12 @@ def _peers(
             left = tuple(numbers(size, bindings[source]) for size in out.shape)
             right = tuple(numbers(size, bindings[target]) for size in into.shape)
             if left != right or out.dtype != into.dtype:
-                yield target, received.name, f"is recorded with another shape than {sent.name} sends"
+                yield (
+                    target,
+                    received.name,
+                    f"is recorded with another shape than {sent.name} sends",
+                )
         if len(sends) > len(recvs):
             yield source, sends[len(recvs)].name, f"member {target} does not receive it"
         elif len(recvs) > len(sends):
             yield target, recvs[len(sends)].name, f"member {source} does not send it"
-
-
-__all__ = ["Mesh", "Spoken", "check_matching", "group_axes"]

@@ -16,13 +16,12 @@ from parframe.sizes import Size
 
 _FLOATS = frozenset({"float64", "float32", "float16", "bfloat16"})
 
-_VIEWS = frozenset(
-    f"aten.{name}"
-    for name in """view.default reshape.default permute.default transpose.int t.default
-    unsqueeze.default squeeze.default squeeze.dim squeeze.dims expand.default slice.Tensor
-    select.int alias.default detach.default flatten.using_ints unflatten.int split.Tensor
-    split.sizes split_with_sizes.default chunk.default unbind.int""".split()
-)
+_VIEWS = """
+view.default reshape.default permute.default transpose.int t.default unsqueeze.default
+squeeze.default squeeze.dim squeeze.dims expand.default slice.Tensor select.int alias.default
+detach.default flatten.using_ints unflatten.int unbind.int split.Tensor split.sizes
+split_with_sizes.default chunk.default
+"""
 """Operators that share their input's storage."""
 
 
@@ -155,7 +154,7 @@ def _lifetimes(program: Program) -> tuple[dict[str, str], dict[str, int]]:
         for name in operator.inputs:
             if name in owner:
                 last[owner[name]] = position
-        shares = operator.target in _VIEWS and operator.inputs
+        shares = operator.inputs and operator.target.removeprefix("aten.") in _VIEWS.split()
         for name in operator.outputs:
             source = operator.inputs[0] if shares else name
             if source in weights:
@@ -167,9 +166,7 @@ def _lifetimes(program: Program) -> tuple[dict[str, str], dict[str, int]]:
     return owner, last
 
 
-def bytes_of(
-    tensor: Tensor, values: Mapping[str, int], dtype: str, known: dict[Size, int]
-) -> int:
+def bytes_of(tensor: Tensor, values: Mapping[str, int], dtype: str, known: dict[Size, int]) -> int:
     """The bytes of a tensor, floating-point ones in ``dtype``."""
     count = 1
     for size in tensor.shape:

@@ -67,10 +67,7 @@ def _range_names(piece: Range) -> Iterable[str]:
 def symbols_in(held: Held) -> tuple[str, ...]:
     """The symbols that what a device holds depends on."""
     names = {
-        name
-        for ranges in held.place.ranges
-        for _, piece in ranges
-        for name in _range_names(piece)
+        name for ranges in held.place.ranges for _, piece in ranges for name in _range_names(piece)
     }
     for ranges, axis in zip(held.place.ranges, held.place.axes, strict=True):
         for dim, _ in ranges:
@@ -137,9 +134,7 @@ def measure_regions(regions: tuple[Region, ...], bindings: Bindings) -> Parts:
 
 
 @lru_cache(maxsize=50_000)
-def _measure_regions(
-    regions: tuple[Region, ...], values: tuple[tuple[str, Numbers], ...]
-) -> Parts:
+def _measure_regions(regions: tuple[Region, ...], values: tuple[tuple[str, Numbers], ...]) -> Parts:
     bindings = dict(values)
     return tuple(
         tuple(_measure_region(parts, bindings, sample) for parts in regions)
@@ -211,6 +206,5 @@ def measured_pieces(ranges: Iterable[tuple[str, Measured]], sample: int) -> Piec
 def dimension_sizes(where: Place | Concrete, symbols: Bindings) -> list[Mapping[str, Numbers]]:
     """The size of every dimension of every axis, at every sample."""
     return [
-        {dim: numbers(size, symbols) for dim, size in sizes_of(axis).items()}
-        for axis in where.axes
+        {dim: numbers(size, symbols) for dim, size in sizes_of(axis).items()} for axis in where.axes
     ]

@@ -57,7 +57,9 @@ def _output(followed: Followed, walker: Walker, part: Part, held: Held) -> Itera
         return
     where = place_of(held.place.axes, part, walker.program)
     if where is None:
-        yield Finding("output", walker.ranks, "", "", f"the region of {part.name!r} is no part of it")
+        yield Finding(
+            "output", walker.ranks, "", "", f"the region of {part.name!r} is no part of it"
+        )
     elif where is not held.place:
         claimed = attrs.evolve(held, place=where)
         wrong = tuple(

@@ -73,7 +73,9 @@ def type_operator(
     if signature is None:
         if any(not where.whole for where in inputs) or any(pending):
             faults.append(("type", f"{operator.target} has no rule, but an input of it is split"))
-        return Step(whole_outputs, (written_plain(bound, whole_outputs),), frozenset(), "", (*faults,))
+        return Step(
+            whole_outputs, (written_plain(bound, whole_outputs),), frozenset(), "", (*faults,)
+        )
     pieces = _letter_pieces(bound, signature, inputs, bare, faults)
     outputs = _outputs(bound, signature, axes, pieces, claimed, home)
     passing, reduction = _passing(bound, signature, pending, bare, faults)
@@ -82,11 +84,15 @@ def type_operator(
         if reduction not in ("", signature.reduction):
             faults.append(("partial", f"a {reduction} to be reduced meets a {signature.reduction}"))
         reduction = signature.reduction
-        if passing and any(dim in {s.dim for c in made for s in c} for c in passing for _, dim in _keys(c)):
+        if passing and any(
+            dim in {s.dim for c in made for s in c} for c in passing for _, dim in _keys(c)
+        ):
             faults.append(("partial", "a dimension is contracted whose sum is still to be reduced"))
     contributions = _times(passing, made)
     if contributions and signature.addend is not None and not bare:
-        faults.append(("partial", "the addend (bias) is added to a sum that is still to be reduced"))
+        faults.append(
+            ("partial", "the addend (bias) is added to a sum that is still to be reduced")
+        )
     return Step(
         outputs,
         tuple(_forms(bound, inputs, outputs, pieces, bare)),
@@ -155,7 +161,10 @@ def _letter_pieces(
                     faults.append(("type", _disagree(own, pieces[letter], value, first[letter])))
             if left:
                 faults.append(
-                    ("type", f"axis {axis} of {value} must be whole, {_names(sorted(left))} is split")
+                    (
+                        "type",
+                        f"axis {axis} of {value} must be whole, {_names(sorted(left))} is split",
+                    )
                 )
     return pieces
 
@@ -166,9 +175,7 @@ def _names(dims: Iterable[str]) -> str:
 
 def _disagree(own: Pieces, other: Pieces, value: str, first: str) -> str:
     dims = sorted(dim for dim in {*own, *other} if own.get(dim) != other.get(dim))
-    return (
-        f"{_names(dims)} is {_texts(own, dims)} in {value}, but {_texts(other, dims)} in {first}"
-    )
+    return f"{_names(dims)} is {_texts(own, dims)} in {value}, but {_texts(other, dims)} in {first}"
 
 
 def _texts(pieces: Pieces, dims: list[str]) -> str:
@@ -287,13 +294,13 @@ def _passing(
     partial = frozenset(i for i, terms in enumerate(pending) if terms and i != skipped)
     if not partial:
         return frozenset(), ""
-    found = frozenset(
-        c for i in partial for term in pending[i] for c in term.contributions
-    )
+    found = frozenset(c for i in partial for term in pending[i] for c in term.contributions)
     reductions = {term.reduction for i in partial for term in pending[i]}
     linear = reductions == {"sum"} and partial in signature.linear
-    moves = signature.moves and len(reductions) == 1 and (
-        len(partial) == 1 if len(pending) == 1 else partial in signature.linear
+    moves = (
+        signature.moves
+        and len(reductions) == 1
+        and (len(partial) == 1 if len(pending) == 1 else partial in signature.linear)
     )
     if not linear and not moves:
         names = _names(bound.site.operator.inputs[i] for i in sorted(partial))

@@ -58,18 +58,14 @@ def _devices(plan: Plan) -> Iterator[str]:
         yield f"the devices are not the ranks 0 to {plan.mesh.size - 1} in order"
 
 
-def _bindings(
-    device: Device, symbols: frozenset[str], known: frozenset[str]
-) -> Iterator[Finding]:
+def _bindings(device: Device, symbols: frozenset[str], known: frozenset[str]) -> Iterator[Finding]:
     missing = sorted(symbols - set(device.bindings))
     if missing:
         yield Finding("structure", (device.rank,), "", "", f"{', '.join(missing)} is not bound")
     for name, size in device.bindings.items():
         strange = set(names_in(size)) - known
         if strange or name in known:
-            yield Finding(
-                "structure", (device.rank,), "", "", f"{name} is bound to {size}"
-            )
+            yield Finding("structure", (device.rank,), "", "", f"{name} is bound to {size}")
 
 
 def _program(

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Generator, Mapping, Sequence
 
 import attrs
+import sympy
 
 from parframe.checking.compare import Forms
 from parframe.checking.findings import Finding
@@ -24,7 +25,7 @@ from parframe.checking.held import (
     sizes_of,
 )
 from parframe.checking.reading import read
-from parframe.checking.samples import same
+from parframe.checking.samples import Bindings, numbers, same
 from parframe.checking.step import Step, type_operator
 from parframe.checking.whole import Origin, Whole, aligned_mark, alignment, is_sum
 from parframe.graph import Operator, Ref
@@ -59,19 +60,28 @@ class Walker:
         The devices that have it.
     steps
         Operators typed before, by all that their types depend on.
+    bindings
+        The symbols of those devices, in numbers.
     """
 
     def __init__(
-        self, whole: Whole, program: Program, ranks: tuple[int, ...], steps: dict[object, Step]
+        self,
+        whole: Whole,
+        program: Program,
+        ranks: tuple[int, ...],
+        steps: dict[object, Step],
+        bindings: Sequence[Bindings],
     ) -> None:
         self.whole = whole
         self.program = program
         self.ranks = ranks
+        self.bindings = bindings
         self.steps = steps
         self.values: dict[str, Held | None] = {}
         self.homes: dict[str, list[Range]] = {}
         self.findings: list[Finding] = []
         self.position = 0
+        self._plains: dict[Place, Place] = {}
         self.origins = [
             whole.origin(operator) if operator.target not in COMMUNICATION else None
             for operator in program.operators
@@ -82,6 +92,17 @@ class Walker:
         name = operator.name if operator is not None else ""
         module = module or (operator.module if operator is not None else "")
         self.findings.append(Finding(kind, self.ranks, name, module, message))
+
+    def same(self, left: Size, right: Size) -> bool:
+        """Whether two sizes are the same expression, or the same number on every device."""
+        if same(left, right):
+            return True
+        if isinstance(left, int) and isinstance(right, int):
+            return False
+        try:
+            return all(numbers(left, own) == numbers(right, own) for own in self.bindings)
+        except KeyError:
+            return False
 
     def walk(self) -> Walk:
         """Type the program; communications are asked for."""
@@ -123,6 +144,8 @@ class Walker:
 
     def _define(self, operator: Operator | None, name: str, held: Held | None) -> None:
         """Note what a name holds; its recorded shape must be that."""
+        if held is not None:
+            held = attrs.evolve(held, place=self._plain(held.place))
         self.values[name] = held
         if held is None:
             return
@@ -135,11 +158,26 @@ class Walker:
         if recorded is None:
             return
         shape = held.place.shape
-        if len(shape) != len(recorded.shape) or not all(map(same, shape, recorded.shape)):
+        if len(shape) != len(recorded.shape) or not all(map(self.same, shape, recorded.shape)):
             self.blame(
                 "shape", operator,
                 f"{name!r} is recorded as {_text(recorded.shape)}, but is {_text(shape)}",
             )  # fmt: skip
+
+    def _plain(self, where: Place) -> Place:
+        """The same place without ranges that are all of a dimension on every device."""
+        if where not in self._plains:
+            kept = [
+                {
+                    dim: piece
+                    for dim, piece in ranges
+                    if not self.same(piece.start, 0)
+                    or not self.same(piece.stop, sizes_of(axis)[dim])
+                }
+                for axis, ranges in zip(where.axes, where.ranges, strict=True)
+            ]
+            self._plains[where] = place(where.axes, kept)
+        return self._plains[where]
 
     def _shard(self, operator: Operator) -> None:
         source = operator.args.get("input")
@@ -235,7 +273,9 @@ class Walker:
         own = origin.operator.inputs[signature.addend]
         places = alignment(origin.bound)
         if held.total != self.whole.terms[origin.names[own]] or held.pending:
-            self.blame("type", operator, f"{held.label} is not the addend of {origin.operator.name}")
+            self.blame(
+                "type", operator, f"{held.label} is not the addend of {origin.operator.name}"
+            )
         rank = -min(places, default=0)
         axes: list[Axis] = [()] * rank
         pieces: list[Pieces] = [{}] * rank
@@ -244,10 +284,17 @@ class Walker:
             pieces[back] = held.place.pieces(number)
         where = place(tuple(axes), pieces)
         size = operator.args.get("size", operator.args.get("shape"))
-        if not isinstance(size, tuple) or len(size) != rank or not all(map(_same, size, where.shape)):
+        if not isinstance(size, tuple) or len(size) != rank or not self._sizes(size, where.shape):
             self.blame("argument", operator, f"gives the shape {size}, not {_text(where.shape)}")
         term = aligned_mark(held.total, places)
         self._define(operator, output, Held(where, term, (), held.label))
+
+    def _sizes(self, claimed: Sequence[object], sizes: Sequence[Size]) -> bool:
+        """Whether sizes among an operator's arguments are these."""
+        return all(
+            isinstance(one, int | sympy.Expr) and self.same(one, size)
+            for one, size in zip(claimed, sizes, strict=True)
+        )
 
     def _served(self, at: int, operator: Operator, origin: Origin) -> int:
         """Type an operator that is (part of) the local form of one of the model's."""
@@ -260,9 +307,7 @@ class Walker:
         signature = origin.bound.signature
         chosen, missing = self._inputs(origin, outside)
         bare = (
-            signature is not None
-            and signature.addend is not None
-            and missing == [signature.addend]
+            signature is not None and signature.addend is not None and missing == [signature.addend]
         )
         if missing and not bare:
             own = origin.operator.inputs[missing[0]]
@@ -298,9 +343,7 @@ class Walker:
         held = self.values.get(name)
         return held.label or name if held is not None else name
 
-    def _inputs(
-        self, origin: Origin, outside: Sequence[str]
-    ) -> tuple[list[str | None], list[int]]:
+    def _inputs(self, origin: Origin, outside: Sequence[str]) -> tuple[list[str | None], list[int]]:
         """For each of the model's inputs, the device's name of it; and those that are missing."""
         left = list(outside)
         chosen: list[str | None] = []
@@ -310,7 +353,7 @@ class Walker:
             again = [name for name in outside if self._total(name) == term]
             if fits:
                 left.remove(fits[0])
-            chosen.append((fits or again or [None])[0])
+            chosen.append(next(iter((*fits, *again)), None))
         return chosen, [number for number, name in enumerate(chosen) if name is None]
 
     def _total(self, name: str) -> int | None:
@@ -359,9 +402,7 @@ class Walker:
             )
         return self.steps[key]
 
-    def _claimed(
-        self, run: tuple[Operator, ...], origin: Origin
-    ) -> tuple[tuple[Size, ...], ...]:
+    def _claimed(self, run: tuple[Operator, ...], origin: Origin) -> tuple[tuple[Size, ...], ...]:
         """The recorded shapes of the operator's outputs."""
         names = [name for member in run for name in member.outputs]
         names = names[len(names) - len(origin.operator.outputs) :]
@@ -383,7 +424,7 @@ class Walker:
         bare: bool,
     ) -> int:
         """Compare the operators with what they must be, and note what they define."""
-        forms = Forms(origin, step, chosen, self.program.tensors)
+        forms = Forms(origin, step, chosen, self.program.tensors, self.same)
         count, names, fault = forms.match(run)
         if fault is not None:
             operator, kind, message = fault
@@ -458,10 +499,6 @@ def _clash(operator: Operator, found: Sequence[tuple[Axis, Ranges]]) -> str:
         for _, ranges in found
     ]
     return f"adds different parts: {texts[0]} and {texts[1]}"
-
-
-def _same(left: object, right: Size) -> bool:
-    return isinstance(left, int) and left == right or bool(left == right)
 
 
 def _text(shape: Sequence[object]) -> str:
