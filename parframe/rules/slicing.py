@@ -1,4 +1,4 @@
-"""Rules of operators that cut tensors into ranges and join them again."""
+"""Rules of operators that cut tensors into ranges, or turn ranges round."""
 
 from __future__ import annotations
 
@@ -6,16 +6,17 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from parframe.graph import Ref
-from parframe.rules.building import Axes, again, axes, dimension, guarded, passing, signature
+from parframe.rules.building import Axes, again, axes, dimension, passing, signature
 from parframe.rules.signature import Concat, Local, Pattern, Rule, Signature, Site
 from parframe.sizes import Size, divide, simplify, total
 
 
-def _replace(taken: Axes, at: int, pattern: Pattern) -> Axes:
+def replace(taken: Axes, at: int, pattern: Pattern) -> Axes:
+    """The axes with another pattern for one of them."""
     return (*taken[:at], pattern, *taken[at + 1 :])
 
 
-def _segments(parts: Sequence[tuple[str, Size]]) -> tuple[Pattern, dict[str, Size]]:
+def segments(parts: Sequence[tuple[str, Size]]) -> tuple[Pattern, dict[str, Size]]:
     """The axis ``[a | b | ...]``; parts of size zero are left out, one alone is itself."""
     present = {name: size for name, size in parts if size != 0}
     patterns = tuple(() if size == 1 else (name,) for name, size in present.items())
@@ -33,10 +34,10 @@ def _kept(site: Site, at: int, start: Size, length: Size) -> Signature | None:
         ("kept", length),
         ("after", simplify(size - start - length)),
     ]
-    pattern, sizes = _segments(parts)
+    pattern, sizes = segments(parts)
     kept: Pattern = () if length == 1 else ("kept",)
     return signature(
-        site, [_replace(taken, at, pattern)], [_replace(taken, at, kept)], sizes=sizes,
+        site, [replace(taken, at, pattern)], [replace(taken, at, kept)], sizes=sizes,
         dropped=["before", "after"], moves=True,
     )  # fmt: skip
 
@@ -77,7 +78,7 @@ def _strided(site: Site, at: int) -> Signature | None:
         return None
     taken = axes("a", len(site.inputs[0].shape))
     return signature(
-        site, [_replace(taken, at, ("m", "step"))], [_replace(taken, at, ("m",))],
+        site, [replace(taken, at, ("m", "step"))], [replace(taken, at, ("m",))],
         sizes={"step": step}, whole=["step"], dropped=["step"], moves=True,
     )  # fmt: skip
 
@@ -123,9 +124,9 @@ def _select(site: Site) -> Signature | None:
     size = site.inputs[0].shape[at]
     if not isinstance(size, int) or not isinstance(index, int):
         return signature(site, [taken], [given], whole=[f"a{at}"], dropped=[f"a{at}"], moves=True)
-    pattern, sizes = _segments([("before", index), ("one", 1), ("after", size - index - 1)])
+    pattern, sizes = segments([("before", index), ("one", 1), ("after", size - index - 1)])
     return signature(
-        site, [_replace(taken, at, pattern)], [given], sizes=sizes,
+        site, [replace(taken, at, pattern)], [given], sizes=sizes,
         dropped=["before", "after"], moves=True,
     )  # fmt: skip
 
@@ -153,10 +154,10 @@ def _split(site: Site) -> Signature | None:
     lengths = [output.shape[at] for output in site.outputs]
     if total(lengths) != site.inputs[0].shape[at] or 0 in lengths:
         return passing(site, [at], moves=True)
-    pattern, sizes = _segments([(f"s{i}", length) for i, length in enumerate(lengths)])
+    pattern, sizes = segments([(f"s{i}", length) for i, length in enumerate(lengths)])
     given: list[Pattern] = [() if n == 1 else (f"s{i}",) for i, n in enumerate(lengths)]
     return signature(
-        site, [_replace(taken, at, pattern)], [_replace(taken, at, one) for one in given],
+        site, [replace(taken, at, pattern)], [replace(taken, at, one) for one in given],
         sizes=sizes, moves=True,
     )  # fmt: skip
 
@@ -184,93 +185,6 @@ def _unbind(site: Site) -> Signature | None:
     )  # fmt: skip
 
 
-def _cat(site: Site) -> Signature | None:
-    """Segments are joined: ``a, b -> [a | b]``."""
-    rank = len(site.outputs[0].shape)
-    at = dimension(site.arg("dim", 0), rank)
-    shared = axes("a", rank)
-    taken: list[Axes] = []
-    parts: list[Pattern] = []
-    sizes: dict[str, Size] = {}
-    for i, tensor in enumerate(site.inputs):
-        if tensor.shape == (0,) and rank != 1:
-            taken.append(((f"e{i}",),))
-            continue
-        size = tensor.shape[at]
-        pattern: Pattern = () if size == 1 else (f"s{i}",)
-        taken.append(_replace(shared, at, pattern))
-        if size != 0:
-            parts.append(pattern)
-            sizes[f"s{i}"] = size
-    joined = parts[0] if len(parts) == 1 else (Concat(tuple(parts)),)
-    if not parts:
-        joined = ("none",)
-    empty = [f"e{i}" for i in range(len(site.inputs))]
-    empty += [f"s{i}" for i, t in enumerate(site.inputs) if f"s{i}" not in sizes]
-    return signature(
-        site, taken, [_replace(shared, at, joined)], sizes=sizes, whole=empty, dropped=empty,
-        linear="tensors", moves=True,
-    )  # fmt: skip
-
-
-def _stack(site: Site) -> Signature | None:
-    rank = len(site.outputs[0].shape)
-    at = dimension(site.arg("dim", 0), rank)
-    taken = axes("a", rank - 1)
-    given = (*taken[:at], ("new",), *taken[at:])
-    return signature(site, [taken] * len(site.inputs), [given], linear="tensors", moves=True)
-
-
-def _pad(site: Site) -> Signature | None:
-    """Padding with a constant: ``a -> [before | a | after]``."""
-    widths = _widths(site)
-    changed = [i for i, width in enumerate(widths) if width != (0, 0)]
-    value = site.arg("value", 0)
-    linear = "self" if value == 0 else ""
-    if site.arg("mode", "constant") != "constant" or any(
-        not isinstance(n, int) or n < 0 for i in changed for n in widths[i]
-    ):
-        constant = site.arg("mode", "constant") == "constant"
-        return passing(site, changed, linear=linear if constant else "self")
-    taken = axes("a", len(site.inputs[0].shape))
-    given: list[Pattern] = list(taken)
-    sizes: dict[str, Size] = {}
-    for i in changed:
-        size = site.inputs[0].shape[i]
-        before, after = widths[i]
-        pattern, found = _segments([(f"b{i}", before), (f"a{i}", size), (f"c{i}", after)])
-        given[i] = pattern
-        sizes.update(found)
-        if size == 1:
-            taken = _replace(taken, i, ())
-        if size == 0:
-            return passing(site, changed, linear=linear)
-    free = [f"{side}{i}" for i in changed for side in "bc"]
-    return signature(site, [taken], [tuple(given)], sizes=sizes, free=free, linear=linear)
-
-
-def _widths(site: Site) -> list[tuple[Any, Any]]:
-    """What is added before and after each axis."""
-    pad = site.arg("pad")
-    rank = len(site.inputs[0].shape)
-    pairs = [(pad[i], pad[i + 1]) for i in range(0, len(pad), 2)]
-    return [(0, 0)] * (rank - len(pairs)) + pairs[::-1]
-
-
-def _local_pad(local: Local) -> None:
-    if local.site.arg("mode", "constant") != "constant":
-        rank = len(local.site.inputs[0].shape)
-        guarded(local, [f"a{i}" for i in range(rank)])
-        return
-    widths = _widths(local.site)
-    sizes = local.signature.sizes
-    pad: list[Size] = []
-    for i, sides in reversed(list(enumerate(widths))):
-        for side, width in zip("bc", sides, strict=True):
-            pad.append(local.size(f"{side}{i}") if f"{side}{i}" in sizes else width)
-    again(local, pad=tuple(pad))
-
-
 def _whole(arg: str) -> Callable[[Site], Signature | None]:
     """The axes named by an argument are whole, the others pass."""
 
@@ -296,12 +210,6 @@ RULES = (
     Rule("aten.select.int", _select, local=_local_select),
     *(Rule(f"aten.{name}", _split, local=_local_split) for name in _SPLITS.split()),
     Rule("aten.unbind.int", _unbind),
-    Rule("aten.cat.default", _cat),
-    Rule("aten.concat.default", _cat),
-    Rule("aten.concatenate.default", _cat),
-    Rule("aten.stack.default", _stack),
-    Rule("aten.constant_pad_nd.default", _pad, local=_local_pad),
-    Rule("aten.pad.default", _pad, local=_local_pad),
     Rule("aten.flip.default", _whole("dims")),
     Rule("aten.roll.default", _whole("dims")),
 )
