@@ -10,9 +10,10 @@ from typing import Any
 from rich.console import RenderableType
 
 import parframe
+from parframe import hooks
 from parframe.checking import Report, sizing
 from parframe.cli.answer import Answer, answers, steps
-from parframe.cli.options import memory_options, plan_argument
+from parframe.cli.options import memory_options, plan_argument, plugins_option
 from parframe.errors import ParframeError
 from parframe.report.memory import draw_memory, memory_facts
 from parframe.report.screen import BLANK
@@ -24,8 +25,14 @@ from parframe.report.words import counted
 @answers("check")
 @plan_argument
 @memory_options
+@plugins_option
 def command(
-    plan: Path, budget: int | None, dtype: str | None, batch: int | None, sequence: int | None
+    plan: Path,
+    plugins: tuple[str, ...],
+    budget: int | None,
+    dtype: str | None,
+    batch: int | None,
+    sequence: int | None,
 ) -> Answer:
     """Check a plan without running it.
 

@@ -70,10 +70,14 @@ weights_option: Decorator = click.option(
     help="Folder with the model's .safetensors; random weights without it.",
 )
 
+plugins_option: Decorator = click.option(
+    "--plugin",
+    "plugins",
+    multiple=True,
+    metavar="DISTRIBUTION",
+    help="An installed distribution whose rules of operators are needed; may be repeated.",
+)
+
 model_argument: Decorator = click.argument("model", type=click.Path(path_type=Path))
 
 plan_argument: Decorator = click.argument("plan", type=click.Path(path_type=Path))
-
-MODELS = """MODEL is a Hugging Face folder, a config.json, a .pt2, a graph.json, or a spec that
-names one of these or a demo model."""
-"""What commands say of their argument MODEL."""
