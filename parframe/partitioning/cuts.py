@@ -58,11 +58,15 @@ class Cut:
 
 def split(size: Size, parts: int, part: int) -> Range:
     """Part number ``part`` of ``size`` elements, as even as can be, larger parts first."""
-    each = floordiv(size, parts)
-    rest = simplify(sympy.sympify(size) - parts * each)
-    start = simplify(part * each + minimum(part, rest))
-    stop = simplify((part + 1) * each + minimum(part + 1, rest))
-    return Range(start, stop)
+    return Range(_boundary(size, parts, part), _boundary(size, parts, part + 1))
+
+
+def _boundary(size: Size, parts: int, part: int) -> Size:
+    """Where part number ``part`` begins: the first ``size % parts`` parts have one more."""
+    if part == 0 or part == parts:
+        return size if part else 0
+    rest = size % parts if isinstance(size, int) else sympy.Mod(size, parts)
+    return simplify(part * floordiv(size, parts) + minimum(part, rest))
 
 
 def _rectangle(sizes: tuple[Size, ...], parts: int, part: int) -> list[Range]:

@@ -1,0 +1,104 @@
+"""Regions say where a device's pieces lie in an axis of factors and segments."""
+
+import numpy
+from hypothesis import given
+from hypothesis import strategies as st
+
+from parframe.layout import (
+    Leaf,
+    Range,
+    Segments,
+    axis_size,
+    local_size,
+    region,
+    region_length,
+    region_size,
+    runs,
+)
+from parframe.partitioning.cuts import Cut, split
+
+DIMS = {"a": 2, "b": 3, "c": 4, "d": 1}
+
+leaf = st.sampled_from(sorted(DIMS)).map(lambda dim: Leaf(dim, DIMS[dim]))
+
+
+def _axes(factor):
+    return st.lists(factor, min_size=0, max_size=3).map(tuple)
+
+
+axes = _axes(
+    st.recursive(
+        leaf,
+        lambda inner: st.lists(_axes(inner), min_size=1, max_size=3).map(
+            lambda parts: Segments(tuple(parts))
+        ),
+        max_leaves=6,
+    )
+)
+
+
+def _piece(dim):
+    return st.tuples(st.integers(0, DIMS[dim]), st.integers(0, DIMS[dim])).map(
+        lambda ends: Range(min(ends), max(ends))
+    )
+
+
+pieces = st.fixed_dictionaries({}, optional={dim: _piece(dim) for dim in DIMS})
+
+
+def chosen(axis, held):
+    """Which positions of an axis the pieces hold, by brute force."""
+    if not axis:
+        return numpy.ones(1, bool)
+    head, rest = axis[0], chosen(axis[1:], held)
+    if isinstance(head, Leaf):
+        span = held.get(head.dim, Range(0, head.size))
+        here = numpy.array([span.start <= i < span.stop for i in range(head.size)], bool)
+    else:
+        here = numpy.concatenate([chosen(part, held) for part in head.parts])
+    return (here[:, None] & rest[None, :]).reshape(-1)
+
+
+@given(axes, pieces)
+def test_runs_are_the_positions_that_the_pieces_hold(axis, held):
+    found = region(axis, held, {})
+    expected = numpy.flatnonzero(chosen(axis, held))
+    actual = [i for start, stop in runs(found) for i in range(start, stop)]
+    assert actual == expected.tolist()
+    assert region_size(found) == axis_size(axis)
+    assert region_length(found) == local_size(axis, held) == len(expected)
+
+
+@given(axes, pieces)
+def test_a_region_within_what_a_device_holds_is_counted_from_its_start(axis, held):
+    inner = {dim: split(span.length, 2, 1) for dim, span in held.items()}
+    within = {
+        dim: Range(held[dim].start + part.start, held[dim].start + part.stop)
+        for dim, part in inner.items()
+    }
+    local = chosen(axis, held)
+    both = chosen(axis, within)[local]
+    actual = [i for start, stop in runs(region(axis, within, held)) for i in range(start, stop)]
+    assert actual == numpy.flatnonzero(both).tolist()
+
+
+@given(st.integers(0, 40), st.integers(1, 9))
+def test_parts_are_in_order_and_differ_by_one_at_most(size, parts):
+    ranges = [split(size, parts, part) for part in range(parts)]
+    assert [r.start for r in ranges[1:]] == [r.stop for r in ranges[:-1]]
+    assert (ranges[0].start, ranges[-1].stop) == (0, size)
+    lengths = [r.length for r in ranges]
+    assert max(lengths) - min(lengths) <= 1
+    assert lengths == sorted(lengths, reverse=True)
+
+
+@given(st.integers(1, 6), st.integers(1, 5), st.integers(1, 40))
+def test_the_rectangles_of_a_chain_tile_it(heads, group, degree):
+    cut = Cut(
+        rank=0, priority=0, axes=("tp",), chain=("k", "g"), sizes=(heads, group), degree=degree
+    )
+    count = numpy.zeros((heads, group), int)
+    for piece in cut.pieces:
+        k, g = piece["k"], piece["g"]
+        count[k.start : k.stop, g.start : g.stop] += 1
+    assert (count == 1).all()
