@@ -18,6 +18,7 @@ from parframe.cli.source import (
     load_model,
     model_of,
     refuse_too_large,
+    shown,
     weights_of,
     weights_text,
 )
@@ -80,7 +81,7 @@ def command(spec: Path, weights: Path | None, **options: Any) -> Answer:
         step("writing")
         if read.output is not None and error is None:
             write_plan(plan, read.output, dump(facts, indent=1) + "\n")
-            facts = {**facts, "written": str(read.output)}
+            facts = {**facts, "written": shown(read.output)}
     return Answer(facts, partial(draw_applied, facts), error)
 
 

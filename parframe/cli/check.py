@@ -42,7 +42,14 @@ def command(
         step(f"reading {plan}")
         found = parframe.load_plan(plan)
         step(f"checking {found.mesh.size} devices")
-        report = parframe.check(found, budget=budget, dtype=dtype, batch=batch, sequence=sequence)
+        report = parframe.check(
+            found,
+            budget=budget,
+            dtype=dtype,
+            batch=batch,
+            sequence=sequence,
+            rules=hooks.rules((), plugins),
+        )
     facts = {
         "check": check_facts(report, sizing(found, dtype, batch, sequence)),
         "communication": traffic_facts(report.traffic),

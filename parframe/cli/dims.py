@@ -5,8 +5,9 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
+from parframe import hooks
 from parframe.cli.answer import Answer, answers, steps
-from parframe.cli.options import model_argument
+from parframe.cli.options import model_argument, plugins_option
 from parframe.cli.source import load_model
 from parframe.dims import name
 from parframe.report.model import dimension_facts, draw_dimensions
@@ -14,7 +15,8 @@ from parframe.report.model import dimension_facts, draw_dimensions
 
 @answers("dims")
 @model_argument
-def command(model: Path) -> Answer:
+@plugins_option
+def command(model: Path, plugins: tuple[str, ...]) -> Answer:
     """List the named dimensions of a model.
 
     The table has the name, role and size of each, and where it occurs.
@@ -26,5 +28,5 @@ def command(model: Path) -> Answer:
         step(f"loading {model}")
         graph = load_model(model)
         step("naming dimensions")
-        facts = dimension_facts(name(graph), graph)
+        facts = dimension_facts(name(graph, hooks.rules((), plugins)), graph)
     return Answer({"model": str(model), "dimensions": facts}, partial(draw_dimensions, facts))

@@ -55,7 +55,7 @@ def described(source: Path | DemoModel) -> str:
     """A model's origin, for its reader."""
     if isinstance(source, DemoModel):
         return "demo model, made on the spot from its configuration, with random weights"
-    return str(source)
+    return shown(source)
 
 
 def weights_of(source: Path | DemoModel) -> Path | None:
@@ -65,9 +65,17 @@ def weights_of(source: Path | DemoModel) -> Path | None:
     return None
 
 
+def shown(path: Path) -> str:
+    """A path for its reader: from the working folder, if it lies below it."""
+    try:
+        return str(path.absolute().relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)
+
+
 def weights_text(weights: Path | None, seed: int) -> str:
     """Which weights are used, in words."""
-    return f"random, seed {seed}" if weights is None else f"of {weights}"
+    return f"random, seed {seed}" if weights is None else f"of {shown(weights)}"
 
 
 def refuse_too_large(graph: OperatorGraph) -> None:
