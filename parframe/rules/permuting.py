@@ -119,6 +119,10 @@ def _pixels(arg: str, shrink: bool) -> Callable[[Site], Signature | None]:
     return rule
 
 
+def _local_pixels(local: Local) -> None:
+    guarded(local, local.signature.sizes)
+
+
 _PERMUTED = {
     "permute.default": _permute,
     "permute_copy.default": _permute,
@@ -142,8 +146,14 @@ _PERMUTED = {
 RULES = (
     *(Rule(f"aten.{name}", permuted(order)) for name, order in _PERMUTED.items()),
     Rule("aten.channel_shuffle.default", _shuffled, local=_local_shuffle),
-    Rule("aten.pixel_shuffle.default", _pixels("upscale_factor", shrink=False)),
-    Rule("aten.pixel_unshuffle.default", _pixels("downscale_factor", shrink=True)),
+    Rule(
+        "aten.pixel_shuffle.default", _pixels("upscale_factor", shrink=False), local=_local_pixels
+    ),
+    Rule(
+        "aten.pixel_unshuffle.default",
+        _pixels("downscale_factor", shrink=True),
+        local=_local_pixels,
+    ),
     Rule("aten.unfold.default", _windows),
     Rule("aten.diagonal.default", _diagonal),
     Rule("aten.view_as_real.default", _as_real),

@@ -394,7 +394,7 @@ def prove_partial(tried: Try) -> int:
         right = Part(attrs.evolve(bare, call=attrs.evolve(bare.call, inputs=kept)), {}).run()
         for a, b, whole in zip(left, right, tried.call.outputs.values(), strict=True):
             try:
-                scale = float(a.abs().max()) if a.numel() else 1.0
+                scale = max(_largest(t) for t in (a, b, *(tensors[i] for i in group)))
                 what = f"partial {how} of inputs {sorted(group)}"
                 compare(_REDUCE[how](a, b), whole, what, max(1.0, scale))
             except False_ as error:
@@ -421,6 +421,11 @@ def prove_addend(tried: Try) -> None:
         compare(bare + addend.reshape(shape), *tried.call.outputs.values(), "bare and addend")
     except False_ as error:
         raise False_(f"{tried.call}: {error}") from error
+
+
+def _largest(tensor: torch.Tensor) -> float:
+    """The greatest magnitude: rounding is relative to it where parts cancel."""
+    return float(tensor.abs().max()) if tensor.numel() else 1.0
 
 
 def _divisible(tensor: torch.Tensor) -> bool:
