@@ -56,35 +56,47 @@ def reduce(members: tuple[Concrete, ...], reduction: str) -> Outcome:
     terms = {term.term: term for member in members for term in member.pending}
     if not terms:
         return Outcome(meant, f"{first.label} is complete: nothing is to be reduced", "partial")
+    copies = {term: max(_count(member, term) for member in members) for term in terms}
     for member in members:
-        there = {term.term for term in member.pending}
-        rest = add_marks(member.done, *(-term for term in terms if term not in there))
-        if rest:
+        missing = [-term * (count - _count(member, term)) for term, count in copies.items()]
+        if add_marks(member.done, *missing):
             return Outcome(
-                meant, f"a complete value is part of the sum that holds {first.label}, so that "
-                "every device would add it", "partial",
-            )  # fmt: skip
+                meant,
+                f"a complete value is part of the sum that holds {first.label}, so that "
+                "every device would add it",
+                "partial",
+            )
     left: list[Reducible] = []
     done = 0
     for term in sorted(terms.values(), key=lambda term: term.term):
-        if term.reduction != reduction:
-            return Outcome(
-                meant, f"{term.label} is to be reduced by {term.reduction}, not by {reduction}",
-                "partial",
-            )  # fmt: skip
-        found = [_of_term(member, term.term) for member in members]
-        contributions, fault = _reduced(found, reduction not in _REPEATABLE)
+        contributions, fault = _reduced_term(members, term, reduction)
         if fault:
             return Outcome(meant, f"{term.label}: {fault}", "partial")
         if contributions:
-            left.append(attrs.evolve(term, contributions=contributions))
+            left.extend([attrs.evolve(term, contributions=contributions)] * copies[term.term])
         else:
-            done = add_marks(done, term.term)
+            done = add_marks(done, term.term * copies[term.term])
     return Outcome(attrs.evolve(first, done=done, pending=tuple(left)))
 
 
-def _of_term(member: Concrete, term: int) -> frozenset[tuple[MeasuredShare, ...]]:
-    return next((t.contributions for t in member.pending if t.term == term), frozenset())
+def _count(member: Concrete, term: int) -> int:
+    """How often a member has a term that is still to be reduced."""
+    return sum(pending.term == term for pending in member.pending)
+
+
+def _reduced_term(
+    members: Sequence[Concrete], term: Reducible, reduction: str
+) -> tuple[frozenset[tuple[MeasuredShare, ...]], str]:
+    """What is left to be reduced of one term after a reduction, and what is wrong."""
+    if term.reduction != reduction:
+        return frozenset(), f"is to be reduced by {term.reduction}, not by {reduction}"
+    found = []
+    for member in members:
+        own = {t.contributions for t in member.pending if t.term == term.term} or {frozenset()}
+        if len(own) > 1:
+            return frozenset(), "is part of the sum twice, with different shares"
+        found.append(own.pop())
+    return _reduced(found, reduction not in _REPEATABLE)
 
 
 def _reduced(

@@ -1,0 +1,217 @@
+"""Checks of plans without a device: what they pass, what they blame, and in which words."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+from random import Random
+
+import attrs
+import handmade
+import pytest
+from checked import COMPOSITES, plan_of
+from faults import FAULTS, on_one_rank, with_broadcasts, with_probes
+from hypothesis import given
+from hypothesis import strategies as some
+from models import FAMILIES
+
+import parframe
+from parframe.checking import KINDS, check, memory, sizing
+from parframe.checking.boxes import tiles
+from parframe.checking.reading import read
+from parframe.layout import Leaf, Range, Segments, Span, region
+from parframe.sizes import offset
+
+CORRECT = [(model, composite) for model, found in COMPOSITES.items() for composite in found]
+
+
+def blamed(plan):
+    return [str(finding) for finding in check(plan).findings]
+
+
+@pytest.mark.parametrize(("model", "composite"), CORRECT)
+def test_a_correct_plan_is_not_blamed(model, composite):
+    assert blamed(plan_of(model, composite)) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", [*FAMILIES, "resnet"])
+@pytest.mark.parametrize(
+    "composite", ["TP2", "TP3", "TP8", "PP2", "DP2", "TP2PP2", "TP2SP", "PP2TP2DP2"]
+)
+def test_a_correct_plan_of_any_family_is_not_blamed(model, composite):
+    assert blamed(plan_of(model, composite)) == []
+
+
+@pytest.mark.parametrize(
+    "plan",
+    [handmade.tensor_parallel(2), handmade.tensor_parallel(3, 2), handmade.pipeline()],
+    ids=["TP2", "TP3DP2", "PP2"],
+)
+def test_a_correct_plan_made_by_hand_is_not_blamed(plan):
+    assert blamed(plan) == []
+
+
+def test_stages_may_be_joined_by_broadcasts():
+    plan = with_broadcasts(plan_of("llama", "PP2TP2DP2"))
+    assert plan is not None
+    assert blamed(plan) == []
+
+
+def test_a_weight_may_be_cut_and_gathered():
+    plan = with_probes(plan_of("llama", "PP2TP2DP2"), ["tp", "dp"])
+    assert plan is not None
+    assert blamed(plan) == []
+
+
+def swapped(program):
+    first, second = program.operators[:2], program.operators[2:4]
+    return attrs.evolve(program, operators=(*second, *first, *program.operators[4:]))
+
+
+def test_another_order_of_two_groups_that_all_come_through_is_not_blamed():
+    plan = on_one_rank(with_probes(plan_of("gpt_neox", "TP2DP2"), ["tp", "dp"]), 0, swapped)
+    assert blamed(plan) == []
+
+
+def test_a_deadlock_is_told_as_its_cycle():
+    plan = with_probes(plan_of("gpt_neox", "TP2DP2"), ["tp", "dp"])
+    for rank in (0, 3):
+        plan = on_one_rank(plan, rank, swapped)
+    (finding,) = check(plan).findings
+    assert finding.kind == "deadlock"
+    assert set(finding.ranks) == {0, 1, 2, 3}
+    assert finding.message == (
+        "rank 0 waits in probe_dp for rank 1; rank 1 waits in probe_tp for rank 3; "
+        "rank 3 waits in probe_dp for rank 2; rank 2 waits in probe_tp for rank 0, which waits"
+    )
+
+
+def test_a_device_that_waits_for_one_that_has_ended_is_named():
+    plan = handmade.pipeline()
+    last = plan.programs["stage0"]
+    silent = attrs.evolve(last, operators=last.operators[:-1])
+    plan = attrs.evolve(plan, programs={**plan.programs, "stage0": silent})
+    messages = [f.message for f in check(plan).findings if f.kind == "deadlock"]
+    assert len(messages) == 1
+    assert messages[0].endswith("for rank 0, which has ended")
+
+
+def test_a_bias_on_every_rank_is_named_with_its_module():
+    plan = FAULTS["bias_on_every_rank"](plan_of("gpt_neox", "TP2"), Random(3))
+    assert plan is not None
+    finding = check(plan).findings[0]
+    assert finding.kind == "partial"
+    assert "bias" in finding.message
+    assert finding.module.startswith("gpt_neox.layers.")
+
+
+def test_every_finding_has_a_known_kind():
+    assert set(KINDS) >= {"structure", "type", "partial", "matching", "deadlock", "memory"}
+
+
+def test_memory_counts_weights_and_the_most_that_is_alive():
+    plan = handmade.tensor_parallel(2)
+    sizes = sizing(plan, "float32", batch=3)
+    own = memory(plan, 0, sizes)
+    assert own.weights == 4 * (5 * 6 + 6 * 5 + 6)
+    # x, which stays until it is used; up and relu; then relu and down
+    assert own.activations == 4 * max(3 * 6 + 3 * 5, 3 * 5 + 3 * 5, 3 * 5 + 3 * 6, 3 * 6 * 2)
+    assert own.cache == 0
+    assert own.total == own.weights + own.activations
+
+
+def test_caches_are_counted_for_every_position():
+    plan = plan_of("llama", "TP2")
+    sizes = sizing(plan, "bfloat16", batch=2, sequence=10)
+    heads, head_dim, layers = 4, 8, 3
+    assert memory(plan, 0, sizes).cache == 2 * layers * 2 * 10 * heads * head_dim * 2 // 2
+
+
+def test_a_budget_that_is_too_small_is_told_with_figures():
+    report = check(plan_of("llama", "TP2"), budget=1000, batch=1, sequence=4)
+    assert [finding.kind for finding in report.findings] == ["memory"]
+    assert "the budget is 0.00 MiB" in report.findings[0].message
+    assert report.findings[0].ranks == (0, 1)
+
+
+def test_sizes_and_dtypes_are_refused_if_not_legal():
+    plan = handmade.pipeline()
+    with pytest.raises(parframe.ParframeError, match="dtype"):
+        check(plan, dtype="float5")
+    with pytest.raises(parframe.ParframeError, match="batch"):
+        check(plan, batch=0)
+
+
+def test_traffic_of_a_llama_layer_is_two_all_reduces():
+    (reduce,) = [t for t in check(plan_of("llama", "TP2")).traffic if t.kind == "all_reduce"]
+    assert (reduce.axes, reduce.count) == (("tp",), 2 * 3 + 1)
+
+
+def test_checks_know_nothing_of_the_partitioner_and_of_recorded_layouts():
+    for path in Path(parframe.checking.__file__).parent.glob("*.py"):
+        tree = ast.parse(path.read_text())
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ImportFrom):
+                assert "partitioning" not in (node.module or "")
+            if isinstance(node, ast.Attribute):
+                assert node.attr != "layouts"
+
+
+HEADS, GROUP, DIM = Leaf("heads", 6), Leaf("group", 4), Leaf("head_dim", 5)
+AXES = {
+    "product": (HEADS, GROUP, DIM),
+    "minor": (GROUP, HEADS),
+    "segments": (Segments(((HEADS, GROUP, DIM), (HEADS, DIM), (HEADS, DIM))),),
+}
+
+
+@some.composite
+def ranges(draw, size):
+    start = draw(some.integers(0, size))
+    return Range(start, draw(some.integers(start, size)))
+
+
+@pytest.mark.parametrize("axis", AXES.values(), ids=AXES)
+@given(heads=ranges(6), group=ranges(4))
+def test_regions_are_read_back(axis, heads, group):
+    pieces = {"heads": heads, "group": group}
+    found = read(axis, region(axis, pieces, {}), {})
+    whole = {"heads": Range(0, 6), "group": Range(0, 4)}
+    assert found is not None
+    assert {**whole, **found} == pieces
+
+
+@given(heads=ranges(6))
+def test_regions_within_a_part_are_read_back(heads):
+    frame = {"heads": Range(1, 6), "group": Range(0, 2)}
+    inner = {"heads": Range(max(heads.start, 1), max(heads.stop, 1)), "group": Range(0, 2)}
+    assert read(AXES["product"], region(AXES["product"], inner, frame), frame) == inner
+
+
+def test_regions_across_dimensions_are_not_read():
+    assert read(AXES["product"], (Span(120, 7, 27),), {}) is None
+    assert read(AXES["product"], (Span(60, 0, 30),), {}) is None
+
+
+def test_regions_with_symbols_are_read_back():
+    start = offset("heads_start")
+    pieces = {"heads": Range(start, start + 2)}
+    assert read(AXES["segments"], region(AXES["segments"], pieces, {}), {}) == pieces
+
+
+@pytest.mark.parametrize(
+    ("boxes", "once", "wrong"),
+    [
+        ([((0, 2),), ((2, 5),)], True, ""),
+        ([((0, 2),), ((2, 2),), ((2, 5),)], True, ""),
+        ([((0, 2),), ((3, 5),)], True, "leave a gap"),
+        ([((0, 3),), ((2, 5),)], True, "overlap"),
+        ([((0, 2),), ((0, 2),), ((2, 5),)], True, "overlap"),
+        ([((0, 2),), ((0, 2),), ((2, 5),)], False, ""),
+        ([((0, 1), (0, 2)), ((0, 1), (2, 4)), ((1, 2), (0, 4))], True, ""),
+        ([((0, 1), (0, 2)), ((1, 2), (2, 4))], True, "leave a gap"),
+    ],
+)
+def test_boxes_tile_their_hull_or_not(boxes, once, wrong):
+    assert tiles(tuple(boxes), once) == wrong
