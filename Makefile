@@ -6,7 +6,7 @@ PIP_FLAGS ?= --quiet
 INSTALL = -m pip install $(PIP_FLAGS) -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test quick lint bench clean
+.PHONY: help demo test quick lint docs bench clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
@@ -34,6 +34,9 @@ lint:  ## in the environment at hand: lint, format, types, import contracts
 	$(BIN)ruff format --check .
 	$(BIN)mypy
 	$(BIN)lint-imports
+
+docs:  ## in the environment at hand: write the documentation's tables anew
+	$(BIN)python docs/tables.py
 
 bench:  ## in the environment at hand: print the figures of benchmarks/
 	$(BIN)python -m benchmarks

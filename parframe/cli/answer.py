@@ -58,9 +58,9 @@ def answers(name: str) -> Callable[[Callable[..., Answer]], click.Command]:
             if answer.error is not None:
                 raise Reported(answer.error)
 
-        for option in (_DEBUG, _JSON):
-            callback = option(callback)
-        return click.command(name)(callback)
+        command = click.command(name)(callback)
+        command.params += [_JSON, _DEBUG]
+        return command
 
     return made
 
@@ -70,10 +70,10 @@ def dump(facts: Mapping[str, Any], indent: int | None = None) -> str:
     return json.dumps(_plain(facts), indent=indent, ensure_ascii=False, allow_nan=False)
 
 
-_JSON = click.option(
-    "--json", "as_json", is_flag=True, help="Print one JSON object instead of tables."
+_JSON = click.Option(
+    ["--json", "as_json"], is_flag=True, help="Print one JSON object instead of tables."
 )
-_DEBUG = click.option("--debug", is_flag=True, help="Show the traceback of an error as well.")
+_DEBUG = click.Option(["--debug"], is_flag=True, help="Show the traceback of an error as well.")
 
 
 def _say(answer: Answer, as_json: bool) -> None:

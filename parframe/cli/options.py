@@ -27,7 +27,7 @@ class Amount(click.ParamType[int]):
             self.fail(f"{fault}; give such as '80GB' or '80GiB'", param, ctx)
 
 
-_COUNT = click.IntRange(1, 2**31 - 1)
+_COUNT = click.IntRange(1)
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 

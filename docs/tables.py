@@ -1,0 +1,151 @@
+"""The parts of the documentation that are made from the code: `python docs/tables.py` writes them.
+
+Between `<!-- begin NAME -->` and `<!-- end NAME -->` stands what `TABLES[NAME]` gives.
+"""
+
+import contextlib
+import io
+import os
+import re
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Iterable, Mapping
+from importlib import import_module
+from pathlib import Path
+
+import click
+
+import parframe
+from parframe import hooks
+from parframe.checking import KINDS as FINDINGS
+from parframe.cli import COMMANDS, group
+from parframe.cli.failures import CLOSED, INTERRUPTED, run
+from parframe.errors import KINDS
+from parframe.spec import KEYS, Spec
+
+ROOT = Path(__file__).parents[1]
+PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
+
+_PART = re.compile(r"<!-- begin ([\w-]+) -->\n.*?<!-- end \1 -->", re.DOTALL)
+
+
+def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    """A table in Markdown."""
+    head = list(head)
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |"
+                     for line in lines)  # fmt: skip
+
+
+def strategies() -> str:
+    """Every installed strategy, and what it communicates in the model of the quickstart."""
+    examples = {"DP": "DP2", "TP": "TP2", "PP": "PP2", "SP": "TP2SP"}
+    config = Spec.read(ROOT / "specs" / "quickstart.toml").model.config
+    graph = parframe.load(dict(config))
+    rows = []
+    for code, found in sorted(hooks.strategies(hooks.claimed_codes()).items()):
+        report = parframe.check(parframe.partition(graph, examples[code]))
+        kinds = sorted({traffic.kind for traffic in report.traffic})
+        splits = ", ".join(f"`{name}`" for name in found.splits)
+        said = (found.__doc__ or "").splitlines()[0].rstrip(".")
+        rows.append(
+            [f"`{code}`", f"`{found.axis}`", splits, said, ", ".join(kinds) or "none",
+             f"`{examples[code]}`"]
+        )  # fmt: skip
+    return table(("code", "mesh axis", "splits", "in words", "communication", "example"), rows)
+
+
+def spec_keys() -> str:
+    """Every key of a spec."""
+    rows = ([f"`{path}`", key.meaning, key.expected] for path, key in KEYS.items())
+    return table(("key", "what it says", "what to give"), rows)
+
+
+def exit_codes() -> str:
+    """Every exit code."""
+    rows = [["0", "", "all is well"]]
+    rows += [[str(code), f"`{kind}`", meaning] for kind, (code, meaning) in KINDS.items()]
+    rows += [[str(INTERRUPTED), "", "the user stopped the command"]]
+    rows += [[str(CLOSED), "", "nobody read the output to its end"]]
+    return table(("exit code", "kind", "meaning"), rows)
+
+
+def findings() -> str:
+    """Every kind of finding of a check."""
+    return table(("kind", "meaning"), ([f"`{kind}`", text] for kind, text in FINDINGS.items()))
+
+
+def commands() -> str:
+    """What every command says of itself."""
+    parts = []
+    for name in COMMANDS:
+        command: click.Command = import_module(f"parframe.cli.{name}").command
+        above = click.Context(group, info_name="parframe", **group.context_settings)
+        context = click.Context(command, above, info_name=name, terminal_width=80)
+        parts.append(f"### {name}\n\n```text\n{command.get_help(context)}\n```")
+    return "\n\n".join(parts)
+
+
+def quickstart() -> str:
+    """What `parframe apply specs/quickstart.toml` prints."""
+    return f"```text\n{printed(['apply', 'specs/quickstart.toml'])}```"
+
+
+def hook_list() -> str:
+    """Every hook of plugins."""
+    names = [name for name in vars(hooks) if name.startswith("parframe_")]
+    rows = ([f"`{n}`", (getattr(hooks, n).__doc__ or "").splitlines()[0]] for n in names)
+    return table(("hook", "what it does"), rows)
+
+
+def printed(arguments: list[str]) -> str:
+    """What a command prints in a copy of the repository's specs."""
+    with tempfile.TemporaryDirectory() as folder:
+        shutil.copytree(
+            ROOT / "specs", Path(folder) / "specs", ignore=shutil.ignore_patterns("out")
+        )
+        here = Path.cwd()
+        os.chdir(folder)
+        out = io.StringIO()
+        try:
+            with contextlib.redirect_stdout(out):
+                code = run(group, arguments)
+        finally:
+            os.chdir(here)
+    if code:
+        raise SystemExit(f"{arguments} ended with {code}")
+    return out.getvalue()
+
+
+TABLES: Mapping[str, Callable[[], str]] = {
+    "strategies": strategies,
+    "spec-keys": spec_keys,
+    "exit-codes": exit_codes,
+    "findings": findings,
+    "commands": commands,
+    "quickstart": quickstart,
+    "hooks": hook_list,
+}
+"""Every part that is made from the code."""
+
+
+def rewritten(text: str) -> str:
+    """A page with its parts made anew."""
+    return _PART.sub(
+        lambda part: f"<!-- begin {part[1]} -->\n{TABLES[part[1]]()}\n<!-- end {part[1]} -->", text
+    )
+
+
+def main() -> None:
+    """Write every page anew."""
+    for page in PAGES:
+        before = page.read_text(encoding="utf-8")
+        after = rewritten(before)
+        if after != before:
+            page.write_text(after, encoding="utf-8")
+            sys.stdout.write(f"wrote {page.relative_to(ROOT)}\n")
+
+
+if __name__ == "__main__":
+    main()

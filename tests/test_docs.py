@@ -1,0 +1,87 @@
+"""What the documentation says is so: its examples run, its tables are those of the code."""
+
+import importlib.util
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import documented
+import pytest
+
+import parframe
+from parframe.cli import COMMANDS
+from parframe.spec import KEYS
+
+ROOT = Path(__file__).parents[1]
+
+_specification = importlib.util.spec_from_file_location("tables", ROOT / "docs" / "tables.py")
+tables = importlib.util.module_from_spec(_specification)
+_specification.loader.exec_module(tables)
+
+PAGES = [*tables.PAGES, ROOT / "CONTRIBUTING.md"]
+MADE = [
+    (page, name)
+    for page in PAGES
+    for name in re.findall(r"<!-- begin ([\w-]+) -->", page.read_text(encoding="utf-8"))
+]
+
+
+def without_noise(text: str) -> str:
+    """The text with numbers of rounding errors left out: they differ between machines."""
+    return re.sub(r"\d(\.\d+)?e-1\d", "(rounding)", text)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_the_code_blocks_of_a_page_run(tmp_path, page):
+    shutil.copytree(ROOT / "specs", tmp_path / "specs", ignore=shutil.ignore_patterns("out"))
+    script = ROOT / "tests" / "documented.py"
+    told = subprocess.run(
+        [sys.executable, str(script), str(page)],
+        cwd=tmp_path, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert told.returncode == 0, told.stdout + told.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("page", "name"), MADE, ids=lambda value: getattr(value, "stem", value))
+def test_a_part_made_from_the_code_has_not_drifted(page, name):
+    found = re.search(
+        rf"<!-- begin {name} -->\n(.*?)\n<!-- end {name} -->", page.read_text(), re.DOTALL
+    )
+    assert without_noise(found[1]) == without_noise(tables.TABLES[name]()), (
+        "run python docs/tables.py"
+    )
+
+
+def test_every_table_is_on_some_page():
+    assert {name for _, name in MADE} == set(tables.TABLES)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page):
+    for target in re.findall(r"\]\((?!http)([^)#]+)", page.read_text(encoding="utf-8")):
+        assert (page.parent / target).exists(), target
+
+
+def test_readme_shows_the_demo_as_it_is():
+    text = (ROOT / "specs" / "quickstart.toml").read_text(encoding="utf-8")
+    assert f"# file: specs/quickstart.toml\n{text}" in (ROOT / "README.md").read_text()
+
+
+def test_every_key_command_and_strategy_is_documented():
+    spec = (ROOT / "docs" / "spec.md").read_text(encoding="utf-8")
+    assert [key for key in KEYS if f"`{key}`" not in spec] == []
+    commands = (ROOT / "docs" / "commands.md").read_text(encoding="utf-8")
+    assert [name for name in COMMANDS if f"### {name}" not in commands] == []
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert [c for c in parframe.hooks.claimed_codes() if f"`{c}`" not in readme] == []
+
+
+def test_every_code_block_is_of_a_language_that_is_run():
+    languages = {
+        language for page in PAGES for language, _ in documented.blocks(page.read_text("utf-8"))
+    }
+    assert languages <= {"python", "console", "toml", "text"}
