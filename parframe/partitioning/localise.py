@@ -201,6 +201,21 @@ def _operator(
     )
 
 
+def bare_site(bound: Bound) -> Site:
+    """An operator without its addend, where it stands."""
+    rule, site, signature = bound.rule, bound.site, bound.signature
+    if rule is None or signature is None or signature.addend is None:
+        raise ParframeError("internal", site.operator.name, "has no addend", "report it")
+    if rule.bare is not None:
+        operator = rule.bare(site.operator)
+    else:
+        gone = site.operator.slots[signature.addend]
+        args = {slot: arg for slot, arg in site.operator.args.items() if slot != gone}
+        operator = attrs.evolve(site.operator, args=args)
+    inputs = tuple(t for i, t in enumerate(site.inputs) if i != signature.addend)
+    return Site(operator, inputs, site.outputs)
+
+
 class LocalOperator(Local):
     """One operator being made local; see ``Local``."""
 
@@ -208,7 +223,7 @@ class LocalOperator(Local):
         self.writer = writer
         self.action = action
         self.bound: Bound = action.bound
-        self.site: Site = action.bound.site
+        self.site: Site = bare_site(action.bound) if action.bare else action.bound.site
         self.count = 0
         self.operators: list[Operator] = []
         self.shapes: dict[str, tuple[Size, ...]] = {}
@@ -220,8 +235,9 @@ class LocalOperator(Local):
     def written(self) -> tuple[Operator, ...]:
         """The operators for a device."""
         operator = self.site.operator
-        kept = self.kept_inputs()
-        for value, name, layout in zip(kept, self.action.inputs, self.action.befores, strict=True):
+        for value, name, layout in zip(
+            operator.inputs, self.action.inputs, self.action.befores, strict=True
+        ):
             self.names.setdefault(value, name)
             self.shapes.setdefault(value, self.writer.local(value, name, layout).shape)
         for value, name, layout in zip(
@@ -238,37 +254,27 @@ class LocalOperator(Local):
             self.plain()
         return tuple(self.operators)
 
-    def kept_inputs(self) -> tuple[str, ...]:
-        """The model's inputs that the local operator takes."""
-        inputs = self.site.operator.inputs
-        at = self.signature.addend if self.action.bare else None
-        return tuple(value for i, value in enumerate(inputs) if i != at)
-
     def plain(self) -> None:
         """The operator as it is, with shapes among its arguments made local."""
         operator, rule = self.site.operator, self.bound.rule
-        target, args = operator.target, dict(operator.args)
-        if self.action.bare and rule is not None:
-            bare = rule.bare(operator) if rule.bare is not None else None
-            if bare is not None:
-                target, args = bare.target, dict(bare.args)
-            else:
-                args.pop(rule.addend)
+        args = dict(operator.args)
         if rule is not None:
             for slot in rule.shapes:
                 args[slot] = self.shapes[operator.outputs[0]]
         self.operators.append(
             attrs.evolve(
                 operator,
-                name=operator.name
-                if self.action.outputs == operator.outputs
-                else self.action.outputs[0],
-                target=target,
+                name=self.own_name(operator.outputs[0]) if operator.outputs else operator.name,
                 args=self.positioned(args),
                 outputs=self.action.outputs,
                 origin=operator.name,
             )
         )
+
+    def own_name(self, output: str) -> str:
+        """The operator's name if it makes the model's value, otherwise that of what it makes."""
+        operator, name = self.site.operator, self.names[output]
+        return operator.name if name == output == operator.outputs[0] else name
 
     def positioned(self, args: Mapping[str, Arg]) -> dict[str, Arg]:
         """The arguments under local names, input by input (one value may come in two layouts)."""
@@ -333,7 +339,7 @@ class LocalOperator(Local):
         operator = self.site.operator
         if isinstance(output, str):
             name = self.names[output]
-            own = operator.name if output == operator.outputs[0] else name
+            own = self.own_name(output)
         else:
             self.count += 1
             name = own = f"{operator.outputs[0]}~{self.count}"

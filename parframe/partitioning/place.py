@@ -17,7 +17,7 @@ from parframe.partitioning.cuts import Cut
 from parframe.partitioning.nominal import nominal_bytes
 from parframe.partitioning.values import Deferred, Free, Value, Values
 from parframe.rules import Signature
-from parframe.rules.signature import spell
+from parframe.rules.signature import Pattern
 
 
 class Placer:
@@ -203,8 +203,7 @@ class Placer:
                 (output,), (after,), bare=True,
             )
         )  # fmt: skip
-        order = [tuple(spell(pattern)) for pattern in signature.outputs[0]]
-        aligned = tuple(order.index(tuple(spell(pattern))) for pattern in signature.inputs[at])
+        aligned = _aligned(signature.inputs[at], signature.outputs[0])
         rest = ((operator.inputs[at], aligned, operator),)
         self.values[operator.outputs[0]] = Value(deferred=Deferred(output, after, rest))
 
@@ -306,3 +305,12 @@ class Placer:
         )
         for value, layout in zip(operator.outputs, afters, strict=True):
             self.values[value] = Value(variants={layout: value})
+
+
+def _aligned(addend: tuple[Pattern, ...], result: tuple[Pattern, ...]) -> tuple[int, ...]:
+    """The axes of a result that an addend's axes are; axes of size one count from the right."""
+    behind = len(result) - len(addend)
+    return tuple(
+        result.index(pattern) if pattern else behind + position
+        for position, pattern in enumerate(addend)
+    )
