@@ -1,3 +1,6 @@
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import attrs
@@ -184,3 +187,14 @@ def test_every_spec_of_the_repository_is_planned_and_proved(call, tmp_path, path
     assert told.json["check"]["ok"]
     assert told.json["verify"]["ok"]
     assert told.json["verify"]["max_error"] < 1e-11
+
+
+@pytest.mark.slow
+def test_two_processes_write_the_same_bytes(tmp_path):
+    for seed in ("1", "2"):
+        subprocess.run(
+            [sys.executable, "-m", "parframe.cli", "apply", str(QUICKSTART)]
+            + ["--output", str(tmp_path / seed)],
+            env={**os.environ, "PYTHONHASHSEED": seed}, check=True, capture_output=True,
+        )  # fmt: skip
+    assert contents(tmp_path / "1") == contents(tmp_path / "2")

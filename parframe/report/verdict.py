@@ -27,7 +27,7 @@ def check_facts(report: Report, sizes: Sizing) -> dict[str, Any]:
         "findings": [
             {**attrs.asdict(finding), "text": str(finding)} for finding in report.findings
         ],
-        "sizes": dict(sizes.values),
+        "sizes": dict(sorted(sizes.values.items())),
         "dtype": sizes.dtype,
     }
 
