@@ -192,9 +192,11 @@ def test_every_spec_of_the_repository_is_planned_and_proved(call, tmp_path, path
 @pytest.mark.slow
 def test_two_processes_write_the_same_bytes(tmp_path):
     for seed in ("1", "2"):
+        command = [sys.executable, "-m", "parframe.cli", "apply", str(QUICKSTART)]
         subprocess.run(
-            [sys.executable, "-m", "parframe.cli", "apply", str(QUICKSTART)]
-            + ["--output", str(tmp_path / seed)],
-            env={**os.environ, "PYTHONHASHSEED": seed}, check=True, capture_output=True,
-        )  # fmt: skip
+            [*command, "--output", str(tmp_path / seed)],
+            env={**os.environ, "PYTHONHASHSEED": seed},
+            check=True,
+            capture_output=True,
+        )
     assert contents(tmp_path / "1") == contents(tmp_path / "2")
