@@ -127,3 +127,12 @@ def test_factors_that_cannot_be_had_at_once_leave_the_axis_whole():
     for composite in ("TP2", "TP3", "DP2TP2"):
         plan = partition(graph, composite)
         assert_equal(simulate(plan, {"x": x}, model), model(x), 1e-11)
+
+
+def test_a_fused_weight_indexed_by_constants_is_split_without_a_gather():
+    from proving import communication
+
+    from parframe.partitioning import partition
+
+    plan = partition(load(models.tiny_config("falcon")), "TP8")
+    assert communication(plan) == {"all_reduce": 3, "all_gather": 1}

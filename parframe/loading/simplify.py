@@ -8,9 +8,10 @@ from typing import Any
 import attrs
 
 from parframe.fold import indexed_scope
-from parframe.graph import Arg, Operator, Parameter, Tensor
+from parframe.graph import Arg, Operator, Parameter, Ref, Tensor
 from parframe.loading.functional import functional
 from parframe.loading.program import Program, live, replace
+from parframe.loading.weights import decode
 
 _LONGEST = 2**63 - 1
 
@@ -59,7 +60,7 @@ def simplify(program: Program) -> Program:
         If an operator writes into a tensor that something else may look at.
     """
     plain = live(functional(_without_copies(_canonical(program))))
-    return live(_share_tensors(_share_constants(plain)))
+    return live(_share_tensors(_share_constants(_sliced(plain))))
 
 
 def _canonical(program: Program) -> Program:
@@ -106,6 +107,38 @@ def _canonical_slice(operator: Operator, program: Program, result: Tensor) -> Op
         "self": operator.args["self"], "dim": dim, "start": start, "end": end, "step": step,
     }  # fmt: skip
     return attrs.evolve(operator, args=args)
+
+
+def _sliced(program: Program) -> Program:
+    """Slices where an axis is indexed by constant numbers that follow each other."""
+    return attrs.evolve(
+        program,
+        operators=tuple(
+            _index_as_slice(op, program) if op.target == "aten.index.Tensor" else op
+            for op in program.operators
+        ),
+    )
+
+
+def _index_as_slice(operator: Operator, program: Program) -> Operator:
+    indices: Any = operator.args["indices"]
+    chosen = [(axis, ref.name) for axis, ref in enumerate(indices) if isinstance(ref, Ref)]
+    constant = program.parameters.get(chosen[0][1]) if len(chosen) == 1 else None
+    if constant is None or constant.data is None or len(constant.shape) != 1:
+        return operator
+    axis = chosen[0][0]
+    size = program.tensor(operator.inputs[0]).shape[axis]
+    numbers = decode(constant).tolist()
+    if constant.dtype == "bool" or not numbers or not isinstance(size, int):
+        return operator
+    first = numbers[0] + size if numbers[0] < 0 else numbers[0]
+    if [n + size if n < 0 else n for n in numbers] != list(range(first, first + len(numbers))):
+        return operator
+    args: dict[str, Arg] = {
+        "self": operator.args["self"], "dim": axis, "start": first,
+        "end": first + len(numbers), "step": 1,
+    }  # fmt: skip
+    return attrs.evolve(operator, target="aten.slice.Tensor", args=args)
 
 
 def _plain(size: Any) -> Any:
@@ -176,11 +209,16 @@ _NEUTRAL: Mapping[str, Callable[[Operator], bool]] = {
 """Operators that do nothing where their result has the argument's shape and dtype, and a test."""
 
 
+def _draws(operator: Operator) -> bool:
+    """Whether an operator draws random numbers, so that no two calls of it are the same."""
+    return "rand" in operator.target or "normal" in operator.target
+
+
 def _share_constants(program: Program) -> Program:
     """Compute once, and first, what several parts compute from no tensor at all (positions)."""
     groups: dict[Any, list[Operator]] = {}
     for operator in program.operators:
-        if not operator.inputs and len(operator.outputs) == 1:
+        if not operator.inputs and len(operator.outputs) == 1 and not _draws(operator):
             key = (operator.target, *((k, type(v).__name__, v) for k, v in operator.args.items()))
             groups.setdefault(key, []).append(operator)
     same: dict[str, str] = {}
