@@ -43,7 +43,9 @@ def table(
     """A table, indented; the columns in ``right`` hold numbers. Nothing in it is cut off."""
     drawn = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
     for column in columns:
-        drawn.add_column(column, justify="right" if column in right else "left", overflow="fold")
+        drawn.add_column(
+            printable(column), justify="right" if column in right else "left", overflow="fold"
+        )
     for row in rows:
         drawn.add_row(*(Text(printable(cell)) for cell in row))
     return Padding(drawn, (0, 0, 0, 2))
