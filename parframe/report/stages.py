@@ -12,6 +12,7 @@ from parframe.plan import COMMUNICATION, Plan, Program
 from parframe.report.screen import heading, lines, table
 from parframe.report.words import counted, runs, shortened
 
+_MOST_SENT = 4
 _NUMBERED = re.compile(r"(.*\.)(\d+)")
 
 
@@ -55,6 +56,8 @@ def draw_stages(facts: list[Mapping[str, Any]]) -> Iterator[RenderableType]:
         for f in facts
         if f["moves"]
     ]
+    if len(sent) > _MOST_SENT:
+        sent = [*sent[:_MOST_SENT], f"and {counted(len(sent) - _MOST_SENT, 'more stage')}"]
     if sent:
         yield lines(sent, style="dim")
 
