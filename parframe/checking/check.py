@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import attrs
 
@@ -66,14 +66,24 @@ def check(
             *meetings,
         ]
     )
-    if followed.stuck and not findings:
-        ranks = tuple(rank for name in followed.stuck for rank in followed.walkers[name].ranks)
-        message = "waits for a communication that never comes"
-        findings.append(Finding("matching", ranks, "", "", message))
+    if not findings:
+        findings.extend(_not_followed(followed))
     used = memory_of_all(plan, sizes)
     findings.extend(_over(used, budget))
     notes = (*(f"{note.kind}: {note.where}: {note.what}" for note in plan.notes), str(sizes))
     return Report(tuple(findings), used, traffic(plan, sizes), notes)
+
+
+def _not_followed(followed: Followed) -> Iterator[Finding]:
+    """What no pass has blamed, but none has understood either."""
+    for name, walker in followed.walkers.items():
+        if name in followed.stuck:
+            message = "waits for a communication that never comes"
+            yield Finding("matching", walker.ranks, "", "", message)
+        unknown = [value for value, held in walker.values.items() if held is None]
+        if unknown:
+            message = f"{unknown[0]!r} could not be followed"
+            yield Finding("type", walker.ranks, "", "", message)
 
 
 def _merged(findings: Iterable[Finding]) -> list[Finding]:

@@ -188,9 +188,10 @@ def gather(members: tuple[Concrete, ...], parts: tuple[Parts, ...], symbols: Sym
     """The members' parts put together, as ``parts`` says."""
     first = members[0]
     fault = _same(members, ("pending",))
-    result, gap = _united(first, [member.ranges for member in members], symbols)
+    if fault:
+        return Outcome(first, fault)
+    result, fault = _united(first, [member.ranges for member in members], symbols)
     outcome = attrs.evolve(first, ranges=result)
-    fault = fault or gap
     if not fault:
         for number, (member, claimed) in enumerate(zip(members, parts, strict=True)):
             if not _agree(regions_of(first.axes, member.ranges, result, dict(symbols)), claimed):
@@ -277,15 +278,13 @@ def exchange(
 ) -> Outcome:
     """What members send to one of them, put together; ``sends`` is each member's part for it."""
     first = members[0]
-    fault = _same(members, ("pending",))
     received = []
     for member, part in zip(members, sends, strict=True):
         ranges = _part(member, part, symbols)
         if ranges is None:
-            return Outcome(first, fault or f"a part of {first.label} lies across its dimensions")
+            return Outcome(first, f"a part of {first.label} lies across its dimensions")
         received.append(attrs.evolve(member, ranges=ranges))
-    outcome = gather(tuple(received), parts, symbols)
-    return attrs.evolve(outcome, fault=fault or outcome.fault)
+    return gather(tuple(received), parts, symbols)
 
 
 def _united(like: Concrete, members: Sequence[Ranges], symbols: Symbols) -> tuple[Ranges, str]:

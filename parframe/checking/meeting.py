@@ -87,7 +87,12 @@ class Meetings:
         self._blame_all(walker, operator, outcomes)
         if not operator.outputs:
             return (None,)
-        return (self.rewriter.held(walker, [outcome.result for outcome in outcomes]),)
+        held = self.rewriter.held(walker, [outcome.result for outcome in outcomes])
+        if held is None:
+            labels = ", ".join(sorted({outcome.result.label for outcome in outcomes}))
+            message = f"brings different values to devices that do the same with them: {labels}"
+            self._blame(operator, walker.ranks, "type", message)
+        return (held,)
 
     def _program(self, rank: int) -> str:
         return self.plan.devices[rank].program

@@ -11,7 +11,7 @@ from parframe.checking.follow import Followed
 from parframe.checking.groups import Ranges, covers
 from parframe.checking.held import Held
 from parframe.checking.numeric import Concrete, concrete
-from parframe.checking.walk import Walker, place_of
+from parframe.checking.walk import Walker, fit, place_of
 from parframe.plan import Part
 
 
@@ -27,9 +27,14 @@ def check_outputs(followed: Followed) -> list[Finding]:
             if held is None:
                 unknown.add(part.whole)
                 continue
-            findings.extend(_output(followed, walker, part, held))
+            faults = list(_output(followed, walker, part, held))
+            findings.extend(faults)
+            if faults:
+                unknown.add(part.whole)
+                continue
+            fitted = fit(held.place, followed.whole.outer[part.whole]) or held.place
             for rank in walker.ranks:
-                own = concrete(held, followed.bindings[rank])
+                own = concrete(attrs.evolve(held, place=fitted), followed.bindings[rank])
                 parts.setdefault(part.whole, {})[own.ranges] = None
                 like[part.whole] = own
     for name in dict.fromkeys(followed.whole.graph.output_names):
@@ -50,12 +55,13 @@ def _output(followed: Followed, walker: Walker, part: Part, held: Held) -> Itera
             "partial", walker.ranks, "", "", f"{part.whole!r} is returned, but {labels} is still "
             "to be reduced",
         )  # fmt: skip
-    if held.total != followed.whole.terms.get(part.whole):
+    axes = followed.whole.outer.get(part.whole, ())
+    if held.total != followed.whole.terms.get(part.whole) or fit(held.place, axes) is None:
         yield Finding(
             "output", walker.ranks, "", "", f"{held.label!r} is returned as {part.whole!r}"
         )
         return
-    where = place_of(held.place.axes, part, walker.program)
+    where = place_of(held.place.axes, part)
     if where is None:
         yield Finding(
             "output", walker.ranks, "", "", f"the region of {part.name!r} is no part of it"

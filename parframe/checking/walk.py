@@ -131,7 +131,7 @@ class Walker:
         if axes is None or part.whole not in self.whole.terms:
             self.values[part.name] = None
             return
-        where = place_of(axes, part, self.program)
+        where = place_of(axes, part)
         if where is None:
             self.blame(
                 "weights" if part.whole in self.whole.graph.parameters else "type",
@@ -452,7 +452,7 @@ class Walker:
         return len(run)
 
 
-def place_of(axes: tuple[Axis, ...], part: Part, program: Program) -> Place | None:
+def place_of(axes: tuple[Axis, ...], part: Part) -> Place | None:
     """The place that a part's region means."""
     found = _pieces(axes, part.region, [()] * len(axes))
     return place(axes, found) if found is not None else None
