@@ -55,7 +55,7 @@ def shortened(text: str, width: int) -> str:
     Examples
     --------
     >>> shortened("model.layers.0.self_attn.q_proj", 20)
-    'model.l...ttn.q_proj'
+    'model....attn.q_proj'
     """
     if len(text) <= width:
         return text
