@@ -1,193 +1,38 @@
-"""Collectives typed: what every member of a group holds in, what a member gets out.
-
-Everything is in numbers. A fault is a message; the result is then what the collective was meant
-to give.
-"""
+"""Parts put together and taken apart: gathers, scatters and exchanges typed, in numbers."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from itertools import product as every
 from typing import TypeAlias
 
 import attrs
 
-from parframe.checking.boxes import Box, hull, tiles
-from parframe.checking.held import add_marks, sizes_of
+from parframe.checking.boxes import tiles
+from parframe.checking.held import sizes_of
 from parframe.checking.numeric import (
     Concrete,
     Measured,
-    MeasuredShare,
     Parts,
-    Reducible,
     measured_axis,
     measured_pieces,
     regions_of,
 )
 from parframe.checking.reading import read
+from parframe.checking.reducing import Outcome, difference, hull_of
 from parframe.checking.samples import COUNT, Numbers, numbers
 from parframe.layout import Axis, Leaf, Region, region_length
 
 Ranges: TypeAlias = tuple[tuple[tuple[str, Measured], ...], ...]
 Symbols: TypeAlias = tuple[tuple[str, Numbers], ...]
 
-_REPEATABLE = frozenset({"max", "min", "any", "all"})
-"""Reductions that may meet the same contribution twice."""
-
-
-@attrs.frozen
-class Outcome:
-    """What a member gets, and what is wrong with it (``""`` if nothing)."""
-
-    result: Concrete
-    fault: str = ""
-    kind: str = "collective"
-
-
-@lru_cache(maxsize=50_000)
-def reduce(members: tuple[Concrete, ...], reduction: str) -> Outcome:
-    """The sum (or another reduction) of what the members hold."""
-    first = members[0]
-    meant = attrs.evolve(first, done=_total(first), pending=())
-    fault = _same(members, ("place", "total"))
-    if fault:
-        return Outcome(meant, fault)
-    terms = {term.term: term for member in members for term in member.pending}
-    if not terms:
-        return Outcome(meant, f"{first.label} is complete: nothing is to be reduced", "partial")
-    copies = {term: max(_count(member, term) for member in members) for term in terms}
-    for member in members:
-        missing = [-term * (count - _count(member, term)) for term, count in copies.items()]
-        if add_marks(member.done, *missing):
-            return Outcome(
-                meant,
-                f"a complete value is part of the sum that holds {first.label}, so that "
-                "every device would add it",
-                "partial",
-            )
-    left: list[Reducible] = []
-    done = 0
-    for term in sorted(terms.values(), key=lambda term: term.term):
-        contributions, fault = _reduced_term(members, term, reduction)
-        if fault:
-            return Outcome(meant, f"{term.label}: {fault}", "partial")
-        if contributions:
-            left.extend([attrs.evolve(term, contributions=contributions)] * copies[term.term])
-        else:
-            done = add_marks(done, term.term * copies[term.term])
-    return Outcome(attrs.evolve(first, done=done, pending=tuple(left)))
-
-
-def _count(member: Concrete, term: int) -> int:
-    """How often a member has a term that is still to be reduced."""
-    return sum(pending.term == term for pending in member.pending)
-
-
-def _reduced_term(
-    members: Sequence[Concrete], term: Reducible, reduction: str
-) -> tuple[frozenset[tuple[MeasuredShare, ...]], str]:
-    """What is left to be reduced of one term after a reduction, and what is wrong."""
-    if term.reduction != reduction:
-        return frozenset(), f"is to be reduced by {term.reduction}, not by {reduction}"
-    found = []
-    for member in members:
-        own = {t.contributions for t in member.pending if t.term == term.term} or {frozenset()}
-        if len(own) > 1:
-            return frozenset(), "is part of the sum twice, with different shares"
-        found.append(own.pop())
-    return _reduced(found, reduction not in _REPEATABLE)
-
-
-def _reduced(
-    members: Sequence[frozenset[tuple[MeasuredShare, ...]]], once: bool
-) -> tuple[frozenset[tuple[MeasuredShare, ...]], str]:
-    """What is left to be reduced of a term after its members' contributions met."""
-    left: set[tuple[MeasuredShare, ...]] = set()
-    for keys in _grouped(members):
-        boxes = [_box(member, keys) for member in members]
-        kept: list[MeasuredShare] = []
-        for sample in range(COUNT):
-            here = tuple(
-                tuple((start[sample], stop[sample]) for start, stop in box) for box in boxes
-            )
-            fault = tiles(here, once) if keys else "overlap"
-            if fault:
-                dims = ", ".join(dim for _, dim, _ in keys) or "the whole"
-                return frozenset(), f"the devices' parts of {dims} {fault}"
-        outer = _hull(boxes)
-        for key, (start, stop) in zip(keys, outer, strict=True):
-            if (start, stop) != ((0,) * COUNT, key[2]):
-                kept.append((key, (start, stop)))
-        if kept:
-            left.add(tuple(kept))
-    return frozenset(left), ""
-
-
-def _grouped(
-    members: Sequence[frozenset[tuple[MeasuredShare, ...]]],
-) -> list[tuple[tuple[str, str, Numbers], ...]]:
-    """The contributions that belong together: by contraction, the dimensions of any member."""
-    found: dict[tuple[str, ...], dict[tuple[str, str, Numbers], None]] = {}
-    for member in members:
-        for contribution in member:
-            name = tuple(dict.fromkeys(source for (source, _, _), _ in contribution))
-            known = found.setdefault(name, {})
-            known.update(dict.fromkeys(key for key, _ in contribution))
-    return [tuple(sorted(keys)) for keys in found.values()]
-
-
-def _box(
-    member: frozenset[tuple[MeasuredShare, ...]], keys: tuple[tuple[str, str, Numbers], ...]
-) -> list[Measured]:
-    """A member's share of each key; all of it where it is not among its contributions."""
-    sources = {source for source, _, _ in keys}
-    for contribution in member:
-        if {source for (source, _, _), _ in contribution} <= sources:
-            own = dict(contribution)
-            return [own.get(key, ((0,) * COUNT, key[2])) for key in keys]
-    return [((0,) * COUNT, key[2]) for key in keys]
-
-
-def _hull(boxes: Iterable[Sequence[Measured]]) -> list[Measured]:
-    """The smallest box around boxes that are not empty, at every sample."""
-    boxes = list(boxes)
-    outer: list[Box] = []
-    for sample in range(COUNT):
-        here = [tuple((start[sample], stop[sample]) for start, stop in box) for box in boxes]
-        outer.append(hull(here) or here[0])
-    return [
-        (tuple(box[i][0] for box in outer), tuple(box[i][1] for box in outer))
-        for i in range(len(boxes[0]))
-    ]
-
-
-def _total(member: Concrete) -> int:
-    return add_marks(member.done, *(term.term for term in member.pending))
-
-
-def _same(members: Sequence[Concrete], what: tuple[str, ...]) -> str:
-    """Why the members do not hold the same, or ``""``."""
-    first = members[0]
-    for number, other in enumerate(members[1:], 1):
-        if other.axes != first.axes or _total(other) != _total(first):
-            return f"member {number} has {other.label or 'another sum'}, member 0 {first.label}"
-        if "place" in what and other.ranges != first.ranges:
-            return f"members 0 and {number} hold different parts of {first.label}"
-        if "pending" in what and (other.done, _anonymous(other)) != (first.done, _anonymous(first)):
-            return f"members 0 and {number} have different parts of {first.label} still to reduce"
-    return ""
-
-
-def _anonymous(member: Concrete) -> tuple[object, ...]:
-    return tuple((t.term, t.reduction, t.contributions) for t in member.pending)
-
 
 @lru_cache(maxsize=50_000)
 def gather(members: tuple[Concrete, ...], parts: tuple[Parts, ...], symbols: Symbols) -> Outcome:
     """The members' parts put together, as ``parts`` says."""
     first = members[0]
-    fault = _same(members, ("pending",))
+    fault = difference(members, ("pending",))
     if fault:
         return Outcome(first, fault)
     result, fault = _united(first, [member.ranges for member in members], symbols)
@@ -321,7 +166,7 @@ def _united(like: Concrete, members: Sequence[Ranges], symbols: Symbols) -> tupl
 
 def _hull_each(boxes: Sequence[Sequence[Measured]]) -> list[Measured]:
     """The hull along every dimension alone."""
-    return [_hull([[box[i]] for box in boxes])[0] for i in range(len(boxes[0]))]
+    return [hull_of([[box[i]] for box in boxes])[0] for i in range(len(boxes[0]))]
 
 
 def _dims(axis: Axis, bindings: Mapping[str, Numbers]) -> Iterator[tuple[str, Numbers]]:

@@ -7,10 +7,11 @@ from collections.abc import Mapping, MutableMapping, Sequence
 import attrs
 
 from parframe.checking.findings import Finding
-from parframe.checking.groups import Outcome, exchange, gather, reduce, scatter
+from parframe.checking.groups import exchange, gather, scatter
 from parframe.checking.held import Held
 from parframe.checking.matching import group_axes
 from parframe.checking.numeric import Concrete, Parts, concrete, measure_regions
+from parframe.checking.reducing import Outcome, reduce
 from parframe.checking.rewriting import Rewriter
 from parframe.checking.samples import Numbers
 from parframe.checking.walk import Request, Walker

@@ -11,7 +11,8 @@ from parframe.checking.follow import Followed
 from parframe.checking.groups import Ranges, covers
 from parframe.checking.held import Held
 from parframe.checking.numeric import Concrete, concrete
-from parframe.checking.walk import Walker, fit, place_of
+from parframe.checking.places import fit, place_of
+from parframe.checking.walk import Walker
 from parframe.plan import Part
 
 
