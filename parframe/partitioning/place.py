@@ -54,22 +54,18 @@ class Placer:
             self.values.finish(value)
 
     def replicate(self, operator: Operator, bound: Bound) -> None:
-        """An operator without a rule: refused where something split passes through it."""
-        touched = [
-            value
-            for value in operator.inputs
-            if any(layout.cuts or layout.partial for layout in self.values.layouts(value))
-            or (
-                self.values[value].free
-                and self.values.restrict(value, range(len(self.values.cuts)))
-            )
-        ]
+        """An operator without a rule: refused, since what passes through it cannot be followed.
+
+        It may stand where nothing is split, or where only weights enter it.
+        """
+        known = [self.values[value] for value in operator.inputs]
+        touched = bool(self.values.cuts) and not all(state.free for state in known)
         if touched and not self.replicate_missing:
             raise ParframeError(
                 "rule",
                 operator.module or operator.name,
-                f"operator {operator.target} has no rule, and {touched[0]!r}, which is split, "
-                f"passes through it ({operator.source})",
+                f"operator {operator.target} has no rule, so it is not known which dimensions "
+                f"pass through it ({operator.source})",
                 "register a rule through the hook parframe_rules, or accept that every device "
                 'computes all of it with on_missing_rule = "replicate"',
             )

@@ -116,7 +116,8 @@ def _all_to_all(requests: Sequence[Request]) -> Results:
 
 def _broadcast(requests: Sequence[Request]) -> Results:
     root: Any = requests[0].operator.args["root"]
-    return [_given(requests[root])] * len(requests)
+    value = _given(requests[root])
+    return [value if request.operator.outputs else None for request in requests]
 
 
 def _transfer(requests: Sequence[Request]) -> Results:
