@@ -9,7 +9,7 @@ from random import Random
 import attrs
 import handmade
 import pytest
-from checked import COMPOSITES, plan_of
+from checked import COMPOSITES, graph_of, plan_of
 from faults import FAULTS, on_one_rank, with_broadcasts, with_probes
 from hypothesis import given
 from hypothesis import strategies as some
@@ -20,7 +20,10 @@ from parframe.checking import KINDS, check, memory, sizing
 from parframe.checking.boxes import tiles
 from parframe.checking.reading import read
 from parframe.layout import Leaf, Range, Segments, Span, region
+from parframe.mesh import Mesh
+from parframe.partitioning import partition_placing
 from parframe.sizes import offset
+from parframe.strategy import Placing, Split
 
 CORRECT = [(model, composite) for model, found in COMPOSITES.items() for composite in found]
 
@@ -41,6 +44,17 @@ def test_a_correct_plan_is_not_blamed(model, composite):
 )
 def test_a_correct_plan_of_any_family_is_not_blamed(model, composite):
     assert blamed(plan_of(model, composite)) == []
+
+
+@pytest.mark.parametrize("model", COMPOSITES)
+@pytest.mark.parametrize("degree", [2, 3])
+@pytest.mark.parametrize(
+    "names", [("hidden",), ("hidden", "heads", "ffn", "vocab"), ("ffn", "sequence")], ids=" ".join
+)
+def test_a_correct_plan_of_any_splits_is_not_blamed(model, degree, names):
+    splits = tuple(Split(name, ("tp",)) for name in names)
+    placing = Placing(Mesh((("tp", degree),)), splits)
+    assert blamed(partition_placing(graph_of(model), placing)) == []
 
 
 @pytest.mark.parametrize(

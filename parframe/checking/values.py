@@ -10,7 +10,7 @@ import sympy
 from parframe.checking.findings import Finding
 from parframe.checking.held import Held, Place, place, sizes_of
 from parframe.checking.places import pieces_of, place_of, shape_text
-from parframe.checking.samples import Bindings, numbers, same
+from parframe.checking.samples import Bindings, Numbers, numbers, same
 from parframe.checking.whole import Whole
 from parframe.graph import Operator, Ref
 from parframe.layout import Range
@@ -48,6 +48,7 @@ class Values:
         self.homes: dict[str, list[Range]] = {}
         self.findings: list[Finding] = []
         self._plains: dict[Place, Place] = {}
+        self._seen: dict[tuple[str, tuple[tuple[Numbers, Numbers], ...]], Range] = {}
 
     def blame(self, kind: str, operator: Operator | None, message: str, module: str = "") -> None:
         """Note a finding."""
@@ -106,11 +107,14 @@ class Values:
             )  # fmt: skip
 
     def plain(self, where: Place) -> Place:
-        """The same place without ranges that are all of a dimension on every device."""
+        """The same place in the ranges seen first, without those that are all of a dimension.
+
+        Two ranges that are the same numbers on every device are one, however they are written.
+        """
         if where not in self._plains:
             kept = [
                 {
-                    dim: piece
+                    dim: self._first(dim, piece)
                     for dim, piece in ranges
                     if not self.same(piece.start, 0)
                     or not self.same(piece.stop, sizes_of(axis)[dim])
@@ -119,6 +123,11 @@ class Values:
             ]
             self._plains[where] = place(where.axes, kept)
         return self._plains[where]
+
+    def _first(self, dim: str, piece: Range) -> Range:
+        """The range of a dimension, as it was first written, that has these numbers."""
+        ends = tuple((numbers(piece.start, own), numbers(piece.stop, own)) for own in self.bindings)
+        return self._seen.setdefault((dim, ends), piece)
 
     def shard(self, operator: Operator) -> None:
         """Note what a local cut of a value holds."""
