@@ -1,0 +1,6 @@
+"""Print the figures of every benchmark."""
+
+from benchmarks import planning, rules
+
+planning.main()
+rules.main()
