@@ -57,6 +57,14 @@ def test_a_correct_plan_of_any_splits_is_not_blamed(model, degree, names):
     assert blamed(partition_placing(graph_of(model), placing)) == []
 
 
+def test_operators_taken_apart_are_checked_against_the_model_as_it_was():
+    graph = graph_of("gpt2")
+    placing = Placing(Mesh((("tp", 3),)), (Split("hidden", ("tp",)),))
+    plan = partition_placing(graph, placing)
+    assert any("layer_norm." in op.origin for op in plan.program(0).operators)
+    assert blamed(attrs.evolve(plan, graph=graph)) == []
+
+
 @pytest.mark.parametrize(
     "plan",
     [handmade.tensor_parallel(2), handmade.tensor_parallel(3, 2), handmade.pipeline()],
