@@ -11,6 +11,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import attrs
+
 from parframe.dims import name as name_dimensions
 from parframe.graph import OperatorGraph
 from parframe.partitioning.blocks import place_graph
@@ -36,12 +38,14 @@ def partition_placing(
     dimensions = name_dimensions(graph, rules)
     cuts = find_cuts(dimensions, placing)
     placed = place_graph(graph, dimensions, cuts, on_missing_rule == "replicate")
+    written = graph
     if placed.gathering:
-        graph = expand(graph, dimensions.bound, placed.gathering)
-        dimensions = name_dimensions(graph, rules)
+        written = expand(graph, dimensions.bound, placed.gathering)
+        dimensions = name_dimensions(written, rules)
         cuts = find_cuts(dimensions, placing)
-        placed = place_graph(graph, dimensions, cuts, on_missing_rule == "replicate")
-    return write_plan(graph, dimensions, placing, cuts, placed)
+        placed = place_graph(written, dimensions, cuts, on_missing_rule == "replicate")
+    plan = write_plan(written, dimensions, placing, cuts, placed)
+    return attrs.evolve(plan, graph=graph)
 
 
 def partition(graph: OperatorGraph, by: str | Path | Spec) -> Plan:

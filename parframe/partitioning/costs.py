@@ -3,20 +3,61 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping
+from itertools import combinations
 
-from parframe.graph import Operator, Tensor
-from parframe.partitioning.nominal import NOMINAL, nominal_bytes, nominal_elements
-from parframe.partitioning.sequence import Sequence
+from parframe.dims import Bound, Dimensions
+from parframe.graph import OperatorGraph
+from parframe.partitioning.nominal import NOMINAL, nominal, nominal_bytes, nominal_elements
+from parframe.partitioning.sequence import Sequence, Step
 from parframe.partitioning.stages import Cost
 from parframe.plan import COMMUNICATION
+from parframe.rules.signature import letters
 
 _CHEAP = 32
 """A value is computed again rather than sent if that takes at most so many elements for one."""
 
 
+def works_of(graph: OperatorGraph, dimensions: Dimensions) -> dict[str, float]:
+    """Multiplications of every operator of the graph at nominal sizes, by its name.
+
+    A product counts every combination of the letters of two of its inputs, but for letters that
+    one input alone has and the result has not: a table is looked up, not multiplied.
+    """
+    own = {
+        block: {name: _work(bound) for name, bound in found.items()}
+        for block, found in dimensions.bound.items()
+    }
+    return {
+        f"{call.name}/{name}" if call.name else name: work
+        for call in graph.calls
+        for name, work in own[call.block].items()
+    }
+
+
+def _work(bound: Bound) -> float:
+    tensors = (*bound.site.inputs, *bound.site.outputs)
+    moved = max((nominal_elements(tensor) for tensor in tensors[-1:]), default=0.0)
+    signature = bound.signature
+    if signature is None or signature.moves or len(signature.inputs) < 2:
+        return moved
+    out = letters(signature.outputs)
+    inputs = [letters((axes,)) for axes in signature.inputs]
+    alone = {x for x, count in Counter(x for one in inputs for x in one).items() if count == 1}
+    pairs = (
+        math.prod(nominal(signature.sizes[x]) for x in (left | right) - (alone - out))
+        for left, right in combinations(inputs, 2)
+    )
+    return max(moved, *pairs)
+
+
 def cheap_steps(
-    model: Sequence, maker: Mapping[str, int], given: set[str], weights: set[str]
+    model: Sequence,
+    maker: Mapping[str, int],
+    given: set[str],
+    weights: set[str],
+    works: Mapping[str, float],
 ) -> dict[int, frozenset[int]]:
     """Steps that are cheaper to do again than to send, each with all that it takes.
 
@@ -28,8 +69,6 @@ def cheap_steps(
             continue
         if any(value in weights for value in step.reads):
             continue
-        if any(value in weights for value in step.reads):
-            continue
         needed = {maker[value] for value in step.reads if value not in given}
         if not all(other in found for other in needed):
             continue
@@ -37,29 +76,16 @@ def cheap_steps(
         if len(closure) > 4 * _CHEAP:
             continue
         size = max(nominal_elements(model.tensors[value]) for value in step.writes)
-        work = sum(
-            _work(operator, model.tensors)
-            for other in closure
-            for operator in model.steps[other].operators
-        )
+        work = sum(_step_work(model.steps[other], works) for other in closure)
         if work <= _CHEAP * max(size, NOMINAL):
             found[number] = closure
     return found
 
 
-def _work(operator: Operator, tensors: Mapping[str, Tensor]) -> float:
-    """Multiplications of an operator at nominal sizes.
-
-    That is the largest tensor's elements, times what a product contracts.
-    """
-    sizes = [nominal_elements(tensors[v]) for v in (*operator.inputs, *operator.outputs)]
-    largest = max(sizes, default=0.0)
-    if len(operator.inputs) > 1:
-        out = max((nominal_elements(tensors[v]) for v in operator.outputs), default=0.0)
-        ins = sorted((nominal_elements(tensors[v]) for v in operator.inputs), reverse=True)[:2]
-        if out and ins[0] * ins[1] > out * largest:
-            return max(largest, math.sqrt(ins[0] * ins[1] * out))
-    return largest
+def _step_work(step: Step, works: Mapping[str, float]) -> float:
+    """The work of the model's operators that a step computes."""
+    origins = {op.origin for op in step.operators if op.target not in COMMUNICATION}
+    return sum(works.get(origin, 0.0) for origin in origins)
 
 
 def step_costs(
@@ -67,7 +93,7 @@ def step_costs(
     maker: Mapping[str, int],
     closures: Mapping[int, frozenset[int]],
     given: set[str],
-    outputs: tuple[str, ...],
+    works: Mapping[str, float],
 ) -> list[Cost]:
     """What every step costs, and what would cross if a stage ended after it."""
     last: dict[str, int] = {}
@@ -90,9 +116,7 @@ def step_costs(
         held |= weights
         costs.append(
             Cost(
-                flops=sum(_work(operator, model.tensors) for operator in step.operators)
-                if number not in closures
-                else 0.0,
+                flops=0.0 if number in closures else _step_work(step, works),
                 weight_bytes=sum(nominal_bytes(model.tensors[v]) for v in weights),
                 crossing=running,
             )

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import math
+
 from parframe.graph import BYTES, Tensor
-from parframe.sizes import evaluate, symbols_of
+from parframe.sizes import Size, evaluate, symbols_of
 
 NOMINAL = 64
 """What a symbolic size counts for."""
 
 
+def nominal(size: Size) -> int:
+    """A size with every symbol at its nominal size."""
+    return evaluate(size, dict.fromkeys(symbols_of(size), NOMINAL))
+
+
+def nominal_elements(tensor: Tensor) -> int:
+    """The elements of a tensor at nominal sizes."""
+    return math.prod(nominal(size) for size in tensor.shape)
+
+
 def nominal_bytes(tensor: Tensor) -> float:
-    """The bytes of a tensor with every symbol at its nominal size."""
-    count = 1
-    for size in tensor.shape:
-        count *= evaluate(size, dict.fromkeys(symbols_of(size), NOMINAL))
-    return count * BYTES[tensor.dtype]
-
-
-def nominal_elements(tensor: Tensor) -> float:
-    """The elements of a tensor with every symbol at its nominal size."""
-    return nominal_bytes(tensor) / BYTES[tensor.dtype]
+    """The bytes of a tensor at nominal sizes."""
+    return nominal_elements(tensor) * BYTES[tensor.dtype]

@@ -8,6 +8,7 @@ from parframe.dims import Dimensions
 from parframe.graph import OperatorGraph
 from parframe.mesh import Mesh
 from parframe.partitioning.blocks import PlacedGraph
+from parframe.partitioning.costs import works_of
 from parframe.partitioning.cuts import STAGES, Cut, Shape, bindings_of, shape_of
 from parframe.partitioning.notes import notes_of
 from parframe.partitioning.sequence import sequence
@@ -31,7 +32,9 @@ def write_plan(
     sequences = {
         kind: sequence(graph, dimensions, placed, cuts, shape) for kind, shape in kinds.items()
     }
-    staging = Staging(graph, placed, next(iter(sequences.values())), axis, count, placing)
+    works = works_of(graph, dimensions)
+    model = next(iter(sequences.values()))
+    staging = Staging(graph, placed, model, axis, count, placing, works)
     programs: dict[str, Program] = {}
     devices = []
     for rank in range(mesh.size):

@@ -1,7 +1,8 @@
 """Pipeline stages: where a device's sequence of operators is cut.
 
-The cut balances compute and memory over the stages (the eighth power of a stage's share stands
-for the greatest), and among equals takes where the fewest bytes cross.
+A stage is as heavy as its share of compute or of memory, whichever is more; the cut keeps the
+heaviest stage light (the eighth power of a share stands for the greatest), and among equals takes
+where the fewest bytes cross.
 """
 
 from __future__ import annotations
@@ -77,7 +78,7 @@ def cut_stages(costs: Sequence[Cost], stages: int, fixed: Sequence[int] = ()) ->
 
 def _places(costs: Sequence[Cost], stages: int, fixed: Sequence[int]) -> list[int]:
     """Entries before which a cut is worth considering: the fewest bytes cross there, nearby."""
-    load = _load(costs, stages)
+    load = _loads(costs, stages).mean(axis=0)
     inner = [i for i in range(1, len(costs)) if _LEAST < load[i] < stages - _LEAST]
     if len(inner) < stages:
         inner = [i for i in range(1, len(costs)) if 0 < load[i] < stages]
@@ -95,21 +96,22 @@ def _places(costs: Sequence[Cost], stages: int, fixed: Sequence[int]) -> list[in
     return sorted({*low[:: len(low) // _CANDIDATES + 1], *fixed})
 
 
-def _load(costs: Sequence[Cost], stages: int) -> Any:
-    """The work before every entry, in shares of an even stage: compute and memory alike."""
-    flops = numpy.array([cost.flops for cost in costs])
-    memory = numpy.array([cost.weight_bytes for cost in costs])
-    share = flops / max(flops.sum(), 1.0) + memory / max(memory.sum(), 1.0)
-    both = float(share.sum()) or 1.0
-    return numpy.concatenate([[0.0], numpy.cumsum(share)]) * stages / both
+def _loads(costs: Sequence[Cost], stages: int) -> Any:
+    """Compute and memory before every entry, each in shares of an even stage: two rows."""
+    rows = numpy.array([[c.flops for c in costs], [c.weight_bytes for c in costs]], float)
+    sums = rows.sum(axis=1, keepdims=True)
+    share = numpy.divide(rows, sums, out=numpy.zeros_like(rows), where=sums > 0)
+    return numpy.concatenate([numpy.zeros((2, 1)), numpy.cumsum(share, axis=1)], axis=1) * stages
 
 
 def _balance(
     costs: Sequence[Cost], places: list[int], stages: int, fixed: list[int]
 ) -> tuple[int, ...]:
-    done = _load(costs, stages)
     ends = numpy.array([0, *places, len(costs)])
-    load = done[ends]
+    loads = _loads(costs, stages)[:, ends]
+    gaps = loads[:, None, :] - loads[:, :, None]
+    gap = gaps.max(axis=0)
+    spent = gap**_POWER + 0.1 * gaps.mean(axis=0) ** _POWER
     crossing = numpy.array([0.0, *(costs[i - 1].crossing for i in places), 0.0])
     crossing = 0.02 * crossing / max(float(numpy.median(crossing[1:-1])), 1.0)
     width = len(ends)
@@ -118,9 +120,8 @@ def _balance(
     allowed = _forbid(ends, fixed)
     chosen: list[Any] = []
     for _ in range(stages):
-        gap = load[None, :] - load[:, None]
         price = numpy.where(
-            (gap > 0) & allowed, best[:, None] + gap**_POWER + crossing[None, :], numpy.inf
+            (gap > 0) & allowed, best[:, None] + spent + crossing[None, :], numpy.inf
         )
         chosen.append(price.argmin(axis=0))
         best = price.min(axis=0)

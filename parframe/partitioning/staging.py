@@ -36,8 +36,10 @@ class Staging:
         axis: tuple[str, ...],
         count: int,
         placing: Placing,
+        works: Mapping[str, float],
     ) -> None:
         self.graph = graph
+        self.works = works
         self.placed = placed
         self.axis = axis
         self.count = count
@@ -47,7 +49,7 @@ class Staging:
         for number, step in enumerate(model.steps):
             self.maker.update(dict.fromkeys(step.writes, number))
         weights = {n for n, p in graph.parameters.items() if p.kind == "parameter"}
-        self.closures = cheap_steps(model, self.maker, self.given, weights)
+        self.closures = cheap_steps(model, self.maker, self.given, weights, works)
         self.begins = (0, *self.cut(model, placing), len(self.steps))
         self.stage_of = [0] * len(self.steps)
         for stage in range(count):
@@ -74,7 +76,7 @@ class Staging:
                 f"use at most {len(layers)} stages",
             )
         fixed = [self.place_of(cut, layers) for cut in placing.cuts]
-        costs = step_costs(model, self.maker, self.closures, self.given, self.graph.output_names)
+        costs = step_costs(model, self.maker, self.closures, self.given, self.works)
         return cut_stages(costs, self.count, sorted(set(fixed)))
 
     def place_of(self, cut: str | int, layers: tuple[int, ...]) -> int:
