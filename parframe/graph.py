@@ -333,7 +333,7 @@ def verify_graph(graph: OperatorGraph) -> OperatorGraph:
             if name not in known:
                 raise _illegal(call.name, f"uses {name!r} before it is defined")
         for name, own in zip(call.outputs, block.outputs, strict=True):
-            known[name] = block.tensors[own]  # type: ignore[assignment]
+            known[name] = block.tensors[own]
     for block in graph.blocks.values():
         _verify_block(block)
     for name in graph.output_names:

@@ -32,6 +32,7 @@ class FloorDiv(sympy.Function):  # type: ignore[misc]  # sympy is not typed
 
     @classmethod
     def eval(cls, numerator: Any, denominator: Any) -> Any:
+        """The quotient where it is known; None leaves the division as it is."""
         if denominator == 1:
             return numerator
         if numerator.is_Integer and denominator.is_Integer:
@@ -43,10 +44,10 @@ class FloorDiv(sympy.Function):  # type: ignore[misc]  # sympy is not typed
 
 
 class _Printer(StrPrinter):  # type: ignore[misc]
-    def _print_FloorDiv(self, expr: Any) -> str:
+    def _print_FloorDiv(self, expr: Any) -> str:  # noqa: N802  # sympy looks it up by class
         return self._division(expr, "//")
 
-    def _print_Mod(self, expr: Any) -> str:
+    def _print_Mod(self, expr: Any) -> str:  # noqa: N802
         return self._division(expr, "%")
 
     def _division(self, expr: Any, sign: str) -> str:

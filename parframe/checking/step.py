@@ -17,10 +17,10 @@ from parframe.checking.localising import (
     written_plain,
 )
 from parframe.dims import Bound
-from parframe.layout import Axis, Leaf, Pieces, Range, dims_of
+from parframe.layout import Axis, Leaf, Pieces, Range, dims_of, local_size
 from parframe.rules import Signature
 from parframe.rules.signature import Pattern, spell
-from parframe.sizes import Size, divide
+from parframe.sizes import Size, divide, product
 
 Fault = tuple[str, str]
 """A kind of finding and its message."""
@@ -225,18 +225,37 @@ def _choose(
             continue
         pieces[letter] = {}
         total = signature.sizes[letter]
-        others: Size = divide(size, total) or 0
-        if len(pattern) == 1 and others == 1:
+        beside = _beside(bound, signature, pattern, letter, pieces)
+        # a device that holds nothing of an axis may hold nothing of this letter, too
+        here = divide(size, beside) if beside != 0 else 0
+        if here is None or here == total:
             continue
         for factor in structure:
-            if not isinstance(factor, Leaf):
-                continue
             minor = divide(total, factor.size)
-            length = divide(size, minor) if len(pattern) == 1 and minor is not None else None
-            piece = home(factor.dim, length if length is not None else -1)
+            length = divide(here, minor) if minor is not None else None
+            if not isinstance(factor, Leaf) or length is None:
+                continue
+            piece = home(factor.dim, length)
             if piece is not None:
                 pieces[letter][factor.dim] = piece
                 break
+
+
+def _beside(
+    bound: Bound,
+    signature: Signature,
+    pattern: Pattern,
+    letter: str,
+    pieces: Mapping[str, Pieces],
+) -> Size:
+    """How much of an axis the device holds, but for one of its letters."""
+    return product(
+        signature.sizes[other]
+        if bound.letters.get(other) is None
+        else local_size(bound.letters[other] or (), pieces.get(other, {}))
+        for other in spell(pattern)
+        if other != letter
+    )
 
 
 def _contracted(

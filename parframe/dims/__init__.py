@@ -266,14 +266,14 @@ def _match(
 def _pattern_size(pattern: Pattern, sizes: Mapping[str, Size]) -> Size:
     result: Size = 1
     for atom in pattern:
-        result = result * (sizes[atom] if isinstance(atom, str) else _concat_size(atom, sizes))  # type: ignore[assignment]
+        result = result * (sizes[atom] if isinstance(atom, str) else _concat_size(atom, sizes))
     return result
 
 
 def _concat_size(atom: Concat, sizes: Mapping[str, Size]) -> Size:
     result: Size = 0
     for part in atom.parts:
-        result = result + _pattern_size(part, sizes)  # type: ignore[assignment]
+        result = result + _pattern_size(part, sizes)
     return result
 
 
