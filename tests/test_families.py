@@ -37,6 +37,20 @@ def test_a_partition_computes_what_transformers_computes(name, composite):
     assert_equal(simulate(plan, inputs, model, "float64").logits, expected, 1e-11)
 
 
+@pytest.mark.parametrize(
+    "name", ["llama", "mistral", "qwen2", "qwen3", "phi3", "gpt_neox", "gpt2", "starcoder2", "bert"]
+)
+def test_casts_that_the_models_code_names_are_done_unless_told_otherwise(name):
+    """Given float64 weights and no dtype, the norms still compute in float32, as they do there."""
+    graph, _, inputs, _ = transformers_model(name)
+    model = models.tiny_model(name, attention="sdpa")
+    with torch.no_grad():
+        expected = model(**inputs).logits
+    actual = simulate(partition(graph, "DP2TP2"), inputs, model.state_dict()).logits
+    assert actual.dtype == torch.float64
+    assert_equal(actual, expected, 1e-11)
+
+
 @pytest.mark.parametrize("composite", [*COMPOSITES, "DP5", "PP4TP2"])
 def test_a_partitioned_resnet_computes_what_pytorch_computes(composite):
     model = models.resnet()

@@ -56,6 +56,18 @@ def test_the_logits_are_those_of_transformers(composite, dtype, bound):
     assert_equal(simulate(plan, {"input_ids": ids}, STORIES, dtype).logits, logits, bound)
 
 
+@pytest.mark.parametrize("composite", COMPOSITES)
+def test_float64_weights_give_the_logits_of_transformers_own_float64_model(composite):
+    from transformers import AutoModelForCausalLM
+
+    ids, _ = expected(torch.float64)
+    model = AutoModelForCausalLM.from_pretrained(STORIES, dtype=torch.float64).eval()
+    with torch.no_grad():
+        logits = model(ids).logits
+    actual = simulate(partition(graph(), composite), {"input_ids": ids}, model.state_dict()).logits
+    assert_equal(actual, logits, 1e-11)
+
+
 def test_tensor_ranks_beyond_the_key_value_heads_hold_copies_of_them():
     plan = partition(graph(), "TP8")
     held = [plan.weights(rank)["model.layers.0.self_attn.k_proj.weight"].runs for rank in range(8)]

@@ -21,6 +21,7 @@ from parframe.loading.convert import HollowConstantError, encode
 from parframe.loading.export import Dynamic, aliases, example_axes, export
 from parframe.loading.folder import check_config, read_config
 from parframe.loading.layers import stacks, truncate
+from parframe.loading.literal import doubled, is_single, narrowed
 from parframe.loading.module import folded
 from parframe.loading.program import Program
 from parframe.loading.registries import NAME, registered
@@ -241,17 +242,25 @@ def _export(
     inputs: Mapping[str, Any] | None,
     dynamic: Dynamic | None,
 ) -> Program:
-    """Export a model on the meta device, or without memory on the CPU where that is needed."""
+    """Export a model on the meta device, or without memory on the CPU where that is needed.
+
+    A float32 model is left in float64.
+    """
     given = _example_inputs(model) if inputs is None else dict(inputs)
     axes = _axes(model, given, dynamic)
     takes_cache = "use_cache" in inspect.signature(model.forward).parameters
     constants = {"use_cache": False} if takes_cache else {}
+    single = is_single(model)
+    if single:
+        model.double()
+        given, data = doubled(given), doubled(data)
     meta = {name: tensor.to("meta") for name, tensor in given.items()}
     try:
-        return export(model, meta, axes, data, constants)
+        program = export(model, meta, axes, data, constants)
     except HollowConstantError:
         hollow(model, data)
-        return export(model, given, axes, data, constants)
+        program = export(model, given, axes, data, constants)
+    return narrowed(program) if single else program
 
 
 def build(kind: Any, config: Any, implementation: str) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from parframe.graph import BYTES
 from parframe.rules.building import FLOATS, axes, broadcast, dimension, signature, unit_free
 from parframe.rules.signature import Concat, Rule, Signature, Site, letters
 
@@ -96,16 +97,21 @@ def pointwise(site: Site, linear: str = "", moves: bool = False) -> Signature | 
 
 
 def _cast(site: Site) -> Signature | None:
-    """A cast between floats, or from integers to floats, commutes with sums."""
+    """A cast to a wider float commutes with sums.
+
+    One to a float that is no wider rounds: each part of a sum on its own, and not their sum. That
+    goes for a cast that seems to do nothing, too: the model may be run in a wider dtype.
+    """
     source, target = site.inputs[0].dtype, site.outputs[0].dtype
-    exact = target in FLOATS and source != "bool" and not source.startswith("complex")
-    return _first(site, "self" if exact else "", moves=source == target)
+    wider = source in FLOATS and BYTES[source] < BYTES[target]
+    exact = target in FLOATS and (wider or "int" in source)
+    return _first(site, "self" if exact else "")
 
 
-def _first(site: Site, linear: str, moves: bool = False) -> Signature | None:
+def _first(site: Site, linear: str) -> Signature | None:
     """Only the first input's elements count; another one gives a dtype."""
     if len(site.inputs) == 1:
-        return pointwise(site, linear, moves)
+        return pointwise(site, linear)
     own = unit_free(site.inputs[0].shape)
     other = axes("t", len(site.inputs[1].shape))
     return signature(site, [own, other], [own], dropped=letters((other,)), linear=linear)

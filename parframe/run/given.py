@@ -59,6 +59,16 @@ def input_tensors(
     }
 
 
+def own_dtype(graph: OperatorGraph, state: Mapping[str, torch.Tensor]) -> torch.dtype | None:
+    """The floating-point dtype of the weights that were given, if they have one."""
+    kinds = {
+        state[name].dtype
+        for name, parameter in graph.parameters.items()
+        if parameter.kind == "parameter" and state[name].is_floating_point()
+    }
+    return kinds.pop() if len(kinds) == 1 else None
+
+
 def held(
     program: Program,
     inputs: Mapping[str, torch.Tensor],

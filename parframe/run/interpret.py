@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -16,6 +17,19 @@ from parframe.sizes import evaluate
 
 NAMESPACES = frozenset({"aten", "parframe"})
 """The namespaces whose PyTorch operators may run."""
+
+ONE_DTYPE = frozenset(
+    f"aten.{name}"
+    for name in (
+        "linear.default", "matmul.default", "mm.default", "bmm.default", "addmm.default",
+        "baddbmm.default", "mv.default", "dot.default", "conv1d.default", "conv2d.default",
+        "conv3d.default", "conv1d.padding", "conv2d.padding", "conv3d.padding",
+        "convolution.default", "layer_norm.default", "native_layer_norm.default",
+        "rms_norm.default", "group_norm.default", "batch_norm.default",
+        "scaled_dot_product_attention.default",
+    )
+) | {"parframe.attention.default"}  # fmt: skip
+"""Operators that take floating-point tensors of one dtype only."""
 
 
 def execute(
@@ -108,7 +122,22 @@ def _call(
         if is_dtype(argument) and isinstance(value, str):
             value = widened(getattr(torch, value), dtype)
         named[argument.name] = value
+    if operator.target in ONE_DTYPE:
+        named = _of_one_dtype(named)
     return target(**named)
+
+
+def _of_one_dtype(named: dict[str, Any]) -> dict[str, Any]:
+    """The arguments with all floating-point tensors in the widest of their dtypes.
+
+    They differ where a float32 model whose code casts to float32 is run with wider weights.
+    """
+    floats = [v for v in named.values() if isinstance(v, torch.Tensor) and v.is_floating_point()]
+    if len({tensor.dtype for tensor in floats}) < 2:
+        return named
+    widest = functools.reduce(torch.promote_types, (tensor.dtype for tensor in floats))
+    known = set(map(id, floats))
+    return {slot: v.to(widest) if id(v) in known else v for slot, v in named.items()}
 
 
 def widened(named: torch.dtype, least: torch.dtype | None) -> torch.dtype:

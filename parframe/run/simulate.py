@@ -12,7 +12,7 @@ import torch
 from parframe.loading.weights import state as load_state
 from parframe.plan import Plan
 from parframe.run.collectives import Request, exchange
-from parframe.run.given import dtype_of, held, input_tensors
+from parframe.run.given import dtype_of, held, input_tensors, own_dtype
 from parframe.run.interpret import input_sizes
 from parframe.run.meetings import Meetings
 from parframe.run.outputs import Piece, assembled, structured
@@ -43,7 +43,8 @@ def simulate(
     weights
         A folder, a state dict, a module, or None for random ones.
     dtype
-        What to compute in, such as ``"float64"``; the model's own dtypes, if None.
+        What to compute in, such as ``"float64"``, and no narrower anywhere. If None, the dtypes
+        are those of the weights, and casts that the model's code names are done.
     device
         The torch device that stands for all of the plan's.
     seed
@@ -65,12 +66,10 @@ def simulate(
     >>> logits = simulate(plan, {"input_ids": ids}).logits  # doctest: +SKIP
     """
     kind, place = dtype_of(dtype), torch.device(device)
+    state = load_state(plan.graph, weights, kind, seed)
     given = Given(
-        inputs=input_tensors(plan.graph, inputs, kind, place),
-        state={
-            name: tensor.to(place)
-            for name, tensor in load_state(plan.graph, weights, kind, seed).items()
-        },
+        inputs=input_tensors(plan.graph, inputs, kind or own_dtype(plan.graph, state), place),
+        state={name: tensor.to(place) for name, tensor in state.items()},
         dtype=kind,
         device=place,
     )
