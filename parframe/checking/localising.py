@@ -10,7 +10,7 @@ from parframe.checking.held import Place
 from parframe.dims import Bound
 from parframe.graph import Arg
 from parframe.layout import Axis, Pieces, Span, local_size, region
-from parframe.rules import Local, Signature
+from parframe.rules import Local, Signature, without_addend
 from parframe.sizes import Size
 
 
@@ -36,16 +36,9 @@ def written_plain(bound: Bound, outputs: tuple[Place, ...]) -> tuple[Written, ..
 
 def bare_bound(bound: Bound) -> Bound:
     """The operator without the tensor that is added to its result."""
-    operator, rule = bound.site.operator, bound.rule
-    if rule is None or bound.signature is None or bound.signature.addend is None:
+    if bound.rule is None or bound.signature is None:
         return bound
-    if rule.bare is not None:
-        bare = rule.bare(operator)
-    else:
-        slot = operator.slots[bound.signature.addend]
-        bare = attrs.evolve(operator, args={k: v for k, v in operator.args.items() if k != slot})
-    kept = tuple(t for i, t in enumerate(bound.site.inputs) if i != bound.signature.addend)
-    return attrs.evolve(bound, site=attrs.evolve(bound.site, operator=bare, inputs=kept))
+    return attrs.evolve(bound, site=without_addend(bound.rule, bound.site, bound.signature))
 
 
 def written_locally(

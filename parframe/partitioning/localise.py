@@ -13,7 +13,7 @@ from parframe.layout import Axis, Range, Region, local_size, region
 from parframe.partitioning.actions import Action, Add, Compute, Convert, Layout
 from parframe.partitioning.cuts import Cut, Shape
 from parframe.plan import Layout as Lies
-from parframe.rules import Local, Signature, Site
+from parframe.rules import Local, Signature, Site, without_addend
 from parframe.sizes import Size
 
 
@@ -201,21 +201,6 @@ def _operator(
     )
 
 
-def bare_site(bound: Bound) -> Site:
-    """An operator without its addend, where it stands."""
-    rule, site, signature = bound.rule, bound.site, bound.signature
-    if rule is None or signature is None or signature.addend is None:
-        raise ParframeError("internal", site.operator.name, "has no addend", "report it")
-    if rule.bare is not None:
-        operator = rule.bare(site.operator)
-    else:
-        gone = site.operator.slots[signature.addend]
-        args = {slot: arg for slot, arg in site.operator.args.items() if slot != gone}
-        operator = attrs.evolve(site.operator, args=args)
-    inputs = tuple(t for i, t in enumerate(site.inputs) if i != signature.addend)
-    return Site(operator, inputs, site.outputs)
-
-
 class LocalOperator(Local):
     """One operator being made local; see ``Local``."""
 
@@ -223,7 +208,7 @@ class LocalOperator(Local):
         self.writer = writer
         self.action = action
         self.bound: Bound = action.bound
-        self.site: Site = bare_site(action.bound) if action.bare else action.bound.site
+        self.site: Site = action.bound.site
         self.count = 0
         self.operators: list[Operator] = []
         self.shapes: dict[str, tuple[Size, ...]] = {}
@@ -231,6 +216,8 @@ class LocalOperator(Local):
         signature = action.bound.signature
         if signature is not None:
             self.signature: Signature = signature
+        if action.bare and signature is not None and self.bound.rule is not None:
+            self.site = without_addend(self.bound.rule, self.site, signature)
 
     def written(self) -> tuple[Operator, ...]:
         """The operators for a device."""

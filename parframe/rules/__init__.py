@@ -1,6 +1,24 @@
 """Operators' rules: which axes of an operator's tensors are the same dimension."""
 
 from parframe.rules.notation import bind, parse
-from parframe.rules.signature import Concat, Local, Pattern, Rule, Signature, Site
+from parframe.rules.signature import (
+    Concat,
+    Local,
+    Pattern,
+    Rule,
+    Signature,
+    Site,
+    without_addend,
+)
 
-__all__ = ["Concat", "Local", "Pattern", "Rule", "Signature", "Site", "bind", "parse"]
+__all__ = [
+    "Concat",
+    "Local",
+    "Pattern",
+    "Rule",
+    "Signature",
+    "Site",
+    "bind",
+    "parse",
+    "without_addend",
+]

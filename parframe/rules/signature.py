@@ -190,3 +190,17 @@ class Rule:
     decompose: Callable[[Site], tuple[tuple[Operator, ...], Mapping[str, Tensor]] | None] | None = (
         None
     )
+
+
+def without_addend(rule: Rule, site: Site, signature: Signature) -> Site:
+    """The operator without the tensor that is added to its result, where it has one."""
+    if signature.addend is None:
+        return site
+    if rule.bare is not None:
+        operator = rule.bare(site.operator)
+    else:
+        slot = site.operator.slots[signature.addend]
+        args = {name: arg for name, arg in site.operator.args.items() if name != slot}
+        operator = attrs.evolve(site.operator, args=args)
+    inputs = tuple(t for i, t in enumerate(site.inputs) if i != signature.addend)
+    return Site(operator, inputs, site.outputs)
