@@ -35,17 +35,16 @@ def partition_placing(
 ) -> Plan:
     """Partition a graph over a mesh; see ``partition``."""
     rules = tuple(rules)
-    dimensions = name_dimensions(graph, rules)
-    cuts = find_cuts(dimensions, placing)
-    placed = place_graph(graph, dimensions, cuts, on_missing_rule == "replicate")
     written = graph
-    if placed.gathering:
-        written = expand(graph, dimensions.bound, placed.gathering)
+    while True:
         dimensions = name_dimensions(written, rules)
         cuts = find_cuts(dimensions, placing)
         placed = place_graph(written, dimensions, cuts, on_missing_rule == "replicate")
-    plan = write_plan(written, dimensions, placing, cuts, placed)
-    return attrs.evolve(plan, graph=graph)
+        simpler = expand(written, dimensions.bound, placed.gathering)
+        if simpler is written:
+            plan = write_plan(written, dimensions, placing, cuts, placed)
+            return attrs.evolve(plan, graph=graph)
+        written = simpler
 
 
 def partition(graph: OperatorGraph, by: str | Path | Spec) -> Plan:

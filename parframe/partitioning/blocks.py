@@ -20,7 +20,8 @@ class PlacedBlock:
     """A block with the devices' actions, the layouts of what it takes and of what it gives.
 
     ``outputs`` has the local name and the layout of every output of the block; ``states`` the
-    local name of every cached value, as the operator that takes it has it.
+    local name of every cached value, as the operator that takes it has it; ``free`` the inputs
+    that were the model's own when the block was placed, and so are held as the block wishes.
     """
 
     block: Block
@@ -28,6 +29,7 @@ class PlacedBlock:
     given: Mapping[str, Layout]
     outputs: tuple[tuple[str, Layout], ...]
     states: tuple[str, ...]
+    free: frozenset[str]
 
 
 @attrs.frozen
@@ -164,7 +166,7 @@ def _place(
         before = len(top.actions)
         names = {}
         for own, name in bound.items():
-            if top[name].free:
+            if own in done.free and top[name].free:
                 names[own] = name
             else:
                 names[own] = top.need(name, done.given[own].cuts)
@@ -237,7 +239,8 @@ def _place_block(
             given[own] = top.layout_of(name)
             inputs[own] = Value(variants={given[own]: own})
     placer.run(inputs)
-    for own in (*block.parameters, *(own for own in block.inputs if own not in given)):
+    owned = frozenset(own for own in bound if own not in given)
+    for own in (*block.parameters, *sorted(owned)):
         cuts_held = wish(own, frozenset()) if free.fixed is not None else frozenset[int]()
         given[own] = Layout(placer.values.restrict(own, cuts_held))
     outputs = tuple(
@@ -247,7 +250,7 @@ def _place_block(
     )
     actions = tuple(placer.values.actions)
     states = tuple(_cached(state.value, actions) for state in block.states)
-    return PlacedBlock(block, actions, given, outputs, states), placer
+    return PlacedBlock(block, actions, given, outputs, states, owned), placer
 
 
 def _cached(value: str, actions: tuple[Action, ...]) -> str:

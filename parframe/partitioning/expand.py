@@ -18,7 +18,7 @@ def expand(
     bound: Mapping[str, Mapping[str, Bound]],
     wanted: Mapping[str, frozenset[str]],
 ) -> OperatorGraph:
-    """The graph with some operators written as simpler ones, by their rules.
+    """The graph with some operators written as simpler ones; itself, if no rule has such a form.
 
     Parameters
     ----------
@@ -29,16 +29,16 @@ def expand(
     wanted
         For every block, the names of the operators to write out.
     """
-    blocks = {
-        name: _expanded(block, bound[name], wanted[name]) if wanted.get(name) else block
-        for name, block in graph.blocks.items()
-    }
-    return attrs.evolve(graph, blocks=blocks)
+    blocks = dict(graph.blocks)
+    for name, operators in wanted.items():
+        blocks[name] = _expanded(blocks[name], bound[name], operators)
+    changed = any(blocks[name] is not block for name, block in graph.blocks.items())
+    return attrs.evolve(graph, blocks=blocks) if changed else graph
 
 
 def _expanded(block: Block, bound: Mapping[str, Bound], wanted: frozenset[str]) -> Block:
     operators: list[Operator] = []
-    tensors: dict[str, Tensor] = dict(block.tensors)
+    tensors: dict[str, Tensor] = {}
     for operator in block.operators:
         rule = bound[operator.name].rule
         simpler = (
@@ -51,4 +51,6 @@ def _expanded(block: Block, bound: Mapping[str, Bound], wanted: frozenset[str]) 
         else:
             operators.extend(simpler[0])
             tensors.update(simpler[1])
-    return attrs.evolve(block, operators=tuple(operators), tensors=tensors)
+    if not tensors:
+        return block
+    return attrs.evolve(block, operators=tuple(operators), tensors={**block.tensors, **tensors})
