@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import time
 from pathlib import Path
 from random import Random
 
@@ -237,3 +238,10 @@ def test_regions_with_symbols_are_read_back():
 )
 def test_boxes_tile_their_hull_or_not(boxes, once, wrong):
     assert tiles(tuple(boxes), once) == wrong
+
+
+def test_a_thousand_devices_on_one_axis_are_checked_at_once():
+    plan = parframe.partition(handmade.mlp(), "TP1024")
+    start = time.perf_counter()
+    assert parframe.check(plan).ok
+    assert time.perf_counter() - start < 10

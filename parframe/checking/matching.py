@@ -8,7 +8,7 @@ from functools import cached_property
 import attrs
 
 from parframe.checking.findings import Finding
-from parframe.checking.numeric import measure_regions
+from parframe.checking.numeric import Measurer
 from parframe.checking.samples import Bindings, names_in, numbers
 from parframe.graph import Operator
 from parframe.layout import Region
@@ -152,11 +152,12 @@ def _meanings(
     axes: tuple[str, ...], members: Sequence[Spoken], bindings: Sequence[Bindings]
 ) -> Iterator[Fault]:
     """Shapes, dtypes and parts in numbers, member by member."""
+    measure = Measurer()
     columns = zip(*(member.collectives.get(axes, ()) for member in members), strict=False)
     for column in columns:
         yield from _roots(column)
         facts = [
-            _facts(operator, member.program, values)
+            _facts(operator, member.program, values, measure)
             for operator, member, values in zip(column, members, bindings, strict=True)
         ]
         for number, fact in enumerate(facts[1:], 1):
@@ -176,7 +177,9 @@ def _roots(column: Sequence[Operator]) -> Iterator[Fault]:
             yield number, operator.name, f"member {number} {gives} the root"
 
 
-def _facts(operator: Operator, program: Program, bindings: Bindings) -> dict[str, object]:
+def _facts(
+    operator: Operator, program: Program, bindings: Bindings, measure: Measurer
+) -> dict[str, object]:
     """What must be the same on all members."""
     facts: dict[str, object] = {}
     tensors = [program.tensors.get(v) for v in (*operator.inputs, *operator.outputs)]
@@ -193,15 +196,15 @@ def _facts(operator: Operator, program: Program, bindings: Bindings) -> dict[str
         if tensor is not None:
             facts["shape"] = tuple(numbers(size, bindings) for size in tensor.shape)
     if kind in ("all_gather", "reduce_scatter"):
-        facts["parts"] = _measured(operator.args["parts"], bindings)
+        facts["parts"] = _measured(operator.args["parts"], bindings, measure)
     return facts
 
 
-def _measured(parts: object, bindings: Bindings) -> object:
+def _measured(parts: object, bindings: Bindings, measure: Measurer) -> object:
     if not isinstance(parts, tuple):
         return None
     regions: tuple[tuple[Region, ...], ...] = parts
-    return tuple(measure_regions(part, bindings) for part in regions)
+    return measure(regions, bindings)
 
 
 def _peers(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, MutableMapping, Sequence
+from typing import Any
 
 import attrs
 
@@ -10,7 +11,7 @@ from parframe.checking.findings import Finding
 from parframe.checking.groups import exchange, gather, scatter
 from parframe.checking.held import Held
 from parframe.checking.matching import group_axes
-from parframe.checking.numeric import Concrete, Parts, concrete, measure_regions
+from parframe.checking.numeric import Concrete, Measurer, Parts, concrete
 from parframe.checking.reducing import Outcome, reduce
 from parframe.checking.rewriting import Rewriter
 from parframe.checking.samples import Numbers
@@ -58,6 +59,8 @@ class Meetings:
     arrivals: dict[Key, Request] = attrs.field(factory=dict)
     findings: list[Finding] = attrs.field(factory=list)
     _groups: dict[tuple[int, tuple[str, ...]], tuple[int, ...]] = attrs.field(factory=dict)
+    _measure: Measurer = attrs.field(factory=Measurer)
+    _gathered: dict[tuple[int, int], tuple[Any, Any, Outcome]] = attrs.field(factory=dict)
 
     def arrive(self, program: str, request: Request) -> None:
         """Note that a program has come to a communication."""
@@ -146,7 +149,10 @@ class Meetings:
         if parts is None:
             return None
         if kind == "all_gather":
-            return gather(given, parts, symbols)
+            seen = (id(given), id(parts))
+            if seen not in self._gathered:
+                self._gathered[seen] = (given, parts, gather(given, parts, symbols))
+            return self._gathered[seen][-1]
         if kind == "reduce_scatter":
             whole = reduce(given, reduction)
             found = scatter(whole.result, parts[me], symbols)
@@ -168,7 +174,7 @@ class Meetings:
         if not isinstance(parts, tuple) or len(parts) != count:
             return None
         regions: tuple[tuple[Region, ...], ...] = parts
-        return tuple(measure_regions(part, self.bindings[rank]) for part in regions)
+        return self._measure(regions, self.bindings[rank])
 
     def _blame_all(self, walker: Walker, operator: Operator, outcomes: Sequence[Outcome]) -> None:
         faults: dict[tuple[str, str], list[int]] = {}

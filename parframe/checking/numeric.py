@@ -133,6 +133,28 @@ def measure_regions(regions: tuple[Region, ...], bindings: Bindings) -> Parts:
     return _measure_regions(regions, tuple((name, bindings[name]) for name in names))
 
 
+class Measurer:
+    """Measures the parts of a group's members, which often are one object on all of them."""
+
+    def __init__(self) -> None:
+        self._names: dict[int, tuple[str, ...]] = {}
+        self._known: dict[tuple[int, tuple[Numbers, ...]], tuple[Parts, ...]] = {}
+        self._kept: list[object] = []  # so that no other object gets its id
+
+    def __call__(
+        self, parts: tuple[tuple[Region, ...], ...], bindings: Bindings
+    ) -> tuple[Parts, ...]:
+        """The regions of every part at every sample."""
+        if id(parts) not in self._names:
+            names = {n for part in parts for region in part for n in _region_names(region)}
+            self._names[id(parts)] = tuple(sorted(names))
+            self._kept.append(parts)
+        key = id(parts), tuple(bindings[name] for name in self._names[id(parts)])
+        if key not in self._known:
+            self._known[key] = tuple(measure_regions(part, bindings) for part in parts)
+        return self._known[key]
+
+
 @lru_cache(maxsize=50_000)
 def _measure_regions(regions: tuple[Region, ...], values: tuple[tuple[str, Numbers], ...]) -> Parts:
     bindings = dict(values)
