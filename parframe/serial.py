@@ -38,6 +38,9 @@ SCHEMA = 1
 LARGEST = 1 << 30
 """The longest text, in characters, that `parse` accepts."""
 
+LARGEST_SIZE = 1 << 48
+"""No axis of a tensor is longer."""
+
 _DEEPEST = 40
 
 T = TypeVar("T")
@@ -171,7 +174,11 @@ def decode_tensor(name: str, value: Any) -> Tensor:
     """
     match value:
         case [str(dtype), *sizes] if dtype in BYTES:
-            return Tensor(name, tuple(decode_size(size) for size in sizes), dtype)
+            shape = tuple(decode_size(size) for size in sizes)
+            for size in shape:
+                if isinstance(size, int) and not 0 <= size <= LARGEST_SIZE:
+                    raise _bad(name, f"{_shown(size)} is not the length of an axis")
+            return Tensor(name, shape, dtype)
     raise _bad(name, f"{_shown(value)} is not a dtype and a shape")
 
 
@@ -323,6 +330,8 @@ def _encode_parameter(parameter: Parameter) -> dict[str, Any]:
 def _decode_parameter(name: str, value: Any) -> Parameter:
     entry = _Entry(value, f"parameter {name}")
     tensor = decode_tensor(name, entry.value.get("tensor"))
+    if not all(isinstance(size, int) for size in tensor.shape):
+        raise _bad(f"parameter {name}", "its shape is not of numbers")
     return Parameter(
         name,
         tensor.shape,

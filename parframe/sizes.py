@@ -190,7 +190,13 @@ def parse(source: str) -> Size:
         tree = ast.parse(source, mode="eval")
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         raise _bad(source) from error
-    return simplify(_read(tree.body, source, _DEEPEST))
+    try:
+        found = simplify(_read(tree.body, source, _DEEPEST))
+    except (ZeroDivisionError, OverflowError, TypeError, ValueError) as error:
+        raise _bad(source) from error
+    if isinstance(found, sympy.Expr) and found.has(sympy.nan, sympy.zoo, sympy.oo):
+        raise _bad(source)
+    return found
 
 
 _BINARY: dict[type[ast.operator], Any] = {

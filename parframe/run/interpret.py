@@ -72,7 +72,7 @@ def execute(
             result = local(**args)
         else:
             result = _call(operator, values, sizes, dtype, device)
-    except (RuntimeError, TypeError, ValueError, IndexError, NotImplementedError) as error:
+    except (RuntimeError, TypeError, ValueError, LookupError, ArithmeticError) as error:
         reason = next(iter(str(error).splitlines()), "no reason")
         raise ParframeError(
             "run",

@@ -55,6 +55,13 @@ def assembled(
         name, own = piece.whole, piece.tensor
         if name not in found:
             shape = [evaluate(size, sizes) for size in graph.tensors[name].shape]
+            if any(length < 0 for length in shape):
+                raise ParframeError(
+                    "run",
+                    name,
+                    f"it has the shape {shape} for these inputs",
+                    "use a larger batch or sequence, or load the model again",
+                )
             found[name] = own.new_empty(shape)
             covered[name] = torch.zeros(shape, dtype=torch.bool)
         put(found[name], piece.region, own)

@@ -15,8 +15,22 @@ Regions = tuple[Region, ...]
 
 
 def numbers(regions: Sequence[Region], sizes: Mapping[str, int]) -> Regions:
-    """The regions with numbers for their symbols."""
-    return tuple(compact(tuple(_number(part, sizes) for part in axis)) for axis in regions)
+    """The regions with numbers for their symbols.
+
+    Raises
+    ------
+    ParframeError
+        Of kind ``run``, if a symbol has no value.
+    """
+    try:
+        return tuple(compact(tuple(_number(part, sizes) for part in axis)) for axis in regions)
+    except KeyError as error:
+        raise ParframeError(
+            "run",
+            "region",
+            f"it depends on {error.args[0]!r}, which has no value",
+            "check the plan with parframe.check",
+        ) from error
 
 
 def take(tensor: torch.Tensor, regions: Regions) -> torch.Tensor:
