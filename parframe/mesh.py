@@ -10,7 +10,7 @@ A composite is a product of strategies with their degrees, after this grammar::
     code      = letter , { other } , "P" ;      2 to 8 capital letters: the first P ends it
     letter    = "A" | "B" | ... | "Z" ;
     other     = any letter but "P" ;
-    degree    = "1" | ... | "9" , { digit } ;   at most 1000000
+    degree    = "1" | ... | "9" , { digit } ;   at most 65536
 
 A code without a degree shares the mesh axis of another one: in `TP4SP`, SP works on the axis
 that TP gave 4 devices.
@@ -26,7 +26,7 @@ import attrs
 
 from parframe.errors import ParframeError, did_you_mean
 
-MAX_DEVICES = 1_000_000
+MAX_DEVICES = 65_536
 """No degree and no mesh may be larger than this."""
 
 GRAMMAR = "code [degree] ..., a code being capital letters up to a P, as in PP4TP4SPDP2"
@@ -430,6 +430,8 @@ def _no_code(text: str, at: int) -> ParframeError:
         return _malformed(text, at, "a space", f"write {joined!r}")
     if text[at] == "-":
         return _malformed(text, at, "a sign", "degrees are whole numbers from 1, as in TP2")
+    if text[at].isnumeric() and not text[at].isascii():
+        return _malformed(text, at, "not a plain digit", "write degrees with 0 to 9, as in TP2")
     if text[at].isdigit():
         return _malformed(text, at, "a degree before any code", "write the code first, as in TP4")
     if capitals != text and re.fullmatch(rf"(?:{_CODE.pattern}[0-9]*)+", capitals):

@@ -63,6 +63,10 @@ def spec_texts() -> Iterator[tuple[str, str, str, str]]:
     yield "not TOML", "parallel = ", "spec", "is not TOML"
     yield "a path above", f'{tp}output = "../out"', "spec", "leaves the folder"
     yield "an absolute path", f'{tp}output = "/tmp/out"', "spec", "not relative"
+    yield "a long path", f'{tp}output = "{"x" * 300}"', "spec", "too long"
+    yield "a line in a path", f'{tp}output = "a\\nb"', "spec", "key 'output'"
+    yield "foreign digits", 'parallel = "TP\u0662"', "composite", "not a plain digit"
+    yield "a star", f'{tp}splits = {{ "*" = ["tp"] }}', "spec", "give a name of your own"
     yield "a home", f'{tp}output = "~/out"', "spec", "not relative"
     yield "an import string", f'{tp}[strategies.tp]\ncode = "os:system"', "spec", "names code"
     yield "an import", f"{tp}dtype = '__import__(\"os\")'", "spec", "names code"
@@ -200,6 +204,7 @@ def test_a_pickle_named_pt2_is_not_executed(call, tmp_path):
         ({"model_type": "llama", "architectures": ["os.system"]}, "not a model of transformers"),
         ({"model_type": "lama"}, r"did you mean 'llama'\?"),
         ({"model_type": "llama", "num_hidden_layers": 10**9}, "layers are more than"),
+        ({"model_type": "llama", "num_hidden_layers": -1}, "not a number of layers"),
     ],
 )
 def test_a_config_may_not_bring_code_or_absurd_numbers(call, tmp_path, config, what):

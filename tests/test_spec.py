@@ -176,7 +176,7 @@ def test_a_mistake_is_told_with_line_and_key(text: str, line: int, key: str, tol
         ("composite", 'parallel = "TP9999999"', 1, "parallel", "larger than"),
         ("mesh", 'parallel = "TP2"\ndevices = 3', 2, "devices", "give 2, or another composite"),
         ("mesh", "[mesh]\nTP = 2", 1, "mesh", "axis 'TP': not a legal name"),
-        ("mesh", 'parallel = "DP1000TP1001"', 1, "parallel", "use at most 1000000"),
+        ("mesh", 'parallel = "DP1000TP1001"', 1, "parallel", "use at most 65536"),
         ("strategy", 'parallel = "ZP2"', 1, "parallel", "no strategy has the code 'ZP'"),
         ("strategy", 'parallel = "DTP2"', 1, "parallel", "did you mean 'TP'?"),
         ("strategy", 'parallel = "TP2SP2"', 1, "parallel", "write TP2SP"),

@@ -20,7 +20,13 @@ def check_folder(folder: Path) -> None:
     ParframeError
         Of kind ``output``.
     """
-    if folder.exists():
+    try:
+        there = folder.exists()
+    except OSError as error:
+        raise ParframeError(
+            "output", str(folder)[:100], f"no folder ({error.strerror})", "choose another folder"
+        ) from error
+    if there:
         check_replaceable(folder)
         return
     above = next(parent for parent in folder.absolute().parents if parent.exists())

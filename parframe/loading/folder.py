@@ -84,6 +84,10 @@ def _check_numbers(value: Any, where: str, depth: int) -> None:
 
 def _check_layers(key: str, value: Any, where: str) -> None:
     counted = "layer" in key and isinstance(value, int) and not isinstance(value, bool)
+    if counted and key in ("num_hidden_layers", "num_layers", "n_layer") and value < 1:
+        raise ParframeError(
+            "load", f"{where}, {key}", f"{value} is not a number of layers", "give at least 1"
+        )
     if counted and value > _MOST_LAYERS:
         raise ParframeError(
             "load",

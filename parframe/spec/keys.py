@@ -164,8 +164,10 @@ def _read_table(
             raise ParframeError(
                 "spec",
                 origin.where(path),
-                f"unknown key{did_you_mean(name, legal)}",
-                f"use one of: {', '.join(sorted(legal))}",
+                f"unknown key{did_you_mean(name, legal - {'*'})}",
+                "give a name of your own"
+                if legal == {"*"}
+                else f"use one of: {', '.join(sorted(legal))}",
             )
         else:
             try:

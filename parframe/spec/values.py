@@ -90,11 +90,16 @@ def size_in_bytes(value: Any, folder: Path) -> int:
     return int(whole(1, 2**60)(value, folder))
 
 
+_LONGEST_NAME = 200
+
+
 def path_inside(value: Any, folder: Path) -> Path:
     """Read a relative path that does not leave the folder of the spec."""
     relative = text(value, folder)
-    if not relative.strip() or "\0" in relative:
+    if not relative.strip() or not relative.isprintable():
         raise ValueError(wrong(value))
+    if any(len(part.encode()) > _LONGEST_NAME for part in Path(relative).parts):
+        raise ValueError(f"{wrong(value)}, which is too long")
     if Path(relative).is_absolute() or relative.startswith("~"):
         raise ValueError(f"{wrong(value)}, which is not relative to the folder of the spec")
     root = folder.resolve()
