@@ -226,7 +226,7 @@ def _place(
         for pattern, axis in zip(patterns, axes[value], strict=True):
             placed = _match(pattern, axis, signature.sizes)
             for letter in spell(pattern):
-                found.setdefault(letter, []).append(None if placed is None else placed[letter])
+                found.setdefault(letter, []).extend([None] if placed is None else placed[letter])
     for occurrences in found.values():
         present = [axis for axis in occurrences if axis is not None]
         for other in present[1:]:
@@ -236,9 +236,9 @@ def _place(
 
 def _match(
     pattern: Pattern, axis: NodeAxis, sizes: Mapping[str, Size]
-) -> dict[str, NodeAxis] | None:
-    """The factors of an axis that each letter of its pattern stands for."""
-    result: dict[str, NodeAxis] = {}
+) -> dict[str, list[NodeAxis]] | None:
+    """The factors of an axis that each letter of its pattern stands for, wherever it stands."""
+    result: dict[str, list[NodeAxis]] = {}
     rest: NodeAxis = list(axis)
     for atom in pattern:
         size = sizes[atom] if isinstance(atom, str) else _concat_size(atom, sizes)
@@ -250,7 +250,7 @@ def _match(
                 return None
             taken, rest = halves
         if isinstance(atom, str):
-            result[atom] = taken
+            result.setdefault(atom, []).append(taken)
             continue
         parts = segment(taken, [_pattern_size(part, sizes) for part in atom.parts])
         if parts is None:
@@ -259,7 +259,8 @@ def _match(
             inner = _match(part, nodes, sizes)
             if inner is None:
                 return None
-            result.update(inner)
+            for letter, places in inner.items():
+                result.setdefault(letter, []).extend(places)
     return result
 
 
