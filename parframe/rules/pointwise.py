@@ -38,6 +38,7 @@ special_gammainc special_gammaincc special_polygamma
 ldexp.Tensor bitwise_left_shift.Tensor bitwise_left_shift.Tensor_Scalar
 bitwise_left_shift.Scalar_Tensor bitwise_right_shift.Tensor bitwise_right_shift.Tensor_Scalar
 bitwise_right_shift.Scalar_Tensor where.Scalar where.ScalarOther where.ScalarSelf masked_fill.Tensor
+copy fill.Tensor
 gelu_backward logit_backward sigmoid_backward silu_backward tanh_backward threshold_backward
 xlogy.Tensor xlogy.Scalar_Other xlogy.Scalar_Self
 """

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from parframe.loading.schema import overload
+from parframe.loading.schema import default, overload
 
 
 def embedding(weight: torch.Tensor, indices: torch.Tensor, start: int) -> torch.Tensor:
@@ -57,7 +57,9 @@ def guarded(target: str, shape: tuple[int, ...], **args: Any) -> torch.Tensor:
     """Run an operator that PyTorch does not run on empty tensors; nothing contributes zeros."""
     tensors = [arg for arg in args.values() if isinstance(arg, torch.Tensor)]
     if all(tensor.numel() for tensor in tensors):
-        result: torch.Tensor = overload(target)(**args)
+        operator = overload(target)
+        absent = {argument.name: default(argument) for argument in operator._schema.arguments}
+        result: torch.Tensor = operator(**{**absent, **args})
         return result
     empty = tensors[0].new_zeros(tuple(shape))
     if empty.numel() and "bias" in args:
