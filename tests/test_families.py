@@ -109,3 +109,51 @@ def test_a_batch_smaller_than_the_replicas_leaves_some_idle(rows):
     inputs = {"input_ids": models.tokens(rows, 5, seed=rows)}
     actual = simulate(partition(graph, "DP4TP2"), inputs, model, "float64").logits
     assert_equal(actual, models.reference(model, inputs).logits, 1e-11)
+
+
+class Transposed(torch.nn.Module):
+    """Views what lies transposed after a copy that changes nothing but how it lies."""
+
+    def __init__(self):
+        super().__init__()
+        self.into = torch.nn.Linear(6, 4)
+        self.out = torch.nn.Linear(4, 6)
+
+    def forward(self, x):
+        x = self.into(x.transpose(0, 1).contiguous().view(-1, 6)).view(x.shape[1], -1, 4)
+        return self.out(x.transpose(0, 1).contiguous().view(-1, 4))
+
+
+@pytest.mark.parametrize("composite", ["PP2", "DP2", "TP2PP2"])
+def test_a_view_of_what_was_copied_into_one_piece_needs_no_copy(composite):
+    model = models.randomised(Transposed().double())
+    x = torch.randn(4, 3, 6, dtype=torch.float64)
+    graph = load(model, {"x": x}, {"x": {0: "batch"}})
+    plan = partition(graph, composite)
+    assert check(plan).ok
+    assert_equal(simulate(plan, {"x": x}, model), model(x), 1e-11)
+
+
+class Gated(torch.nn.Module):
+    """A gate and what it gates in one projection, normalised, some of it overwritten."""
+
+    def __init__(self):
+        super().__init__()
+        self.convolve = torch.nn.Conv1d(3, 6, 3, padding=1)
+        self.norm = torch.nn.InstanceNorm1d(6, affine=True)
+        self.up = torch.nn.Linear(8, 24)
+        self.down = torch.nn.Linear(12, 8)
+
+    def forward(self, x):
+        x = self.norm(self.convolve(x)).clone()
+        x[:, 0] = 1.0
+        return self.down(torch.nn.functional.glu(self.up(x)))
+
+
+@pytest.mark.parametrize("composite", ["TP2", "TP3", "DP2", "DP5", "PP2", "TP2PP2DP2"])
+def test_halves_of_one_axis_are_split_alike_and_norms_of_instances_are_split(composite):
+    model = models.randomised(Gated().double())
+    x = torch.randn(3, 3, 8, dtype=torch.float64)
+    plan = partition(load(model, {"x": x}), composite)
+    assert check(plan).ok
+    assert_equal(simulate(plan, {"x": x}, model), model(x), 1e-11)

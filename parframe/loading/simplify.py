@@ -35,20 +35,20 @@ _CASTS = frozenset(
 )  # fmt: skip
 
 _SHAPED: Mapping[str, str] = {
-    "aten.view.default": "size",
-    "aten._unsafe_view.default": "size",
-    "aten.reshape.default": "shape",
-    "aten.expand.default": "size",
-    "aten.expand_copy.default": "size",
-    "aten.view_copy.default": "size",
-}
-"""Operators whose result has the shape they name, and the argument that names it."""
-
-_CANONICAL: Mapping[str, str] = {
-    "aten._unsafe_view.default": "aten.view.default",
+    "aten.view.default": "aten.reshape.default",
+    "aten._unsafe_view.default": "aten.reshape.default",
+    "aten.view_copy.default": "aten.reshape.default",
+    "aten.reshape.default": "aten.reshape.default",
+    "aten.expand.default": "aten.expand.default",
     "aten.expand_copy.default": "aten.expand.default",
-    "aten.view_copy.default": "aten.view.default",
 }
+"""Operators whose result has the shape they name, and their plain form.
+
+Views are reshapes: what they look at need not lie in one piece once copies are left out.
+"""
+
+_SHAPE_SLOT: Mapping[str, str] = {"aten.reshape.default": "shape", "aten.expand.default": "size"}
+"""The argument that names the shape, in the plain form."""
 
 
 def simplify(program: Program) -> Program:
@@ -76,8 +76,8 @@ def _canonical_operator(operator: Operator, program: Program) -> Operator:
         args: dict[str, Arg] = {"self": operator.args["self"], "dtype": result.dtype}
         return attrs.evolve(operator, target="aten.to.dtype", args=args)
     if operator.target in _SHAPED:
-        target = _CANONICAL.get(operator.target, operator.target)
-        args = {**operator.args, _SHAPED[operator.target]: result.shape}
+        target = _SHAPED[operator.target]
+        args = {"self": operator.args["self"], _SHAPE_SLOT[target]: result.shape}
         return attrs.evolve(operator, target=target, args=args)
     if operator.target == "aten.slice.Tensor":
         return _canonical_slice(operator, program, result)
@@ -201,7 +201,6 @@ _NEUTRAL: Mapping[str, Callable[[Operator], bool]] = {
     "aten.div.Tensor": _scales_nothing,
     "aten.slice.Tensor": _starts_at_zero,
     "aten.to.dtype": _always,
-    "aten.view.default": _always,
     "aten.reshape.default": _always,
     "aten.expand.default": _always,
     "aten.flatten.using_ints": _always,
