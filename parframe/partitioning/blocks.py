@@ -152,12 +152,14 @@ def _place(
     calls: list[PlacedCall] = []
     unruled: list[str] = []
     gathering: dict[str, frozenset[str]] = {}
+    ends = _given_dims(graph, dimensions)
+    lasting = _lasting(graph, cuts, ends)
     for call in graph.calls:
         block = graph.blocks[call.block]
         bound = dict(zip(block.inputs, call.inputs, strict=True))
         if block.name not in placed:
             placed[block.name], placer = _place_block(
-                block, bound, top, dimensions, cuts, free, replicate_missing
+                block, bound, top, dimensions, cuts, free, replicate_missing, lasting[block.name]
             )
             unruled.extend(operator.module or operator.name for operator in placer.unruled)
             if placer.gathering:
@@ -177,11 +179,9 @@ def _place(
             top[name] = Value(variants={layout: f"{name}{local[len(own) :]}"})
     before = len(top.actions)
     outputs = []
-    ends = _given_dims(graph, dimensions)
     for name in graph.output_names:
         have = top.layouts(name)
-        kept = have[0].cuts if have else frozenset[int]()
-        kept = frozenset(c for c in kept if set(cuts[c].chain) <= ends)
+        kept = frozenset(c for c in (have[0].cuts if have else ()) if set(cuts[c].chain) <= ends)
         outputs.append((name, top.need(name, kept), Layout(top.restrict(name, kept))))
     held = {
         name: Layout(top.restrict(name, free.wish(name, frozenset())))
@@ -210,6 +210,27 @@ def _given_dims(graph: OperatorGraph, dimensions: Dimensions) -> set[str]:
     }
 
 
+def _lasting(
+    graph: OperatorGraph, cuts: tuple[Cut, ...], ends: set[str]
+) -> dict[str, dict[str, frozenset[int]]]:
+    """For every block and output, the cuts that may last.
+
+    These are all, but for what the model returns and no call takes: of that only what its inputs
+    have stays split.
+    """
+    every = frozenset(cut.rank for cut in cuts)
+    kept = frozenset(cut.rank for cut in cuts if set(cut.chain) <= ends)
+    returned = set(graph.output_names) - {name for call in graph.calls for name in call.inputs}
+    result = {
+        block.name: dict.fromkeys(block.outputs, frozenset[int]())
+        for block in graph.blocks.values()
+    }
+    for call in graph.calls:
+        for own, name in zip(graph.blocks[call.block].outputs, call.outputs, strict=True):
+            result[call.block][own] |= kept if name in returned else every
+    return result
+
+
 def _place_block(
     block: Block,
     bound: Mapping[str, str],
@@ -218,6 +239,7 @@ def _place_block(
     cuts: tuple[Cut, ...],
     free: _Free,
     replicate_missing: bool,
+    may: Mapping[str, frozenset[int]],
 ) -> tuple[PlacedBlock, Placer]:
     def wish(own: str, wanted: frozenset[int]) -> frozenset[int]:
         return free.wish(f"{block.name}\0{own}", wanted)
@@ -238,7 +260,7 @@ def _place_block(
         else:
             given[own] = top.layout_of(name)
             inputs[own] = Value(variants={given[own]: own})
-    placer.run(inputs)
+    placer.run(inputs, may)
     owned = frozenset(own for own in bound if own not in given)
     for own in (*block.parameters, *sorted(owned)):
         cuts_held = wish(own, frozenset()) if free.fixed is not None else frozenset[int]()

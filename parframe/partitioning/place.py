@@ -39,8 +39,8 @@ class Placer:
         self.unruled: list[Operator] = []
         self.gathering: set[str] = set()
 
-    def run(self, inputs: Mapping[str, Value]) -> None:
-        """Place every operator, then settle the block's outputs."""
+    def run(self, inputs: Mapping[str, Value], may: Mapping[str, frozenset[int]]) -> None:
+        """Place every operator, then settle the block's outputs in cuts that each ``may`` have."""
         for value, state in inputs.items():
             self.values[value] = state
         for index, operator in enumerate(self.block.operators):
@@ -51,7 +51,7 @@ class Placer:
             elif not self.defer(operator, bound, bound.signature):
                 self.place(operator, bound, bound.signature)
         for value in self.block.outputs:
-            self.values.finish(value)
+            self.values.finish(value, may[value])
 
     def replicate(self, operator: Operator, bound: Bound) -> None:
         """An operator without a rule: refused, since what passes through it cannot be followed.

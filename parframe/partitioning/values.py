@@ -194,8 +194,11 @@ class Values:
         """The first of some cuts that lies on just these axes."""
         return next((c for c in sorted(among) if set(self.cuts[c].axes) == set(axes)), None)
 
-    def finish(self, value: str) -> None:
-        """Make an output of the block whole or split, never partial."""
+    def finish(self, value: str, may: frozenset[int]) -> None:
+        """Make an output of the block whole or split, never partial.
+
+        It is reduced to a split where one of the cuts that it ``may`` have lies on the axes.
+        """
         state = self[value]
         partial = state.partial
         if partial is None:
@@ -205,7 +208,7 @@ class Values:
         busy = {axis for c in partial.cuts for axis in self.cuts[c].axes}
         cuts = set(partial.cuts)
         for axes, _ in sorted(partial.partial):
-            fit = self.same_axes(axes, [c.rank for c in self.cuts if carries(self.axes[value], c)])
+            fit = self.same_axes(axes, self.restrict(value, may))
             if fit is not None and not busy & set(axes):
                 cuts.add(fit)
         self.need(value, frozenset(cuts))
