@@ -188,6 +188,17 @@ def test_a_pt2_is_read_without_executing_anything(call, tmp_path, command):
     assert not mark.exists()
 
 
+def test_a_pt2_that_unpacks_to_far_more_than_it_is_is_refused(call, tmp_path):
+    with zipfile.ZipFile(tmp_path / "m.pt2", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("m/models/m.json", b"[" + b"0," * (8 << 20))
+    refused(call("load", tmp_path / "m.pt2"), "load", "compressed beyond reason")
+
+
+def test_what_does_not_fit_this_machine_is_told(call, plan):
+    refused(call("verify", plan, "--batch", "1" + "0" * 12), "run", "out of memory")
+    refused(call("dims", "x" * 300), "usage", "too long")
+
+
 def test_a_pickle_named_pt2_is_not_executed(call, tmp_path):
     path, mark = tmp_path / "model.pt2", tmp_path / "executed"
     buffer = io.BytesIO()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import sys
@@ -79,7 +80,11 @@ def told(fault: BaseException) -> ParframeError:
         return fault
     if isinstance(fault, click.ClickException):
         return _usage(fault)
-    if isinstance(fault, MemoryError):
+    if isinstance(fault, OSError) and fault.errno == errno.ENAMETOOLONG:
+        return ParframeError(
+            "usage", str(fault.filename)[:60], "the path is too long", "give a shorter one"
+        )
+    if isinstance(fault, MemoryError) or "can't allocate memory" in str(fault):
         return ParframeError(
             "run", "this machine", "out of memory", "use a smaller model, batch or sequence"
         )

@@ -24,6 +24,7 @@ from parframe.serial import read_json
 from parframe.sizes import Size
 
 _LARGEST = 1 << 28
+_MOST_SQUEEZED = 100
 _MEMBER = re.compile(r"^[^/]+/models/[^/]+\.json$")
 _SYMBOL = re.compile(r"Symbol\('(\w+)'")
 _NO_OPERATOR = frozenset({"sym_size", "sym_numel", "sym_stride", "_assert_tensor_metadata"})
@@ -85,8 +86,13 @@ def _model(archive: zipfile.ZipFile, path: Path) -> Any:
 
 
 def _member(archive: zipfile.ZipFile, name: str) -> bytes:
-    if archive.getinfo(name).file_size > _LARGEST:
+    info = archive.getinfo(name)
+    if info.file_size > _LARGEST:
         raise ParframeError("load", name, f"larger than {_LARGEST} bytes", "save a smaller model")
+    if info.file_size > _MOST_SQUEEZED * max(info.compress_size, 1 << 10):
+        raise ParframeError(
+            "load", name, "is compressed beyond reason", "save it with torch.export.save"
+        )
     return archive.read(name)
 
 
