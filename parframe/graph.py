@@ -269,6 +269,20 @@ class OperatorGraph:
         return graph
 
 
+def unfolded(graph: OperatorGraph, blocks: Iterable[str]) -> OperatorGraph:
+    """The graph with a block of its own for every call of some blocks."""
+    apart = set(blocks)
+    found = {name: block for name, block in graph.blocks.items() if name not in apart}
+    calls = []
+    for number, call in enumerate(graph.calls):
+        if call.block in apart:
+            own = f"{call.block}:{number}"
+            found[own] = attrs.evolve(graph.blocks[call.block], name=own)
+            call = attrs.evolve(call, block=own)
+        calls.append(call)
+    return attrs.evolve(graph, blocks=found, calls=tuple(calls))
+
+
 def renamed(operator: Operator, names: Mapping[str, str], prefix: str) -> Operator:
     """The operator under other names of its values, its own name prefixed."""
     return attrs.evolve(

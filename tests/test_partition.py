@@ -61,6 +61,31 @@ def test_layers_may_take_the_models_input_as_well_as_each_others_results(first, 
     assert_partitions(model, {"x": drawn(5, 12)}, by)
 
 
+class Turned(nn.Module):
+    """Equal layers over rows that are a batch of triples in one, triples of a batch in the next."""
+
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.ModuleList(
+            nn.Sequential(nn.Linear(12, 20), nn.ReLU(), nn.Linear(20, 12)) for _ in range(2)
+        )
+
+    def forward(self, x):
+        rows = x.shape[0]
+        y = self.layers[0](x.flatten(0, 1)).view(rows, 3, 12)
+        return self.layers[1](y.transpose(0, 1).flatten(0, 1)).view(3, rows, 12)
+
+
+@pytest.mark.parametrize("by", ["DP2", "TP2", "PP2", "DP3TP2"])
+def test_equal_layers_whose_rows_are_made_of_other_factors_are_placed_apart(by):
+    model = models.randomised(Turned().double()).eval()
+    x = drawn(5, 3, 12)
+    plan = partition(load(model, {"x": x}, {"x": {0: "batch"}}), by)
+    report = check(plan)
+    assert report.ok, report.findings[:3]
+    assert_equal(simulate(plan, {"x": x}, model), model(x), 1e-11)
+
+
 class Shared(nn.Module):
     """One weight used in both directions, and a bias used alone."""
 

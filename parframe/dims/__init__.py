@@ -69,6 +69,8 @@ class Dimensions:
         For every block and value, the axes in dimensions.
     bound
         For every block and operator, its rule and letters.
+    torn
+        The blocks whose calls cannot have one naming: an axis is made of other factors in one.
     """
 
     dimensions: Mapping[str, Dimension]
@@ -76,6 +78,7 @@ class Dimensions:
     axes: Mapping[str, Mapping[str, tuple[Axis, ...]]]
     bound: Mapping[str, Mapping[str, Bound]]
     graph: OperatorGraph = attrs.field(repr=False, eq=False)
+    torn: frozenset[str] = frozenset()
 
     @cached_property
     def outer(self) -> dict[str, tuple[Axis, ...]]:
@@ -154,6 +157,7 @@ def name(graph: OperatorGraph, extra_rules: Iterable[Rule] = ()) -> Dimensions:
             for block, found in walk.bound.items()
         },
         graph=graph,
+        torn=frozenset(walk.torn),
     )
 
 
@@ -165,7 +169,7 @@ class _Walk:
         self.occurrences: dict[str, dict[str, dict[str, list[NodeAxis | None]]]] = {}
         self.bound: dict[str, dict[str, tuple[Site, Rule | None, Signature | None]]] = {}
         self.signatures: dict[str, dict[str, Signature | None]] = {}
-        self.symbols: dict[Size, Node] = {}
+        self.torn: set[str] = set()
         for block in graph.blocks.values():
             self._enter(block, extra)
         self._connect(graph)
@@ -204,7 +208,8 @@ class _Walk:
             for own, value in _interface(block, call.inputs, call.parameters, call.outputs):
                 known = outer.setdefault(value, inner[own])
                 for left, right in zip(known, inner[own], strict=True):
-                    join(left, right)
+                    if not join(left, right):
+                        self.torn.add(block.name)
 
 
 def site_of(operator: Operator, block: Block) -> Site:

@@ -7,6 +7,7 @@ programs (``programs``).
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING
 import attrs
 
 from parframe.dims import name as name_dimensions
-from parframe.graph import OperatorGraph
+from parframe.graph import OperatorGraph, unfolded
 from parframe.partitioning.blocks import place_graph
 from parframe.partitioning.cuts import find_cuts
 from parframe.partitioning.expand import expand
@@ -38,6 +39,11 @@ def partition_placing(
     written = graph
     while True:
         dimensions = name_dimensions(written, rules)
+        uses = Counter(call.block for call in written.calls)
+        repeated = {block for block in dimensions.torn if uses[block] > 1}
+        if repeated:
+            graph, written = unfolded(graph, repeated), unfolded(written, repeated)
+            continue
         cuts = find_cuts(dimensions, placing)
         placed = place_graph(written, dimensions, cuts, on_missing_rule == "replicate")
         simpler = expand(written, dimensions.bound, placed.gathering)

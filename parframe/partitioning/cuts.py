@@ -18,7 +18,7 @@ from parframe.dims import Dimensions
 from parframe.errors import ParframeError, nearest
 from parframe.layout import Pieces, Range
 from parframe.mesh import Mesh
-from parframe.sizes import Size, floordiv, minimum, offset, product, simplify
+from parframe.sizes import Size, floordiv, offset, product, simplify
 from parframe.strategy import Placing
 
 STAGES = "layers"
@@ -65,8 +65,11 @@ def _boundary(size: Size, parts: int, part: int) -> Size:
     """Where part number ``part`` begins: the first ``size % parts`` parts have one more."""
     if part == 0 or part == parts:
         return size if part else 0
-    rest = size % parts if isinstance(size, int) else sympy.Mod(size, parts)
-    return simplify(part * floordiv(size, parts) + minimum(part, rest))
+    if isinstance(size, int):
+        return part * (size // parts) + min(part, size % parts)
+    # written as it is: sympy would try for long to tell which of the two is less
+    rest = sympy.Min(part, sympy.Mod(size, parts), evaluate=False)
+    return simplify(part * floordiv(size, parts) + rest)
 
 
 def _rectangle(sizes: tuple[Size, ...], parts: int, part: int) -> list[Range]:

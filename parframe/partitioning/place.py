@@ -18,6 +18,7 @@ from parframe.partitioning.nominal import nominal_bytes
 from parframe.partitioning.values import Deferred, Free, Value, Values
 from parframe.rules import Signature
 from parframe.rules.signature import Pattern
+from parframe.sizes import text
 
 
 class Placer:
@@ -64,8 +65,8 @@ class Placer:
             raise ParframeError(
                 "rule",
                 operator.module or operator.name,
-                f"operator {operator.target} has no rule, so it is not known which dimensions "
-                f"pass through it ({operator.source})",
+                f"{_uncovered(bound)}, so it is not known which dimensions pass through it "
+                f"({operator.source})",
                 "register a rule through the hook parframe_rules, or accept that every device "
                 'computes all of it with on_missing_rule = "replicate"',
             )
@@ -301,6 +302,17 @@ class Placer:
         )
         for value, layout in zip(operator.outputs, afters, strict=True):
             self.values[value] = Value(variants={layout: value})
+
+
+def _uncovered(bound: Bound) -> str:
+    """Why it is not known what an operator does to dimensions."""
+    target = bound.site.operator.target
+    if bound.rule is None:
+        return f"operator {target} has no rule"
+    shapes = ", ".join(
+        f"[{', '.join(text(size) for size in tensor.shape)}]" for tensor in bound.site.inputs
+    )
+    return f"the rule of operator {target} does not cover inputs of shape {shapes}"
 
 
 def _aligned(addend: tuple[Pattern, ...], result: tuple[Pattern, ...]) -> tuple[int, ...]:
