@@ -220,3 +220,24 @@ def test_random_feed_forward_networks_compute_the_same(widths, batch, bias):
     module = nn.Sequential(*layers)
     graph = load(module, {"input": torch.zeros(2, 3, dtype=torch.float64)})
     assert_same(graph, module, {"input": torch.randn(batch, 3, dtype=torch.float64)})
+
+
+class Noisy(nn.Module):
+    def forward(self, x):
+        return x + torch.rand_like(x)
+
+
+def test_a_model_that_draws_random_numbers_is_refused():
+    with pytest.raises(ParframeError, match=r"rand_like.*draws random numbers"):
+        load(Noisy(), {"x": torch.zeros(3, 4)})
+
+
+class Attending(nn.Module):
+    def forward(self, x):
+        mixed = nn.functional.scaled_dot_product_attention(x, x, x)
+        return nn.functional.dropout(mixed, 0.5, training=False)
+
+
+def test_attention_and_dropout_that_drop_nothing_draw_nothing():
+    graph = load(Attending(), {"x": torch.zeros(3, 2, 4, 8)})
+    assert graph.output_names

@@ -6,11 +6,14 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import attrs
+import torch
 
+from parframe.errors import ParframeError
 from parframe.fold import indexed_scope
 from parframe.graph import Arg, Operator, Parameter, Ref, Tensor
 from parframe.loading.functional import functional
 from parframe.loading.program import Program, live, replace
+from parframe.loading.schema import overload
 from parframe.loading.weights import decode
 
 _LONGEST = 2**63 - 1
@@ -58,9 +61,24 @@ def simplify(program: Program) -> Program:
     ------
     AliasedWriteError
         If an operator writes into a tensor that something else may look at.
+    ParframeError
+        If an operator draws random numbers.
     """
     plain = live(functional(_without_copies(_canonical(program))))
-    return live(_share_tensors(_share_constants(_sliced(plain))))
+    return _certain(live(_share_tensors(_share_constants(_sliced(plain)))))
+
+
+def _certain(program: Program) -> Program:
+    """The program itself, if it draws no random numbers."""
+    for operator in program.operators:
+        if _draws(operator):
+            raise ParframeError(
+                "load",
+                f"{operator.module or 'the model'} ({operator.source})",
+                f"{operator.target} draws random numbers, so that no two runs are equal",
+                "put the model into eval mode, or give the numbers as an input",
+            )
+    return program
 
 
 def _canonical(program: Program) -> Program:
@@ -208,9 +226,19 @@ _NEUTRAL: Mapping[str, Callable[[Operator], bool]] = {
 """Operators that do nothing where their result has the argument's shape and dtype, and a test."""
 
 
+_QUIET: Mapping[str, Arg] = {"dropout_p": 0.0, "train": False, "training": False, "p": 0.0}
+"""Arguments with which an operator that may draw random numbers draws none."""
+
+
 def _draws(operator: Operator) -> bool:
     """Whether an operator draws random numbers, so that no two calls of it are the same."""
-    return "rand" in operator.target or "normal" in operator.target
+    try:
+        tags = overload(operator.target).tags
+    except ParframeError:  # an archive may name an operator that is not registered here
+        return False
+    return torch.Tag.nondeterministic_seeded in tags and not any(
+        operator.args.get(slot) == quiet for slot, quiet in _QUIET.items()
+    )
 
 
 def _share_constants(program: Program) -> Program:
