@@ -8,6 +8,8 @@ from faults import COMMUNICATION_FAULTS, FAULTS, plant
 
 from parframe.checking import check
 
+pytestmark = pytest.mark.slow
+
 PLANTS = 20
 
 

@@ -51,8 +51,7 @@ def test_json_has_the_same_facts_as_the_report_beside_the_plan(call, spec):
     assert told.json["verify"]["ok"]
     assert told.json["split"][0]["each"] == {"ffn": ["5"]}
     assert told.json["communication"] == [
-        {"axes": ["tp"], "kind": "all_gather", "count": 1, "bytes": 2 * 6},
-        {"axes": ["tp"], "kind": "reduce_scatter", "count": 1, "bytes": 2 * 2 * 6},
+        {"axes": ["tp"], "kind": "all_reduce", "count": 1, "bytes": 2 * 2 * 6},
     ]
 
 

@@ -9,6 +9,8 @@ from parframe.dims import name
 from parframe.layout import Leaf, Segments, axis_size, dims_of
 from parframe.loading import load
 
+pytestmark = pytest.mark.slow
+
 
 def dimensions_of(family, **changes):
     return name(load(models.tiny_config(family, **changes)))

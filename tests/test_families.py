@@ -12,6 +12,8 @@ from parframe.loading import load
 from parframe.partitioning import partition
 from parframe.run import simulate
 
+pytestmark = pytest.mark.slow
+
 COMPOSITES = ("TP2", "TP3", "PP2", "DP2", "TP2PP2")
 
 

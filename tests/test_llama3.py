@@ -11,6 +11,8 @@ from parframe.loading import load
 from parframe.partitioning import partition
 from parframe.run import simulate
 
+pytestmark = pytest.mark.slow
+
 LLAMA_3_8B = {
     "model_type": "llama",
     "architectures": ["LlamaForCausalLM"],

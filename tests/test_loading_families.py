@@ -11,6 +11,8 @@ from parframe.loading.weights import state
 from parframe.run.reference import run_graph
 from parframe.sizes import symbol
 
+pytestmark = pytest.mark.slow
+
 SIZES = [(1, 1), (2, 5), (3, 17), (1, 33)]
 
 

@@ -10,6 +10,8 @@ from parframe.loading.layers import stacks
 from parframe.loading.repeat import repeat
 from parframe.serial import dump
 
+pytestmark = pytest.mark.slow
+
 CASES = {
     "llama": ({"num_hidden_layers": 12}, 2),
     "gemma2": ({"num_hidden_layers": 12}, 4),

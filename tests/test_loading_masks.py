@@ -8,6 +8,8 @@ from transformers import masking_utils
 
 from parframe.loading.masks import Mask, UnreadableMaskError, read_mask
 
+pytestmark = pytest.mark.slow
+
 
 def test_causal_and_full_masks_are_read():
     assert read_mask(masking_utils.causal_mask_function) == Mask(True, None)

@@ -15,6 +15,8 @@ from parframe.loading.weights import state
 from parframe.run.reference import run_graph
 from parframe.sizes import symbol
 
+pytestmark = pytest.mark.slow
+
 
 def leaves(value):
     return [leaf for leaf in torch.utils._pytree.tree_leaves(value) if leaf is not None]

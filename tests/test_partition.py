@@ -14,6 +14,8 @@ from parframe.plan import COMMUNICATION
 from parframe.run import simulate
 from parframe.spec import Spec
 
+pytestmark = pytest.mark.slow
+
 
 def drawn(*shape):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(5)).double()

@@ -14,6 +14,8 @@ from parframe.plan import COMMUNICATION
 from parframe.run import simulate
 from parframe.spec import Spec
 
+pytestmark = pytest.mark.slow
+
 
 def llama(layers=4, **changes):
     return load(models.tiny_config("llama", num_hidden_layers=layers, **changes))

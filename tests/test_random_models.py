@@ -1,6 +1,7 @@
 """Random models under random composites: the plan is accepted, and computes what PyTorch does."""
 
 import models
+import pytest
 import torch
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
@@ -13,6 +14,8 @@ from parframe.loading import load
 from parframe.mesh import parse_composite
 from parframe.partitioning import partition
 from parframe.run import simulate
+
+pytestmark = pytest.mark.slow
 
 WIDTH = 24
 

@@ -12,7 +12,7 @@ from parframe.loading import load
 from parframe.partitioning import partition
 from parframe.run import simulate
 
-pytestmark = needs_stories
+pytestmark = [needs_stories, pytest.mark.slow]
 
 COMPOSITES = (
     "TP2", "TP3", "TP4", "TP5", "TP6", "TP7", "TP8", "PP2", "PP5", "DP2", "SP2", "TP4SP",

@@ -15,6 +15,8 @@ from parframe.run.simulate import Given
 from parframe.run.trial import trial_inputs, trial_sizes
 from parframe.run.verify import first_difference
 
+pytestmark = pytest.mark.slow
+
 COMPOSITES = ["TP2", "TP3", "TP8", "PP2", "DP2", "DP3", "TP2SP", "TP4DP2SP", "TP2PP2DP2"]
 
 
