@@ -45,17 +45,43 @@ _OVERRIDES: dict[str, dict[str, Any]] = {
     "vit": {"image_size": 16, "patch_size": 4, "num_channels": 3, "num_labels": 10},
 }
 
+_EXPERTS: dict[str, dict[str, Any]] = {
+    "mixtral": {"num_local_experts": 6},
+    "qwen3_moe": {"num_experts": 6, "head_dim": 8},
+    "olmoe": {"num_experts": 6},
+    "gpt_oss": {"num_local_experts": 6, "head_dim": 8, "sliding_window": 6},
+    "deepseek_v3": {
+        "num_hidden_layers": 3, "num_key_value_heads": 8, "n_routed_experts": 8, "n_group": 2,
+        "topk_group": 1, "first_k_dense_replace": 1, "q_lora_rank": 16, "kv_lora_rank": 16,
+        "qk_nope_head_dim": 8, "qk_rope_head_dim": 8, "v_head_dim": 8,
+    },
+    "granitemoe": {"num_local_experts": 6},
+    "llama4_text": {
+        "num_local_experts": 6, "num_experts_per_tok": 1, "head_dim": 8,
+        "intermediate_size_mlp": 64,
+    },
+    "phimoe": {"num_local_experts": 6},
+}  # fmt: skip
+"""Families with experts, of which 6 or 8 are routed to; the number of choices is 2 but for one."""
+
 _WITHOUT_KV_HEADS = frozenset({"opt", "bert", "vit", "gpt2", "bloom", "gpt_neox", "falcon"})
 
 FAMILIES = tuple(_OVERRIDES)
-"""The names that `tiny_config` knows."""
+"""The names of models without experts that `tiny_config` knows."""
+
+MIXTURES = tuple(_EXPERTS)
+"""The names of models with experts that `tiny_config` knows."""
 
 
 def tiny_config(name: str, **changes: Any) -> Any:
     """A tiny configuration of a family of transformers, with changes."""
     from transformers import CONFIG_MAPPING
 
-    content = {**_PLAIN, **_OVERRIDES[name], **changes}
+    if name in _EXPERTS:
+        chosen = {"moe_intermediate_size": 48, "num_experts_per_tok": 2, **_EXPERTS[name]}
+    else:
+        chosen = _OVERRIDES[name]
+    content = {**_PLAIN, **chosen, **changes}
     if name in _WITHOUT_KV_HEADS:
         content.pop("num_key_value_heads")
     return CONFIG_MAPPING[name](**{k: v for k, v in content.items() if v is not None})
@@ -66,7 +92,9 @@ def tiny_model(name: str, seed: int = 0, attention: str = "eager", **changes: An
     from parframe.loading.huggingface import model_class
 
     config = tiny_config(name, **changes)
-    model = model_class(config)._from_config(config, attn_implementation=attention)
+    model = model_class(config)._from_config(
+        config, attn_implementation=attention, experts_implementation="eager"
+    )
     return randomised(model.double(), seed).eval()
 
 

@@ -34,7 +34,7 @@ def assert_computes_the_same(graph, model, name):
         assert error < 1e-12, f"{name} at {batch} x {sequence}: {error}"
 
 
-@pytest.mark.parametrize("name", models.FAMILIES)
+@pytest.mark.parametrize("name", [*models.FAMILIES, *models.MIXTURES])
 def test_a_family_computes_what_transformers_computes(name):
     graph = load(models.tiny_config(name))
     assert_computes_the_same(graph, models.tiny_model(name), name)

@@ -75,7 +75,8 @@ def test_a_spec_can_give_mesh_and_splits_without_a_composite() -> None:
 
 def test_strategies_with_a_table_take_part_on_a_mesh_without_a_composite() -> None:
     spec = Spec.parse("mesh = { tp = 4 }\n[strategies.tp]\n[strategies.sp]\n")
-    assert {split.name for split in spec.placing().splits} == {"heads", "ffn", "vocab", "sequence"}
+    names = {"heads", "ffn", "expert_ffn", "vocab", "sequence"}
+    assert {split.name for split in spec.placing().splits} == names
 
 
 def test_an_empty_composite_is_one_device() -> None:

@@ -126,7 +126,13 @@ def name(graph: OperatorGraph, extra_rules: Iterable[Rule] = ()) -> Dimensions:
     """
     extra = {rule.target: rule for rule in extra_rules}
     walk = _Walk(graph, extra)
-    names, dimensions, chains = assign_roles(graph, walk.axes, walk.occurrences, walk.signatures)
+    told = {
+        block: {key: dict(rule.roles) for key, (_, rule, _) in found.items() if rule is not None}
+        for block, found in walk.bound.items()
+    }
+    names, dimensions, chains = assign_roles(
+        graph, walk.axes, walk.occurrences, walk.signatures, told
+    )
     layers = len(graph.layers)
     if layers > 1:
         dimensions["layers"] = Dimension("layers", "layers", layers)

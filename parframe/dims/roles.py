@@ -1,9 +1,10 @@
 """Roles: a dimension is called after what it does in the model.
 
 ``batch`` and ``sequence`` come from the model's inputs, ``vocab`` from the embedding table and the
-outputs, ``heads`` (``kv_heads`` and ``group``) from products between activations, ``hidden`` from
-sums of what different operators produced, ``ffn`` is produced by one weight and contracted by
-another.
+outputs, ``heads`` (``kv_heads`` and ``group``) from products between activations, ``experts`` and
+``expert_ffn`` from the experts operator, or from products of an activation and a weight side by
+side, ``hidden`` from sums of what different operators produced. ``ffn`` is produced by one weight
+and contracted by another; a ``latent`` too, but what it is contracted into are heads.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ from parframe.rules.signature import letters, spell
 Axes = Mapping[str, Mapping[str, list[NodeAxis]]]
 Occurrences = Mapping[str, Mapping[str, Mapping[str, list[NodeAxis | None]]]]
 Signatures = Mapping[str, Mapping[str, Signature | None]]
+Told = Mapping[str, Mapping[str, Mapping[str, str]]]
+"""For every block and operator, the roles of letters that its rule tells."""
 
 
 @attrs.define
@@ -28,12 +31,16 @@ class _Facts:
     """What the walk saw the dimensions do."""
 
     given: dict[Node, str] = attrs.field(factory=dict)
+    told: dict[Node, str] = attrs.field(factory=dict)
+    beside: dict[Node, None] = attrs.field(factory=dict)
+    produced_beside: dict[Node, None] = attrs.field(factory=dict)
     looked_up: dict[Node, None] = attrs.field(factory=dict)
     counted: dict[Node, None] = attrs.field(factory=dict)
     heads: list[list[Node]] = attrs.field(factory=list)
     within_heads: dict[Node, None] = attrs.field(factory=dict)
     produced: dict[Node, None] = attrs.field(factory=dict)
     contracted: dict[Node, None] = attrs.field(factory=dict)
+    became: dict[Node, dict[Node, None]] = attrs.field(factory=dict)
     summed: dict[Node, None] = attrs.field(factory=dict)
     returned: dict[Node, None] = attrs.field(factory=dict)
     weighted: dict[Node, None] = attrs.field(factory=dict)
@@ -50,7 +57,11 @@ def undivided(axis: Iterable[Node]) -> Iterator[Node]:
 
 
 def assign_roles(
-    graph: OperatorGraph, axes: Axes, occurrences: Occurrences, signatures: Signatures
+    graph: OperatorGraph,
+    axes: Axes,
+    occurrences: Occurrences,
+    signatures: Signatures,
+    told: Told,
 ) -> tuple[dict[Node, str], dict[str, Any], dict[str, tuple[tuple[str, ...], ...]]]:
     """Name every undivided node.
 
@@ -63,7 +74,7 @@ def assign_roles(
     chains
         ``role -> chains``; see ``Dimensions``.
     """
-    facts = _gather(graph, axes, occurrences, signatures)
+    facts = _gather(graph, axes, occurrences, signatures, told)
     roles: dict[Node, str] = {}
     chains: dict[str, list[list[Node]]] = {}
 
@@ -73,7 +84,7 @@ def assign_roles(
             chains.setdefault(role, []).append(chain)
             roles.update(dict.fromkeys(chain, role))
 
-    for node, role in facts.given.items():
+    for node, role in (*facts.given.items(), *facts.told.items()):
         give(role, [node])
     for chain in sorted(facts.heads, key=len, reverse=True):
         give("heads", [node for node in chain if roles.get(node) != "heads"])
@@ -82,10 +93,15 @@ def assign_roles(
         ("vocab", [*facts.looked_up, *(n for n in facts.returned if n in facts.produced)]),
         ("positions", list(facts.counted)),
         ("head_dim", list(facts.within_heads)),
-        ("ffn", [node for node in facts.produced if node in facts.contracted]),
+        ("experts", list(facts.beside)),
+        ("expert_ffn", [n for n in facts.produced_beside if n in facts.contracted]),
     ):
         for node in nodes:
             give(role, [node])
+    for node in facts.produced:
+        if node in facts.contracted:
+            into = {roles.get(other) for other in facts.became[node]}
+            give("latent" if into & {"heads"} else "ffn", [node])
     return _names(graph, axes, roles, chains)
 
 
@@ -127,7 +143,11 @@ def _parts_of(role: str, count: int) -> list[str]:
 
 
 def _gather(
-    graph: OperatorGraph, axes: Axes, occurrences: Occurrences, signatures: Signatures
+    graph: OperatorGraph,
+    axes: Axes,
+    occurrences: Occurrences,
+    signatures: Signatures,
+    told: Told,
 ) -> _Facts:
     facts = _Facts()
     outer: dict[str, list[NodeAxis]] = {}
@@ -161,6 +181,10 @@ def _gather(
             if name in direct
         }
         _look(block, inputs, occurrences[block.name], signatures[block.name], facts)
+        for operator, letters_ in told[block.name].items():
+            found = occurrences[block.name].get(operator, {})
+            for letter, role in letters_.items():
+                facts.told.update(dict.fromkeys(_nodes(found.get(letter, ())), role))
     return facts
 
 
@@ -233,14 +257,15 @@ def _weighted(
     ours = letters(tuple(signature.inputs[i] for i in active))
     theirs = letters(tuple(axes for i, axes in enumerate(signature.inputs) if i not in active))
     out = letters(signature.outputs)
-    facts.produced.update(
-        dict.fromkeys(_nodes(a for x in sorted((theirs & out) - ours) for a in found.get(x, ())))
-    )
-    facts.contracted.update(
-        dict.fromkeys(
-            _nodes(a for x in sorted(contracted & ours & theirs) for a in found.get(x, ()))
-        )
-    )
+    produced = list(_nodes(a for x in sorted((theirs & out) - ours) for a in found.get(x, ())))
+    facts.produced.update(dict.fromkeys(produced))
+    beside = [a for x in sorted(ours & theirs & out) for a in found.get(x, ())]
+    if beside and produced:
+        facts.beside.update(dict.fromkeys(_nodes(beside)))
+        facts.produced_beside.update(dict.fromkeys(produced))
+    for node in _nodes(a for x in sorted(contracted & ours & theirs) for a in found.get(x, ())):
+        facts.contracted[node] = None
+        facts.became.setdefault(node, {}).update(dict.fromkeys(produced))
     lost = sorted(contracted & (theirs - ours))
     values = [operator.inputs[i] for i in active]
     if not all("int" in block.tensors[value].dtype for value in values):

@@ -18,13 +18,14 @@ from parframe.errors import ParframeError, did_you_mean
 from parframe.graph import OperatorGraph, Parameter
 from parframe.loading.buffers import computed_buffers, hollow
 from parframe.loading.convert import HollowConstantError, encode
+from parframe.loading.experts import UnsupportedExpertsError, forms_of
 from parframe.loading.export import Dynamic, aliases, example_axes, export
 from parframe.loading.folder import check_config, read_config
 from parframe.loading.layers import stacks, truncate
 from parframe.loading.literal import doubled, is_single, narrowed
 from parframe.loading.module import folded
 from parframe.loading.program import Program
-from parframe.loading.registries import NAME, registered
+from parframe.loading.registries import NAME, Usage, registered
 from parframe.loading.repeat import UnequalLayersError, repeat
 
 try:
@@ -107,7 +108,7 @@ def _graph(
 ) -> OperatorGraph:
     """Export the model with as few layers as will do, or with all of them where that fails."""
     with registered(packed=inputs is not None) as usage:
-        model = build(kind, config, implementation)
+        model = _with_experts(build(kind, config, implementation), usage)
         data = computed_buffers(model)
         short = stacks(model, _configs(config)) if shorten else []
         names = aliases(model)
@@ -123,6 +124,19 @@ def _graph(
         except UnequalLayersError:
             return _graph(kind, config, implementation, inputs, dynamic, shorten=False)
     return graph
+
+
+def _with_experts(model: Any, usage: Usage) -> Any:
+    """The model, its experts computed by parframe's operator where that can do it."""
+    try:
+        usage.forms.update(forms_of(model))
+    except UnsupportedExpertsError:
+        return model
+    for part in model.modules():
+        config = getattr(part, "config", None)
+        if id(part) in usage.forms and config is not None:
+            config._experts_implementation_internal = NAME
+    return model
 
 
 def _record(value: Any) -> Any:
@@ -283,7 +297,9 @@ def build(kind: Any, config: Any, implementation: str) -> Any:
     hook = torch.nn.modules.module.register_module_module_registration_hook(limit)
     try:
         with torch.device("meta"):
-            return kind._from_config(config, attn_implementation=implementation).eval()
+            return kind._from_config(
+                config, attn_implementation=implementation, experts_implementation="batched_mm"
+            ).eval()
     except Exception as error:
         raise ParframeError(
             "load",

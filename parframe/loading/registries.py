@@ -1,4 +1,4 @@
-"""parframe's attention and masks in transformers' registries while a model is exported."""
+"""parframe's attention, masks and experts in transformers' registries while a model is exported."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ from typing import Any
 
 import torch
 from transformers import masking_utils
+from transformers.integrations.moe import ExpertsInterface
 from transformers.masking_utils import AttentionMaskInterface
 from transformers.modeling_utils import AttentionInterface
 
+from parframe.loading.experts import Form, registered_experts
 from parframe.loading.masks import Mask, UnreadableMaskError, read_mask
 from parframe.loading.operators import attention
 
@@ -36,9 +38,14 @@ class UnsupportedAttentionError(Exception):
 
 
 class Usage:
-    """How many masks were made and how many of them attention used, during one export."""
+    """What one export makes use of.
+
+    ``made`` counts masks and ``used`` those that attention used; ``forms`` has those of the
+    model's layers of experts, by the identity of their modules.
+    """
 
     def __init__(self) -> None:
+        self.forms: dict[int, Form] = {}
         self.made = 0
         self.used = 0
         self.attentions = 0
@@ -46,7 +53,7 @@ class Usage:
 
 @contextmanager
 def registered(packed: bool) -> Iterator[Usage]:
-    """Register parframe's attention and masks; afterwards transformers is as it was before.
+    """Register what parframe has of its own; afterwards transformers is as it was before.
 
     Parameters
     ----------
@@ -58,6 +65,7 @@ def registered(packed: bool) -> Iterator[Usage]:
     registries: tuple[tuple[dict[str, Any], Callable[..., Any]], ...] = (
         (AttentionInterface._global_mapping, _attention(usage)),
         (AttentionMaskInterface._global_mapping, _mask(usage)),
+        (ExpertsInterface._global_mapping, registered_experts(usage.forms)),
     )
     with _LOCK:
         search = masking_utils.find_packed_sequence_indices

@@ -176,6 +176,8 @@ class Rule:
     decompose
         Writes the operator as simpler ones, for a call in which a letter that must be whole is
         split: returns the operators and their new values.
+    roles
+        What letters do in the model, where the operator alone tells: ``{"x": "experts"}``.
     """
 
     target: str
@@ -190,6 +192,7 @@ class Rule:
     decompose: Callable[[Site], tuple[tuple[Operator, ...], Mapping[str, Tensor]] | None] | None = (
         None
     )
+    roles: Mapping[str, str] = attrs.field(factory=dict)
 
 
 def without_addend(rule: Rule, site: Site, signature: Signature) -> Site:

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from parframe.loading.experts import Form, mixed
 from parframe.loading.schema import default, overload
 
 
@@ -68,10 +69,34 @@ def guarded(target: str, shape: tuple[int, ...], **args: Any) -> torch.Tensor:
     return empty
 
 
+def some_experts(
+    hidden: torch.Tensor,
+    ids: torch.Tensor,
+    weights: torch.Tensor,
+    up: torch.Tensor,
+    down: torch.Tensor,
+    activation: str,
+    gates: int,
+    interleaved: bool,
+    transposed: bool,
+    first: int,
+    column: int,
+    up_bias: torch.Tensor | None = None,
+    down_bias: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """The experts from number ``first`` on; the bias is added where their columns begin."""
+    columns = down.shape[1 if transposed else 2]
+    if column or not columns:
+        down_bias = None
+    form = Form(activation, gates, interleaved, transposed)
+    return mixed(hidden, ids, weights, up, up_bias, down, down_bias, form, first)
+
+
 LOCAL: Mapping[str, Callable[..., torch.Tensor]] = {
     "parframe.embedding": embedding,
     "parframe.amax": amax,
     "parframe.amin": amin,
     "parframe.guarded": guarded,
+    "parframe.some_experts": some_experts,
 }
 """The operators by target; each takes its arguments by name."""

@@ -9,11 +9,11 @@ parframe_api = 1
 
 @attrs.frozen
 class TensorParallel(Strategy):
-    """Split attention heads, feed-forward and vocabulary."""
+    """Split attention heads, feed-forward, that of experts too, and vocabulary."""
 
     code = "TP"
     axis = "tp"
-    splits = ("heads", "ffn", "vocab")
+    splits = ("heads", "ffn", "expert_ffn", "vocab")
 
 
 @hookimpl

@@ -371,7 +371,8 @@ def _prove(tried: Try, names: Any, counts: Any, how: str, order: random.Random) 
 
 def _contiguous(tried: Try) -> frozenset[str]:
     """Letters whose parts must lie together: those whose start the rule asks for."""
-    return frozenset("v") if tried.call.target == "aten.embedding.default" else frozenset()
+    asked = {"aten.embedding.default": "v", "parframe.experts.default": "xf"}
+    return frozenset(asked.get(tried.call.target, ""))
 
 
 def prove_partial(tried: Try) -> int:
