@@ -120,7 +120,9 @@ def _product(
     wide = torch.promote_types(rows.dtype, weight.dtype)
     turned = weight if transposed else weight.transpose(0, 1)
     product: torch.Tensor = rows.to(wide) @ turned.to(wide)
-    return product if bias is None else product + bias[expert]
+    if bias is not None:
+        product += bias[expert]
+    return product
 
 
 def forms_of(model: torch.nn.Module) -> Mapping[int, Form]:
