@@ -37,6 +37,8 @@ class Strategy:
     """The mesh axis it works on."""
     splits: ClassVar[tuple[str, ...]]
     """The names of the dimensions that it splits."""
+    needs: ClassVar[tuple[str, ...]] = ()
+    """Those of them without which it makes no sense: a model that has none is refused."""
 
     def stage_cuts(self) -> tuple[Cut, ...]:
         """Tell where new pipeline stages must begin.
@@ -65,7 +67,7 @@ class Split:
         Names of mesh axes, the one that splits first at the front.
     required : bool
         Whether a model that has no dimension of that name is an error: true where a spec gives
-        the split itself, false where a strategy offers it.
+        the split itself or a strategy needs it, false where a strategy offers it.
     """
 
     name: str
@@ -204,6 +206,7 @@ def place(
     overrides = overrides or {}
     ordered = sorted(parts, key=lambda part: part[1] is None)
     axes: dict[str, tuple[str, ...]] = {}
+    required = {*overrides, *(name for strategy, _ in ordered for name in strategy.needs)}
     for strategy, _ in ordered:
         _check_axes(mesh, f"strategy {strategy.code}", (strategy.axis,))
         for name in strategy.splits:
@@ -213,7 +216,7 @@ def place(
         axes[name] = tuple(given)
     return Placing(
         mesh=mesh,
-        splits=tuple(Split(n, over, n in overrides) for n, over in axes.items() if over),
+        splits=tuple(Split(n, over, n in required) for n, over in axes.items() if over),
         cuts=tuple(cut for strategy, _ in ordered for cut in strategy.stage_cuts()),
     )
 

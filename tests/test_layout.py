@@ -95,10 +95,10 @@ def test_parts_are_in_order_and_differ_by_one_at_most(size, parts):
 @given(st.integers(1, 6), st.integers(1, 5), st.integers(1, 40))
 def test_the_rectangles_of_a_chain_tile_it(heads, group, degree):
     cut = Cut(
-        rank=0, priority=0, axes=("tp",), chain=("k", "g"), sizes=(heads, group), degree=degree
+        rank=0, priority=(), axes=("tp",), chain=("k", "g"), sizes=(heads, group), degree=degree
     )
     count = numpy.zeros((heads, group), int)
-    for piece in cut.pieces:
+    for piece in cut.groups[0]:
         k, g = piece["k"], piece["g"]
         count[k.start : k.stop, g.start : g.stop] += 1
     assert (count == 1).all()

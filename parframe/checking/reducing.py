@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 
 import attrs
@@ -87,26 +87,32 @@ def _reduced_term(
 def _reduced(
     members: Sequence[frozenset[tuple[MeasuredShare, ...]]], once: bool
 ) -> tuple[frozenset[tuple[MeasuredShare, ...]], str]:
-    """What is left to be reduced of a term after its members' contributions met."""
+    """What is left to be reduced of a term after its members' contributions met.
+
+    Where their parts leave gaps, which other groups may fill, all parts are left as they are.
+    """
     left: set[tuple[MeasuredShare, ...]] = set()
     for keys in _grouped(members):
-        boxes = [_box(member, keys) for member in members]
-        kept: list[MeasuredShare] = []
-        for sample in range(COUNT):
-            here = tuple(
-                tuple((start[sample], stop[sample]) for start, stop in box) for box in boxes
+        boxes = [box for member in members for box in _boxes(member, keys)]
+        faults = {tiles(here, once) if keys else "overlap" for here in _sampled(boxes)} - {""}
+        if "overlap" in faults:
+            dims = ", ".join(dim for _, dim, _ in keys) or "the whole"
+            return frozenset(), f"the devices' parts of {dims} overlap"
+        for box in boxes if faults else [hull_of(boxes)]:
+            kept = tuple(
+                (key, piece)
+                for key, piece in zip(keys, box, strict=True)
+                if piece != ((0,) * COUNT, key[2])
             )
-            fault = tiles(here, once) if keys else "overlap"
-            if fault:
-                dims = ", ".join(dim for _, dim, _ in keys) or "the whole"
-                return frozenset(), f"the devices' parts of {dims} {fault}"
-        outer = hull_of(boxes)
-        for key, (start, stop) in zip(keys, outer, strict=True):
-            if (start, stop) != ((0,) * COUNT, key[2]):
-                kept.append((key, (start, stop)))
-        if kept:
-            left.add(tuple(kept))
+            if kept:
+                left.add(kept)
     return frozenset(left), ""
+
+
+def _sampled(boxes: Sequence[Sequence[Measured]]) -> Iterator[tuple[Box, ...]]:
+    """The boxes at every sample."""
+    for sample in range(COUNT):
+        yield tuple(tuple((start[sample], stop[sample]) for start, stop in box) for box in boxes)
 
 
 def _grouped(
@@ -122,16 +128,17 @@ def _grouped(
     return [tuple(sorted(keys)) for keys in found.values()]
 
 
-def _box(
+def _boxes(
     member: frozenset[tuple[MeasuredShare, ...]], keys: tuple[tuple[str, str, Numbers], ...]
-) -> list[Measured]:
-    """A member's share of each key; all of it where it is not among its contributions."""
+) -> list[list[Measured]]:
+    """A member's shares of each key; all of it where it is not among its contributions."""
     sources = {source for source, _, _ in keys}
-    for contribution in member:
-        if {source for (source, _, _), _ in contribution} <= sources:
-            own = dict(contribution)
-            return [own.get(key, ((0,) * COUNT, key[2])) for key in keys]
-    return [((0,) * COUNT, key[2]) for key in keys]
+    own = [
+        dict(contribution)
+        for contribution in sorted(member)
+        if {source for (source, _, _), _ in contribution} <= sources
+    ]
+    return [[found.get(key, ((0,) * COUNT, key[2])) for key in keys] for found in own or [{}]]
 
 
 def hull_of(boxes: Iterable[Sequence[Measured]]) -> list[Measured]:

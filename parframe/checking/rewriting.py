@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import MutableMapping, Sequence
+from typing import Any
 
 from parframe.checking.held import Held, Pending, Share, place, sizes_of
-from parframe.checking.numeric import Concrete, Measured, measure_range
+from parframe.checking.numeric import Concrete, Measured, MeasuredShare, measure_range
 from parframe.checking.samples import COUNT, Bindings, Numbers, numbers
 from parframe.checking.walk import Walker
 from parframe.layout import Range
@@ -51,41 +52,36 @@ class Rewriter:
                     walker, dim, sizes[dim], [result.range(number, dim) for result in results]
                 )
             pieces.append(own)
-        pending = tuple(
-            Pending(
-                term.term,
-                term.label,
-                term.reduction,
-                frozenset(self._contributions(walker, results, number)),
-            )
-            for number, term in enumerate(first.pending)
-        )
-        return Held(place(first.axes, pieces), first.done, pending, first.label)
+        pending: list[Pending] = []
+        for number, term in enumerate(first.pending):
+            found = self._contributions(walker, results, number)
+            if found is None:
+                return None
+            pending.append(Pending(term.term, term.label, term.reduction, frozenset(found)))
+        return Held(place(first.axes, pieces), first.done, tuple(pending), first.label)
 
     def _contributions(
         self, walker: Walker, results: Sequence[Concrete], number: int
-    ) -> list[tuple[Share, ...]]:
-        """The contributions of one pending term, in the program's symbols."""
-        keys = {
-            tuple(key for key, _ in contribution)
-            for result in results
-            for contribution in result.pending[number].contributions
-        }
+    ) -> list[tuple[Share, ...]] | None:
+        """The contributions of one pending term, in the program's symbols.
+
+        None if devices hold different numbers of them.
+        """
+        groups = [_by_keys(result.pending[number].contributions) for result in results]
         found = []
-        for group in sorted(keys):
-            shares = []
-            for source, dim, size in group:
-                measured: list[Measured | None] = []
-                for result in results:
-                    mine = [
-                        dict(c)[source, dim, size]
-                        for c in result.pending[number].contributions
-                        if tuple(key for key, _ in c) == group
-                    ]
-                    measured.append(mine[0] if mine else None)
-                total = self._size(walker, size)
-                shares.append(Share(source, dim, total, self._range(walker, dim, total, measured)))
-            found.append(tuple(shares))
+        for keys in sorted({keys for group in groups for keys in group}):
+            parts = [group.get(keys, []) for group in groups]
+            most = max(len(own) for own in parts)
+            if any(len(own) not in ((0, 1) if most == 1 else (most,)) for own in parts):
+                return None
+            for which in range(most):
+                shares = []
+                for source, dim, size in keys:
+                    measured = [own[which][source, dim, size] if own else None for own in parts]
+                    total = self._size(walker, size)
+                    piece = self._range(walker, dim, total, measured)
+                    shares.append(Share(source, dim, total, piece))
+                found.append(tuple(shares))
         return found
 
     def _size(self, walker: Walker, size: Numbers) -> Size:
@@ -145,3 +141,13 @@ class Rewriter:
         for rank, value in zip(walker.ranks, values, strict=True):
             self.bindings[rank][name] = value
         return offset(name)
+
+
+def _by_keys(
+    contributions: frozenset[tuple[MeasuredShare, ...]],
+) -> dict[tuple[tuple[str, str, Numbers], ...], list[dict[tuple[str, str, Numbers], Measured]]]:
+    """Contributions by what they are shares of, each kind in order."""
+    found: dict[Any, list[Any]] = {}
+    for contribution in sorted(contributions):
+        found.setdefault(tuple(key for key, _ in contribution), []).append(dict(contribution))
+    return found

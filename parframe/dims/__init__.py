@@ -23,7 +23,7 @@ from parframe.dims.factors import (
 )
 from parframe.dims.roles import assign_roles
 from parframe.graph import Block, Operator, OperatorGraph
-from parframe.layout import Axis, Leaf, Segments, dims_of
+from parframe.layout import Axis, Leaf, Segments, dims_of, leaves
 from parframe.rules import Concat, Pattern, Rule, Signature, Site, bind
 from parframe.rules.signature import spell
 from parframe.rules.table import rule_for
@@ -94,6 +94,16 @@ class Dimensions:
                 name, tuple((Leaf(f"{name}.{i}", size),) for i, size in enumerate(tensor.shape))
             )
         return found
+
+    @cached_property
+    def given(self) -> frozenset[str]:
+        """The dimensions of the model's inputs: an output may stay split along these."""
+        return frozenset(
+            leaf.dim
+            for name in self.graph.inputs
+            for axis in self.outer[name]
+            for leaf in leaves(axis)
+        )
 
     def targets(self, name: str) -> tuple[tuple[str, ...], ...]:
         """The chains that a role or a dimension's name stands for; empty if there is none."""

@@ -119,10 +119,8 @@ def _product(
 ) -> torch.Tensor:
     wide = torch.promote_types(rows.dtype, weight.dtype)
     turned = weight if transposed else weight.transpose(0, 1)
-    product: torch.Tensor = rows.to(wide) @ turned.to(wide)
-    if bias is not None:
-        product += bias[expert]
-    return product
+    product = rows.to(wide) @ turned.to(wide)
+    return product if bias is None else product + bias[expert]
 
 
 def forms_of(model: torch.nn.Module) -> Mapping[int, Form]:
@@ -174,7 +172,7 @@ def registered_experts(forms: Mapping[int, Form]) -> Any:
         top_k_weights: torch.Tensor,
     ) -> torch.Tensor:
         form = forms[id(self)]
-        return experts(
+        result: torch.Tensor = experts(
             hidden_states,
             top_k_index,
             top_k_weights,
@@ -189,5 +187,6 @@ def registered_experts(forms: Mapping[int, Form]) -> Any:
             form.interleaved,
             form.transposed,
         )
+        return result
 
     return forward

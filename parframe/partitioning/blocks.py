@@ -152,7 +152,7 @@ def _place(
     calls: list[PlacedCall] = []
     unruled: list[str] = []
     gathering: dict[str, frozenset[str]] = {}
-    ends = _given_dims(graph, dimensions)
+    ends = dimensions.given
     lasting = _lasting(graph, cuts, ends)
     for call in graph.calls:
         block = graph.blocks[call.block]
@@ -200,18 +200,8 @@ def _place(
     )
 
 
-def _given_dims(graph: OperatorGraph, dimensions: Dimensions) -> set[str]:
-    """The dimensions of the model's inputs: an output may stay split along these."""
-    return {
-        leaf.dim
-        for name in graph.inputs
-        for axis in dimensions.outer[name]
-        for leaf in leaves(axis)
-    }
-
-
 def _lasting(
-    graph: OperatorGraph, cuts: tuple[Cut, ...], ends: set[str]
+    graph: OperatorGraph, cuts: tuple[Cut, ...], ends: frozenset[str]
 ) -> dict[str, dict[str, frozenset[int]]]:
     """For every block and output, the cuts that may last.
 

@@ -3,13 +3,18 @@
 A cut splits a chain of dimensions over the devices of some mesh axes: the first dimension as far
 as it goes, then the next (heads: the key-value heads, then the group of query heads of each).
 What a device gets is a rectangle of the chain; the rectangles of all devices tile it.
+
+A name that is split over several mesh axes is one cut of all of them, unless another name lies on
+some of the axes only: then it is cuts one within the other, so that where the other name takes an
+axis (experts that of expert parallelism), the outer cuts stay (the batch over data parallelism).
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
+from itertools import groupby
 
 import attrs
 import sympy
@@ -19,7 +24,7 @@ from parframe.errors import ParframeError, nearest
 from parframe.layout import Pieces, Range
 from parframe.mesh import Mesh
 from parframe.sizes import Size, floordiv, offset, product, simplify
-from parframe.strategy import Placing
+from parframe.strategy import Placing, Split
 
 STAGES = "layers"
 """The name that stands for the order of operators: it is cut into pipeline stages."""
@@ -30,30 +35,65 @@ class Cut:
     """A chain of dimensions split over the devices of some mesh axes.
 
     ``rank`` numbers the cuts; ``priority`` orders those that want the same axis (cuts of one name
-    have the same): the lowest wins.
+    have the same): the lowest wins. ``outer`` is the cut that it lies within.
     """
 
     rank: int
-    priority: int
+    priority: tuple[int, ...]
     axes: tuple[str, ...]
     chain: tuple[str, ...]
     sizes: tuple[Size, ...]
     degree: int
+    outer: Cut | None = None
 
-    @cached_property
-    def pieces(self) -> tuple[Pieces, ...]:
-        """What every member of a group holds of the chain's dimensions."""
+    def within(self, held: Pieces) -> tuple[Pieces, ...]:
+        """What every member of a group holds of the chain's dimensions.
+
+        Parameters
+        ----------
+        held
+            What the group has together of dimensions; all of those that are absent.
+        """
+        frame = [
+            held.get(dim, Range(0, size)) for dim, size in zip(self.chain, self.sizes, strict=True)
+        ]
+        lengths = tuple(outer.length for outer in frame)
         return tuple(
-            dict(zip(self.chain, _rectangle(self.sizes, self.degree, member), strict=True))
+            {
+                dim: Range(simplify(outer.start + own.start), simplify(outer.start + own.stop))
+                for dim, outer, own in zip(
+                    self.chain, frame, _rectangle(lengths, self.degree, member), strict=True
+                )
+            }
             for member in range(self.degree)
         )
 
     @cached_property
+    def groups(self) -> tuple[tuple[Pieces, ...], ...]:
+        """For every group, what its members hold: one group for each part of the outer cut."""
+        frames: Iterable[Pieces] = ({},)
+        if self.outer is not None:
+            frames = (piece for group in self.outer.groups for piece in group)
+        return tuple(self.within(frame) for frame in frames)
+
+    @cached_property
     def uneven(self) -> frozenset[str]:
-        """The chain's dimensions of which members hold different parts."""
+        """The chain's dimensions of which members of a group hold different parts."""
         return frozenset(
-            dim for dim in self.chain if len({piece[dim] for piece in self.pieces}) > 1
+            dim
+            for dim in self.chain
+            if any(len({piece[dim] for piece in group}) > 1 for group in self.groups)
         )
+
+    def piece(self, mesh: Mesh, rank: int) -> Pieces:
+        """What a rank holds of the chain's dimensions."""
+        group, cut = 0, self.outer
+        scale = 1
+        while cut is not None:
+            group += scale * mesh.index(rank, cut.axes)
+            scale *= cut.degree
+            cut = cut.outer
+        return self.groups[group][mesh.index(rank, self.axes)]
 
 
 def split(size: Size, parts: int, part: int) -> Range:
@@ -74,6 +114,8 @@ def _boundary(size: Size, parts: int, part: int) -> Size:
 
 def _rectangle(sizes: tuple[Size, ...], parts: int, part: int) -> list[Range]:
     head, rest = sizes[0], sizes[1:]
+    if head == 0:
+        return [Range(0, 0) for _ in sizes]
     if not isinstance(head, int) or parts <= head:
         return [split(head, parts, part), *(Range(0, size) for size in rest)]
     if not rest:
@@ -99,28 +141,65 @@ def find_cuts(dimensions: Dimensions, placing: Placing) -> tuple[Cut, ...]:
     """
     found: list[Cut] = []
     served: dict[str, list[str]] = {}
-    for priority, entry in enumerate(placing.splits):
+    for position, entry in enumerate(placing.splits):
         for axis in entry.axes:
             served.setdefault(axis, []).append(entry.name)
-        if entry.name == STAGES:
-            continue
-        degree = product(placing.mesh.degree(axis) for axis in entry.axes)
-        if degree == 1:
+        if entry.name == STAGES or all(placing.mesh.degree(axis) == 1 for axis in entry.axes):
             continue
         chains = dimensions.targets(entry.name)
         if entry.required and not chains:
             raise _nothing(",".join(entry.axes), [entry.name], dimensions)
         for chain in chains:
-            if any(dim in cut.chain for cut in found for dim in chain):
-                continue
-            sizes = tuple(dimensions.dimensions[dim].size for dim in chain)
-            found.append(Cut(len(found), priority, entry.axes, chain, sizes, int(degree)))
+            if not any(dim in cut.chain for cut in found for dim in chain):
+                given = set(chain) <= dimensions.given
+                priority = (given, not entry.required, position)
+                found.extend(_nested(entry, chain, priority, len(found), dimensions, placing))
     for axis, names in served.items():
         if placing.mesh.degree(axis) == 1 or STAGES in names:
             continue
         if not any(axis in cut.axes for cut in found):
             raise _nothing(axis, names, dimensions)
     return tuple(found)
+
+
+def _nested(
+    entry: Split,
+    chain: tuple[str, ...],
+    priority: tuple[int, ...],
+    rank: int,
+    dimensions: Dimensions,
+    placing: Placing,
+) -> Iterator[Cut]:
+    """The cuts of one chain, each within the one before."""
+    sizes = tuple(dimensions.dimensions[dim].size for dim in chain)
+    outer: Cut | None = None
+    for axes in _axis_groups(entry, placing):
+        degree = product(placing.mesh.degree(axis) for axis in axes)
+        outer = Cut(rank, priority, axes, chain, sizes, int(degree), outer)
+        yield outer
+        rank += 1
+
+
+def _axis_groups(entry: Split, placing: Placing) -> Iterator[tuple[str, ...]]:
+    """The axes of a split, those together that the same other names lie on.
+
+    Axes that were not given in an order by the user come the last, and so innermost, that more
+    other names want.
+    """
+    wanted = {
+        axis: frozenset(
+            other.name
+            for other in placing.splits
+            if axis in other.axes and not set(entry.axes) <= set(other.axes)
+        )
+        for axis in entry.axes
+        if placing.mesh.degree(axis) > 1
+    }
+    order = list(wanted)
+    if not entry.required:
+        order.sort(key=lambda axis: len(wanted[axis]))
+    for _, axes in groupby(order, key=wanted.__getitem__):
+        yield tuple(axes)
 
 
 def _nothing(axis: str, names: list[str], dimensions: Dimensions) -> ParframeError:
@@ -144,6 +223,11 @@ def here_symbol(dim: str) -> sympy.Symbol:
     return offset(re.sub(r"\W", "_", dim) + "_here")
 
 
+def _label(cut: Cut, dim: str) -> str:
+    """What a cut's piece of a dimension is called: of an inner cut also by its axes."""
+    return dim if cut.outer is None else ".".join((dim, *cut.axes))
+
+
 @attrs.frozen
 class Shape:
     """What devices of one shape hold of every cut dimension; where it starts is a symbol."""
@@ -152,7 +236,7 @@ class Shape:
 
     def of(self, cuts: frozenset[int]) -> dict[str, Range]:
         """The pieces of some cuts."""
-        return {dim: piece for cut in cuts for dim, piece in self.pieces[cut].items()}
+        return {dim: piece for cut in sorted(cuts) for dim, piece in self.pieces[cut].items()}
 
 
 def shape_of(cuts: tuple[Cut, ...], mesh: Mesh, rank: int) -> Shape:
@@ -161,7 +245,7 @@ def shape_of(cuts: tuple[Cut, ...], mesh: Mesh, rank: int) -> Shape:
         tuple(
             {
                 dim: _symbolic(cut, dim, piece)
-                for dim, piece in cut.pieces[mesh.index(rank, cut.axes)].items()
+                for dim, piece in _changed(cut, mesh, rank)
                 if not _whole(cut, dim, piece)
             }
             for cut in cuts
@@ -173,13 +257,20 @@ def bindings_of(cuts: tuple[Cut, ...], mesh: Mesh, rank: int) -> dict[str, Size]
     """The values of a rank's symbols."""
     found: dict[str, Size] = {}
     for cut in cuts:
-        for dim, piece in cut.pieces[mesh.index(rank, cut.axes)].items():
+        for dim, piece in _changed(cut, mesh, rank):
             shape = _symbolic(cut, dim, piece)
             if not isinstance(shape.start, int):
-                found[start_symbol(dim).name] = piece.start
+                found[start_symbol(_label(cut, dim)).name] = piece.start
             if not isinstance(shape.length, int):
-                found[here_symbol(dim).name] = piece.length
+                found[here_symbol(_label(cut, dim)).name] = piece.length
     return found
+
+
+def _changed(cut: Cut, mesh: Mesh, rank: int) -> Iterator[tuple[str, Range]]:
+    """A rank's pieces of the dimensions that a cut splits; of an inner one not all of its chain."""
+    for dim, piece in cut.piece(mesh, rank).items():
+        if cut.outer is None or dim in cut.uneven:
+            yield dim, piece
 
 
 def _whole(cut: Cut, dim: str, piece: Range) -> bool:
@@ -189,6 +280,7 @@ def _whole(cut: Cut, dim: str, piece: Range) -> bool:
 def _symbolic(cut: Cut, dim: str, piece: Range) -> Range:
     if _whole(cut, dim, piece) or piece.length == 0:
         return piece
-    start = start_symbol(dim)
-    length = piece.length if isinstance(piece.length, int) else here_symbol(dim)
+    label = _label(cut, dim)
+    start = start_symbol(label)
+    length = piece.length if isinstance(piece.length, int) else here_symbol(label)
     return Range(start, simplify(start + length))

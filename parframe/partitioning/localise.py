@@ -153,7 +153,7 @@ class _Writer:
         outer = self.shape.of(frame.cuts)
         return tuple(
             tuple(region(axis, {**outer, **pieces}, outer) for axis in self.axes[value])
-            for pieces in self.cuts[cut].pieces
+            for pieces in self.cuts[cut].within(outer)
         )
 
     def add(self, action: Add) -> tuple[Operator, ...]:

@@ -90,7 +90,7 @@ class Placer:
             ),
         )
         for option in ranked:
-            if not busy & set(option.cut.axes):
+            if not busy & set(option.cut.axes) and _has_outer(option, chosen, options):
                 chosen.append(option)
                 busy |= set(option.cut.axes)
         cuts = frozenset(option.cut.rank for option in chosen)
@@ -302,6 +302,14 @@ class Placer:
         )
         for value, layout in zip(operator.outputs, afters, strict=True):
             self.values[value] = Value(variants={layout: value})
+
+
+def _has_outer(option: Option, chosen: list[Option], among: list[Option]) -> bool:
+    """Whether the cut that an option's lies within is chosen, if the operator could be split so."""
+    outer = option.cut.outer
+    if outer is None or all(one.cut.rank != outer.rank for one in among):
+        return True
+    return any(one.cut.rank == outer.rank for one in chosen)
 
 
 def _uncovered(bound: Bound) -> str:

@@ -6,7 +6,7 @@ partial waits, as a *deferred* value, until it is needed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 
 import attrs
 
@@ -70,8 +70,18 @@ class Values:
         self._known[value] = state
 
     def restrict(self, value: str, cuts: Iterable[int]) -> frozenset[int]:
-        """Those of some cuts that split a value."""
-        return frozenset(c for c in cuts if carries(self.axes[value], self.cuts[c]))
+        """Those of some cuts that split a value; an inner one not without its outer one."""
+        wanted = frozenset(c for c in cuts if carries(self.axes[value], self.cuts[c]))
+        return frozenset(c for c in wanted if self.fits(value, c, wanted))
+
+    def fits(self, value: str, cut: int, among: Iterable[int]) -> bool:
+        """Whether a value that is split by some cuts may be split by one more."""
+        outer = self.cuts[cut].outer
+        while outer is not None:
+            if outer.rank not in among and carries(self.axes[value], outer):
+                return False
+            outer = outer.outer
+        return True
 
     def fresh(self, value: str) -> str:
         """A new local name for a value."""
@@ -150,27 +160,44 @@ class Values:
         busy = {axis for axes, _ in have.partial for axis in axes}
         busy |= {axis for c in have.cuts - after.cuts for axis in self.cuts[c].axes}
         for c in sorted(after.cuts - have.cuts):
-            if not busy & set(self.cuts[c].axes):
+            if not busy & set(self.cuts[c].axes) and self.fits(value, c, have.cuts):
                 step("shard", Layout(have.cuts | {c}, have.partial), come=c)
-        for partial in sorted(have.partial):
-            scatter = self.same_axes(partial[0], after.cuts - have.cuts)
-            rest = have.partial - {partial}
+        for partial, scatter in self.reductions(value, have, after):
+            rest = have.partial - partial
+            axes = tuple(axis for axes, _ in sorted(partial) for axis in axes)
+            one = (axes, next(iter(partial))[1])
             if scatter is not None:
                 step(
-                    "reduce_scatter", Layout(have.cuts | {scatter}, rest),
-                    come=scatter, partial=partial,
-                )  # fmt: skip
+                    "reduce_scatter", Layout(have.cuts | {scatter}, rest), come=scatter, partial=one
+                )
             else:
-                step("all_reduce", Layout(have.cuts, rest), partial=partial)
+                step("all_reduce", Layout(have.cuts, rest), partial=one)
         for c in sorted(have.cuts - after.cuts, reverse=True):
             other = self.same_axes(self.cuts[c].axes, after.cuts - have.cuts)
-            if other is not None:
+            if other is not None and self.fits(value, other, have.cuts - {c}):
                 step("all_to_all", Layout(have.cuts - {c} | {other}), gone=c, come=other)
             else:
                 step("all_gather", Layout(have.cuts - {c}), gone=c)
         for c in sorted(after.cuts - have.cuts):
             step("shard", Layout(have.cuts | {c}), come=c)
         return name
+
+    def reductions(
+        self, value: str, have: Layout, after: Layout
+    ) -> Iterator[tuple[frozenset[Partial], int | None]]:
+        """In which order a partial value is reduced, and by which cut each result is scattered.
+
+        What cannot be scattered is reduced in one step for each kind of reduction.
+        """
+        cuts, left = have.cuts, set(have.partial)
+        for c in sorted(after.cuts - have.cuts):
+            found = [one for one in left if set(one[0]) == set(self.cuts[c].axes)]
+            if len(found) == 1 and self.fits(value, c, cuts):
+                yield frozenset(found), c
+                left -= set(found)
+                cuts |= {c}
+        for how in sorted({how for _, how in left}):
+            yield frozenset(one for one in left if one[1] == how), None
 
     def convert_partial(self, value: str, name: str, have: Layout, cuts: frozenset[int]) -> str:
         """Change the cuts of a partial value."""

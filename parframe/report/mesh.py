@@ -105,11 +105,14 @@ def _role(chain: tuple[str, ...], dimensions: Dimensions) -> str:
 
 def _each(cut: Any, dim: str) -> list[str]:
     """The lengths that devices get of a dimension, the largest first."""
-    lengths = {piece[dim].length for piece in cut.pieces}
+    lengths = {piece[dim].length for group in cut.groups for piece in group}
     if all(isinstance(length, int) for length in lengths):
         return [str(length) for length in sorted(lengths, reverse=True)]
+    degree, outer = cut.degree, cut.outer
+    while outer is not None:
+        degree, outer = degree * outer.degree, outer.outer
     size = cut.sizes[cut.chain.index(dim)]
-    return [f"{size_text(size)}/{cut.degree}"]
+    return [f"{size_text(size)}/{degree}"]
 
 
 def _sizes(facts: Mapping[str, Any]) -> str:
