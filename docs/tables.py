@@ -40,7 +40,7 @@ def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
 
 def strategies() -> str:
     """Every installed strategy, and what it communicates in the model of the quickstart."""
-    examples = {"DP": "DP2", "TP": "TP2", "PP": "PP2", "SP": "TP2SP"}
+    examples = {"CP": "CP2", "DP": "DP2", "TP": "TP2", "PP": "PP2", "SP": "TP2SP"}
     config = Spec.read(ROOT / "specs" / "quickstart.toml").model.config
     graph = parframe.load(dict(config))
     rows = []
