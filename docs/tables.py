@@ -39,12 +39,15 @@ def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
 
 
 def strategies() -> str:
-    """Every installed strategy, and what it communicates in the model of the quickstart."""
-    examples = {"CP": "CP2", "DP": "DP2", "TP": "TP2", "PP": "PP2", "SP": "TP2SP"}
-    config = Spec.read(ROOT / "specs" / "quickstart.toml").model.config
-    graph = parframe.load(dict(config))
+    """Every installed strategy, and what it communicates in a model of the specs."""
+    examples = {"CP": "CP2", "DP": "DP2", "EP": "EP2", "TP": "TP2", "PP": "PP2", "SP": "TP2SP"}
+    graphs = {
+        name: parframe.load(dict(Spec.read(ROOT / "specs" / f"{name}.toml").model.config))
+        for name in ("quickstart", "experts")
+    }
     rows = []
     for code, found in sorted(hooks.strategies(hooks.claimed_codes()).items()):
+        graph = graphs["experts" if "experts" in found.splits else "quickstart"]
         report = parframe.check(parframe.partition(graph, examples[code]))
         kinds = sorted({traffic.kind for traffic in report.traffic})
         splits = ", ".join(f"`{name}`" for name in found.splits)

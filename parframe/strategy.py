@@ -50,6 +50,16 @@ class Strategy:
         """
         return ()
 
+    def exchanges(self) -> tuple[str, ...]:
+        """Tell in which ways devices exchange, where an operator could also gather.
+
+        Returns
+        -------
+        tuple of str
+            Names of exchanges that operators' rules have, such as `ring`; none to gather.
+        """
+        return ()
+
 
 Part = tuple[Strategy, int | None]
 """A strategy with its degree, or None where it shares the axis of another."""
@@ -87,11 +97,14 @@ class Placing:
         At most one for each name, in order of priority.
     cuts : tuple of str or int
         Where new pipeline stages must begin.
+    exchanges : mapping of str to tuple of str
+        For a mesh axis, in which ways its devices exchange where an operator could also gather.
     """
 
     mesh: Mesh
     splits: tuple[Split, ...] = ()
     cuts: tuple[Cut, ...] = ()
+    exchanges: Mapping[str, tuple[str, ...]] = attrs.field(factory=dict)
 
     def axes(self, name: str) -> tuple[str, ...]:
         """Tell over which mesh axes a name is split.
@@ -107,6 +120,21 @@ class Placing:
             The axes, none if the name is not split.
         """
         return next((split.axes for split in self.splits if split.name == name), ())
+
+    def exchanging(self, axes: Sequence[str]) -> frozenset[str]:
+        """Tell in which ways the devices of a group exchange.
+
+        Parameters
+        ----------
+        axes : sequence of str
+            The mesh axes of the group.
+
+        Returns
+        -------
+        frozenset of str
+            The exchanges that are wanted on all of these axes.
+        """
+        return frozenset.intersection(*(frozenset(self.exchanges.get(axis, ())) for axis in axes))
 
 
 def declare(code: str, axis: str, splits: Sequence[str], base: type[Strategy]) -> type[Strategy]:
@@ -207,10 +235,13 @@ def place(
     ordered = sorted(parts, key=lambda part: part[1] is None)
     axes: dict[str, tuple[str, ...]] = {}
     required = {*overrides, *(name for strategy, _ in ordered for name in strategy.needs)}
+    exchanges: dict[str, tuple[str, ...]] = {}
     for strategy, _ in ordered:
         _check_axes(mesh, f"strategy {strategy.code}", (strategy.axis,))
         for name in strategy.splits:
             axes[name] = tuple(dict.fromkeys((*axes.get(name, ()), strategy.axis)))
+        if wanted := strategy.exchanges():
+            exchanges[strategy.axis] = (*exchanges.get(strategy.axis, ()), *wanted)
     for name, given in overrides.items():
         _check_axes(mesh, f"splits.{name}", given)
         axes[name] = tuple(given)
@@ -218,6 +249,7 @@ def place(
         mesh=mesh,
         splits=tuple(Split(n, over, n in required) for n, over in axes.items() if over),
         cuts=tuple(cut for strategy, _ in ordered for cut in strategy.stage_cuts()),
+        exchanges=exchanges,
     )
 
 

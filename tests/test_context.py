@@ -11,6 +11,7 @@ from parframe.checking import check
 from parframe.loading import load
 from parframe.partitioning import partition
 from parframe.run import simulate, verify
+from parframe.spec import Spec
 
 pytestmark = pytest.mark.slow
 
@@ -50,6 +51,22 @@ def test_a_split_sequence_computes_what_transformers_computes(name, composite):
 
 def test_only_keys_and_values_are_gathered():
     assert communication(partition(graph_of("llama"), "CP2")) == {"all_gather": 2 * 2}
+
+
+def ring(composite):
+    return Spec(parallel=composite, strategies={"cp": {"attention": "ring"}})
+
+
+@pytest.mark.parametrize("name", [*FAMILIES, "mistral"])
+@pytest.mark.parametrize("composite", ["CP2", "CP3", "CP5", "DP2CP2TP2", "PP2CP2"])
+def test_a_ring_computes_what_transformers_computes(name, composite):
+    plan = partition(graph_of(name), ring(composite))
+    assert_computes(plan, name, 11, 2, 1)
+    assert verify(plan).ok
+
+
+def test_a_ring_gathers_nothing():
+    assert communication(partition(graph_of("llama"), ring("CP2"))) == {"ring_attention": 2}
 
 
 @pytest.mark.parametrize("attention", ["eager", "sdpa"])

@@ -45,6 +45,24 @@ def gather(members: tuple[Concrete, ...], parts: tuple[Parts, ...], symbols: Sym
     return Outcome(outcome, fault)
 
 
+@lru_cache(maxsize=50_000)
+def unite(members: tuple[Concrete, ...], dims: frozenset[str], symbols: Symbols) -> Outcome:
+    """The members' parts put together along some dimensions, each once; all else is alike."""
+    first = members[0]
+    fault = difference(members, ("pending",))
+    if fault:
+        return Outcome(first, fault)
+    beside = {
+        tuple(tuple(one for one in own if one[0] not in dims) for own in member.ranges)
+        for member in members
+    }
+    if len(beside) > 1:
+        names = ", ".join(sorted(dims))
+        return Outcome(first, f"the members' parts of {first.label} differ in more than {names}")
+    result, fault = _united(first, [member.ranges for member in members], symbols, once=True)
+    return Outcome(attrs.evolve(first, ranges=result), fault)
+
+
 def _agree(expected: Parts, claimed: Parts) -> bool:
     """Whether two regions are the same at every sample; two empty ones are."""
     return all(
@@ -132,8 +150,10 @@ def exchange(
     return gather(tuple(received), parts, symbols)
 
 
-def _united(like: Concrete, members: Sequence[Ranges], symbols: Symbols) -> tuple[Ranges, str]:
-    """The hull of parts of a tensor, and whether they leave a gap."""
+def _united(
+    like: Concrete, members: Sequence[Ranges], symbols: Symbols, once: bool = False
+) -> tuple[Ranges, str]:
+    """The hull of parts of a tensor, and whether they leave a gap (or overlap, if ``once``)."""
     bindings = dict(symbols)
     sizes = [dict(_dims(axis, bindings)) for axis in like.axes]
     keys = sorted(
@@ -146,11 +166,13 @@ def _united(like: Concrete, members: Sequence[Ranges], symbols: Symbols) -> tupl
     fault = ""
     for path in paths(like.axes):
         chosen = [i for i, key in enumerate(keys) if key in path]
+        if once and not chosen and len(members) > 1:
+            fault = fault or f"every member has all of {like.label}"
         for sample in range(COUNT):
             here = tuple(
                 tuple((box[i][0][sample], box[i][1][sample]) for i in chosen) for box in boxes
             )
-            if chosen and (wrong := tiles(here, False)):
+            if chosen and (wrong := tiles(here, once)):
                 names = ", ".join(keys[i][1] for i in chosen)
                 fault = fault or f"the members' parts of {names} {wrong}"
     outer = dict(zip(keys, _hull_each(boxes), strict=True)) if keys else {}

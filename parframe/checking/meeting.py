@@ -8,7 +8,7 @@ from typing import Any
 import attrs
 
 from parframe.checking.findings import Finding
-from parframe.checking.groups import exchange, gather, scatter
+from parframe.checking.groups import exchange, gather, scatter, unite
 from parframe.checking.held import Held
 from parframe.checking.matching import group_axes
 from parframe.checking.numeric import Concrete, Measurer, Parts, concrete
@@ -19,6 +19,7 @@ from parframe.checking.walk import Request, Walker
 from parframe.graph import Operator
 from parframe.layout import Region
 from parframe.plan import Plan
+from parframe.rules.table import EXCHANGES
 
 Key = tuple[str, ...]
 """A program's name, and what its communication is known by to the other side."""
@@ -34,6 +35,11 @@ def signal(operator: Operator) -> Key:
         str(operator.args.get("tag")),
         *peer,
     )
+
+
+def _part(request: Request) -> Key:
+    """Which of the inputs of an exchange is asked for."""
+    return () if request.number is None else (str(request.number),)
 
 
 @attrs.frozen(eq=False)
@@ -64,7 +70,7 @@ class Meetings:
 
     def arrive(self, program: str, request: Request) -> None:
         """Note that a program has come to a communication."""
-        self.arrivals.setdefault((program, *signal(request.operator)), request)
+        self.arrivals.setdefault((program, *signal(request.operator), *_part(request)), request)
 
     def answer(self, walker: Walker, request: Request) -> tuple[Held | None] | None:
         """What a communication gives every device of a program; None if it cannot be told yet."""
@@ -76,6 +82,7 @@ class Meetings:
         for rank in walker.ranks:
             members = self._group(rank, group_axes(operator))
             sources, key = self._sources(operator, members, members.index(rank))
+            key = (*key, *_part(request))
             if sources not in known:
                 if any((self._program(r), *key) not in self.arrivals for r in sources):
                     return None
@@ -83,7 +90,7 @@ class Meetings:
             given = known[sources]
             if given is None:
                 return (None,)
-            outcome = self._outcome(operator, given, members, rank)
+            outcome = self._outcome(request, given, members, rank)
             if outcome is None:
                 self._blame(operator, (rank,), "structure", "has malformed parts")
                 return (None,)
@@ -131,7 +138,7 @@ class Meetings:
 
     def _outcome(
         self,
-        operator: Operator,
+        request: Request,
         given: tuple[Concrete, ...],
         members: tuple[int, ...],
         rank: int,
@@ -139,7 +146,10 @@ class Meetings:
         """What one device gets; None if the operator is malformed."""
         symbols = tuple(self.symbols.items())
         me = members.index(rank)
+        operator = request.operator
         kind = operator.target.removeprefix("parframe.")
+        if operator.target in EXCHANGES:
+            return unite(given, request.dims, symbols)
         if kind in ("recv", "broadcast"):
             return Outcome(given[0])
         reduction = str(operator.args.get("reduction"))

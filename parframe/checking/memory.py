@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 
 import attrs
@@ -11,7 +12,10 @@ from parframe.checking.matching import group_axes
 from parframe.checking.samples import measure, names_in, symbols_of_graph
 from parframe.errors import ParframeError
 from parframe.graph import BYTES, Operator, Tensor
+from parframe.mesh import Mesh
 from parframe.plan import COMMUNICATION, Plan, Program
+from parframe.plan.program import passed
+from parframe.rules.table import EXCHANGES
 from parframe.sizes import Size
 
 _FLOATS = frozenset({"float64", "float32", "float16", "bfloat16"})
@@ -191,7 +195,7 @@ def traffic(plan: Plan, sizes: Sizing) -> tuple[Traffic, ...]:
         key = (device.program, tuple(sorted(values.items())))
         if key not in known:
             program = plan.programs[device.program]
-            known[key] = _spoken(spoken[device.program], program, values, sizes.dtype)
+            known[key] = _spoken(spoken[device.program], program, values, sizes.dtype, plan.mesh)
         for what, (count, size) in known[key].items():
             counts[what] = max(counts.get(what, 0), count)
             bytes_[what] = bytes_.get(what, 0) + size
@@ -199,15 +203,21 @@ def traffic(plan: Plan, sizes: Sizing) -> tuple[Traffic, ...]:
 
 
 def _spoken(
-    operators: Iterable[Operator], program: Program, values: Mapping[str, int], dtype: str
+    operators: Iterable[Operator],
+    program: Program,
+    values: Mapping[str, int],
+    dtype: str,
+    mesh: Mesh,
 ) -> dict[tuple[str, tuple[str, ...]], tuple[int, int]]:
     found: dict[tuple[str, tuple[str, ...]], tuple[int, int]] = {}
     sizes: dict[Size, int] = {}
     for operator in operators:
         what = (operator.target.removeprefix("parframe."), group_axes(operator))
-        size = sum(
-            bytes_of(program.tensors[name], values, dtype, sizes) for name in operator.inputs
-        )
+        names, times = operator.inputs, 1
+        if operator.target in EXCHANGES:
+            group = math.prod(mesh.degree(axis) for axis in group_axes(operator))
+            names, times = passed(operator), group - 1
+        size = times * sum(bytes_of(program.tensors[name], values, dtype, sizes) for name in names)
         count, before = found.get(what, (0, 0))
         found[what] = (count + 1, before + size)
     return found

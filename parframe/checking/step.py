@@ -158,7 +158,7 @@ def _letter_pieces(
                 if letter not in first:
                     first[letter], pieces[letter] = value, own
                 elif own != pieces[letter] and letter not in signature.dropped:
-                    faults.append(("type", _disagree(own, pieces[letter], value, first[letter])))
+                    faults.append(("type", disagree(own, pieces[letter], value, first[letter])))
             if left:
                 faults.append(
                     (
@@ -173,7 +173,8 @@ def _names(dims: Iterable[str]) -> str:
     return ", ".join(dims)
 
 
-def _disagree(own: Pieces, other: Pieces, value: str, first: str) -> str:
+def disagree(own: Pieces, other: Pieces, value: str, first: str) -> str:
+    """Tell how two inputs differ in what a device holds of them."""
     dims = sorted(dim for dim in {*own, *other} if own.get(dim) != other.get(dim))
     return f"{_names(dims)} is {_texts(own, dims)} in {value}, but {_texts(other, dims)} in {first}"
 

@@ -10,6 +10,7 @@ from parframe.graph import BYTES, Arg, Operator, OperatorGraph, Ref, Tensor
 from parframe.layout import Join, Region, Span
 from parframe.mesh import Mesh
 from parframe.plan import COMMUNICATION, Device, Part, Plan, Program
+from parframe.rules.table import EXCHANGES
 from parframe.sizes import Size
 
 _SLOTS: Mapping[str, tuple[frozenset[str], frozenset[str]]] = {
@@ -126,6 +127,9 @@ def _part(part: Part, wholes: Mapping[str, Tensor], program: Program) -> Iterato
 
 def _arguments(operator: Operator, mesh: Mesh) -> Iterator[str]:
     """What is not legal in the arguments of an operator that only plans have."""
+    if operator.target in EXCHANGES:
+        yield from _exchange(operator, mesh)
+        return
     slots = _SLOTS.get(operator.target)
     if slots is None:
         if operator.target in COMMUNICATION or not operator.outputs:
@@ -144,6 +148,20 @@ def _arguments(operator: Operator, mesh: Mesh) -> Iterator[str]:
         yield "its part is no region"
     gives = {"parframe.send": (0,), "parframe.broadcast": (0, 1)}.get(operator.target, (1,))
     if len(operator.outputs) not in gives:
+        yield f"gives {len(operator.outputs)} values"
+
+
+def _exchange(operator: Operator, mesh: Mesh) -> Iterator[str]:
+    """What is not legal in an operator whose devices exchange parts of some arguments."""
+    missing = [slot for slot in ("travels", "axes", "tag") if slot not in operator.args]
+    if missing:
+        yield f"has no {', '.join(missing)}"
+        return
+    travels = operator.args["travels"]
+    if not isinstance(travels, tuple) or not set(travels) <= set(operator.slots):
+        yield f"exchanges {travels}, which are not arguments of it"
+    yield from _communication(operator, mesh)
+    if len(operator.outputs) != 1:
         yield f"gives {len(operator.outputs)} values"
 
 

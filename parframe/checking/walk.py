@@ -11,6 +11,7 @@ from collections.abc import Generator, Sequence
 import attrs
 
 from parframe.checking.compare import Forms
+from parframe.checking.exchanging import apart, as_exchange, exchanged
 from parframe.checking.held import Held, Pending, Place, mark, place
 from parframe.checking.places import fit
 from parframe.checking.samples import Bindings
@@ -19,6 +20,7 @@ from parframe.checking.sums import Sums
 from parframe.checking.whole import Origin, Whole, is_sum
 from parframe.graph import Operator, Ref
 from parframe.plan import COMMUNICATION, Program
+from parframe.rules.table import EXCHANGES
 from parframe.sizes import Size
 
 _VIEWS = frozenset({"aten.view.default", "aten.reshape.default"})
@@ -26,10 +28,15 @@ _VIEWS = frozenset({"aten.view.default", "aten.reshape.default"})
 
 @attrs.frozen
 class Request:
-    """A communication operator, and what the device puts into it (None: nothing, or unknown)."""
+    """A communication operator, and what the device puts into it (None: nothing, or unknown).
+
+    Of an exchange each input that travels is asked for by its number: it is united along ``dims``.
+    """
 
     operator: Operator
     given: Held | None
+    number: int | None = None
+    dims: frozenset[str] = frozenset()
 
 
 Walk = Generator[Request, Held | None, None]
@@ -58,7 +65,7 @@ class Walker(Sums):
         self.steps = steps
         self.position = 0
         self.origins = [
-            whole.origin(operator) if operator.target not in COMMUNICATION else None
+            whole.origin(operator) if operator.target not in COMMUNICATION - EXCHANGES else None
             for operator in program.operators
         ]
 
@@ -69,7 +76,10 @@ class Walker(Sums):
         operators = self.program.operators
         while self.position < len(operators):
             operator = operators[self.position]
-            if operator.target in COMMUNICATION:
+            if operator.target in EXCHANGES:
+                yield from self._exchange(operator, self.origins[self.position])
+                self.position += 1
+            elif operator.target in COMMUNICATION:
                 source = operator.args.get("input")
                 given = self.values.get(source.name) if isinstance(source, Ref) else None
                 result = yield Request(operator, given)
@@ -114,19 +124,53 @@ class Walker(Sums):
             signature is not None and signature.addend is not None and missing == [signature.addend]
         )
         if missing and not bare:
-            own = origin.operator.inputs[missing[0]]
-            self.blame(
-                "type", operator,
-                f"takes {', '.join(self.label(name) for name in outside) or 'nothing'} "
-                f"where {origin.names[own]!r} belongs",
-            )  # fmt: skip
+            self._misses(operator, origin, outside, missing[0])
             return self._give_up(run, origin)
-        step = self._step(operator, origin, chosen, bare, run)
+        step = self._step(operator, origin, self._held(chosen), bare, run)
         if step is None:
             return self._give_up(run, origin)
         for kind, message in step.faults:
             self.blame(kind, operator, message, origin.module)
         return self._accept(run, origin, step, chosen, bare)
+
+    def _exchange(self, operator: Operator, origin: Origin | None) -> Walk:
+        """Type an operator whose devices exchange a letter, as if it were gathered."""
+        found = exchanged(operator, origin)
+        if origin is None or found is None:
+            self.blame("structure", operator, "serves no operator of the model with such a form")
+            self.values.update(dict.fromkeys(operator.outputs))
+            return
+        chosen, missing = self._inputs(origin, operator.inputs)
+        held = self._held(chosen)
+        own = {number: held[number] for number in found.moved}
+        for number, given in own.items():
+            held[number] = yield Request(operator, given, number, found.dims)
+        if missing and all(self.values.get(name) is not None for name in operator.inputs):
+            self._misses(operator, origin, operator.inputs, missing[0])
+        step = None if None in held else self._step(operator, origin, held, False, (operator,))
+        if step is None:
+            self._give_up((operator,), origin)
+            return
+        places = {number: given.place for number, given in own.items() if given is not None}
+        for kind, message in (*step.faults, *apart(origin, found, places)):
+            self.blame(kind, operator, message, origin.module)
+        step = as_exchange(step, operator, origin, found)
+        self._accept((operator,), origin, step, chosen, False)
+
+    def _misses(
+        self, operator: Operator, origin: Origin, outside: Sequence[str], missing: int
+    ) -> None:
+        """Blame an operator that takes another value than the model's."""
+        own = origin.operator.inputs[missing]
+        self.blame(
+            "type", operator,
+            f"takes {', '.join(self.label(name) for name in outside) or 'nothing'} "
+            f"where {origin.names[own]!r} belongs",
+        )  # fmt: skip
+
+    def _held(self, names: Sequence[str | None]) -> list[Held | None]:
+        """What the device holds under some names."""
+        return [self.values.get(name) if name is not None else None for name in names]
 
     def _run(self, at: int, origin: Origin) -> tuple[Operator, ...]:
         """The operators that follow and serve the same one."""
@@ -160,15 +204,14 @@ class Walker(Sums):
         self,
         operator: Operator,
         origin: Origin,
-        chosen: Sequence[str | None],
+        given: Sequence[Held | None],
         bare: bool,
         run: tuple[Operator, ...],
     ) -> Step | None:
         """The operator typed, once for all calls that hold alike."""
         places: list[Place] = []
         pending: list[tuple[Pending, ...]] = []
-        for own, name in zip(origin.operator.inputs, chosen, strict=True):
-            held = self.values.get(name) if name is not None else None
+        for own, held in zip(origin.operator.inputs, given, strict=True):
             axes = self.whole.axes(origin, own)
             if held is None:
                 places.append(place(axes, [{}] * len(axes)))
@@ -176,7 +219,8 @@ class Walker(Sums):
                 continue
             fitted = fit(held.place, axes)
             if fitted is None:
-                self.blame("type", operator, f"{name!r} does not lie along the axes of {own!r}")
+                message = f"{held.label!r} does not lie along the axes of {own!r}"
+                self.blame("type", operator, message)
                 return None
             places.append(fitted)
             pending.append(_anonymous(held.pending))

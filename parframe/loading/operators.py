@@ -48,6 +48,37 @@ def attention(
     torch.Tensor
         ``[batch, sequence, heads, size of a value]``.
     """
+    logits = logits_of(
+        query, key, query_positions, key_positions, mask, scale, causal, window, softcap
+    )
+    weights = _softmax(logits, sinks).to(value.dtype)
+    return ungrouped(torch.matmul(weights, value.unsqueeze(2)), query.shape[1])
+
+
+@attention.register_fake
+def _attention_shape(query, key, value, *rest):  # type: ignore[no-untyped-def]
+    batch, heads, queries, _ = query.shape
+    return value.new_empty(batch, queries, heads, value.shape[-1])
+
+
+def logits_of(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    query_positions: torch.Tensor | None,
+    key_positions: torch.Tensor | None,
+    mask: torch.Tensor | None,
+    scale: float,
+    causal: bool,
+    window: int | None,
+    softcap: float | None,
+) -> torch.Tensor:
+    """Give the logits that `attention` takes the softmax of.
+
+    Returns
+    -------
+    torch.Tensor
+        ``[batch, kv_heads, heads of each, sequence, keys]``.
+    """
     batch, heads, queries, size = query.shape
     kv_heads = key.shape[1]
     group = heads // kv_heads if kv_heads else 0
@@ -60,16 +91,18 @@ def attention(
     seen = _seen(query_positions, key_positions, causal, window)
     if seen is not None:
         logits = logits.masked_fill(~seen, torch.finfo(logits.dtype).min)
-    weights = _softmax(logits, sinks, kv_heads, group).to(value.dtype)
-    result = torch.matmul(weights, value.unsqueeze(2))
-    result = result.reshape(batch, heads, queries, value.shape[-1])
-    return result.transpose(1, 2).contiguous()
+    return logits
 
 
-@attention.register_fake
-def _attention_shape(query, key, value, *rest):  # type: ignore[no-untyped-def]
-    batch, heads, queries, _ = query.shape
-    return value.new_empty(batch, queries, heads, value.shape[-1])
+def ungrouped(result: torch.Tensor, heads: int) -> torch.Tensor:
+    """Give ``[batch, kv_heads, heads of each, sequence, size]`` as what `attention` returns."""
+    batch, _, _, queries, size = result.shape
+    return result.reshape(batch, heads, queries, size).transpose(1, 2).contiguous()
+
+
+def sinks_of(sinks: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
+    """Give the sinks as one more key's logits."""
+    return sinks.reshape(1, *logits.shape[1:3], 1, 1).expand(*logits.shape[:-1], 1)
 
 
 def _seen(
@@ -96,11 +129,9 @@ def _masked(logits: torch.Tensor, mask: torch.Tensor, kv_heads: int, group: int)
     return logits + mask
 
 
-def _softmax(
-    logits: torch.Tensor, sinks: torch.Tensor | None, kv_heads: int, group: int
-) -> torch.Tensor:
+def _softmax(logits: torch.Tensor, sinks: torch.Tensor | None) -> torch.Tensor:
     wide = torch.promote_types(logits.dtype, torch.float32)
     if sinks is None:
         return torch.softmax(logits, dim=-1, dtype=wide)
-    extra = sinks.reshape(1, kv_heads, group, 1, 1).expand(*logits.shape[:-1], 1)
+    extra = sinks_of(sinks, logits)
     return torch.softmax(torch.cat([logits, extra], dim=-1), dim=-1, dtype=wide)[..., :-1]

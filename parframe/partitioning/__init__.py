@@ -15,8 +15,10 @@ from typing import TYPE_CHECKING
 import attrs
 
 from parframe.dims import name as name_dimensions
+from parframe.errors import ParframeError
 from parframe.graph import OperatorGraph, unfolded
-from parframe.partitioning.blocks import place_graph
+from parframe.partitioning.actions import Compute
+from parframe.partitioning.blocks import PlacedGraph, place_graph
 from parframe.partitioning.cuts import find_cuts
 from parframe.partitioning.expand import expand
 from parframe.partitioning.programs import write_plan
@@ -48,6 +50,7 @@ def partition_placing(
         placed = place_graph(written, dimensions, cuts, on_missing_rule == "replicate")
         simpler = expand(written, dimensions.bound, placed.gathering)
         if simpler is written:
+            _verify_exchanges(placing, placed)
             plan = write_plan(written, dimensions, placing, cuts, placed)
             return attrs.evolve(plan, graph=graph)
         written = simpler
@@ -80,6 +83,26 @@ def partition(graph: OperatorGraph, by: str | Path | Spec) -> Plan:
     """
     spec = _spec(by)
     return partition_placing(graph, spec.placing(), spec.rules(), spec.on_missing_rule)
+
+
+def _verify_exchanges(placing: Placing, placed: PlacedGraph) -> None:
+    """Refuse an exchange that a strategy wants and no operator has."""
+    computed = (a for block in placed.blocks.values() for a in block.actions)
+    found = {
+        (axis, action.exchange.name)
+        for action in computed
+        if isinstance(action, Compute) and action.exchange is not None
+        for axis in action.axes
+    }
+    for axis, names in placing.exchanges.items():
+        for name in names:
+            if placing.mesh.degree(axis) > 1 and (axis, name) not in found:
+                raise ParframeError(
+                    "partition",
+                    f"axis {axis}",
+                    f"no operator of the model can exchange by {name!r} there",
+                    "let the devices gather instead",
+                )
 
 
 def _spec(by: str | Path | Spec) -> Spec:

@@ -11,6 +11,7 @@ import attrs
 
 from parframe.dims import Bound
 from parframe.graph import Operator
+from parframe.rules import Exchange
 
 Partial: TypeAlias = tuple[tuple[str, ...], str]
 """Mesh axes over which a value has still to be reduced, and how (``"sum"``)."""
@@ -32,7 +33,7 @@ class Compute:
     """An operator on the devices' parts.
 
     ``letters`` are those that are split; ``inputs`` and ``outputs`` are local names; ``bare``
-    leaves the addend out.
+    leaves the addend out. In an ``exchange`` the devices along ``axes`` exchange a letter.
     """
 
     index: int
@@ -44,6 +45,8 @@ class Compute:
     outputs: tuple[str, ...]
     afters: tuple[Layout, ...]
     bare: bool = False
+    exchange: Exchange | None = None
+    axes: tuple[str, ...] = ()
 
     @property
     def operator(self) -> Operator:

@@ -2,28 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import attrs
 
 from parframe.dims import Bound, dims_of
+from parframe.errors import ParframeError
 from parframe.layout import Axis, Leaf
 from parframe.partitioning.cuts import Cut
-from parframe.rules import Signature
-from parframe.rules.signature import Pattern, spell
+from parframe.rules import Exchange, Signature
+from parframe.rules.signature import Pattern, bearing, spell
+from parframe.rules.table import EXCHANGES
 
 Axes = Mapping[str, tuple[Axis, ...]]
 
 
 @attrs.frozen
 class Option:
-    """One cut that an operator could work on: the letters it splits, the tensors that have it."""
+    """One cut that an operator could work on: the letters it splits, the tensors that have it.
+
+    In an ``exchange`` some inputs are ``moved``: they have the cut ``travels``.
+    """
 
     cut: Cut
     letters: frozenset[str]
     inputs: tuple[bool, ...]
     outputs: tuple[bool, ...]
     contracted: bool
+    exchange: Exchange | None = None
+    travels: Cut | None = None
+    moved: tuple[int, ...] = ()
+
+    @property
+    def ranks(self) -> frozenset[int]:
+        """The cuts that the operator works on."""
+        return frozenset(cut.rank for cut in (self.cut, self.travels) if cut is not None)
+
+    def taken(self, position: int) -> frozenset[int]:
+        """The cuts that an input has."""
+        own = {self.cut.rank} if self.inputs[position] else set()
+        if self.travels is not None and position in self.moved:
+            own.add(self.travels.rank)
+        return frozenset(own)
 
 
 def occurrences(axis: Axis, dim: str) -> int:
@@ -66,8 +86,40 @@ def options(signature: Signature, bound: Bound, axes: Axes, cuts: tuple[Cut, ...
     """
     blocked = {letter for letter, axis in bound.letters.items() if axis is None}
     frozen = signature.unsplittable() | blocked
-    found = (_option(cut, signature, bound, axes, frozen) for cut in cuts)
-    return [option for option in found if option is not None]
+    found = [_option(cut, signature, bound, axes, frozen) for cut in cuts]
+    plain = [option for option in found if option is not None]
+    return [*(e for option in plain for e in _exchanges(option, signature, bound, axes, cuts)),
+            *plain]  # fmt: skip
+
+
+def _exchanges(
+    option: Option, signature: Signature, bound: Bound, axes: Axes, cuts: tuple[Cut, ...]
+) -> Iterator[Option]:
+    """The forms of an operator in which the devices of a cut exchange what they do not keep."""
+    for exchange in bound.rule.exchanges if bound.rule is not None else ():
+        wanted = exchange.name in option.cut.exchanges and exchange.stays in option.letters
+        if not wanted or option.contracted:
+            continue
+        if exchange.target not in EXCHANGES:
+            raise ParframeError(
+                "rule",
+                bound.site.operator.target,
+                f"{exchange.target} is no communication of parframe's",
+                f"exchange by one of {', '.join(sorted(EXCHANGES))}",
+            )
+        moved = bearing(signature, exchange.travels)
+        values = [axes[bound.site.operator.inputs[number]] for number in moved]
+        structure = bound.letters.get(exchange.travels) or ()
+        for cut in cuts:
+            if (
+                set(cut.axes) == set(option.cut.axes)
+                and all(tiles(structure, dim) for dim in cut.uneven)
+                and all(carries(value, cut) for value in values)
+            ):
+                letters = option.letters | {exchange.travels}
+                yield attrs.evolve(
+                    option, letters=letters, exchange=exchange, travels=cut, moved=moved
+                )
 
 
 def _option(

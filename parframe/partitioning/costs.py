@@ -14,6 +14,7 @@ from parframe.partitioning.sequence import Sequence, Step
 from parframe.partitioning.stages import Cost
 from parframe.plan import COMMUNICATION
 from parframe.rules.signature import letters
+from parframe.rules.table import EXCHANGES
 
 _CHEAP = 32
 """A value is computed again rather than sent if that takes at most so many elements for one."""
@@ -84,7 +85,8 @@ def cheap_steps(
 
 def _step_work(step: Step, works: Mapping[str, float]) -> float:
     """The work of the model's operators that a step computes."""
-    origins = {op.origin for op in step.operators if op.target not in COMMUNICATION}
+    computing = (op for op in step.operators if op.target not in COMMUNICATION - EXCHANGES)
+    origins = {op.origin for op in computing}
     return sum(works.get(origin, 0.0) for origin in origins)
 
 

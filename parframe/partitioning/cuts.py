@@ -35,7 +35,8 @@ class Cut:
     """A chain of dimensions split over the devices of some mesh axes.
 
     ``rank`` numbers the cuts; ``priority`` orders those that want the same axis (cuts of one name
-    have the same): the lowest wins. ``outer`` is the cut that it lies within.
+    have the same): the lowest wins. ``outer`` is the cut that it lies within. ``exchanges`` are the
+    ways in which the devices of its axes exchange, where an operator could also gather.
     """
 
     rank: int
@@ -45,6 +46,7 @@ class Cut:
     sizes: tuple[Size, ...]
     degree: int
     outer: Cut | None = None
+    exchanges: frozenset[str] = frozenset()
 
     def within(self, held: Pieces) -> tuple[Pieces, ...]:
         """What every member of a group holds of the chain's dimensions.
@@ -175,7 +177,8 @@ def _nested(
     outer: Cut | None = None
     for axes in _axis_groups(entry, placing):
         degree = product(placing.mesh.degree(axis) for axis in axes)
-        outer = Cut(rank, priority, axes, chain, sizes, int(degree), outer)
+        wanted = placing.exchanging(axes)
+        outer = Cut(rank, priority, axes, chain, sizes, int(degree), outer, wanted)
         yield outer
         rank += 1
 

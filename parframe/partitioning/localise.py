@@ -13,7 +13,8 @@ from parframe.layout import Axis, Range, Region, local_size, region
 from parframe.partitioning.actions import Action, Add, Compute, Convert, Layout
 from parframe.partitioning.cuts import Cut, Shape
 from parframe.plan import Layout as Lies
-from parframe.rules import Local, Signature, Site, without_addend
+from parframe.rules import Exchange, Local, Signature, Site, without_addend
+from parframe.rules.signature import bearing
 from parframe.sizes import Size
 
 
@@ -234,14 +235,22 @@ class LocalOperator(Local):
             self.shapes[value] = tensor.shape
             self.names[value] = name
             self.writer.tensors[name] = tensor
-        rule = self.bound.rule
-        if rule is not None and rule.local is not None and self.action.letters:
+        rule, exchange = self.bound.rule, self.action.exchange
+        if exchange is not None:
+            self.plain(exchange.target, self.exchanging(exchange))
+        elif rule is not None and rule.local is not None and self.action.letters:
             rule.local(self)
         else:
-            self.plain()
+            self.plain(operator.target, {})
         return tuple(self.operators)
 
-    def plain(self) -> None:
+    def exchanging(self, exchange: Exchange) -> dict[str, Arg]:
+        """What the operator's communication takes beside its own arguments."""
+        slots = self.site.operator.slots
+        moved = (slots[number] for number in bearing(self.signature, exchange.travels))
+        return {"travels": tuple(dict.fromkeys(moved)), "axes": self.action.axes}
+
+    def plain(self, target: str, more: Mapping[str, Arg]) -> None:
         """The operator as it is, with shapes among its arguments made local."""
         operator, rule = self.site.operator, self.bound.rule
         args = dict(operator.args)
@@ -252,7 +261,8 @@ class LocalOperator(Local):
             attrs.evolve(
                 operator,
                 name=self.own_name(operator.outputs[0]) if operator.outputs else operator.name,
-                args=self.positioned(args),
+                target=target,
+                args={**self.positioned(args), **more},
                 outputs=self.action.outputs,
                 origin=operator.name,
             )

@@ -84,22 +84,27 @@ class Placer:
         ranked = sorted(
             (option for option in options if self.source(option, operator, busy) is not None),
             key=lambda option: (
+                option.exchange is None,
                 option.cut.priority,
                 self.source(option, operator, busy) != "active",
                 option.cut.rank,
             ),
         )
         for option in ranked:
-            if not busy & set(option.cut.axes) and _has_outer(option, chosen, options):
-                chosen.append(option)
-                busy |= set(option.cut.axes)
-        cuts = frozenset(option.cut.rank for option in chosen)
+            if option.exchange is not None and any(one.exchange for one in chosen):
+                continue
+            together = _with_outer(option, chosen, options, ranked)
+            axes = {axis for one in together for axis in one.cut.axes}
+            if together and not busy & axes:
+                chosen.extend(together)
+                busy |= axes
+        cuts = frozenset(rank for option in chosen for rank in option.ranks)
         letters = frozenset(letter for option in chosen for letter in option.letters)
         names: list[str] = []
         befores: list[Layout] = []
         partial = passing.partial if passing else frozenset()
         for position, value in enumerate(operator.inputs):
-            wanted = frozenset(o.cut.rank for o in chosen if o.inputs[position])
+            wanted = frozenset(rank for option in chosen for rank in option.taken(position))
             state = self.values[value]
             if passing is not None and state.partial == passing:
                 names.append(self.keep_partial(value, passing, wanted))
@@ -117,7 +122,8 @@ class Placer:
         if made and signature.addend is not None and signature.addend < len(names):
             self.without_addend(operator, bound, cuts, letters, names, befores, afters[0])
             return
-        self.emit(bound, cuts, letters, tuple(names), tuple(befores), None, afters)
+        exchange = next((option for option in chosen if option.exchange), None)
+        self.emit(bound, cuts, letters, tuple(names), tuple(befores), None, afters, exchange)
 
     def source(self, option: Option, operator: Operator, busy: set[str]) -> str | None:
         """Why an operator should work on a cut: an input is split so, or may come so."""
@@ -290,6 +296,7 @@ class Placer:
         befores: tuple[Layout, ...],
         after: Layout | None,
         afters: tuple[Layout, ...],
+        exchanged: Option | None = None,
     ) -> None:
         """Write the computation and note its outputs."""
         operator = bound.site.operator
@@ -297,19 +304,35 @@ class Placer:
             afters = (after,) * len(operator.outputs)
         self.values.actions.append(
             Compute(
-                self.values.index, bound, cuts, letters, names, befores, operator.outputs, afters
+                self.values.index, bound, cuts, letters, names, befores, operator.outputs, afters,
+                exchange=exchanged.exchange if exchanged else None,
+                axes=exchanged.cut.axes if exchanged else (),
             )
-        )
+        )  # fmt: skip
         for value, layout in zip(operator.outputs, afters, strict=True):
             self.values[value] = Value(variants={layout: value})
 
 
-def _has_outer(option: Option, chosen: list[Option], among: list[Option]) -> bool:
-    """Whether the cut that an option's lies within is chosen, if the operator could be split so."""
+def _with_outer(
+    option: Option, chosen: list[Option], among: list[Option], ranked: list[Option]
+) -> list[Option]:
+    """An option after those of the cuts that its cut lies within, where they are not chosen yet.
+
+    A cut that the operator could not be split by is not missed; nothing is given where it could,
+    and no input comes so.
+    """
+    together = [option]
     outer = option.cut.outer
-    if outer is None or all(one.cut.rank != outer.rank for one in among):
-        return True
-    return any(one.cut.rank == outer.rank for one in chosen)
+    while outer is not None:
+        missed = any(one.cut.rank == outer.rank for one in among)
+        if missed and all(outer.rank not in one.ranks for one in chosen):
+            same = (one for one in ranked if one.cut.rank == outer.rank and one.exchange is None)
+            found = next(same, None)
+            if found is None:
+                return []
+            together.insert(0, found)
+        outer = outer.outer
+    return together
 
 
 def _uncovered(bound: Bound) -> str:

@@ -11,6 +11,7 @@ from parframe.graph import BYTES, Arg, Operator, OperatorGraph, Ref
 from parframe.layout import Join, Span
 from parframe.mesh import Mesh
 from parframe.plan.program import Part, Program
+from parframe.rules.table import EXCHANGES
 
 if TYPE_CHECKING:
     from parframe.plan.plan import Plan
@@ -105,6 +106,9 @@ def _verify_part(where: str, part: Part, wholes: Mapping[str, Any]) -> None:
 
 
 def _verify_fields(where: str, operator: Operator, mesh: Mesh) -> None:
+    if operator.target in EXCHANGES:
+        _verify_exchange(where, operator, mesh)
+        return
     fields = _FIELDS.get(operator.target)
     if fields is None:
         return
@@ -123,6 +127,19 @@ def _verify_fields(where: str, operator: Operator, mesh: Mesh) -> None:
     results = 0 if operator.target == "parframe.send" else 1
     if extra or len(operator.outputs) != results:
         raise illegal(where, f"{operator.target} has {sorted(extra) or operator.outputs} too many")
+
+
+def _verify_exchange(where: str, operator: Operator, mesh: Mesh) -> None:
+    for name in ("travels", "axes", "tag"):
+        if name not in operator.args:
+            raise illegal(where, f"{operator.target} has no {name!r}")
+        if not _CHECKS[name](operator.args[name], 1, mesh):
+            raise illegal(where, f"its {name!r} is {str(operator.args[name])[:60]}")
+    travels: Any = operator.args["travels"]
+    strange = sorted(set(travels) - set(operator.slots))
+    if strange or len(operator.outputs) != 1:
+        what = f"has no {strange[0]!r} to exchange" if strange else "does not give one value"
+        raise illegal(where, f"{operator.target} {what}")
 
 
 _FIELDS: Mapping[str, tuple[str, ...]] = {
@@ -179,6 +196,9 @@ def _all_factors(axis: Iterable[Any]) -> bool:
 _CHECKS: Mapping[str, Callable[[Arg, int, Mesh], bool]] = {
     "input": lambda arg, group, mesh: isinstance(arg, Ref),
     "axes": _is_axes,
+    "travels": lambda arg, group, mesh: (
+        isinstance(arg, tuple) and all(isinstance(slot, str) for slot in arg)
+    ),
     "reduction": lambda arg, group, mesh: arg in REDUCTIONS,
     "parts": _is_regions,
     "sends": _is_regions,

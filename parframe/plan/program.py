@@ -18,6 +18,10 @@ symbolic dimension it holds (``batch_here``). Communication operators are ordina
 ``parframe.shard``                ``input, part``: takes a region for every axis; no communication
 ================================  ==================================================================
 
+An *exchange* is an operator of the model of which devices hold parts that they exchange instead
+of gathering them (``parframe.ring_attention``): it takes the operator's own arguments, then
+``travels, axes, tag``; ``travels`` names those arguments of which the parts are exchanged.
+
 The group of a communication operator on a rank is ``mesh.group(rank, axes)``; its members are
 numbered by their place in it. A tag is the same on every device that takes part, and no two
 communications of a group have the same.
@@ -31,15 +35,25 @@ import attrs
 
 from parframe.graph import Operator, State, Tensor
 from parframe.layout import Region
+from parframe.rules.table import EXCHANGES
 from parframe.sizes import Size
 
-COMMUNICATION = frozenset(
+COMMUNICATION = EXCHANGES | frozenset(
     f"parframe.{name}"
     for name in (
         "all_reduce", "all_gather", "reduce_scatter", "all_to_all", "broadcast", "send", "recv",
     )
 )  # fmt: skip
 """The targets of communication operators."""
+
+
+def passed(operator: Operator) -> tuple[str, ...]:
+    """The values of an exchange that each member passes on to every other."""
+    travels = operator.args["travels"]
+    slots = travels if isinstance(travels, tuple) else ()
+    return tuple(
+        name for slot, name in zip(operator.slots, operator.inputs, strict=True) if slot in slots
+    )
 
 
 @attrs.frozen

@@ -29,17 +29,27 @@ def encode_placing(placing: Placing) -> dict[str, Any]:
         "mesh": [list(axis) for axis in placing.mesh.axes],
         "splits": [[split.name, list(split.axes), split.required] for split in placing.splits],
         "cuts": list(placing.cuts),
+        "exchanges": {axis: list(names) for axis, names in placing.exchanges.items()},
     }
 
 
 def decode_placing(value: Any) -> Placing:
     """The placing that `encode_placing` wrote."""
     match value:
-        case {"mesh": list(axes), "splits": list(splits), "cuts": list(cuts)}:
+        case {
+            "mesh": list(axes), "splits": list(splits), "cuts": list(cuts),
+            "exchanges": dict(wanted),
+        }:  # fmt: skip
             mesh = Mesh(_axis(axis) for axis in axes)
+            exchanges = {
+                axis: tuple(text(name, f"exchanges of {axis[:60]!r}") for name in sequence(
+                    names, f"exchanges of {axis[:60]!r}"
+                ))
+                for axis, names in wanted.items()
+            }  # fmt: skip
             if all(isinstance(cut, str | int) for cut in cuts):
-                return Placing(mesh, tuple(map(_split, splits)), tuple(cuts))
-    raise illegal("placing", "is not a mesh, splits and cuts")
+                return Placing(mesh, tuple(map(_split, splits)), tuple(cuts), exchanges)
+    raise illegal("placing", "is not a mesh, splits, cuts and exchanges")
 
 
 def encode_program(program: Program) -> dict[str, Any]:

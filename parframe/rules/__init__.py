@@ -3,6 +3,7 @@
 from parframe.rules.notation import bind, parse
 from parframe.rules.signature import (
     Concat,
+    Exchange,
     Local,
     Pattern,
     Rule,
@@ -13,6 +14,7 @@ from parframe.rules.signature import (
 
 __all__ = [
     "Concat",
+    "Exchange",
     "Local",
     "Pattern",
     "Rule",

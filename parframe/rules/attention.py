@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from parframe.rules.building import Axes, signature, unit_free
-from parframe.rules.signature import Pattern, Rule, Signature, Site
+from parframe.rules.signature import Exchange, Pattern, Rule, Signature, Site
 from parframe.sizes import divide
 
 
@@ -71,7 +71,9 @@ def _attention(site: Site) -> Signature | None:
     )  # fmt: skip
 
 
+RING = Exchange("ring", "parframe.ring_attention", stays="s", travels="t")
+
 RULES = (
     Rule("aten.scaled_dot_product_attention.default", _scaled_dot_product),
-    Rule("parframe.attention.default", _attention),
+    Rule("parframe.attention.default", _attention, exchanges=(RING,)),
 )

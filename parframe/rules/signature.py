@@ -149,6 +149,32 @@ class Local:
 
 
 @attrs.frozen
+class Exchange:
+    """A form of an operator in which devices exchange what they hold of a letter.
+
+    Its meaning is that of gathering the letter that travels and computing the operator on what
+    stays, but no device ever holds the letter whole.
+
+    Parameters
+    ----------
+    name
+        What a strategy calls it: ``"ring"``.
+    target
+        The communication operator, one of those that `parframe.run` knows:
+        ``"parframe.ring_attention"``. It takes the operator's own arguments.
+    stays
+        The letter of the result that is split over the mesh axes.
+    travels
+        The letter, split over the same axes, that is exchanged; the result is complete in it.
+    """
+
+    name: str
+    target: str
+    stays: str
+    travels: str
+
+
+@attrs.frozen
 class Rule:
     """One line of the table.
 
@@ -178,6 +204,8 @@ class Rule:
         split: returns the operators and their new values.
     roles
         What letters do in the model, where the operator alone tells: ``{"x": "experts"}``.
+    exchanges
+        The forms in which devices exchange a letter instead of gathering it.
     """
 
     target: str
@@ -193,6 +221,12 @@ class Rule:
         None
     )
     roles: Mapping[str, str] = attrs.field(factory=dict)
+    exchanges: tuple[Exchange, ...] = ()
+
+
+def bearing(signature: Signature, letter: str) -> tuple[int, ...]:
+    """The numbers of the inputs that have a letter."""
+    return tuple(i for i, axes in enumerate(signature.inputs) if letter in letters((axes,)))
 
 
 def without_addend(rule: Rule, site: Site, signature: Signature) -> Site:

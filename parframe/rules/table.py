@@ -43,6 +43,9 @@ _MODULES: tuple[ModuleType, ...] = (
 RULES: Mapping[str, Rule] = {rule.target: rule for module in _MODULES for rule in module.RULES}
 """Every built-in rule."""
 
+EXCHANGES = frozenset(exchange.target for rule in RULES.values() for exchange in rule.exchanges)
+"""The communication operators by which devices exchange a letter of an operator."""
+
 
 def rule_for(target: str, extra: Mapping[str, Rule] | None = None) -> Rule | None:
     """The rule of an operator, one of ``extra`` before a built-in one."""

@@ -12,6 +12,7 @@ import torch
 from parframe.errors import ParframeError
 from parframe.graph import Operator
 from parframe.run.regions import numbers, put, take
+from parframe.run.ring import ring_attention
 
 
 @attrs.frozen
@@ -30,6 +31,8 @@ class Request:
         The shape of what it expects, if it expects something.
     sizes
         The values of its symbols.
+    args
+        All arguments of an exchange, with its tensors; of others none.
     """
 
     rank: int
@@ -37,6 +40,7 @@ class Request:
     tensor: torch.Tensor | None
     shape: tuple[int, ...] | None
     sizes: Mapping[str, int]
+    args: Mapping[str, Any] = attrs.field(factory=dict)
 
     def regions(self, slot: str, member: int) -> Any:
         """The regions of a member in an argument, in numbers."""
@@ -70,6 +74,9 @@ def exchange(requests: Sequence[Request]) -> Results:
         results = _EXCHANGES[requests[0].operator.target](requests)
     except ParframeError as error:
         raise _at(requests[0], error.what) from error
+    except (RuntimeError, TypeError, ValueError, LookupError, ArithmeticError) as error:
+        reason = next(iter(str(error).splitlines()), "no reason")
+        raise _at(requests[0], f"{requests[0].operator.target} failed: {reason}") from error
     for request, result in zip(requests, results, strict=True):
         if result is not None and tuple(result.shape) != request.shape:
             raise _at(
@@ -125,6 +132,10 @@ def _transfer(requests: Sequence[Request]) -> Results:
     return [None if request is sender else _given(sender) for request in requests]
 
 
+def _ring_attention(requests: Sequence[Request]) -> Results:
+    return [*ring_attention([request.args for request in requests])]
+
+
 _EXCHANGES: Mapping[str, Callable[[Sequence[Request]], Results]] = {
     "parframe.all_reduce": _all_reduce,
     "parframe.all_gather": _all_gather,
@@ -133,6 +144,7 @@ _EXCHANGES: Mapping[str, Callable[[Sequence[Request]], Results]] = {
     "parframe.broadcast": _broadcast,
     "parframe.send": _transfer,
     "parframe.recv": _transfer,
+    "parframe.ring_attention": _ring_attention,
 }
 
 _REDUCTIONS: Mapping[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {

@@ -96,6 +96,13 @@ def resolve(arg: Arg, values: Mapping[str, torch.Tensor], sizes: Mapping[str, in
     return arg
 
 
+def arguments(
+    operator: Operator, values: Mapping[str, torch.Tensor], sizes: Mapping[str, int]
+) -> dict[str, Any]:
+    """All arguments of an operator, its floating-point tensors in the widest of their dtypes."""
+    return _of_one_dtype({slot: resolve(arg, values, sizes) for slot, arg in operator.args.items()})
+
+
 def _call(
     operator: Operator,
     values: Mapping[str, torch.Tensor],

@@ -9,6 +9,8 @@ import attrs
 from parframe.graph import BYTES
 from parframe.plan import Plan
 from parframe.plan.device import axes_of
+from parframe.plan.program import passed
+from parframe.rules.table import EXCHANGES
 from parframe.run.collectives import Request
 
 
@@ -59,7 +61,11 @@ class Recorder:
             if request.operator.target == "parframe.recv":
                 continue
             count, amount = ranks.get(request.rank, (0, 0))
-            ranks[request.rank] = (count + 1, amount + self._bytes(request))
+            if operator.target in EXCHANGES:
+                amount += self._exchanged(request, requests)
+            else:
+                amount += self._bytes(request)
+            ranks[request.rank] = (count + 1, amount)
 
     def rows(self) -> tuple[Traffic, ...]:
         """What was counted, ordered by mesh axis and kind."""
@@ -74,6 +80,23 @@ class Recorder:
             )
             for (axes, kind), ranks in sorted(
                 self.counts.items(), key=lambda row: ([order[a] for a in row[0][0]], row[0][1])
+            )
+        )
+
+    def _exchanged(self, request: Request, requests: Sequence[Request]) -> int:
+        """The bytes that a device passes on in an exchange, or gets if these are more."""
+        blocks = {other.rank: self._block(other) for other in requests}
+        own = blocks[request.rank]
+        return max(own * (len(blocks) - 1), sum(blocks.values()) - own)
+
+    def _block(self, request: Request) -> int:
+        """The bytes of a device's own part of what is exchanged."""
+        tensors = self.plan.program(request.rank).tensors
+        names = dict(zip(request.operator.inputs, request.operator.slots, strict=True))
+        return int(
+            sum(
+                request.args[names[name]].numel() * BYTES[tensors[name].dtype]
+                for name in passed(request.operator)
             )
         )
 

@@ -12,6 +12,7 @@ from parframe.errors import ParframeError
 from parframe.graph import Operator
 from parframe.loading.weights import state as load_state
 from parframe.plan import COMMUNICATION, Plan, Program
+from parframe.rules.table import EXCHANGES
 from parframe.run.difference import error, scale_of
 from parframe.run.given import dtype_of, input_tensors
 from parframe.run.interpret import input_sizes
@@ -292,6 +293,7 @@ def _may_be_partial(program: Program) -> frozenset[str]:
     found: set[str] = set()
     for operator in reversed(program.operators):
         reduces = "reduction" in operator.args
-        if reduces or (operator.target not in COMMUNICATION and found & {*operator.outputs}):
+        passes = operator.target not in COMMUNICATION - EXCHANGES
+        if reduces or (passes and found & {*operator.outputs}):
             found.update(operator.inputs)
     return frozenset(found)

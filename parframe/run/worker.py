@@ -12,8 +12,9 @@ import torch
 from parframe.errors import ParframeError
 from parframe.graph import Operator, Tensor
 from parframe.plan import COMMUNICATION, Device, Program
+from parframe.rules.table import EXCHANGES
 from parframe.run.collectives import Request
-from parframe.run.interpret import execute
+from parframe.run.interpret import arguments, execute
 from parframe.run.regions import numbers, take
 from parframe.sizes import evaluate
 
@@ -135,7 +136,8 @@ def _request(
         declared = tensors[operator.outputs[0]].shape
         shape = tuple(evaluate(size, sizes) for size in declared)
     given = values[operator.inputs[0]] if operator.inputs else None
-    return Request(rank, operator, given, shape, sizes)
+    args = arguments(operator, values, sizes) if operator.target in EXCHANGES else {}
+    return Request(rank, operator, given, shape, sizes, args)
 
 
 def _on(rank: int, operator: Operator, error: ParframeError) -> ParframeError:

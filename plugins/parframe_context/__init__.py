@@ -1,5 +1,7 @@
 """Context parallelism: every device takes its share of the sequence, on an axis of its own."""
 
+from typing import Literal
+
 import attrs
 
 from parframe import Strategy, hookimpl
@@ -9,11 +11,23 @@ parframe_api = 1
 
 @attrs.frozen
 class ContextParallel(Strategy):
-    """Split the sequence; attention gathers the keys and values."""
+    """Split the sequence; attention gathers keys and values, or passes them round a ring.
+
+    Parameters
+    ----------
+    attention : "all_gather" or "ring"
+        How queries meet the keys and values of other devices.
+    """
 
     code = "CP"
     axis = "cp"
     splits = ("sequence",)
+
+    attention: Literal["all_gather", "ring"] = "all_gather"
+
+    def exchanges(self) -> tuple[str, ...]:
+        """Give the ring, if the user set it."""
+        return ("ring",) if self.attention == "ring" else ()
 
 
 @hookimpl
