@@ -29,8 +29,14 @@ from parframe.errors import ParframeError, did_you_mean
 MAX_DEVICES = 65_536
 """No degree and no mesh may be larger than this."""
 
+MAX_SHARE = 65_536
+"""No share of a device may be larger than this."""
+
 GRAMMAR = "code [degree] ..., a code being capital letters up to a P, as in PP4TP4SPDP2"
 """The grammar of composites in one line, for error messages."""
+
+Shares = tuple[tuple[str, tuple[int, ...]], ...]
+"""For some axes of a mesh, the share of each device along it."""
 
 Composite = tuple[tuple[str, int | None], ...]
 """The parts of a composite: each code with its degree, or None where it shares an axis."""
@@ -45,6 +51,10 @@ def _pairs(axes: Iterable[tuple[str, int]]) -> tuple[tuple[str, int], ...]:
     return tuple((name, degree) for name, degree in axes)
 
 
+def _shares(shares: Mapping[str, Iterable[int]] | Shares) -> Shares:
+    return tuple((name, tuple(parts)) for name, parts in dict(shares).items())
+
+
 @attrs.frozen
 class Mesh:
     """A grid of devices with named axes.
@@ -54,11 +64,14 @@ class Mesh:
     axes : tuple of (str, int)
         Name and degree of each axis; the first varies slowest over ranks. No axis at all is
         one device.
+    shares : mapping of str to sequence of int
+        Of axes along which devices are unequal: the share of each device, one after the other.
+        Whatever is split over the axis is split in this ratio.
 
     Raises
     ------
     ParframeError
-        Of kind `mesh`, for a name or a degree that is not legal.
+        Of kind `mesh`, for a name, a degree or a share that is not legal.
 
     Examples
     --------
@@ -68,6 +81,7 @@ class Mesh:
     """
 
     axes: tuple[tuple[str, int], ...] = attrs.field(converter=_pairs)
+    shares: Shares = attrs.field(default=(), converter=_shares)
 
     def __attrs_post_init__(self) -> None:
         for name, degree in self.axes:
@@ -81,9 +95,11 @@ class Mesh:
             raise ParframeError(
                 "mesh", str(self), f"has {self.size} devices", f"use at most {MAX_DEVICES}"
             )
+        for name, parts in self.shares:
+            _check_shares(name, parts, self._degrees)
 
     def __str__(self) -> str:
-        return ", ".join(f"{name}={degree}" for name, degree in self.axes) or "one device"
+        return ", ".join(map(self._shown, self.names)) or "one device"
 
     @property
     def size(self) -> int:
@@ -127,6 +143,36 @@ class Mesh:
         """
         self._check_names((axis,))
         return self._degrees[axis]
+
+    def ratio(self, axes: Sequence[str]) -> tuple[int, ...]:
+        """Tell in which ratio something is split over some axes.
+
+        Parameters
+        ----------
+        axes : sequence of str
+            The axes; the first given varies slowest.
+
+        Returns
+        -------
+        tuple of int
+            For every member of a group along the axes its share, without common factors.
+
+        Raises
+        ------
+        ParframeError
+            Of kind `mesh`, if there is no such axis.
+
+        Examples
+        --------
+        >>> Mesh((("dp", 2), ("tp", 2)), {"tp": (6, 2)}).ratio(("dp", "tp"))
+        (3, 1, 3, 1)
+        """
+        self._check_names(axes)
+        given = dict(self.shares)
+        along = [given.get(axis, (1,) * self._degrees[axis]) for axis in axes]
+        shares = [math.prod(share) for share in product(*along)]
+        common = math.gcd(*shares)
+        return tuple(share // common for share in shares)
 
     def coordinates(self, rank: int) -> dict[str, int]:
         """Tell where a rank lies.
@@ -296,6 +342,11 @@ class Mesh:
                     f"use one of its axes: {', '.join(self.names) or 'it has none'}",
                 )
 
+    def _shown(self, name: str) -> str:
+        given = dict(self.shares).get(name)
+        told = f" ({':'.join(map(str, given))})" if given else ""
+        return f"{name}={self._degrees[name]}{told}"
+
     def _way_out(self) -> str:
         return f"give a rank from 0 to {self.size - 1}"
 
@@ -404,6 +455,28 @@ def _check_axis(name: str, degree: int) -> None:
             f"axis {name!r}",
             f"its degree is {degree!r}",
             f"give a whole number from 1 to {MAX_DEVICES}",
+        )
+
+
+def _check_shares(name: str, shares: tuple[int, ...], degrees: Mapping[str, int]) -> None:
+    where = f"shares.{name}"
+    if name not in degrees:
+        raise ParframeError(
+            "mesh",
+            where,
+            f"the mesh has no axis {name!r}{did_you_mean(name, degrees)}",
+            f"use axes of the mesh: {', '.join(degrees) or 'it has none'}",
+        )
+    for share in shares:
+        if isinstance(share, bool) or not isinstance(share, int) or not 1 <= share <= MAX_SHARE:
+            mend = f"give whole numbers from 1 to {MAX_SHARE}"
+            raise ParframeError("mesh", where, f"a share is {share!r}", mend)
+    if len(shares) != degrees[name]:
+        raise ParframeError(
+            "mesh",
+            where,
+            f"has {len(shares)} shares, and the axis has {degrees[name]} devices",
+            "give one share for each device along the axis",
         )
 
 

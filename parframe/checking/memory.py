@@ -47,7 +47,7 @@ class Sizing:
 def sizing(
     plan: Plan, dtype: str | None = None, batch: int | None = None, sequence: int | None = None
 ) -> Sizing:
-    """What memory is counted for: one row for each share of the batch, 1024 positions, bfloat16.
+    """What memory is counted for: a row for each share of the batch, 1024 positions, bfloat16.
 
     Raises
     ------
@@ -59,9 +59,7 @@ def sizing(
     for name, size in (("batch", batch), ("sequence", sequence)):
         if size is not None and size < 1:
             raise ParframeError("usage", f"{name} {size}", "not a size", "give at least 1")
-    rows = 1
-    for axis in plan.placing.axes("batch"):
-        rows *= plan.mesh.degree(axis)
+    rows = sum(plan.mesh.ratio(plan.placing.axes("batch")))
     values = dict.fromkeys(symbols_of_graph(plan.graph), 1)
     if "batch" in values:
         values["batch"] = batch or rows

@@ -2,7 +2,8 @@
 
 A cut splits a chain of dimensions over the devices of some mesh axes: the first dimension as far
 as it goes, then the next (heads: the key-value heads, then the group of query heads of each).
-What a device gets is a rectangle of the chain; the rectangles of all devices tile it.
+What a device gets is a rectangle of the chain; the rectangles of all devices tile it. Devices get
+equal parts, or parts in the ratio that the mesh gives its unequal devices.
 
 A name that is split over several mesh axes is one cut of all of them, unless another name lies on
 some of the axes only: then it is cuts one within the other, so that where the other name takes an
@@ -14,7 +15,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
-from itertools import groupby
+from itertools import accumulate, groupby, pairwise
 
 import attrs
 import sympy
@@ -23,7 +24,7 @@ from parframe.dims import Dimensions
 from parframe.errors import ParframeError, nearest
 from parframe.layout import Pieces, Range
 from parframe.mesh import Mesh
-from parframe.sizes import Size, floordiv, offset, product, simplify
+from parframe.sizes import Size, floordiv, offset, simplify
 from parframe.strategy import Placing, Split
 
 STAGES = "layers"
@@ -44,9 +45,14 @@ class Cut:
     axes: tuple[str, ...]
     chain: tuple[str, ...]
     sizes: tuple[Size, ...]
-    degree: int
+    shares: tuple[int, ...]
     outer: Cut | None = None
     exchanges: frozenset[str] = frozenset()
+
+    @property
+    def degree(self) -> int:
+        """The number of members of a group."""
+        return len(self.shares)
 
     def within(self, held: Pieces) -> tuple[Pieces, ...]:
         """What every member of a group holds of the chain's dimensions.
@@ -63,11 +69,9 @@ class Cut:
         return tuple(
             {
                 dim: Range(simplify(outer.start + own.start), simplify(outer.start + own.stop))
-                for dim, outer, own in zip(
-                    self.chain, frame, _rectangle(lengths, self.degree, member), strict=True
-                )
+                for dim, outer, own in zip(self.chain, frame, rectangle, strict=True)
             }
-            for member in range(self.degree)
+            for rectangle in rectangles(lengths, self.shares)
         )
 
     @cached_property
@@ -98,39 +102,80 @@ class Cut:
         return self.groups[group][mesh.index(rank, self.axes)]
 
 
-def split(size: Size, parts: int, part: int) -> Range:
-    """Part number ``part`` of ``size`` elements, as even as can be, larger parts first."""
-    return Range(_boundary(size, parts, part), _boundary(size, parts, part + 1))
+def split(size: Size, shares: tuple[int, ...]) -> list[Range]:
+    """Parts of ``size`` elements in the ratio of some shares.
+
+    Equal shares get parts as even as can be, larger ones first; unequal ones get parts that end
+    at the nearest whole element, none of them empty if there are enough.
+    """
+    ends = _even_ends(size, len(shares)) if min(shares) == max(shares) else _ends(size, shares)
+    return [Range(0, 0) if start == stop else Range(start, stop) for start, stop in pairwise(ends)]
 
 
-def _boundary(size: Size, parts: int, part: int) -> Size:
-    """Where part number ``part`` begins: the first ``size % parts`` parts have one more."""
-    if part == 0 or part == parts:
-        return size if part else 0
+def _even_ends(size: Size, parts: int) -> list[Size]:
+    """Where equal parts end: the first ``size % parts`` of them have one element more."""
     if isinstance(size, int):
-        return part * (size // parts) + min(part, size % parts)
+        return [part * (size // parts) + min(part, size % parts) for part in range(parts + 1)]
     # written as it is: sympy would try for long to tell which of the two is less
-    rest = sympy.Min(part, sympy.Mod(size, parts), evaluate=False)
-    return simplify(part * floordiv(size, parts) + rest)
+    rest = [sympy.Min(part, sympy.Mod(size, parts), evaluate=False) for part in range(1, parts)]
+    inner = (simplify(part * floordiv(size, parts) + more) for part, more in enumerate(rest, 1))
+    return [0, *inner, size]
 
 
-def _rectangle(sizes: tuple[Size, ...], parts: int, part: int) -> list[Range]:
+def _ends(size: Size, shares: tuple[int, ...]) -> list[Size]:
+    """Where unequal parts end."""
+    total, parts = sum(shares), len(shares)
+    nearest = [floordiv(2 * size * before + total, 2 * total) for before in accumulate(shares)]
+    ends: list[Size] = [0, *nearest[:-1], size]
+    if isinstance(size, int) and size >= parts:
+        for part in range(1, parts):
+            least, most = int(ends[part - 1]) + 1, size - (parts - part)
+            ends[part] = min(max(int(ends[part]), least), most)
+    return ends
+
+
+def rectangles(sizes: tuple[Size, ...], shares: tuple[int, ...]) -> list[list[Range]]:
+    """What every member of a group gets of a chain of dimensions of these sizes."""
     head, rest = sizes[0], sizes[1:]
     if head == 0:
-        return [Range(0, 0) for _ in sizes]
-    if not isinstance(head, int) or parts <= head:
-        return [split(head, parts, part), *(Range(0, size) for size in rest)]
-    if not rest:
-        return [Range(part, part + 1) if part < head else Range(0, 0)]
-    for value in range(head):
-        share = split(parts, head, value)
-        start, stop = int(share.start), int(share.stop)
-        if start <= part < stop:
-            inner = _rectangle(rest, stop - start, part - start)
-            if any(span.length == 0 for span in inner):
-                return [Range(0, 0), *(Range(0, 0) for _ in rest)]
-            return [Range(value, value + 1), *inner]
-    raise ParframeError("internal", "cuts", f"part {part} of {parts} has no place", "report it")
+        return [[Range(0, 0)] * len(sizes) for _ in shares]
+    whole = [Range(0, size) for size in rest]
+    if not rest or not isinstance(head, int):
+        found = [[part, *whole] for part in split(head, shares)]
+    elif len(shares) > head:
+        found = [
+            [Range(value, value + 1), *inner]
+            for value, run in enumerate(_runs(shares, head))
+            for inner in rectangles(rest, run)
+        ]
+    elif not _suffice(head, shares) and _suffice(rest[0], shares):
+        found = [[Range(0, head), *inner] for inner in rectangles(rest, shares)]
+    else:
+        found = [[part, *whole] for part in split(head, shares)]
+    return [
+        [Range(0, 0)] * len(sizes) if any(span.length == 0 for span in rectangle) else rectangle
+        for rectangle in found
+    ]
+
+
+def _suffice(size: Size, shares: tuple[int, ...]) -> bool:
+    """Whether there are so many elements that the least share is more than half of one."""
+    return not isinstance(size, int) or 2 * size * min(shares) > sum(shares)
+
+
+def _runs(shares: tuple[int, ...], count: int) -> list[tuple[int, ...]]:
+    """Consecutive members in so many runs, of which the shares are as equal as can be."""
+    parts = len(shares)
+    if min(shares) == max(shares):
+        ends = [int(end) for end in _even_ends(parts, count)]
+    else:
+        ends = [0]
+        for run in range(1, count):
+            legal = range(ends[-1] + 1, parts - (count - run) + 1)
+            off = {end: abs(sum(shares[:end]) * count - run * sum(shares)) for end in legal}
+            ends.append(min(off, key=off.__getitem__))
+        ends.append(parts)
+    return [shares[start:stop] for start, stop in pairwise(ends)]
 
 
 def find_cuts(dimensions: Dimensions, placing: Placing) -> tuple[Cut, ...]:
@@ -176,9 +221,8 @@ def _nested(
     sizes = tuple(dimensions.dimensions[dim].size for dim in chain)
     outer: Cut | None = None
     for axes in _axis_groups(entry, placing):
-        degree = product(placing.mesh.degree(axis) for axis in axes)
-        wanted = placing.exchanging(axes)
-        outer = Cut(rank, priority, axes, chain, sizes, int(degree), outer, wanted)
+        shares, wanted = placing.mesh.ratio(axes), placing.exchanging(axes)
+        outer = Cut(rank, priority, axes, chain, sizes, shares, outer, wanted)
         yield outer
         rank += 1
 

@@ -2,7 +2,7 @@
 
 A stage is as heavy as its share of compute or of memory, whichever is more; the cut keeps the
 heaviest stage light (the eighth power of a share stands for the greatest), and among equals takes
-where the fewest bytes cross.
+where the fewest bytes cross. Where devices are unequal, a stage's share is reckoned against theirs.
 """
 
 from __future__ import annotations
@@ -34,15 +34,17 @@ class Cost:
     crossing: float
 
 
-def cut_stages(costs: Sequence[Cost], stages: int, fixed: Sequence[int] = ()) -> tuple[int, ...]:
+def cut_stages(
+    costs: Sequence[Cost], shares: Sequence[int], fixed: Sequence[int] = ()
+) -> tuple[int, ...]:
     """Where stages begin.
 
     Parameters
     ----------
     costs
         For every entry.
-    stages
-        How many.
+    shares
+        For every stage, in which ratio they are to be heavy.
     fixed
         Entries at which a stage must begin.
 
@@ -56,6 +58,7 @@ def cut_stages(costs: Sequence[Cost], stages: int, fixed: Sequence[int] = ()) ->
     ParframeError
         If there are not so many places to cut.
     """
+    stages = len(shares)
     if stages == 1:
         return ()
     if len(fixed) > stages - 1:
@@ -73,7 +76,7 @@ def cut_stages(costs: Sequence[Cost], stages: int, fixed: Sequence[int] = ()) ->
             f"{stages} stages, but the model has only {len(places) + 1} parts to make them of",
             f"use at most {len(places) + 1} stages",
         )
-    return _balance(costs, places, stages, sorted(fixed))
+    return _balance(costs, places, shares, sorted(fixed))
 
 
 def _places(costs: Sequence[Cost], stages: int, fixed: Sequence[int]) -> list[int]:
@@ -105,13 +108,13 @@ def _loads(costs: Sequence[Cost], stages: int) -> Any:
 
 
 def _balance(
-    costs: Sequence[Cost], places: list[int], stages: int, fixed: list[int]
+    costs: Sequence[Cost], places: list[int], shares: Sequence[int], fixed: list[int]
 ) -> tuple[int, ...]:
+    stages = len(shares)
     ends = numpy.array([0, *places, len(costs)])
     loads = _loads(costs, stages)[:, ends]
     gaps = loads[:, None, :] - loads[:, :, None]
-    gap = gaps.max(axis=0)
-    spent = gap**_POWER + 0.1 * gaps.mean(axis=0) ** _POWER
+    gap, mean = gaps.max(axis=0), gaps.mean(axis=0)
     crossing = numpy.array([0.0, *(costs[i - 1].crossing for i in places), 0.0])
     crossing = 0.02 * crossing / max(float(numpy.median(crossing[1:-1])), 1.0)
     width = len(ends)
@@ -119,7 +122,9 @@ def _balance(
     best[0] = 0.0
     allowed = _forbid(ends, fixed)
     chosen: list[Any] = []
-    for _ in range(stages):
+    for share in shares:
+        even = sum(shares) / (stages * share)
+        spent = (gap * even) ** _POWER + 0.1 * (mean * even) ** _POWER
         price = numpy.where(
             (gap > 0) & allowed, best[:, None] + spent + crossing[None, :], numpy.inf
         )

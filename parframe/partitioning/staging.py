@@ -77,7 +77,7 @@ class Staging:
             )
         fixed = [self.place_of(cut, layers) for cut in placing.cuts]
         costs = step_costs(model, self.maker, self.closures, self.given, self.works)
-        return cut_stages(costs, self.count, sorted(set(fixed)))
+        return cut_stages(costs, placing.mesh.ratio(self.axis), sorted(set(fixed)))
 
     def place_of(self, cut: str | int, layers: tuple[int, ...]) -> int:
         """The first step of a user's cut: a layer's number or a module's path."""

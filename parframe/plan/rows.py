@@ -27,6 +27,7 @@ def encode_placing(placing: Placing) -> dict[str, Any]:
     """Where names lie on the mesh, as JSON."""
     return {
         "mesh": [list(axis) for axis in placing.mesh.axes],
+        **_encode_shares(placing.mesh),
         "splits": [[split.name, list(split.axes), split.required] for split in placing.splits],
         "cuts": list(placing.cuts),
         "exchanges": {axis: list(names) for axis, names in placing.exchanges.items()},
@@ -40,7 +41,7 @@ def decode_placing(value: Any) -> Placing:
             "mesh": list(axes), "splits": list(splits), "cuts": list(cuts),
             "exchanges": dict(wanted),
         }:  # fmt: skip
-            mesh = Mesh(_axis(axis) for axis in axes)
+            mesh = Mesh(map(_axis, axes), _shares(value.get("shares", {})))
             exchanges = {
                 axis: tuple(text(name, f"exchanges of {axis[:60]!r}") for name in sequence(
                     names, f"exchanges of {axis[:60]!r}"
@@ -210,6 +211,16 @@ def _axis(value: Any) -> tuple[str, int]:
         case [str(name), int(degree)]:
             return name, degree
     raise illegal("mesh", f"{repr(value)[:60]} is not an axis")
+
+
+def _encode_shares(mesh: Mesh) -> dict[str, Any]:
+    """The shares of unequal devices, if there are any."""
+    shares = {name: list(parts) for name, parts in mesh.shares}
+    return {"shares": shares} if shares else {}
+
+
+def _shares(value: Any) -> dict[str, list[Any]]:
+    return {axis: sequence(of, f"shares {axis}") for axis, of in mapping(value, "shares").items()}
 
 
 def _split(value: Any) -> Split:

@@ -23,6 +23,7 @@ def mesh_facts(mesh: Mesh) -> dict[str, Any]:
     """The axes of a mesh, how many devices it has, and its grid of ranks as rows."""
     return {
         "axes": dict(mesh.axes),
+        "shares": {name: list(shares) for name, shares in mesh.shares},
         "devices": mesh.size,
         "grid": [list(row) for row in mesh.grid()],
     }
@@ -30,7 +31,8 @@ def mesh_facts(mesh: Mesh) -> dict[str, Any]:
 
 def draw_mesh(facts: Mapping[str, Any]) -> Iterator[RenderableType]:
     """The rank grid; of a large one, the first rows and the last."""
-    axes = ", ".join(f"{name}={degree}" for name, degree in facts["axes"].items())
+    shares = {name: f" ({_ratio(given)})" for name, given in facts["shares"].items()}
+    axes = ", ".join(f"{name}={of}{shares.get(name, '')}" for name, of in facts["axes"].items())
     yield heading("Mesh", f"{axes or 'no axes'}: {counted(facts['devices'], 'device')}")
     head, *rows = facts["grid"]
     yield table(head, abridged(rows, len(head)))
@@ -112,7 +114,12 @@ def _each(cut: Any, dim: str) -> list[str]:
     while outer is not None:
         degree, outer = degree * outer.degree, outer.outer
     size = cut.sizes[cut.chain.index(dim)]
-    return [f"{size_text(size)}/{degree}"]
+    told = f"/{degree}" if len(set(cut.shares)) == 1 else f" {_ratio(cut.shares)}"
+    return [f"{size_text(size)}{told}"]
+
+
+def _ratio(shares: Iterable[int]) -> str:
+    return ":".join(map(str, shares))
 
 
 def _sizes(facts: Mapping[str, Any]) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Iterator, Mapping
 
 import sympy
@@ -16,6 +15,8 @@ from parframe.sizes import evaluate
 
 _LARGEST_INTEGER = 8
 _SHORTEST = {"batch": 2, "sequence": 5}
+_MOST_SHARES = 4
+"""How many times as many rows as devices are tried at most, where devices are unequal."""
 
 _TABLES: Mapping[str, tuple[str, str]] = {
     "aten.embedding.default": ("weight", "indices"),
@@ -92,7 +93,8 @@ def _symbols(graph: OperatorGraph) -> Iterator[tuple[str, str]]:
 
 
 def _parts(plan: Plan, name: str) -> int:
-    return math.prod(plan.mesh.degree(axis) for axis in plan.placing.axes(name))
+    ratio = plan.mesh.ratio(plan.placing.axes(name))
+    return min(sum(ratio), _MOST_SHARES * len(ratio))
 
 
 def _drawn(given: Input, sizes: Mapping[str, int], limit: int, seed: int) -> torch.Tensor:

@@ -75,6 +75,11 @@ KEYS: dict[str, Key] = {
     ),
     "devices": Key(_DEGREE, "the number of devices, checked against the mesh", values.degree),
     "mesh.*": Key(_DEGREE, "the degree of a mesh axis, where no composite is given", values.degree),
+    "shares.*": Key(
+        "a list of a whole number for each device along the axis, such as [3, 1]",
+        "in which ratio unequal devices get what is split over a mesh axis",
+        values.shares,
+    ),
     "splits.*": Key(
         'a list of mesh axes, such as ["dp", "tp"]',
         "the axes that split the dimensions of a name, whatever the strategies say",

@@ -53,8 +53,8 @@ def place_spec(spec: Spec) -> Placing:
         for code, degree in composite
     ]
     with spec.origin.at("parallel" if spec.parallel else "mesh"):
-        mesh = mesh_of(parts) if spec.mesh is None else Mesh(spec.mesh)
-        return place(parts, mesh, spec.splits)
+        axes = mesh_of(parts).axes if spec.mesh is None else spec.mesh
+        return place(parts, Mesh(axes, spec.shares), spec.splits)
 
 
 def _tables(spec: Spec) -> dict[str, str]:

@@ -83,7 +83,7 @@ class Origin:
         except ParframeError as error:
             if error.kind not in ("composite", "mesh", "strategy"):
                 raise
-            if error.where.partition(".")[0] in ("parallel", "splits", "strategies"):
+            if error.where.partition(".")[0] in ("parallel", "splits", "shares", "strategies"):
                 where = self.where(error.where)
             else:
                 where = f"{self.where(key)}, {error.where}"

@@ -47,6 +47,10 @@ def _axes(value: Iterable[tuple[str, int]] | None) -> tuple[tuple[str, int], ...
     return None if value is None else tuple((axis, degree) for axis, degree in value)
 
 
+def _shares(value: Mapping[str, Iterable[int]]) -> dict[str, tuple[int, ...]]:
+    return {axis: tuple(parts) for axis, parts in value.items()}
+
+
 def _splits(value: Mapping[str, Iterable[str]]) -> dict[str, tuple[str, ...]]:
     return {name: tuple(axes) for name, axes in value.items()}
 
@@ -65,6 +69,8 @@ class Spec:
         The number of devices, to be checked against the mesh.
     mesh : tuple of (str, int) or None
         The axes of the mesh in order, where there is no composite.
+    shares : mapping of str to tuple of int
+        For mesh axes, in which ratio its devices get what is split over it.
     splits : mapping of str to tuple of str
         Mesh axes for names of dimensions, whatever the strategies say.
     strategies : mapping of str to mapping
@@ -101,6 +107,7 @@ class Spec:
     parallel: str = attrs.field(default="", validator=attrs.validators.instance_of(str))
     devices: int | None = None
     mesh: tuple[tuple[str, int], ...] | None = attrs.field(default=None, converter=_axes)
+    shares: Mapping[str, tuple[int, ...]] = attrs.field(factory=dict, converter=_shares)
     splits: Mapping[str, tuple[str, ...]] = attrs.field(factory=dict, converter=_splits)
     strategies: Mapping[str, Mapping[str, Any]] = attrs.field(factory=dict)
     plugins: tuple[str, ...] = attrs.field(default=(), converter=tuple[str, ...])
@@ -164,6 +171,7 @@ class Spec:
             if isinstance(document.get("model"), dict)
             else read.get("model"),
             mesh=_under(read, "mesh").items() if "mesh" in document else None,
+            shares=_under(read, "shares"),
             splits=_under(read, "splits"),
             strategies=_under(read, "strategies"),
             memory_budget=read.get("memory.budget"),

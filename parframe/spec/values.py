@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from parframe.mesh import MAX_DEVICES
+from parframe.mesh import MAX_DEVICES, MAX_SHARE
 
 Read = Callable[[Any, Path], Any]
 """From a value and the folder of the spec to what is meant; ValueError says what is wrong."""
@@ -70,6 +70,16 @@ def words(value: Any, folder: Path) -> tuple[str, ...]:
         raise ValueError(wrong(value))
     if len(set(value)) < len(value):
         raise ValueError("names one thing twice")
+    return tuple(value)
+
+
+def shares(value: Any, folder: Path) -> tuple[int, ...]:
+    """Read a list of positive whole numbers."""
+    if not isinstance(value, list) or not value:
+        raise ValueError(wrong(value))
+    for item in value:
+        if isinstance(item, bool) or not isinstance(item, int) or not 1 <= item <= MAX_SHARE:
+            raise ValueError(f"a share {wrong(item)}")
     return tuple(value)
 
 
