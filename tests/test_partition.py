@@ -1,5 +1,7 @@
 """What partitions of small models look like."""
 
+import re
+
 import models
 import pytest
 import torch
@@ -224,3 +226,45 @@ def test_a_split_that_the_model_lacks_is_refused_with_what_it_has():
     graph = load(Shared(), {"x": torch.zeros(5, 12)})
     with pytest.raises(ParframeError, match="no dimension 'experts'"):
         partition(graph, Spec(parallel="TP2", splits={"experts": ("tp",)}))
+
+
+@pytest.mark.parametrize(
+    ("parallel", "splits", "told"),
+    [
+        (
+            "TP2",
+            {"ffn": ["tp"], "hidden": ["tp"]},
+            "splits.hidden: model.layers.0.mlp.gate_proj.weight is ffn x hidden, and splits put "
+            "axis tp on both ffn and hidden; split only one of ffn and hidden over tp",
+        ),
+        (
+            "TP2DP2",
+            {"ffn": ["dp", "tp"], "hidden": ["tp"]},
+            "splits.hidden: model.layers.0.mlp.gate_proj.weight is ffn x hidden, and splits put "
+            "axis tp on both ffn and hidden; split only one of ffn and hidden over tp",
+        ),
+        (
+            "TP2DP2PP2",
+            {"hidden": ["tp"], "vocab": ["tp"]},
+            "model.embed_tokens.weight is vocab x hidden, and splits put axis tp on both vocab "
+            "and hidden; split only one of vocab and hidden over tp, or one over an axis that is "
+            "free here: dp",
+        ),
+        (
+            "DP2",
+            {"batch": ["dp"], "sequence": ["dp"]},
+            "input_ids is batch x sequence, and splits put axis dp on both batch and sequence",
+        ),
+    ],
+)
+def test_splits_that_contradict_each_other_in_a_tensor_are_refused(parallel, splits, told):
+    graph = load(models.tiny_config("llama"))
+    with pytest.raises(ParframeError, match=re.escape(told)):
+        partition(graph, Spec(parallel=parallel, splits=splits))
+
+
+def test_a_split_that_the_user_gives_and_one_that_a_strategy_offers_do_not_contradict():
+    plan = partition(
+        load(models.tiny_config("llama")), Spec(parallel="TP2", splits={"hidden": ["tp"]})
+    )
+    assert check(plan).ok

@@ -19,6 +19,7 @@ from parframe.errors import ParframeError
 from parframe.graph import OperatorGraph, unfolded
 from parframe.partitioning.actions import Compute
 from parframe.partitioning.blocks import PlacedGraph, place_graph
+from parframe.partitioning.contradictions import check_splits
 from parframe.partitioning.cuts import find_cuts
 from parframe.partitioning.expand import expand
 from parframe.partitioning.programs import write_plan
@@ -47,6 +48,7 @@ def partition_placing(
             graph, written = unfolded(graph, repeated), unfolded(written, repeated)
             continue
         cuts = find_cuts(dimensions, placing)
+        check_splits(written, dimensions, placing, cuts)
         placed = place_graph(written, dimensions, cuts, on_missing_rule == "replicate")
         simpler = expand(written, dimensions.bound, placed.gathering)
         if simpler is written:

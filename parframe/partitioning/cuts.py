@@ -36,7 +36,8 @@ class Cut:
     """A chain of dimensions split over the devices of some mesh axes.
 
     ``rank`` numbers the cuts; ``priority`` orders those that want the same axis (cuts of one name
-    have the same): the lowest wins. ``outer`` is the cut that it lies within. ``exchanges`` are the
+    have the same): the lowest wins. What the model is given yields to what it has, what strategies
+    offer to what is required, and then the order of the placing counts. ``outer`` is the cut that it lies within. ``exchanges`` are the
     ways in which the devices of its axes exchange, where an operator could also gather.
     """
 
@@ -53,6 +54,11 @@ class Cut:
     def degree(self) -> int:
         """The number of members of a group."""
         return len(self.shares)
+
+    @property
+    def split(self) -> int:
+        """The place of the split that it belongs to among those of the placing."""
+        return self.priority[-1]
 
     def within(self, held: Pieces) -> tuple[Pieces, ...]:
         """What every member of a group holds of the chain's dimensions.
