@@ -71,7 +71,7 @@ def test_runs_are_the_positions_that_the_pieces_hold(axis, held):
 
 @given(axes, pieces)
 def test_a_region_within_what_a_device_holds_is_counted_from_its_start(axis, held):
-    inner = {dim: split(span.length, 2, 1) for dim, span in held.items()}
+    inner = {dim: split(span.length, (1, 1))[1] for dim, span in held.items()}
     within = {
         dim: Range(held[dim].start + part.start, held[dim].start + part.stop)
         for dim, part in inner.items()
@@ -84,9 +84,10 @@ def test_a_region_within_what_a_device_holds_is_counted_from_its_start(axis, hel
 
 @given(st.integers(0, 40), st.integers(1, 9))
 def test_parts_are_in_order_and_differ_by_one_at_most(size, parts):
-    ranges = [split(size, parts, part) for part in range(parts)]
-    assert [r.start for r in ranges[1:]] == [r.stop for r in ranges[:-1]]
-    assert (ranges[0].start, ranges[-1].stop) == (0, size)
+    ranges = split(size, (1,) * parts)
+    held = [r for r in ranges if r.length]
+    assert [r.start for r in held[1:]] == [r.stop for r in held[:-1]]
+    assert sum(r.length for r in ranges) == size
     lengths = [r.length for r in ranges]
     assert max(lengths) - min(lengths) <= 1
     assert lengths == sorted(lengths, reverse=True)
@@ -94,11 +95,22 @@ def test_parts_are_in_order_and_differ_by_one_at_most(size, parts):
 
 @given(st.integers(1, 6), st.integers(1, 5), st.integers(1, 40))
 def test_the_rectangles_of_a_chain_tile_it(heads, group, degree):
-    cut = Cut(
-        rank=0, priority=(), axes=("tp",), chain=("k", "g"), sizes=(heads, group), degree=degree
-    )
+    cut = Cut(0, (), ("tp",), ("k", "g"), (heads, group), (1,) * degree)
     count = numpy.zeros((heads, group), int)
     for piece in cut.groups[0]:
         k, g = piece["k"], piece["g"]
         count[k.start : k.stop, g.start : g.stop] += 1
     assert (count == 1).all()
+
+
+@given(st.integers(0, 9), st.integers(1, 5), st.integers(1, 4), st.integers(1, 4))
+def test_a_cut_within_another_tiles_each_of_its_parts(heads, group, outer, inner):
+    first = Cut(0, (), ("dp",), ("k", "g"), (heads, group), (1,) * outer)
+    second = Cut(1, (), ("tp",), ("k", "g"), (heads, group), (1,) * inner, first)
+    for whole, parts in zip(first.groups[0], second.groups, strict=True):
+        count = numpy.zeros((heads, group), int)
+        for piece in parts:
+            count[piece["k"].start : piece["k"].stop, piece["g"].start : piece["g"].stop] += 1
+        expected = numpy.zeros((heads, group), int)
+        expected[whole["k"].start : whole["k"].stop, whole["g"].start : whole["g"].stop] = 1
+        assert (count == expected).all()

@@ -37,8 +37,9 @@ class Cut:
 
     ``rank`` numbers the cuts; ``priority`` orders those that want the same axis (cuts of one name
     have the same): the lowest wins. What the model is given yields to what it has, what strategies
-    offer to what is required, and then the order of the placing counts. ``outer`` is the cut that it lies within. ``exchanges`` are the
-    ways in which the devices of its axes exchange, where an operator could also gather.
+    offer to what is required, and then the order of the placing counts. ``outer`` is the cut that
+    it lies within. ``exchanges`` are the ways in which the devices of its axes exchange, where an
+    operator could also gather.
     """
 
     rank: int
