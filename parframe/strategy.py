@@ -56,7 +56,8 @@ class Strategy:
         Returns
         -------
         tuple of str
-            Names of exchanges that operators' rules have, such as `ring`; none to gather.
+            Names of exchanges that operators' rules have, such as `ring`; none to gather. A model
+            without an operator that has the exchange is refused, unless the name ends in `?`.
         """
         return ()
 
@@ -134,7 +135,10 @@ class Placing:
         frozenset of str
             The exchanges that are wanted on all of these axes.
         """
-        return frozenset.intersection(*(frozenset(self.exchanges.get(axis, ())) for axis in axes))
+        wanted = (self.exchanges.get(axis, ()) for axis in axes)
+        return frozenset.intersection(
+            *(frozenset(name.removesuffix("?") for name in names) for names in wanted)
+        )
 
 
 def declare(code: str, axis: str, splits: Sequence[str], base: type[Strategy]) -> type[Strategy]:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import attrs
 
 from parframe.checking.held import Place
-from parframe.checking.localising import written_plain
+from parframe.checking.localising import BoundLocal, written_plain
 from parframe.checking.step import Fault, Step, disagree
 from parframe.checking.whole import Origin
 from parframe.graph import Operator
@@ -67,14 +67,42 @@ def _pieces(where: Place, patterns: Sequence[Pattern], found: Exchanged) -> dict
     }
 
 
-def as_exchange(step: Step, operator: Operator, origin: Origin, found: Exchanged) -> Step:
-    """A typed operator in the one form of the exchange: the model's, and who exchanges what."""
+def as_exchange(
+    step: Step,
+    operator: Operator,
+    origin: Origin,
+    found: Exchanged,
+    places: Mapping[int, Place],
+) -> Step:
+    """A typed operator in the one form of the exchange: the model's, and who exchanges what.
+
+    ``places`` has what the device itself holds of every input.
+    """
     slots = origin.operator.slots
     more = {
         "travels": tuple(dict.fromkeys(slots[number] for number in found.moved)),
         "axes": operator.args["axes"],
         "tag": operator.args["tag"],
     }
+    if found.exchange.more is not None:
+        pieces = _letter_pieces(origin, found.signature, places)
+        inputs = tuple(places[number] for number in range(len(slots)))
+        local = BoundLocal(origin.bound, found.signature, inputs, step.outputs, pieces, False)
+        more.update(found.exchange.more(local))
     (plain,) = written_plain(origin.bound, step.outputs)
     form = attrs.evolve(plain, target=found.exchange.target, args={**plain.args, **more})
     return attrs.evolve(step, forms=((form,),))
+
+
+def _letter_pieces(
+    origin: Origin, signature: Signature, places: Mapping[int, Place]
+) -> dict[str, dict[str, Range]]:
+    """What a device holds of every letter."""
+    pieces: dict[str, dict[str, Range]] = {}
+    for number, where in places.items():
+        for axis, pattern in enumerate(signature.inputs[number]):
+            for letter in spell(pattern):
+                dims = dims_of(origin.bound.letters.get(letter) or ())
+                held = where.pieces(axis).items()
+                pieces.setdefault(letter, {}).update((d, piece) for d, piece in held if d in dims)
+    return pieces

@@ -55,7 +55,7 @@ def written_locally(
     rule = bound.rule
     if rule is None or rule.local is None or bound.signature is None:
         return None
-    local = _Local(bound, bound.signature, inputs, outputs, pieces, every)
+    local = BoundLocal(bound, bound.signature, inputs, outputs, pieces, every)
     try:
         rule.local(local)
     except (KeyError, IndexError):
@@ -63,7 +63,7 @@ def written_locally(
     return tuple(local.operators)
 
 
-class _Local(Local):
+class BoundLocal(Local):
     """What a rule's function asks while it writes an operator; see ``Local``."""
 
     def __init__(

@@ -14,7 +14,6 @@ from parframe.errors import ParframeError
 from parframe.graph import BYTES, Operator, Tensor
 from parframe.mesh import Mesh
 from parframe.plan import COMMUNICATION, Plan, Program
-from parframe.plan.program import passed
 from parframe.rules.table import EXCHANGES
 from parframe.sizes import Size
 
@@ -175,8 +174,7 @@ def bytes_of(tensor: Tensor, values: Mapping[str, int], dtype: str, known: dict[
         if not isinstance(size, int) and size not in known:
             known[size] = measure(size, values)
         count *= size if isinstance(size, int) else known[size]
-    width = BYTES[dtype] if tensor.dtype in _FLOATS else BYTES[tensor.dtype]
-    return int(count * width)
+    return int(count * _width(tensor, dtype))
 
 
 def traffic(plan: Plan, sizes: Sizing) -> tuple[Traffic, ...]:
@@ -211,11 +209,34 @@ def _spoken(
     sizes: dict[Size, int] = {}
     for operator in operators:
         what = (operator.target.removeprefix("parframe."), group_axes(operator))
-        names, times = operator.inputs, 1
+        given = {name: program.tensors[name] for name in operator.inputs}
         if operator.target in EXCHANGES:
-            group = math.prod(mesh.degree(axis) for axis in group_axes(operator))
-            names, times = passed(operator), group - 1
-        size = times * sum(bytes_of(program.tensors[name], values, dtype, sizes) for name in names)
+            size = _exchanged(operator, given, values, dtype, mesh)
+        else:
+            size = sum(bytes_of(tensor, values, dtype, sizes) for tensor in given.values())
         count, before = found.get(what, (0, 0))
         found[what] = (count + 1, before + size)
     return found
+
+
+def _exchanged(
+    operator: Operator,
+    given: Mapping[str, Tensor],
+    values: Mapping[str, int],
+    dtype: str,
+    mesh: Mesh,
+) -> int:
+    """The bytes that a device sends at most in an exchange."""
+    own = dict(zip(operator.slots, (given[name] for name in operator.inputs), strict=True))
+    shapes = {
+        slot: tuple(measure(size, values) for size in tensor.shape) for slot, tensor in own.items()
+    }
+    travels = operator.args["travels"]
+    slots = tuple(map(str, travels)) if isinstance(travels, tuple) else ()
+    members = math.prod(mesh.degree(axis) for axis in group_axes(operator))
+    sent = EXCHANGES[operator.target].sent(shapes, slots, members)
+    return int(sum(count * _width(own[slot], dtype) for slot, count in sent.items()))
+
+
+def _width(tensor: Tensor, dtype: str) -> float:
+    return BYTES[dtype] if tensor.dtype in _FLOATS else BYTES[tensor.dtype]

@@ -65,7 +65,9 @@ class Walker(Sums):
         self.steps = steps
         self.position = 0
         self.origins = [
-            whole.origin(operator) if operator.target not in COMMUNICATION - EXCHANGES else None
+            whole.origin(operator)
+            if operator.target not in COMMUNICATION - EXCHANGES.keys()
+            else None
             for operator in program.operators
         ]
 
@@ -151,10 +153,15 @@ class Walker(Sums):
         if step is None:
             self._give_up((operator,), origin)
             return
-        places = {number: given.place for number, given in own.items() if given is not None}
-        for kind, message in (*step.faults, *apart(origin, found, places)):
+        places = {
+            number: fit(given.place, self.whole.axes(origin, name)) or given.place
+            for number, name in enumerate(origin.operator.inputs)
+            if (given := own.get(number, held[number])) is not None
+        }
+        moved = {number: places[number] for number in found.moved}
+        for kind, message in (*step.faults, *apart(origin, found, moved)):
             self.blame(kind, operator, message, origin.module)
-        step = as_exchange(step, operator, origin, found)
+        step = as_exchange(step, operator, origin, found, places)
         self._accept((operator,), origin, step, chosen, False)
 
     def _misses(

@@ -85,7 +85,7 @@ def cheap_steps(
 
 def _step_work(step: Step, works: Mapping[str, float]) -> float:
     """The work of the model's operators that a step computes."""
-    computing = (op for op in step.operators if op.target not in COMMUNICATION - EXCHANGES)
+    computing = (op for op in step.operators if op.target not in COMMUNICATION - EXCHANGES.keys())
     origins = {op.origin for op in computing}
     return sum(works.get(origin, 0.0) for origin in origins)
 

@@ -248,7 +248,9 @@ class LocalOperator(Local):
         """What the operator's communication takes beside its own arguments."""
         slots = self.site.operator.slots
         moved = (slots[number] for number in bearing(self.signature, exchange.travels))
-        return {"travels": tuple(dict.fromkeys(moved)), "axes": self.action.axes}
+        more = exchange.more(self) if exchange.more is not None else {}
+        where = {key: rename(arg, self.names) for key, arg in more.items()}
+        return {**where, "travels": tuple(dict.fromkeys(moved)), "axes": self.action.axes}
 
     def plain(self, target: str, more: Mapping[str, Arg]) -> None:
         """The operator as it is, with shapes among its arguments made local."""

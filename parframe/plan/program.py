@@ -38,22 +38,13 @@ from parframe.layout import Region
 from parframe.rules.table import EXCHANGES
 from parframe.sizes import Size
 
-COMMUNICATION = EXCHANGES | frozenset(
+COMMUNICATION = frozenset(EXCHANGES) | frozenset(
     f"parframe.{name}"
     for name in (
         "all_reduce", "all_gather", "reduce_scatter", "all_to_all", "broadcast", "send", "recv",
     )
 )  # fmt: skip
 """The targets of communication operators."""
-
-
-def passed(operator: Operator) -> tuple[str, ...]:
-    """The values of an exchange that each member passes on to every other."""
-    travels = operator.args["travels"]
-    slots = travels if isinstance(travels, tuple) else ()
-    return tuple(
-        name for slot, name in zip(operator.slots, operator.inputs, strict=True) if slot in slots
-    )
 
 
 @attrs.frozen

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from math import prod
+
 from parframe.rules.building import Axes, signature, unit_free
-from parframe.rules.signature import Exchange, Pattern, Rule, Signature, Site
+from parframe.rules.signature import Exchange, Pattern, Rule, Shapes, Signature, Site
 from parframe.sizes import divide
 
 
@@ -71,7 +73,12 @@ def _attention(site: Site) -> Signature | None:
     )  # fmt: skip
 
 
-RING = Exchange("ring", "parframe.ring_attention", stays="s", travels="t")
+def _passed_round(shapes: Shapes, travels: tuple[str, ...], members: int) -> dict[str, int]:
+    """Every device passes on each block but the last that it meets."""
+    return {slot: prod(shapes[slot]) * (members - 1) for slot in travels}
+
+
+RING = Exchange("ring", "parframe.ring_attention", stays="s", travels="t", sent=_passed_round)
 
 RULES = (
     Rule("aten.scaled_dot_product_attention.default", _scaled_dot_product),

@@ -2,8 +2,18 @@
 
 from __future__ import annotations
 
+from parframe.graph import Arg
 from parframe.rules.building import Axes, again, signature
-from parframe.rules.signature import Concat, Local, Pattern, Rule, Signature, Site
+from parframe.rules.signature import (
+    Concat,
+    Exchange,
+    Local,
+    Pattern,
+    Rule,
+    Shapes,
+    Signature,
+    Site,
+)
 
 
 def _experts(site: Site) -> Signature | None:
@@ -33,19 +43,38 @@ def _experts(site: Site) -> Signature | None:
     )  # fmt: skip
 
 
-def _local_experts(local: Local) -> None:
-    """Compute the device's experts only; of those who share a bias, one adds it."""
-    operator = local.site.operator
-    shared = local.split("f") and "down_bias" in operator.args
-    if not local.split("x") and not shared:
-        again(local)
-        return
-    args = {
-        **operator.args,
+def _where(local: Local) -> dict[str, Arg]:
+    """Which experts the device has, and which of their columns: one device adds a shared bias."""
+    return {
         "first": local.start("x") if local.split("x") else 0,
-        "column": local.start("f") if shared else 0,
+        "column": local.start("f") if _shares_bias(local) else 0,
     }
-    local.emit("parframe.some_experts", args, operator.outputs[0])
+
+
+def _shares_bias(local: Local) -> bool:
+    return local.split("f") and "down_bias" in local.site.operator.args
+
+
+def _local_experts(local: Local) -> None:
+    """Compute the device's experts only."""
+    operator = local.site.operator
+    if local.split("x") or _shares_bias(local):
+        args = {**operator.args, **_where(local)}
+        local.emit("parframe.some_experts", args, operator.outputs[0])
+    else:
+        again(local)
+
+
+def _routed(shapes: Shapes, travels: tuple[str, ...], members: int) -> dict[str, int]:
+    """Every token goes to the devices of its choices, once to each, and its result comes back."""
+    tokens, width = shapes["hidden"]
+    most = tokens * min(shapes["ids"][1], members - 1)
+    return {"hidden": 2 * most * width}
+
+
+ALL_TO_ALL = Exchange(
+    "all_to_all", "parframe.routed_experts", stays="n", travels="x", sent=_routed, more=_where
+)
 
 
 RULES = (
@@ -54,5 +83,6 @@ RULES = (
         _experts,
         local=_local_experts,
         roles={"x": "experts", "f": "expert_ffn"},
+        exchanges=(ALL_TO_ALL,),
     ),
 )

@@ -148,6 +148,10 @@ class Local:
         raise KeyError(target)
 
 
+Shapes: TypeAlias = Mapping[str, tuple[int, ...]]
+"""The shapes of tensors in numbers, by the argument that they stand in."""
+
+
 @attrs.frozen
 class Exchange:
     """A form of an operator in which devices exchange what they hold of a letter.
@@ -166,12 +170,20 @@ class Exchange:
         The letter of the result that is split over the mesh axes.
     travels
         The letter, split over the same axes, that is exchanged; the result is complete in it.
+    sent
+        How many elements a device sends at most, by the argument whose dtype they have. It is
+        given the shapes of the device's arguments, the names of those that have the letter that
+        travels, and how many devices there are.
+    more
+        What the communication takes beside the operator's own arguments, from the device's parts.
     """
 
     name: str
     target: str
     stays: str
     travels: str
+    sent: Callable[[Shapes, tuple[str, ...], int], Mapping[str, int]]
+    more: Callable[[Local], Mapping[str, Arg]] | None = None
 
 
 @attrs.frozen

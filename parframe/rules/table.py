@@ -21,7 +21,7 @@ from parframe.rules import (
     slicing,
     views,
 )
-from parframe.rules.signature import Rule
+from parframe.rules.signature import Exchange, Rule
 
 _MODULES: tuple[ModuleType, ...] = (
     attention,
@@ -43,7 +43,9 @@ _MODULES: tuple[ModuleType, ...] = (
 RULES: Mapping[str, Rule] = {rule.target: rule for module in _MODULES for rule in module.RULES}
 """Every built-in rule."""
 
-EXCHANGES = frozenset(exchange.target for rule in RULES.values() for exchange in rule.exchanges)
+EXCHANGES: Mapping[str, Exchange] = {
+    exchange.target: exchange for rule in RULES.values() for exchange in rule.exchanges
+}
 """The communication operators by which devices exchange a letter of an operator."""
 
 

@@ -11,8 +11,8 @@ import torch
 
 from parframe.errors import ParframeError
 from parframe.graph import Operator
+from parframe.run import ring, routed
 from parframe.run.regions import numbers, put, take
-from parframe.run.ring import ring_attention
 
 
 @attrs.frozen
@@ -133,7 +133,11 @@ def _transfer(requests: Sequence[Request]) -> Results:
 
 
 def _ring_attention(requests: Sequence[Request]) -> Results:
-    return [*ring_attention([request.args for request in requests])]
+    return [*ring.attention([request.args for request in requests])]
+
+
+def _routed_experts(requests: Sequence[Request]) -> Results:
+    return [*routed.experts([request.args for request in requests])]
 
 
 _EXCHANGES: Mapping[str, Callable[[Sequence[Request]], Results]] = {
@@ -145,7 +149,14 @@ _EXCHANGES: Mapping[str, Callable[[Sequence[Request]], Results]] = {
     "parframe.send": _transfer,
     "parframe.recv": _transfer,
     "parframe.ring_attention": _ring_attention,
+    "parframe.routed_experts": _routed_experts,
 }
+
+SENT: Mapping[str, Callable[[Sequence[Mapping[str, Any]], int], dict[str, int]]] = {
+    "parframe.ring_attention": ring.sent,
+    "parframe.routed_experts": routed.sent,
+}
+"""How many elements a member of a group sends in an exchange, by the argument they are of."""
 
 _REDUCTIONS: Mapping[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {
     "sum": torch.add,

@@ -28,7 +28,7 @@ ONE_DTYPE = frozenset(
         "rms_norm.default", "group_norm.default", "batch_norm.default",
         "scaled_dot_product_attention.default",
     )
-) | {"parframe.attention.default"}  # fmt: skip
+) | {"parframe.attention.default", "parframe.ring_attention"}  # fmt: skip
 """Operators that take floating-point tensors of one dtype only."""
 
 
@@ -99,8 +99,9 @@ def resolve(arg: Arg, values: Mapping[str, torch.Tensor], sizes: Mapping[str, in
 def arguments(
     operator: Operator, values: Mapping[str, torch.Tensor], sizes: Mapping[str, int]
 ) -> dict[str, Any]:
-    """All arguments of an operator, its floating-point tensors in the widest of their dtypes."""
-    return _of_one_dtype({slot: resolve(arg, values, sizes) for slot, arg in operator.args.items()})
+    """All arguments of an operator, in one dtype if it takes one only."""
+    named = {slot: resolve(arg, values, sizes) for slot, arg in operator.args.items()}
+    return _of_one_dtype(named) if operator.target in ONE_DTYPE else named
 
 
 def _call(

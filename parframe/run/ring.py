@@ -18,7 +18,7 @@ _NEEDED = ("query", "key", "scale", "causal")
 _OPTIONAL = ("query_positions", "key_positions", "mask", "window", "softcap")
 
 
-def ring_attention(members: Sequence[Mapping[str, Any]]) -> list[torch.Tensor]:
+def attention(members: Sequence[Mapping[str, Any]]) -> list[torch.Tensor]:
     """What ``parframe.attention`` gives, for the queries of every member of a group.
 
     Parameters
@@ -42,6 +42,13 @@ def ring_attention(members: Sequence[Mapping[str, Any]]) -> list[torch.Tensor]:
             running = _met(running, arguments)
         results.append(_finished(running, own))
     return results
+
+
+def sent(members: Sequence[Mapping[str, Any]], place: int) -> dict[str, int]:
+    """How many elements a member passes on: its own block, and all that it gets but the last."""
+    passed = [(place - step) % len(members) for step in range(len(members) - 1)]
+    slots = members[place]["travels"]
+    return {slot: sum(members[other][slot].numel() for other in passed) for slot in slots}
 
 
 @attrs.frozen

@@ -9,9 +9,8 @@ import attrs
 from parframe.graph import BYTES
 from parframe.plan import Plan
 from parframe.plan.device import axes_of
-from parframe.plan.program import passed
 from parframe.rules.table import EXCHANGES
-from parframe.run.collectives import Request
+from parframe.run.collectives import SENT, Request
 
 
 @attrs.frozen
@@ -84,21 +83,12 @@ class Recorder:
         )
 
     def _exchanged(self, request: Request, requests: Sequence[Request]) -> int:
-        """The bytes that a device passes on in an exchange, or gets if these are more."""
-        blocks = {other.rank: self._block(other) for other in requests}
-        own = blocks[request.rank]
-        return max(own * (len(blocks) - 1), sum(blocks.values()) - own)
-
-    def _block(self, request: Request) -> int:
-        """The bytes of a device's own part of what is exchanged."""
-        tensors = self.plan.program(request.rank).tensors
-        names = dict(zip(request.operator.inputs, request.operator.slots, strict=True))
-        return int(
-            sum(
-                request.args[names[name]].numel() * BYTES[tensors[name].dtype]
-                for name in passed(request.operator)
-            )
-        )
+        """The bytes that a device sends in an exchange."""
+        operator, tensors = request.operator, self.plan.program(request.rank).tensors
+        names = dict(zip(operator.slots, operator.inputs, strict=True))
+        place = [other.rank for other in requests].index(request.rank)
+        sent = SENT[operator.target]([other.args for other in requests], place)
+        return int(sum(count * BYTES[tensors[names[slot]].dtype] for slot, count in sent.items()))
 
     def _bytes(self, request: Request) -> int:
         names = (*request.operator.inputs, *request.operator.outputs)

@@ -293,7 +293,7 @@ def _may_be_partial(program: Program) -> frozenset[str]:
     found: set[str] = set()
     for operator in reversed(program.operators):
         reduces = "reduction" in operator.args
-        passes = operator.target not in COMMUNICATION - EXCHANGES
+        passes = operator.target not in COMMUNICATION - EXCHANGES.keys()
         if reduces or (passes and found & {*operator.outputs}):
             found.update(operator.inputs)
     return frozenset(found)
