@@ -50,6 +50,16 @@ class Strategy:
         """
         return ()
 
+    def fills(self) -> tuple[str, ...]:
+        """Tell of which of its names every device must get something.
+
+        Returns
+        -------
+        tuple of str
+            Names; a plan in which devices get nothing of these and are idle there is refused.
+        """
+        return ()
+
     def exchanges(self) -> tuple[str, ...]:
         """Tell in which ways devices exchange, where an operator could also gather.
 
@@ -79,11 +89,14 @@ class Split:
     required : bool
         Whether a model that has no dimension of that name is an error: true where a spec gives
         the split itself or a strategy needs it, false where a strategy offers it.
+    filled : bool
+        Whether it is an error if there is not something of it for every device.
     """
 
     name: str
     axes: tuple[str, ...]
     required: bool = False
+    filled: bool = False
 
 
 @attrs.frozen
@@ -233,12 +246,13 @@ def place(
     --------
     >>> mesh = Mesh((("dp", 2), ("tp", 4)))
     >>> place([], mesh, {"ffn": ("dp", "tp")}).splits
-    (Split(name='ffn', axes=('dp', 'tp'), required=True),)
+    (Split(name='ffn', axes=('dp', 'tp'), required=True, filled=False),)
     """
     overrides = overrides or {}
     ordered = sorted(parts, key=lambda part: part[1] is None)
     axes: dict[str, tuple[str, ...]] = {}
     required = {*overrides, *(name for strategy, _ in ordered for name in strategy.needs)}
+    filled = {name for strategy, _ in ordered for name in strategy.fills()}
     exchanges: dict[str, tuple[str, ...]] = {}
     for strategy, _ in ordered:
         _check_axes(mesh, f"strategy {strategy.code}", (strategy.axis,))
@@ -251,7 +265,11 @@ def place(
         axes[name] = tuple(given)
     return Placing(
         mesh=mesh,
-        splits=tuple(Split(n, over, n in required) for n, over in axes.items() if over),
+        splits=tuple(
+            Split(name, over, name in required, name in filled)
+            for name, over in axes.items()
+            if over
+        ),
         cuts=tuple(cut for strategy, _ in ordered for cut in strategy.stage_cuts()),
         exchanges=exchanges,
     )

@@ -182,4 +182,5 @@ def test_more_devices_than_experts_are_idle_if_the_spec_says_so():
     assert parframe.check(plan).ok
     assert_equal(parframe.simulate(plan, inputs, model, "float64").logits, expected, 1e-11)
     experts = [plan.weights(r)["model.layers.0.mlp.experts.down_proj"].elements for r in (5, 6, 7)]
-    assert experts[1:] == [0, 0] and experts[0]
+    assert experts[0] > 0
+    assert experts[1:] == [0, 0]

@@ -24,7 +24,7 @@ from parframe.dims import Dimensions
 from parframe.errors import ParframeError, nearest
 from parframe.layout import Pieces, Range
 from parframe.mesh import Mesh
-from parframe.sizes import Size, floordiv, offset, simplify
+from parframe.sizes import Size, floordiv, offset, product, simplify
 from parframe.strategy import Placing, Split
 
 STAGES = "layers"
@@ -203,6 +203,8 @@ def find_cuts(dimensions: Dimensions, placing: Placing) -> tuple[Cut, ...]:
         chains = dimensions.targets(entry.name)
         if entry.required and not chains:
             raise _nothing(",".join(entry.axes), [entry.name], dimensions)
+        for chain in chains if entry.filled else ():
+            _check_filled(entry, chain, dimensions, placing)
         for chain in chains:
             if not any(dim in cut.chain for cut in found for dim in chain):
                 given = set(chain) <= dimensions.given
@@ -214,6 +216,21 @@ def find_cuts(dimensions: Dimensions, placing: Placing) -> tuple[Cut, ...]:
         if not any(axis in cut.axes for cut in found):
             raise _nothing(axis, names, dimensions)
     return tuple(found)
+
+
+def _check_filled(
+    entry: Split, chain: tuple[str, ...], dimensions: Dimensions, placing: Placing
+) -> None:
+    """Refuse devices that would get nothing of a chain."""
+    size = product(dimensions.dimensions[dim].size for dim in chain)
+    degree = product(placing.mesh.degree(axis) for axis in entry.axes)
+    if isinstance(size, int) and isinstance(degree, int) and degree > size:
+        raise ParframeError(
+            "partition",
+            f"axis {', '.join(entry.axes)}",
+            f"{degree} devices for {size} {entry.name}",
+            f"use at most {size}, or set the strategy's option that lets devices be idle",
+        )
 
 
 def _nested(

@@ -28,7 +28,9 @@ def encode_placing(placing: Placing) -> dict[str, Any]:
     return {
         "mesh": [list(axis) for axis in placing.mesh.axes],
         **_encode_shares(placing.mesh),
-        "splits": [[split.name, list(split.axes), split.required] for split in placing.splits],
+        "splits": [
+            [split.name, list(split.axes), split.required, split.filled] for split in placing.splits
+        ],
         "cuts": list(placing.cuts),
         "exchanges": {axis: list(names) for axis, names in placing.exchanges.items()},
     }
@@ -225,6 +227,7 @@ def _shares(value: Any) -> dict[str, list[Any]]:
 
 def _split(value: Any) -> Split:
     match value:
-        case [str(name), list(axes), bool(required)]:
-            return Split(name, tuple(text(axis, f"split {name}") for axis in axes), required)
+        case [str(name), list(axes), bool(required), bool(filled)]:
+            over = tuple(text(axis, f"split {name}") for axis in axes)
+            return Split(name, over, required, filled)
     raise illegal("splits", f"{repr(value)[:60]} is not a split")

@@ -19,6 +19,8 @@ class ExpertParallel(Strategy):
         How tokens meet their experts: each is sent to the devices that have its experts and its
         result comes back, or all are gathered and what the devices' experts gave is summed. By
         itself the first, where the model's experts are an operator that can do it.
+    idle : bool
+        Whether there may be more devices than experts; those without an expert are idle there.
     """
 
     code = "EP"
@@ -27,6 +29,12 @@ class ExpertParallel(Strategy):
     needs = ("experts",)
 
     dispatch: Literal["auto", "all_to_all", "all_gather"] = "auto"
+
+    idle: bool = False
+
+    def fills(self) -> tuple[str, ...]:
+        """Give the experts, unless the user lets devices be idle."""
+        return () if self.idle else ("experts",)
 
     def exchanges(self) -> tuple[str, ...]:
         """Give the exchange of tokens, unless the user set another dispatch."""
