@@ -17,6 +17,9 @@ COMPOSITES = {
 }
 """Models and the composites that they are partitioned by."""
 
+RINGS = {"llama": ("CP3", "PP2CP2TP2"), "bert": ("DP2CP2",)}
+"""Models and the composites that they are partitioned by with a ring."""
+
 
 @cache
 def graph_of(model: str) -> parframe.OperatorGraph:
@@ -36,7 +39,15 @@ def plan_of(model: str, composite: str) -> parframe.Plan:
 
 
 @cache
+def ring_of(model: str, composite: str) -> parframe.Plan:
+    """The plan of a tiny model whose devices pass keys and values round a ring."""
+    spec = parframe.Spec(parallel=composite, strategies={"cp": {"attention": "ring"}})
+    return parframe.partition(graph_of(model), spec)
+
+
+@cache
 def plans() -> dict[str, parframe.Plan]:
     """All plans that faults are planted in."""
     made = {f"{m} {c}": plan_of(m, c) for m, found in COMPOSITES.items() for c in found}
-    return {**made, **products()}
+    rings = {f"{m} {c}, a ring": ring_of(m, c) for m, found in RINGS.items() for c in found}
+    return {**made, **rings, **products()}

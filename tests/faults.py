@@ -29,6 +29,7 @@ from parframe.layout import Region, Span
 from parframe.mesh import Mesh
 from parframe.partitioning import partition_placing
 from parframe.plan import COMMUNICATION, Device, Part, Plan, Program
+from parframe.rules.table import EXCHANGES
 from parframe.sizes import floordiv, offset, simplify, substitute, symbol
 from parframe.strategy import Placing, Split
 
@@ -187,6 +188,102 @@ def with_part(program: Program, kind: str, old: Part, new: Part) -> Program:
 def with_tensor(program: Program, name: str, **changes: Any) -> Program:
     tensors = {**program.tensors, name: attrs.evolve(program.tensors[name], **changes)}
     return attrs.evolve(program, tensors=tensors)
+
+
+# exchanges -------------------------------------------------------------------------------
+
+
+@fault(communication=True)
+def exchanged_over_other_axes(plan: Plan, random: Random) -> Plan | None:
+    def change(program: Program) -> Program | None:
+        operator = choose(random, program, *EXCHANGES)
+        if operator is None:
+            return None
+        axes = tuple(random.sample(plan.mesh.names, random.randint(1, len(plan.mesh.names))))
+        if set(axes) == set(operator.args["axes"]):  # type: ignore[arg-type]
+            return None
+        return replaced(program, operator, with_args(operator, axes=axes))
+
+    return anywhere(plan, random, change)
+
+
+@fault(communication=True)
+def not_exchanged(plan: Plan, random: Random) -> Plan | None:
+    """A device computes on its own part alone."""
+
+    def change(program: Program) -> Program | None:
+        operator = choose(random, program, *EXCHANGES)
+        if operator is None:
+            return None
+        alone = without(operator, "travels", "axes", "tag")
+        alone = attrs.evolve(alone, target="parframe.attention.default")
+        return replaced(program, operator, alone)
+
+    return anywhere(plan, random, change)
+
+
+@fault(communication=True)
+def one_part_stays(plan: Plan, random: Random) -> Plan | None:
+    def change(program: Program) -> Program | None:
+        operator = choose(random, program, *EXCHANGES)
+        if operator is None:
+            return None
+        travels: Any = operator.args["travels"]
+        kept = random.choice(travels)
+        fewer = tuple(slot for slot in travels if slot != kept)
+        return replaced(program, operator, with_args(operator, travels=fewer))
+
+    return anywhere(plan, random, change)
+
+
+@fault(communication=True)
+def exchanged_with_another_argument(plan: Plan, random: Random) -> Plan | None:
+    def change(program: Program) -> Program | None:
+        operator = choose(random, program, *EXCHANGES)
+        if operator is None:
+            return None
+        changes: dict[str, Arg] = {"scale": 0.25, "window": 3, "softcap": 2.0}
+        slot = random.choice(sorted(changes))
+        return replaced(program, operator, with_args(operator, **{slot: changes[slot]}))
+
+    return anywhere(plan, random, change)
+
+
+@fault(communication=True)
+def exchanged_with_the_positions_of_another(plan: Plan, random: Random) -> Plan | None:
+    """Keys go round with the positions of the next device's keys; both are complete."""
+    name = random.choice(sorted(plan.programs))
+    program = plan.programs[name]
+    operator = choose(random, program, *EXCHANGES, also=lambda op: "key_positions" in op.args)
+    if operator is None:
+        return None
+    (own,) = (
+        n for s, n in zip(operator.slots, operator.inputs, strict=True) if s == "key_positions"
+    )
+    cut = next(op for op in program.operators if own in op.outputs)
+    symbols = {
+        bound_: offset(f"next_{bound_}") for bound_ in plan.devices[rank_of(plan, name)].bindings
+    }
+    other = f"{own}~next"
+    part: Any = cut.args["part"]
+    taken = attrs.evolve(
+        with_args(cut, part=bound(part, Device(0, name, symbols))), name=other, outputs=(other,)
+    )
+    tensor = program.tensors[own]
+    shape = tuple(substitute(size, symbols) for size in tensor.shape)
+    changed = replaced(program, cut, cut, taken)
+    changed = replaced(changed, operator, with_args(operator, key_positions=Ref(other)))
+    tensors = {**changed.tensors, other: attrs.evolve(tensor, name=other, shape=shape)}
+    devices = []
+    for device in plan.devices:
+        group = group_of(plan, device.rank, operator)
+        theirs = plan.devices[group[(group.index(device.rank) + 1) % len(group)]].bindings
+        more = {f"next_{bound_}": size for bound_, size in theirs.items()}
+        used = device.program == name
+        devices.append(attrs.evolve(device, bindings={**device.bindings, **more} if used
+                                    else device.bindings))  # fmt: skip
+    plan = attrs.evolve(plan, devices=tuple(devices))
+    return with_program(plan, name, attrs.evolve(changed, tensors=tensors))
 
 
 # communication ---------------------------------------------------------------------------

@@ -10,8 +10,8 @@ from random import Random
 import attrs
 import handmade
 import pytest
-from checked import COMPOSITES, graph_of, plan_of
-from faults import FAULTS, on_one_rank, with_broadcasts, with_probes
+from checked import COMPOSITES, RINGS, graph_of, plan_of, ring_of
+from faults import FAULTS, on_one_rank, replaced, with_args, with_broadcasts, with_probes
 from hypothesis import given
 from hypothesis import strategies as some
 from models import FAMILIES
@@ -56,6 +56,35 @@ def test_a_correct_plan_of_any_splits_is_not_blamed(model, degree, names):
     splits = tuple(Split(name, ("tp",)) for name in names)
     placing = Placing(Mesh((("tp", degree),)), splits)
     assert blamed(partition_placing(graph_of(model), placing)) == []
+
+
+@pytest.mark.parametrize(
+    ("model", "composite"), [(model, c) for model, found in RINGS.items() for c in found]
+)
+def test_a_correct_ring_is_not_blamed(model, composite):
+    assert blamed(ring_of(model, composite)) == []
+
+
+def test_a_block_that_would_go_round_twice_is_blamed():
+    placing = Placing(
+        Mesh((("cp", 2), ("spare", 2))), (Split("sequence", ("cp",)),), exchanges={"cp": ("ring",)}
+    )
+    plan = partition_placing(graph_of("llama"), placing)
+    (program,) = plan.programs.values()
+    exchange = next(op for op in program.operators if "travels" in op.args)
+    wrong = replaced(program, exchange, with_args(exchange, axes=("cp", "spare")))
+    plan = attrs.evolve(plan, programs={program.name: wrong})
+    (finding, *_) = check(plan).findings
+    assert (finding.kind, finding.operator) == ("collective", "model.layers.0/attention")
+    assert finding.message == "the members' parts of sequence overlap"
+
+
+def test_keys_and_positions_that_do_not_belong_together_are_blamed():
+    plan = FAULTS["exchanged_with_the_positions_of_another"](ring_of("llama", "CP3"), Random(0))
+    assert plan is not None
+    (finding,) = check(plan).findings
+    assert finding.kind == "type"
+    assert finding.message.startswith("sequence is next_sequence_start to")
 
 
 def test_operators_taken_apart_are_checked_against_the_model_as_it_was():

@@ -7,6 +7,7 @@ import sys
 
 import attrs
 import pytest
+from checked import ring_of
 from handmade import pipeline, tensor_parallel
 
 from parframe.errors import ParframeError
@@ -36,6 +37,13 @@ def test_a_plan_is_read_back_as_it_was(saved):
     plan, folder = saved
     assert load_plan(folder) == plan
     assert load_plan(folder / "plan.json") == plan
+
+
+def test_what_devices_exchange_is_read_back(tmp_path):
+    plan = ring_of("llama", "CP3")
+    plan.save(tmp_path / "plan")
+    assert load_plan(tmp_path / "plan") == plan
+    assert load_plan(tmp_path / "plan").placing.exchanges == {"cp": ("ring",)}
 
 
 def test_the_same_plan_gives_the_same_bytes(saved):
@@ -118,6 +126,8 @@ def spoiled():
     yield "another parameter", spoil(*program, "parameters", 0, 1, "other"), "no 'other'"
     yield "a negative stage", spoil(*program, "stage", -1), "no stage"
     yield "a state", spoil(*program, "states", {"cache": "none"}), "nothing defines 'none'"
+    yield "no exchanges", spoil("placing", "exchanges", None), "is not a mesh, splits, cuts and"
+    yield "an exchange of a number", spoil("placing", "exchanges", {"tp": [1]}), "1 is not text"
     yield "a note", spoil("notes", [1]), "not a note"
 
 

@@ -81,6 +81,24 @@ def test_cuts_of_a_pipeline_reach_the_placing() -> None:
     assert placing("TP2").cuts == ()
 
 
+@attrs.frozen
+class Ringed(Strategy):
+    code = "CP"
+    axis = "cp"
+    splits = ("sequence",)
+
+    def exchanges(self) -> tuple[str, ...]:
+        return ("ring",)
+
+
+def test_exchanges_of_a_strategy_reach_the_placing_on_its_axis() -> None:
+    both: list[Part] = [(STRATEGIES["TP"], 2), (Ringed(), 3)]
+    placed = place(both, mesh_of(both))
+    assert placed.exchanges == {"cp": ("ring",)}
+    assert placed.exchanging(["cp"]) == {"ring"}
+    assert placed.exchanging(["cp", "tp"]) == frozenset()
+
+
 def test_two_degrees_for_one_axis_tell_how_to_share_it() -> None:
     with pytest.raises(ParframeError, match=r"axis 'tp' a degree; write TP4SP"):
         mesh_of(parts("TP4SP2"))

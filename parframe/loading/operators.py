@@ -117,7 +117,7 @@ def _seen(
     seen = distance >= 0 if causal else torch.ones_like(distance, dtype=torch.bool)
     if window is not None:
         seen = seen & (distance.abs() < window)
-    return seen
+    return seen[:, None, None] if seen.dim() == 3 else seen
 
 
 def _masked(logits: torch.Tensor, mask: torch.Tensor, kv_heads: int, group: int) -> torch.Tensor:
