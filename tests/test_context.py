@@ -58,7 +58,7 @@ def ring(composite):
 
 
 @pytest.mark.parametrize("name", [*FAMILIES, "mistral"])
-@pytest.mark.parametrize("composite", ["CP2", "CP3", "CP5", "DP2CP2TP2", "PP2CP2"])
+@pytest.mark.parametrize("composite", ["CP2", "CP3", "CP5", "DP2CP2TP2", "PP2CP2", "CP2TP2SP"])
 def test_a_ring_computes_what_transformers_computes(name, composite):
     plan = partition(graph_of(name), ring(composite))
     assert_computes(plan, name, 11, 2, 1)
