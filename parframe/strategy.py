@@ -8,6 +8,9 @@ import attrs
 from parframe.errors import ParframeError, did_you_mean
 from parframe.mesh import Mesh, format_composite
 
+STAGES = "layers"
+"""The name that stands for the order of operators: it is cut into pipeline stages."""
+
 Cut = str | int
 """Where a new pipeline stage begins: before the layer of a number, or before a module path."""
 
@@ -152,6 +155,24 @@ class Placing:
         return frozenset.intersection(
             *(frozenset(name.removesuffix("?") for name in names) for names in wanted)
         )
+
+    def within(self, submesh: Mesh) -> "Placing":
+        """Give the names as they lie on one of the meshes that the mesh is made of.
+
+        Parameters
+        ----------
+        submesh : Mesh
+            One of `mesh.submeshes`.
+
+        Returns
+        -------
+        Placing
+            The placing itself, if its mesh is made of nothing else.
+        """
+        if submesh == self.mesh:
+            return self
+        splits = tuple(split for split in self.splits if split.name != STAGES)
+        return Placing(submesh, splits, exchanges=self.exchanges)
 
 
 def declare(code: str, axis: str, splits: Sequence[str], base: type[Strategy]) -> type[Strategy]:

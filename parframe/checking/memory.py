@@ -58,7 +58,8 @@ def sizing(
     for name, size in (("batch", batch), ("sequence", sequence)):
         if size is not None and size < 1:
             raise ParframeError("usage", f"{name} {size}", "not a size", "give at least 1")
-    rows = sum(plan.mesh.ratio(plan.placing.axes("batch")))
+    axes = plan.placing.axes("batch")
+    rows = math.lcm(*(sum(mesh.ratio(axes)) for mesh in plan.mesh.submeshes))
     values = dict.fromkeys(symbols_of_graph(plan.graph), 1)
     if "batch" in values:
         values["batch"] = batch or rows
@@ -191,7 +192,9 @@ def traffic(plan: Plan, sizes: Sizing) -> tuple[Traffic, ...]:
         key = (device.program, tuple(sorted(values.items())))
         if key not in known:
             program = plan.programs[device.program]
-            known[key] = _spoken(spoken[device.program], program, values, sizes.dtype, plan.mesh)
+            known[key] = _spoken(
+                spoken[device.program], program, values, sizes.dtype, plan.mesh, device.rank
+            )
         for what, (count, size) in known[key].items():
             counts[what] = max(counts.get(what, 0), count)
             bytes_[what] = bytes_.get(what, 0) + size
@@ -204,6 +207,7 @@ def _spoken(
     values: Mapping[str, int],
     dtype: str,
     mesh: Mesh,
+    rank: int,
 ) -> dict[tuple[str, tuple[str, ...]], tuple[int, int]]:
     found: dict[tuple[str, tuple[str, ...]], tuple[int, int]] = {}
     sizes: dict[Size, int] = {}
@@ -211,7 +215,8 @@ def _spoken(
         what = (operator.target.removeprefix("parframe."), group_axes(operator))
         given = {name: program.tensors[name] for name in operator.inputs}
         if operator.target in EXCHANGES:
-            size = _exchanged(operator, given, values, dtype, mesh)
+            members = mesh.members(group_axes(operator), rank)
+            size = _exchanged(operator, given, values, dtype, members)
         else:
             size = sum(bytes_of(tensor, values, dtype, sizes) for tensor in given.values())
         count, before = found.get(what, (0, 0))
@@ -224,7 +229,7 @@ def _exchanged(
     given: Mapping[str, Tensor],
     values: Mapping[str, int],
     dtype: str,
-    mesh: Mesh,
+    members: int,
 ) -> int:
     """The bytes that a device sends at most in an exchange."""
     own = dict(zip(operator.slots, (given[name] for name in operator.inputs), strict=True))
@@ -233,7 +238,6 @@ def _exchanged(
     }
     travels = operator.args["travels"]
     slots = tuple(map(str, travels)) if isinstance(travels, tuple) else ()
-    members = math.prod(mesh.degree(axis) for axis in group_axes(operator))
     sent = EXCHANGES[operator.target].sent(shapes, slots, members)
     return int(sum(count * _width(own[slot], dtype) for slot, count in sent.items()))
 

@@ -8,7 +8,7 @@ from parframe.checking.findings import Finding
 from parframe.checking.samples import names_in, symbols_of_graph
 from parframe.graph import BYTES, Arg, Operator, OperatorGraph, Ref, Tensor
 from parframe.layout import Join, Region, Span
-from parframe.mesh import Mesh
+from parframe.mesh import Mesh, StagedMesh
 from parframe.plan import COMMUNICATION, Device, Part, Plan, Program
 from parframe.rules.table import EXCHANGES
 from parframe.sizes import Size
@@ -34,6 +34,8 @@ _REDUCTIONS = frozenset({"sum", "max", "min", "prod", "any", "all"})
 def check_structure(plan: Plan) -> list[Finding]:
     """What is not well formed in a plan's programs and devices."""
     findings = [Finding("structure", (), "", "", message) for message in _devices(plan)]
+    if findings:
+        return findings
     ranks: dict[str, list[int]] = {}
     for device in plan.devices:
         ranks.setdefault(device.program, []).append(device.rank)
@@ -43,7 +45,7 @@ def check_structure(plan: Plan) -> list[Finding]:
         if program is None:
             findings.append(Finding("structure", tuple(found), "", "", f"no program {name!r}"))
             continue
-        for operator, message in _program(program, plan.graph, plan.mesh):
+        for operator, message in _program(program, plan.graph, plan.mesh, found[0]):
             place = (operator.name, operator.module) if operator is not None else ("", "")
             findings.append(Finding("structure", tuple(found), *place, message))
         symbols = _symbols(program) - known
@@ -57,6 +59,11 @@ def _devices(plan: Plan) -> Iterator[str]:
     ranks = [device.rank for device in plan.devices]
     if ranks != list(range(plan.mesh.size)):
         yield f"the devices are not the ranks 0 to {plan.mesh.size - 1} in order"
+    elif isinstance(plan.mesh, StagedMesh):
+        for rank in ranks:
+            program = plan.programs.get(plan.devices[rank].program)
+            if program is not None and program.stage != plan.mesh.stage(rank):
+                yield f"rank {rank} is in stage {plan.mesh.stage(rank)}, not {program.stage}"
 
 
 def _bindings(device: Device, symbols: frozenset[str], known: frozenset[str]) -> Iterator[Finding]:
@@ -70,7 +77,7 @@ def _bindings(device: Device, symbols: frozenset[str], known: frozenset[str]) ->
 
 
 def _program(
-    program: Program, graph: OperatorGraph, mesh: Mesh
+    program: Program, graph: OperatorGraph, mesh: Mesh, rank: int
 ) -> Iterator[tuple[Operator | None, str]]:
     defined: set[str] = set()
     for parts, wholes in (
@@ -90,7 +97,7 @@ def _program(
         for value in operator.inputs:
             if value not in defined:
                 yield operator, f"uses {value!r} before it is defined"
-        for message in _arguments(operator, mesh):
+        for message in _arguments(operator, mesh, rank):
             yield operator, message
         for value in operator.outputs:
             if value in defined:
@@ -125,10 +132,10 @@ def _part(part: Part, wholes: Mapping[str, Tensor], program: Program) -> Iterato
         yield f"{part.name!r} is {program.tensors[part.name].dtype}, not {whole.dtype}"
 
 
-def _arguments(operator: Operator, mesh: Mesh) -> Iterator[str]:
+def _arguments(operator: Operator, mesh: Mesh, rank: int) -> Iterator[str]:
     """What is not legal in the arguments of an operator that only plans have."""
     if operator.target in EXCHANGES:
-        yield from _exchange(operator, mesh)
+        yield from _exchange(operator, mesh, rank)
         return
     slots = _SLOTS.get(operator.target)
     if slots is None:
@@ -143,7 +150,7 @@ def _arguments(operator: Operator, mesh: Mesh) -> Iterator[str]:
     if "input" in given and not isinstance(operator.args["input"], Ref):
         yield "its input is no value"
     if operator.target != "parframe.shard":
-        yield from _communication(operator, mesh)
+        yield from _communication(operator, mesh, rank)
     elif not _is_regions(operator.args["part"]):
         yield "its part is no region"
     gives = {"parframe.send": (0,), "parframe.broadcast": (0, 1)}.get(operator.target, (1,))
@@ -151,7 +158,7 @@ def _arguments(operator: Operator, mesh: Mesh) -> Iterator[str]:
         yield f"gives {len(operator.outputs)} values"
 
 
-def _exchange(operator: Operator, mesh: Mesh) -> Iterator[str]:
+def _exchange(operator: Operator, mesh: Mesh, rank: int) -> Iterator[str]:
     """What is not legal in an operator whose devices exchange parts of some arguments."""
     missing = [slot for slot in ("travels", "axes", "tag") if slot not in operator.args]
     if missing:
@@ -160,23 +167,21 @@ def _exchange(operator: Operator, mesh: Mesh) -> Iterator[str]:
     travels = operator.args["travels"]
     if not isinstance(travels, tuple) or not set(travels) <= set(operator.slots):
         yield f"exchanges {travels}, which are not arguments of it"
-    yield from _communication(operator, mesh)
+    yield from _communication(operator, mesh, rank)
     if len(operator.outputs) != 1:
         yield f"gives {len(operator.outputs)} values"
 
 
-def _communication(operator: Operator, mesh: Mesh) -> Iterator[str]:
+def _communication(operator: Operator, mesh: Mesh, rank: int) -> Iterator[str]:
     axes = operator.args["axes"]
     if (
         not isinstance(axes, tuple)
-        or not all(isinstance(axis, str) and axis in mesh.names for axis in axes)
-        or len(set(axes)) < len(axes)
+        or not all(isinstance(axis, str) for axis in axes)
+        or not mesh.has_groups([str(axis) for axis in axes])
     ):
         yield f"its axes are {axes}, the mesh has {', '.join(mesh.names)}"
         return
-    count = 1
-    for axis in axes:
-        count *= mesh.degree(str(axis))
+    count = mesh.members([str(axis) for axis in axes], rank)
     for slot in ("peer", "root"):
         member = operator.args.get(slot, 0)
         if not isinstance(member, int) or not 0 <= member < count:

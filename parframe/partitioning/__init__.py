@@ -17,12 +17,14 @@ import attrs
 from parframe.dims import name as name_dimensions
 from parframe.errors import ParframeError
 from parframe.graph import OperatorGraph, unfolded
+from parframe.mesh import Mesh, StagedMesh
 from parframe.partitioning.actions import Compute
 from parframe.partitioning.blocks import PlacedGraph, place_graph
 from parframe.partitioning.contradictions import check_splits
-from parframe.partitioning.cuts import find_cuts
+from parframe.partitioning.cuts import Cut, find_cuts
 from parframe.partitioning.expand import expand
 from parframe.partitioning.programs import write_plan
+from parframe.partitioning.staged import write_staged
 from parframe.plan import Plan
 from parframe.rules import Rule
 from parframe.strategy import Placing
@@ -47,13 +49,22 @@ def partition_placing(
         if repeated:
             graph, written = unfolded(graph, repeated), unfolded(written, repeated)
             continue
-        cuts = find_cuts(dimensions, placing)
-        check_splits(written, dimensions, placing, cuts)
-        placed = place_graph(written, dimensions, cuts, on_missing_rule == "replicate")
-        simpler = expand(written, dimensions.bound, placed.gathering)
+        replicate = on_missing_rule == "replicate"
+        cuts: dict[Mesh, tuple[Cut, ...]] = {}
+        placed: dict[Mesh, PlacedGraph] = {}
+        for mesh in dict.fromkeys(placing.mesh.submeshes):
+            cuts[mesh] = find_cuts(dimensions, placing.within(mesh))
+            check_splits(written, dimensions, placing.within(mesh), cuts[mesh])
+            placed[mesh] = place_graph(written, dimensions, cuts[mesh], replicate)
+        simpler = expand(written, dimensions.bound, _gathering(placed.values()))
         if simpler is written:
-            _verify_exchanges(placing, placed)
-            plan = write_plan(written, dimensions, placing, cuts, placed)
+            for mesh, own in placed.items():
+                _verify_exchanges(placing.within(mesh), own)
+            if isinstance(placing.mesh, StagedMesh):
+                plan = write_staged(written, dimensions, placing, cuts, replicate)
+            else:
+                mesh = placing.mesh
+                plan = write_plan(written, dimensions, placing, cuts[mesh], placed[mesh])
             return attrs.evolve(plan, graph=graph)
         written = simpler
 
@@ -84,7 +95,17 @@ def partition(graph: OperatorGraph, by: str | Path | Spec) -> Plan:
     >>> plan = parframe.partition(parframe.load("path/to/model"), "TP2PP2")  # doctest: +SKIP
     """
     spec = _spec(by)
+    _check_layers(graph, spec)
     return partition_placing(graph, spec.placing(), spec.rules(), spec.on_missing_rule)
+
+
+def _gathering(placed: Iterable[PlacedGraph]) -> dict[str, frozenset[str]]:
+    """For every block, the operators that gather a split axis on some mesh."""
+    found: dict[str, frozenset[str]] = {}
+    for own in placed:
+        for block, names in own.gathering.items():
+            found[block] = found.get(block, frozenset()) | names
+    return found
 
 
 def _verify_exchanges(placing: Placing, placed: PlacedGraph) -> None:
@@ -106,6 +127,18 @@ def _verify_exchanges(placing: Placing, placed: PlacedGraph) -> None:
                     f"no operator of the model can exchange by {name!r} there",
                     "let the devices gather instead",
                 )
+
+
+def _check_layers(graph: OperatorGraph, spec: Spec) -> None:
+    """Refuse stages that have not just the layers of the model."""
+    count = len(graph.layers)
+    if spec.stages and spec.stages[-1].last != count - 1:
+        raise ParframeError(
+            "spec",
+            spec.origin.where("stages"),
+            f"end with layer {spec.stages[-1].last}, and the model has {count} layers",
+            f"let the last stage end with layer {count - 1}" if count else "leave it out",
+        )
 
 
 def _spec(by: str | Path | Spec) -> Spec:

@@ -10,6 +10,7 @@ from parframe.dims import Dimensions
 from parframe.graph import Block, Call, OperatorGraph, Parameter, Tensor
 from parframe.layout import leaves
 from parframe.partitioning.actions import Action, Compute, Layout
+from parframe.partitioning.borders import Borders, cross
 from parframe.partitioning.cuts import Cut
 from parframe.partitioning.place import Placer
 from parframe.partitioning.values import Value, Values
@@ -34,11 +35,16 @@ class PlacedBlock:
 
 @attrs.frozen
 class PlacedCall:
-    """A call: what is converted before it, and the local names that it takes."""
+    """A call: what is converted before it, and the local names that it takes.
+
+    ``leaving`` is what is converted behind it, where a pipeline stage ends that lies on another
+    mesh than a later one.
+    """
 
     call: Call
     glue: tuple[Action, ...]
     inputs: Mapping[str, str]
+    leaving: tuple[Action, ...] = ()
 
 
 @attrs.frozen
@@ -47,7 +53,8 @@ class PlacedGraph:
 
     ``held`` is the layout in which every input and parameter of the model is given to devices;
     ``outputs`` the local name and layout of each of the model's outputs; ``gathering`` names, by
-    block, operators that gather a split axis and could be written as simpler ones.
+    block, operators that gather a split axis and could be written as simpler ones; ``crossing``
+    has the local names under which values cross the borders between stages.
     """
 
     blocks: Mapping[str, PlacedBlock]
@@ -57,6 +64,7 @@ class PlacedGraph:
     outputs: tuple[tuple[str, str, Layout], ...]
     unruled: tuple[str, ...]
     gathering: Mapping[str, frozenset[str]]
+    crossing: Mapping[str, str] = attrs.field(factory=dict)
 
 
 def outer_block(graph: OperatorGraph) -> Block:
@@ -69,7 +77,11 @@ def outer_block(graph: OperatorGraph) -> Block:
 
 
 def place_graph(
-    graph: OperatorGraph, dimensions: Dimensions, cuts: tuple[Cut, ...], replicate_missing: bool
+    graph: OperatorGraph,
+    dimensions: Dimensions,
+    cuts: tuple[Cut, ...],
+    replicate_missing: bool,
+    borders: Borders | None = None,
 ) -> PlacedGraph:
     """Place every block once, in the order of the calls.
 
@@ -77,9 +89,9 @@ def place_graph(
     twice: the first time to learn what every use wishes.
     """
     free = _Free(graph, cuts, dimensions)
-    _place(graph, dimensions, cuts, replicate_missing, free)
+    _place(graph, dimensions, cuts, replicate_missing, free, borders or {})
     free.settle()
-    return _place(graph, dimensions, cuts, replicate_missing, free)
+    return _place(graph, dimensions, cuts, replicate_missing, free, borders or {})
 
 
 class _Free:
@@ -144,6 +156,7 @@ def _place(
     cuts: tuple[Cut, ...],
     replicate_missing: bool,
     free: _Free,
+    borders: Borders,
 ) -> PlacedGraph:
     top = Values(dimensions.outer, cuts, free.wish, mark="between.")
     for name in (*graph.inputs, *graph.parameters):
@@ -154,7 +167,12 @@ def _place(
     gathering: dict[str, frozenset[str]] = {}
     ends = dimensions.given
     lasting = _lasting(graph, cuts, ends)
-    for call in graph.calls:
+    crossing: dict[str, str] = {}
+    for number, call in enumerate(graph.calls):
+        border = cross(top, graph, borders, number)
+        if border is not None:
+            calls[-1] = attrs.evolve(calls[-1], leaving=border.leaving)
+            crossing.update(border.names)
         block = graph.blocks[call.block]
         bound = dict(zip(block.inputs, call.inputs, strict=True))
         if block.name not in placed:
@@ -165,7 +183,8 @@ def _place(
             if placer.gathering:
                 gathering[block.name] = frozenset(placer.gathering)
         done = placed[block.name]
-        before = len(top.actions)
+        entered = len(border.entering) if border is not None else 0
+        before = len(top.actions) - entered
         names = {}
         for own, name in bound.items():
             if own in done.free and top[name].free:
@@ -197,6 +216,7 @@ def _place(
         outputs=tuple(outputs),
         unruled=tuple(unruled),
         gathering=gathering,
+        crossing=crossing,
     )
 
 

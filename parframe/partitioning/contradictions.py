@@ -9,8 +9,8 @@ from parframe.dims import Dimensions
 from parframe.errors import ParframeError
 from parframe.graph import OperatorGraph
 from parframe.layout import Axis, Segments, dims_of
-from parframe.partitioning.cuts import STAGES, Cut
-from parframe.strategy import Placing
+from parframe.partitioning.cuts import Cut
+from parframe.strategy import STAGES, Placing
 
 
 def check_splits(

@@ -25,10 +25,7 @@ from parframe.errors import ParframeError, nearest
 from parframe.layout import Pieces, Range
 from parframe.mesh import Mesh
 from parframe.sizes import Size, floordiv, offset, product, simplify
-from parframe.strategy import Placing, Split
-
-STAGES = "layers"
-"""The name that stands for the order of operators: it is cut into pipeline stages."""
+from parframe.strategy import STAGES, Placing, Split
 
 
 @attrs.frozen

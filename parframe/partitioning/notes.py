@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from parframe.dims import Dimensions
-from parframe.graph import OperatorGraph
+from parframe.graph import Call, OperatorGraph
 from parframe.layout import dims_of
 from parframe.mesh import Mesh
 from parframe.partitioning.actions import Compute, Convert
@@ -23,24 +23,28 @@ def notes_of(
     placed: PlacedGraph,
     cuts: tuple[Cut, ...],
     mesh: Mesh,
+    calls: Iterable[Call] | None = None,
 ) -> tuple[Note, ...]:
     """List replicated compute, weights held whole, and gathered values, with bytes.
 
     An axis that splits only what the model is given (a batch over replicas) repeats no compute;
-    weights are whole along it by design and are not listed.
+    weights are whole along it by design and are not listed. Where not all of the graph's calls
+    are on this mesh, ``calls`` are those that are.
     """
+    calls = graph.calls if calls is None else tuple(calls)
+    taken = {name for call in calls for name in (*call.inputs, *call.parameters)}
     axes = _weight_axes(graph, dimensions, cuts, mesh)
-    notes = list(_weights(graph, placed, cuts, axes))
+    notes = [note for note in _weights(graph, placed, cuts, axes) if note.where in taken]
     notes.extend(
         Note("no rule", where, "computed whole on every device, its inputs gathered", 0)
         for where in placed.unruled
     )
     uses: dict[str, int] = {}
-    for call in graph.calls:
+    for call in calls:
         uses[call.block] = uses.get(call.block, 0) + 1
-    for name, block in placed.blocks.items():
-        notes.extend(_compute(block, cuts, axes, uses[name]))
-        notes.extend(_gathers(block, uses[name]))
+    for name, count in uses.items():
+        notes.extend(_compute(placed.blocks[name], cuts, axes, count))
+        notes.extend(_gathers(placed.blocks[name], count))
     return tuple(notes)
 
 

@@ -2,19 +2,57 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Mapping
+
+import attrs
 
 from parframe.dims import Dimensions
 from parframe.graph import OperatorGraph
 from parframe.mesh import Mesh
 from parframe.partitioning.blocks import PlacedGraph
 from parframe.partitioning.costs import works_of
-from parframe.partitioning.cuts import STAGES, Cut, Shape, bindings_of, shape_of
+from parframe.partitioning.cuts import Cut, Shape, bindings_of, shape_of
 from parframe.partitioning.notes import notes_of
-from parframe.partitioning.sequence import sequence
+from parframe.partitioning.sequence import Sequence, sequence
 from parframe.partitioning.staging import Staging
 from parframe.plan import Device, Plan, Program
-from parframe.strategy import Placing
+from parframe.strategy import STAGES, Placing
+
+
+@attrs.frozen
+class Laid:
+    """A placed graph written out for the devices of a mesh.
+
+    ``kinds`` are the different shapes of devices, lettered, ``kind_of`` has the letter of every
+    rank's; ``sequences`` what devices of each would do if there were one stage.
+    """
+
+    mesh: Mesh
+    cuts: tuple[Cut, ...]
+    placed: PlacedGraph
+    kinds: Mapping[str, Shape]
+    kind_of: list[str]
+    sequences: Mapping[str, Sequence]
+
+    @property
+    def model(self) -> Sequence:
+        """One of the sequences: they differ in sizes alone."""
+        return next(iter(self.sequences.values()))
+
+
+def lay_out(
+    graph: OperatorGraph,
+    dimensions: Dimensions,
+    mesh: Mesh,
+    cuts: tuple[Cut, ...],
+    placed: PlacedGraph,
+) -> Laid:
+    """Write a placed graph out for every shape of device."""
+    kinds, kind_of = _kinds(cuts, mesh)
+    sequences = {
+        kind: sequence(graph, dimensions, placed, cuts, shape) for kind, shape in kinds.items()
+    }
+    return Laid(mesh, cuts, placed, kinds, kind_of, sequences)
 
 
 def write_plan(
@@ -27,22 +65,19 @@ def write_plan(
     """Cut the stages and write every program and device."""
     mesh = placing.mesh
     axis = _stage_axis(placing)
-    count = math.prod(mesh.degree(name) for name in axis)
-    kinds, kind_of = _kinds(cuts, mesh)
-    sequences = {
-        kind: sequence(graph, dimensions, placed, cuts, shape) for kind, shape in kinds.items()
-    }
-    works = works_of(graph, dimensions)
-    model = next(iter(sequences.values()))
-    staging = Staging(graph, placed, model, axis, count, placing, works)
+    laid = lay_out(graph, dimensions, mesh, cuts, placed)
+    kinds, works = laid.kinds, works_of(graph, dimensions)
+    staging = Staging(graph, placed, laid.model, axis, mesh.ratio(axis), placing, works)
     programs: dict[str, Program] = {}
     devices = []
     for rank in range(mesh.size):
         stage = mesh.index(rank, axis) if axis else 0
-        kind = kind_of[rank]
+        kind = laid.kind_of[rank]
         name = f"stage{stage}" + (f"_{kind}" if len(kinds) > 1 else "")
         if name not in programs:
-            programs[name] = staging.program(name, stage, sequences[kind], dimensions, kinds[kind])
+            programs[name] = staging.program(
+                name, stage, laid.sequences[kind], dimensions, kinds[kind], staging.lines(stage)
+            )
         devices.append(Device(rank, name, bindings_of(cuts, mesh, rank)))
     return Plan(
         graph=graph,
@@ -62,13 +97,13 @@ def _kinds(cuts: tuple[Cut, ...], mesh: Mesh) -> tuple[dict[str, Shape], list[st
         shape = shape_of(cuts, mesh, rank)
         key = tuple(tuple(pieces.items()) for pieces in shape.pieces)
         if key not in known:
-            known[key] = _letters(len(known))
+            known[key] = letters(len(known))
             kinds[known[key]] = shape
         kind_of.append(known[key])
     return kinds, kind_of
 
 
-def _letters(number: int) -> str:
+def letters(number: int) -> str:
     """a, b, ..., z, aa, ab, ..."""
     text = ""
     number += 1

@@ -87,6 +87,7 @@ def sequence(
             (f"{label}/{state.name}" if label else state.name, names[cached])
             for state, cached in zip(block.states, placed.blocks[block.name].states, strict=True)
         )
+        steps.extend(Step(number, entry.operators) for entry in glue.behind[number])
     steps.extend(Step(len(placed.calls), entry.operators) for entry in glue.after)
     return Sequence(tuple(steps), tensors, tuple(states), lies)
 
@@ -102,14 +103,17 @@ class _Glue:
         cuts: tuple[Cut, ...],
         shape: Shape,
     ) -> None:
-        actions = (*(a for call in placed.calls for a in call.glue), *placed.glue)
+        between = (a for call in placed.calls for a in (*call.glue, *call.leaving))
+        actions = (*between, *placed.glue)
         local = localise(outer, dimensions.outer, actions, cuts, shape, placed.held)
         self.tensors = local.tensors
         self.lies = local.lies
         entries = iter(local.entries)
-        self.before: list[list[Entry]] = [
-            [next(entries) for _ in call.glue] for call in placed.calls
-        ]
+        self.before: list[list[Entry]] = []
+        self.behind: list[list[Entry]] = []
+        for call in placed.calls:
+            self.before.append([next(entries) for _ in call.glue])
+            self.behind.append([next(entries) for _ in call.leaving])
         self.after: list[Entry] = list(entries)
 
 

@@ -25,8 +25,21 @@ from parframe.plan import COMMUNICATION, Part, Program
 from parframe.strategy import Placing
 
 
+@attrs.frozen
+class Lines:
+    """What a device receives before all else, and what it sends once it has made a value."""
+
+    receives: tuple[Operator, ...]
+    sends: Mapping[str, tuple[Operator, ...]]
+
+
 class Staging:
-    """Which steps each stage has, what it computes again, and what it is sent."""
+    """Which steps each stage has, what it computes again, and what it is sent.
+
+    ``axis`` are the mesh axes along which stages communicate, ``shares`` tell in which ratio they
+    are to be heavy; ``last`` lets the last stage give all that the model computes and returns,
+    not the stage that makes it.
+    """
 
     def __init__(
         self,
@@ -34,15 +47,18 @@ class Staging:
         placed: PlacedGraph,
         model: Sequence,
         axis: tuple[str, ...],
-        count: int,
+        shares: tuple[int, ...],
         placing: Placing,
         works: Mapping[str, float],
+        last: bool = False,
     ) -> None:
         self.graph = graph
         self.works = works
         self.placed = placed
         self.axis = axis
-        self.count = count
+        self.shares = shares
+        self.count = count = len(shares)
+        self.last = last
         self.steps = model.steps
         self.given = {*graph.inputs, *graph.parameters}
         self.maker: dict[str, int] = {}
@@ -77,7 +93,7 @@ class Staging:
             )
         fixed = [self.place_of(cut, layers) for cut in placing.cuts]
         costs = step_costs(model, self.maker, self.closures, self.given, self.works)
-        return cut_stages(costs, placing.mesh.ratio(self.axis), sorted(set(fixed)))
+        return cut_stages(costs, self.shares, sorted(set(fixed)))
 
     def place_of(self, cut: str | int, layers: tuple[int, ...]) -> int:
         """The first step of a user's cut: a layer's number or a module's path."""
@@ -117,7 +133,7 @@ class Staging:
     def output_only(self, stage: int, value: str) -> set[str]:
         """Values that a stage only returns: they are returned where they are made."""
         names = {name for _, name, _ in self.placed.outputs}
-        if value not in names:
+        if value not in names or self.last:
             return set()
         own = range(self.begins[stage], self.begins[stage + 1])
         read = any(value in self.steps[number].reads for number in own)
@@ -130,18 +146,12 @@ class Staging:
         model: Sequence,
         dimensions: Dimensions,
         shape: Shape,
+        lines: Lines,
     ) -> Program:
         """The program of one stage for one shape of device."""
-        operators: list[Operator] = []
-        tensors: dict[str, Tensor] = {}
-        received = sorted(
-            (value for value, stages in self.sent.items() if stage in stages),
-            key=lambda value: (self.maker[value], value),
-        )
-        for value in received:
-            tensors[value] = model.tensors[value]
-            operators.append(self.receive(value))
-        defined = set(received)
+        operators = list(lines.receives)
+        defined = {value for operator in lines.receives for value in operator.outputs}
+        tensors = {value: model.tensors[value] for o in lines.receives for value in o.outputs}
         for number in self.members[stage]:
             for operator in model.steps[number].operators:
                 operators.append(_tagged(operator))
@@ -150,7 +160,7 @@ class Staging:
                     tensors[value] = model.tensors[value]
             if self.stage_of[number] == stage:
                 for value in model.steps[number].writes:
-                    operators.extend(self.send(value))
+                    operators.extend(lines.sends.get(value, ()))
         used = {value for operator in operators for value in operator.inputs}
         outputs = self.outputs(stage, dimensions, shape)
         used |= {part.name for part in outputs}
@@ -175,6 +185,8 @@ class Staging:
         result = []
         for name, local, layout in self.placed.outputs:
             home = self.stage_of[self.maker[local]] if local in self.maker else 0
+            if self.last and local in self.maker:
+                home = self.count - 1
             if home == stage:
                 result.append(_part(local, name, layout, dimensions, shape))
         return tuple(result)
@@ -191,6 +203,24 @@ class Staging:
             _part(name, name, self.placed.held[name], dimensions, shape)
             for name in tensors
             if name in used
+        )
+
+    def received(self, stage: int) -> list[str]:
+        """The values that a stage is sent, in the order in which they are made."""
+        found = (value for value, stages in self.sent.items() if stage in stages)
+        return sorted(found, key=self.order)
+
+    def order(self, value: str) -> tuple[int, int]:
+        """When a value is made: its step, and its place in what that makes."""
+        number = self.maker[value]
+        return number, self.steps[number].writes.index(value)
+
+    def lines(self, stage: int) -> Lines:
+        """What the devices of a stage receive from those at their place in others, and send."""
+        made = (v for v in self.sent if self.stage_of[self.maker[v]] == stage)
+        return Lines(
+            tuple(self.receive(value) for value in self.received(stage)),
+            {value: tuple(self.send(value)) for value in made},
         )
 
     def send(self, value: str) -> Iterable[Operator]:
@@ -216,6 +246,7 @@ class Staging:
         args: dict[str, Any],
         outputs: tuple[str, ...],
         to: int | None = None,
+        tag: str = "",
     ) -> Operator:
         """A communication between stages."""
         made = next(op for op in self.steps[self.maker[value]].operators if value in op.outputs)
@@ -223,7 +254,7 @@ class Staging:
         return Operator(
             name=f"{value}@{kind}{suffix}",
             target=f"parframe.{kind}",
-            args={**args, "axes": self.axis, "tag": f"{value}@stage"},
+            args={**args, "axes": self.axis, "tag": f"{tag or value}@stage"},
             outputs=outputs,
             module=made.module,
             source=made.source,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from parframe.errors import ParframeError
 from parframe.graph import BYTES, Arg, Operator, OperatorGraph, Ref
 from parframe.layout import Join, Span
-from parframe.mesh import Mesh
+from parframe.mesh import Mesh, StagedMesh
 from parframe.plan.program import Part, Program
 from parframe.rules.table import EXCHANGES
 
@@ -31,19 +31,31 @@ def verify_plan(plan: Plan) -> Plan:
         Of kind ``plan``, naming the first place that is not.
     """
     _verify_splits(plan)
+    ranks = _verify_devices(plan)
     for name, program in plan.programs.items():
         if program.name != name or not _FILE_NAME.fullmatch(name):
             raise illegal(f"program {name[:60]!r}", "its name cannot be a file's name")
-        _verify_program(program, plan.graph, plan.mesh)
+        _verify_program(program, plan.graph, plan.mesh, ranks.get(name, 0))
     folded = {name.casefold() for name in plan.programs}
     if len(folded) < len(plan.programs):
         raise illegal("programs", "two names differ in case alone")
+    return plan
+
+
+def _verify_devices(plan: Plan) -> dict[str, int]:
+    """The first rank of every program that a device has."""
+    first: dict[str, int] = {}
     if [device.rank for device in plan.devices] != list(range(plan.mesh.size)):
         raise illegal("devices", f"are not the ranks of the mesh {plan.mesh}")
     for device in plan.devices:
         if device.program not in plan.programs:
             raise illegal(f"rank {device.rank}", f"has no program {device.program[:60]!r}")
-    return plan
+        first.setdefault(device.program, device.rank)
+        if isinstance(plan.mesh, StagedMesh):
+            own, stage = plan.programs[device.program].stage, plan.mesh.stage(device.rank)
+            if own != stage:
+                raise illegal(f"rank {device.rank}", f"is in stage {stage}, its program in {own}")
+    return first
 
 
 def illegal(where: str, what: str) -> ParframeError:
@@ -58,7 +70,7 @@ def _verify_splits(plan: Plan) -> None:
                 raise illegal(f"split {split.name!r}", f"the mesh has no axis {axis!r}")
 
 
-def _verify_program(program: Program, graph: OperatorGraph, mesh: Mesh) -> None:
+def _verify_program(program: Program, graph: OperatorGraph, mesh: Mesh, rank: int) -> None:
     defined: set[str] = set()
     for kind, parts, wholes in (
         ("input", program.inputs, graph.inputs),
@@ -76,7 +88,7 @@ def _verify_program(program: Program, graph: OperatorGraph, mesh: Mesh) -> None:
         for name in operator.inputs:
             if name not in defined:
                 raise illegal(where, f"uses {name!r} before it is defined")
-        _verify_fields(where, operator, mesh)
+        _verify_fields(where, operator, mesh, rank)
         for name in operator.outputs:
             _define(program, name, defined)
     for part in program.outputs:
@@ -105,7 +117,7 @@ def _verify_part(where: str, part: Part, wholes: Mapping[str, Any]) -> None:
         raise illegal(where, f"has {len(part.region)} axes, {part.whole} {len(whole.shape)}")
 
 
-def _verify_fields(where: str, operator: Operator, mesh: Mesh) -> None:
+def _verify_fields(where: str, operator: Operator, mesh: Mesh, rank: int) -> None:
     if operator.target in EXCHANGES:
         _verify_exchange(where, operator, mesh)
         return
@@ -122,7 +134,7 @@ def _verify_fields(where: str, operator: Operator, mesh: Mesh) -> None:
         if not _CHECKS[name](operator.args[name], group, mesh):
             raise illegal(where, f"its {name!r} is {str(operator.args[name])[:60]}")
         if name == "axes":
-            group = _group_size(operator.args[name], mesh)
+            group = mesh.members(_axes(operator), rank)
     extra = set(operator.args) - {field.rstrip("?") for field in fields}
     results = 0 if operator.target == "parframe.send" else 1
     if extra or len(operator.outputs) != results:
@@ -155,18 +167,16 @@ _FIELDS: Mapping[str, tuple[str, ...]] = {
 """The arguments of the operators that only plans have."""
 
 
-def _group_size(axes: Any, mesh: Mesh) -> int:
-    size = 1
-    for axis in axes:
-        size *= mesh.degree(axis)
-    return size
+def _axes(operator: Operator) -> tuple[str, ...]:
+    axes = operator.args["axes"]
+    return tuple(map(str, axes)) if isinstance(axes, tuple) else ()
 
 
 def _is_axes(arg: Arg, group: int, mesh: Mesh) -> bool:
     return (
         isinstance(arg, tuple)
-        and all(isinstance(axis, str) and axis in mesh.names for axis in arg)
-        and len(set(arg)) == len(arg)
+        and all(isinstance(axis, str) for axis in arg)
+        and mesh.has_groups([str(axis) for axis in arg])
     )
 
 

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from parframe.graph import Operator, State
 from parframe.layout import Join, Region, Span
-from parframe.mesh import Mesh
+from parframe.mesh import Mesh, StagedMesh
 from parframe.plan.legal import illegal
 from parframe.plan.program import Device, Layout, Note, Part, Program
 from parframe.serial import (
@@ -26,8 +26,7 @@ T = TypeVar("T")
 def encode_placing(placing: Placing) -> dict[str, Any]:
     """Where names lie on the mesh, as JSON."""
     return {
-        "mesh": [list(axis) for axis in placing.mesh.axes],
-        **_encode_shares(placing.mesh),
+        **_encode_mesh(placing.mesh),
         "splits": [
             [split.name, list(split.axes), split.required, split.filled] for split in placing.splits
         ],
@@ -43,7 +42,7 @@ def decode_placing(value: Any) -> Placing:
             "mesh": list(axes), "splits": list(splits), "cuts": list(cuts),
             "exchanges": dict(wanted),
         }:  # fmt: skip
-            mesh = Mesh(map(_axis, axes), _shares(value.get("shares", {})))
+            mesh = _mesh(axes, value.get("shares", {}), value.get("stages", []))
             exchanges = {
                 axis: tuple(text(name, f"exchanges of {axis[:60]!r}") for name in sequence(
                     names, f"exchanges of {axis[:60]!r}"
@@ -215,14 +214,27 @@ def _axis(value: Any) -> tuple[str, int]:
     raise illegal("mesh", f"{repr(value)[:60]} is not an axis")
 
 
-def _encode_shares(mesh: Mesh) -> dict[str, Any]:
-    """The shares of unequal devices, if there are any."""
+def _encode_mesh(mesh: Mesh) -> dict[str, Any]:
+    """The axes of a mesh; shares and stages where devices or stages are unequal."""
+    if isinstance(mesh, StagedMesh):
+        inner = [[list(axis) for axis in one.axes] for one in mesh.submeshes]
+        stages = {"mesh": [[mesh.axis, len(inner)]], "stages": inner}
+        return {**_encode_mesh(mesh.submeshes[0]), **stages}
     shares = {name: list(parts) for name, parts in mesh.shares}
-    return {"shares": shares} if shares else {}
+    return {"mesh": [list(axis) for axis in mesh.axes], **({"shares": shares} if shares else {})}
 
 
-def _shares(value: Any) -> dict[str, list[Any]]:
-    return {axis: sequence(of, f"shares {axis}") for axis, of in mapping(value, "shares").items()}
+def _mesh(axes: list[Any], shares: Any, stages: Any) -> Mesh:
+    """The mesh that `_encode_mesh` wrote."""
+    given = {axis: sequence(of, f"shares {axis}") for axis, of in mapping(shares, "shares").items()}
+    if not stages:
+        return Mesh(map(_axis, axes), given)
+    inner = tuple(
+        Mesh(map(_axis, sequence(one, "stages")), given) for one in sequence(stages, "stages")
+    )
+    if len(axes) != 1 or _axis(axes[0])[1] != len(inner):
+        raise illegal("mesh", f"has not the {len(inner)} stages that are listed")
+    return StagedMesh(_axis(axes[0])[0], inner)
 
 
 def _split(value: Any) -> Split:

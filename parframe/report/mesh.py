@@ -9,12 +9,12 @@ from rich.console import RenderableType
 
 from parframe.dims import Dimensions
 from parframe.mesh import Mesh
-from parframe.partitioning.cuts import STAGES, find_cuts
+from parframe.partitioning.cuts import find_cuts
 from parframe.plan import Plan
 from parframe.report.screen import heading, table
-from parframe.report.words import counted
+from parframe.report.words import counted, runs
 from parframe.sizes import text as size_text
-from parframe.strategy import Placing
+from parframe.strategy import STAGES, Placing
 
 _MOST_ROWS = 16
 
@@ -23,7 +23,8 @@ def mesh_facts(mesh: Mesh) -> dict[str, Any]:
     """The axes of a mesh, how many devices it has, and its grid of ranks as rows."""
     return {
         "axes": dict(mesh.axes),
-        "shares": {name: list(shares) for name, shares in mesh.shares},
+        "shares": {name: list(shares) for name, shares in mesh.submeshes[0].shares},
+        "stages": [dict(one.axes) for one in mesh.submeshes] if len(mesh.submeshes) > 1 else [],
         "devices": mesh.size,
         "grid": [list(row) for row in mesh.grid()],
     }
@@ -32,10 +33,17 @@ def mesh_facts(mesh: Mesh) -> dict[str, Any]:
 def draw_mesh(facts: Mapping[str, Any]) -> Iterator[RenderableType]:
     """The rank grid; of a large one, the first rows and the last."""
     shares = {name: f" ({_ratio(given)})" for name, given in facts["shares"].items()}
-    axes = ", ".join(f"{name}={of}{shares.get(name, '')}" for name, of in facts["axes"].items())
+    axes = _axes(facts["axes"], shares)
+    if facts["stages"]:
+        stages = "; ".join(_axes(inner, shares) for inner in facts["stages"])
+        axes = f"{_axes(dict([next(iter(facts['axes'].items()))]), shares)} ({stages})"
     yield heading("Mesh", f"{axes or 'no axes'}: {counted(facts['devices'], 'device')}")
     head, *rows = facts["grid"]
     yield table(head, abridged(rows, len(head)))
+
+
+def _axes(degrees: Mapping[str, int], shares: Mapping[str, str]) -> str:
+    return ", ".join(f"{name}={degree}{shares.get(name, '')}" for name, degree in degrees.items())
 
 
 def abridged(rows: Sequence[Sequence[str]], width: int, most: int = _MOST_ROWS) -> list[Any]:
@@ -49,17 +57,25 @@ def abridged(rows: Sequence[Sequence[str]], width: int, most: int = _MOST_ROWS) 
 
 
 def split_facts(placing: Placing, dimensions: Dimensions) -> list[dict[str, Any]]:
-    """For every name that is split: over which axes, and what devices get of its dimensions."""
-    found = [
-        {
-            "axes": list(cut.axes),
-            "name": _role(cut.chain, dimensions),
-            "dimensions": dict(zip(cut.chain, map(size_text, cut.sizes), strict=True)),
-            "parts": cut.degree,
-            "each": {dim: _each(cut, dim) for dim in cut.chain},
-        }
-        for cut in find_cuts(dimensions, placing)
-    ]
+    """For every name that is split: over which axes, and what devices get of its dimensions.
+
+    ``stages`` are those in which it is split so, where stages lie on different meshes.
+    """
+    meshes = placing.mesh.submeshes
+    found = []
+    for mesh in dict.fromkeys(meshes):
+        stages = [stage for stage, one in enumerate(meshes) if one == mesh and len(meshes) > 1]
+        for cut in find_cuts(dimensions, placing.within(mesh)):
+            found.append(
+                {
+                    "axes": list(cut.axes),
+                    "stages": stages,
+                    "name": _role(cut.chain, dimensions),
+                    "dimensions": dict(zip(cut.chain, map(size_text, cut.sizes), strict=True)),
+                    "parts": cut.degree,
+                    "each": {dim: _each(cut, dim) for dim in cut.chain},
+                }
+            )
     layers = dimensions.dimensions.get(STAGES)
     for axis in placing.axes(STAGES):
         degree = placing.mesh.degree(axis)
@@ -68,7 +84,7 @@ def split_facts(placing: Placing, dimensions: Dimensions) -> list[dict[str, Any]
             found.insert(
                 0,
                 {
-                    "axes": [axis], "name": STAGES, "dimensions": sizes,
+                    "axes": [axis], "stages": [], "name": STAGES, "dimensions": sizes,
                     "parts": degree, "each": {},
                 },
             )  # fmt: skip
@@ -83,7 +99,7 @@ def draw_splits(facts: Iterable[Mapping[str, Any]]) -> Iterator[RenderableType]:
     yield heading("Split")
     yield table(
         ("axis", "dimensions", "parts", "each device"),
-        ([", ".join(f["axes"]), _sizes(f), str(f["parts"]), _shares(f)] for f in facts),
+        ([_over(f), _sizes(f), str(f["parts"]), _shares(f)] for f in facts),
         right=("parts",),
     )
 
@@ -120,6 +136,11 @@ def _each(cut: Any, dim: str) -> list[str]:
 
 def _ratio(shares: Iterable[int]) -> str:
     return ":".join(map(str, shares))
+
+
+def _over(facts: Mapping[str, Any]) -> str:
+    stages = f" in stage {runs(facts['stages'])}" if facts["stages"] else ""
+    return ", ".join(facts["axes"]) + stages
 
 
 def _sizes(facts: Mapping[str, Any]) -> str:

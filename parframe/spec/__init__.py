@@ -2,5 +2,6 @@
 
 from parframe.spec.keys import KEYS, DemoModel, Key
 from parframe.spec.spec import Spec, Verify
+from parframe.spec.stages import Stage
 
-__all__ = ["KEYS", "DemoModel", "Key", "Spec", "Verify"]
+__all__ = ["KEYS", "DemoModel", "Key", "Spec", "Stage", "Verify"]

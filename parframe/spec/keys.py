@@ -10,6 +10,7 @@ from parframe.errors import ParframeError, did_you_mean
 from parframe.mesh import MAX_DEVICES
 from parframe.spec import values
 from parframe.spec.source import MAX_DEPTH, Origin
+from parframe.spec.stages import read_stages
 from parframe.spec.values import Read
 
 DTYPES = ("float64", "float32", "bfloat16", "float16")
@@ -84,6 +85,11 @@ KEYS: dict[str, Key] = {
         'a list of mesh axes, such as ["dp", "tp"]',
         "the axes that split the dimensions of a name, whatever the strategies say",
         values.words,
+    ),
+    "stages": Key(
+        'a list of tables such as { tp = 4, layers = "0-11" } that have all layers in order',
+        "the layers of each pipeline stage, and degrees that differ from stage to stage",
+        read_stages,
     ),
     "strategies.*": Key(
         'a table of options, or of a declaration such as splits = ["heads"]',

@@ -8,6 +8,7 @@ from parframe import hooks
 from parframe.errors import ParframeError, did_you_mean
 from parframe.mesh import Mesh, is_axis, is_code
 from parframe.spec.options import configure
+from parframe.spec.stages import place_stages
 from parframe.spec.values import wrong
 from parframe.strategy import Placing, Strategy, declare, mesh_of, place
 
@@ -54,7 +55,20 @@ def place_spec(spec: Spec) -> Placing:
     ]
     with spec.origin.at("parallel" if spec.parallel else "mesh"):
         axes = mesh_of(parts).axes if spec.mesh is None else spec.mesh
-        return place(parts, Mesh(axes, spec.shares), spec.splits)
+        regular = Mesh(axes, {} if spec.stages else spec.shares)
+        placing = place(parts, regular, spec.splits)
+        return _staged(spec, placing) if spec.stages else placing
+
+
+def _staged(spec: Spec, placing: Placing) -> Placing:
+    """Give the stages that the spec lists meshes of their own, and check their devices."""
+    placing = place_stages(placing, spec.stages, spec.shares)
+    size = placing.mesh.size
+    if spec.devices not in (None, size):
+        raise ParframeError(
+            "mesh", "devices", f"is {spec.devices}, and the stages have {size}", f"give {size}"
+        )
+    return placing
 
 
 def _tables(spec: Spec) -> dict[str, str]:

@@ -17,6 +17,9 @@ MAX_BYTES = 256 * 1024
 MAX_DEPTH = 32
 """Brackets and dotted keys nested deeper than this are not parsed."""
 
+_KEYS = ("parallel", "splits", "shares", "stages", "strategies", "devices")
+"""The keys that errors of placing name as their place."""
+
 _TOKEN = re.compile(
     r'''
       (?P<text> """(?:[^\\]|\\.)*?(?:"""|\Z) | \'\'\'.*?(?:\'\'\'|\Z)
@@ -83,7 +86,7 @@ class Origin:
         except ParframeError as error:
             if error.kind not in ("composite", "mesh", "strategy"):
                 raise
-            if error.where.partition(".")[0] in ("parallel", "splits", "shares", "strategies"):
+            if error.where.partition(".")[0] in _KEYS:
                 where = self.where(error.where)
             else:
                 where = f"{self.where(key)}, {error.where}"

@@ -13,6 +13,7 @@ from parframe.mesh import Composite, Mesh, parse_composite
 from parframe.spec.keys import DemoModel, read_document
 from parframe.spec.placing import place_spec
 from parframe.spec.source import Origin, parse_text, read_text
+from parframe.spec.stages import Stage
 from parframe.strategy import Placing
 
 if TYPE_CHECKING:
@@ -73,6 +74,8 @@ class Spec:
         For mesh axes, in which ratio its devices get what is split over it.
     splits : mapping of str to tuple of str
         Mesh axes for names of dimensions, whatever the strategies say.
+    stages : sequence of Stage
+        The pipeline stages with their layers and degrees, where they are given one by one.
     strategies : mapping of str to mapping
         Options and declarations of strategies, by their codes in small letters.
     plugins : tuple of str
@@ -109,6 +112,7 @@ class Spec:
     mesh: tuple[tuple[str, int], ...] | None = attrs.field(default=None, converter=_axes)
     shares: Mapping[str, tuple[int, ...]] = attrs.field(factory=dict, converter=_shares)
     splits: Mapping[str, tuple[str, ...]] = attrs.field(factory=dict, converter=_splits)
+    stages: tuple[Stage, ...] = attrs.field(default=(), converter=tuple[Stage, ...])
     strategies: Mapping[str, Mapping[str, Any]] = attrs.field(factory=dict)
     plugins: tuple[str, ...] = attrs.field(default=(), converter=tuple[str, ...])
     on_missing_rule: Literal["error", "replicate"] = "error"
@@ -129,7 +133,7 @@ class Spec:
         with self.origin.at("mesh"):
             axes = Mesh(self.mesh or ()).axes
         size = math.prod(degree or 1 for _, degree in (*composite, *axes))
-        if self.devices not in (None, size):
+        if self.devices not in (None, size) and not self.stages:
             raise ParframeError(
                 "mesh",
                 self.origin.where("devices"),

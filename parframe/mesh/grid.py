@@ -1,19 +1,7 @@
-"""Devices as a named grid, and the grammar of the composites that describe one.
+"""Devices as a named grid.
 
 The first axis of a mesh varies slowest over ranks: on `(("pp", 2), ("tp", 4))` rank 5 has the
 coordinates `pp=1, tp=1`.
-
-A composite is a product of strategies with their degrees, after this grammar::
-
-    composite = part , { part } ;               at least one part has a degree
-    part      = code , [ degree ] ;             each code once
-    code      = letter , { other } , "P" ;      2 to 8 capital letters: the first P ends it
-    letter    = "A" | "B" | ... | "Z" ;
-    other     = any letter but "P" ;
-    degree    = "1" | ... | "9" , { digit } ;   at most 65536
-
-A code without a degree shares the mesh axis of another one: in `TP4SP`, SP works on the axis
-that TP gave 4 devices.
 """
 
 import math
@@ -32,19 +20,10 @@ MAX_DEVICES = 65_536
 MAX_SHARE = 65_536
 """No share of a device may be larger than this."""
 
-GRAMMAR = "code [degree] ..., a code being capital letters up to a P, as in PP4TP4SPDP2"
-"""The grammar of composites in one line, for error messages."""
-
 Shares = tuple[tuple[str, tuple[int, ...]], ...]
 """For some axes of a mesh, the share of each device along it."""
 
-Composite = tuple[tuple[str, int | None], ...]
-"""The parts of a composite: each code with its degree, or None where it shares an axis."""
-
 _AXIS = re.compile(r"[a-z][a-z0-9_]{0,31}")
-_CODE = re.compile(r"[A-Z][A-OQ-Z]{0,6}P")
-_DEGREE = re.compile(r"[0-9]+")
-_MAX_LENGTH = 200
 
 
 def _pairs(axes: Iterable[tuple[str, int]]) -> tuple[tuple[str, int], ...]:
@@ -110,6 +89,11 @@ class Mesh:
     def names(self) -> tuple[str, ...]:
         """The names of the axes, the slowest first."""
         return tuple(name for name, _ in self.axes)
+
+    @property
+    def submeshes(self) -> tuple["Mesh", ...]:
+        """The regular meshes it is made of, in the order of their ranks: itself."""
+        return (self,)
 
     @cached_property
     def _degrees(self) -> dict[str, int]:
@@ -227,6 +211,39 @@ class Mesh:
                 )
         return sum(coordinates[name] * self._strides[name] for name in self.names)
 
+    def has_groups(self, axes: Sequence[str]) -> bool:
+        """Tell whether the ranks fall into groups along some axes.
+
+        Parameters
+        ----------
+        axes : sequence of str
+            Names of axes, perhaps of none of this mesh.
+
+        Returns
+        -------
+        bool
+            True if each is an axis of this mesh and none is given twice.
+        """
+        return set(axes) <= set(self.names) and len(set(axes)) == len(axes)
+
+    def members(self, axes: Sequence[str], rank: int = 0) -> int:
+        """Tell how many ranks a group along some axes has.
+
+        Parameters
+        ----------
+        axes : sequence of str
+            Axes along which there are groups.
+        rank : int
+            A rank of the group: not all groups of a mesh have so many.
+
+        Returns
+        -------
+        int
+            The number of ranks.
+        """
+        self._check_names(axes)
+        return math.prod(self._degrees[axis] for axis in axes)
+
     def group(self, rank: int, axes: Sequence[str]) -> tuple[int, ...]:
         """List the ranks that share with a rank all coordinates but those along some axes.
 
@@ -297,8 +314,13 @@ class Mesh:
         firsts = (rank for rank in range(self.size) if self.index(rank, axes) == 0)
         return tuple(self.group(rank, axes) for rank in firsts)
 
-    def grid(self) -> tuple[tuple[str, ...], ...]:
+    def grid(self, first: int = 0) -> tuple[tuple[str, ...], ...]:
         """Lay the ranks out as rows of a table.
+
+        Parameters
+        ----------
+        first : int
+            The number of the first rank, where the mesh is part of another.
 
         Returns
         -------
@@ -318,7 +340,8 @@ class Mesh:
         heading = (*(name for name, _ in outer), f"ranks along {last}" if last else "ranks")
         places = product(*(range(count) for _, count in outer))
         rows = (
-            (*map(str, place), _run(first * degree, degree)) for first, place in enumerate(places)
+            (*map(str, place), _run(first + row * degree, degree))
+            for row, place in enumerate(places)
         )
         return (heading, *rows)
 
@@ -349,80 +372,6 @@ class Mesh:
 
     def _way_out(self) -> str:
         return f"give a rank from 0 to {self.size - 1}"
-
-
-def parse_composite(text: str) -> Composite:
-    """Read a composite such as `PP4TP4DP2`.
-
-    Parameters
-    ----------
-    text : str
-        The composite, after the grammar at the top of this module.
-
-    Returns
-    -------
-    tuple of (str, int or None)
-        Each code with its degree, or None where the code shares the axis of another.
-
-    Raises
-    ------
-    ParframeError
-        Of kind `composite`, with a caret under the first wrong character and the grammar.
-
-    Examples
-    --------
-    >>> parse_composite("TP4SPDP2")
-    (('TP', 4), ('SP', None), ('DP', 2))
-    """
-    if len(text) > _MAX_LENGTH:
-        raise _malformed(text, _MAX_LENGTH, f"longer than {_MAX_LENGTH} characters", "shorten it")
-    parts: dict[str, int | None] = {}
-    at = 0
-    while at < len(text):
-        code = _CODE.match(text, at)
-        if code is None:
-            raise _no_code(text, at)
-        if code[0] in parts:
-            raise _malformed(text, at, f"{code[0]} is given twice", "give each code once")
-        at = code.end()
-        degree = _DEGREE.match(text, at)
-        parts[code[0]] = _read_degree(text, code[0], degree) if degree else None
-        at = degree.end() if degree else at
-    if not any(parts.values()):
-        raise _malformed(text, at, "no code has a degree", "write a degree, as in TP4")
-    return tuple(parts.items())
-
-
-def format_composite(composite: Composite) -> str:
-    """Write the parts of a composite as the text that `parse_composite` reads.
-
-    Parameters
-    ----------
-    composite : tuple of (str, int or None)
-        Each code with its degree.
-
-    Returns
-    -------
-    str
-        Such as `PP4TP4DP2`.
-    """
-    return "".join(f"{code}{degree or ''}" for code, degree in composite)
-
-
-def is_code(text: str) -> bool:
-    """Tell whether a text can be the code of a strategy.
-
-    Parameters
-    ----------
-    text : str
-        Such as `TP`.
-
-    Returns
-    -------
-    bool
-        True if the grammar of composites has it as a code.
-    """
-    return _CODE.fullmatch(text) is not None
 
 
 def is_axis(text: str) -> bool:
@@ -483,37 +432,3 @@ def _check_shares(name: str, shares: tuple[int, ...], degrees: Mapping[str, int]
 def _run(first: int, length: int) -> str:
     ranks = [str(rank) for rank in range(first, first + length)]
     return " ".join(ranks if length <= 8 else [*ranks[:3], "...", ranks[-1]])
-
-
-def _read_degree(text: str, code: str, digits: re.Match[str]) -> int:
-    if digits[0].startswith("0"):
-        what = f"the degree of {code} begins with 0"
-        raise _malformed(text, digits.start(), what, f"give at least 1, as in {code}2")
-    degree = int(digits[0])
-    if degree > MAX_DEVICES:
-        what = f"the degree of {code} is larger than {MAX_DEVICES}"
-        raise _malformed(text, digits.start(), what, "give a smaller one")
-    return degree
-
-
-def _no_code(text: str, at: int) -> ParframeError:
-    """Tell why no code begins at a place, as closely as can be seen."""
-    capitals, joined = text.upper(), "".join(text.split()) or "TP4"
-    if text[at].isspace():
-        return _malformed(text, at, "a space", f"write {joined!r}")
-    if text[at] == "-":
-        return _malformed(text, at, "a sign", "degrees are whole numbers from 1, as in TP2")
-    if text[at].isnumeric() and not text[at].isascii():
-        return _malformed(text, at, "not a plain digit", "write degrees with 0 to 9, as in TP2")
-    if text[at].isdigit():
-        return _malformed(text, at, "a degree before any code", "write the code first, as in TP4")
-    if capitals != text and re.fullmatch(rf"(?:{_CODE.pattern}[0-9]*)+", capitals):
-        return _malformed(text, at, "a code in small letters", f"write {capitals}")
-    return _malformed(text, at, "no code begins here", "a code ends in P, as TP and DP do")
-
-
-def _malformed(text: str, at: int, what: str, mend: str) -> ParframeError:
-    start = max(0, at - 60)
-    shown = "".join(c if c.isprintable() else "?" for c in text[start : at + 12])
-    picture = f"\n    {shown}\n    {' ' * (at - start)}^\n  grammar: {GRAMMAR}"
-    return ParframeError("composite", f"column {at + 1}", what, mend + picture)
