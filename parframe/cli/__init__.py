@@ -15,6 +15,7 @@ COMMANDS = {
     "check": "Check a plan without running it.",
     "verify": "Run all devices of a plan here and compare with the model.",
     "show": "Show a plan: its mesh, its stages, a device's operators.",
+    "coverage": "Survey which causal language models load and are proved.",
     "plugins": "List the plugins that are installed, without importing them.",
 }
 """Every command with the first line of its help; each is a module of this package."""

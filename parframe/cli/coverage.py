@@ -1,0 +1,165 @@
+"""`parframe coverage`: which models of transformers load, and which plans of them are proved."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import attrs
+import click
+from rich.console import RenderableType
+
+from parframe.cli.answer import Answer, answers, steps
+from parframe.cli.options import Amount
+from parframe.errors import ParframeError, did_you_mean
+from parframe.mesh import parse_composite
+from parframe.report.screen import BLANK, heading, table
+from parframe.report.words import counted
+
+if TYPE_CHECKING:
+    from parframe.coverage import Limits, Outcome
+
+_COUNT = click.IntRange(1)
+
+
+@answers("coverage")
+@click.option("--only", multiple=True, metavar="TYPE", help="A type of model; may be repeated.")
+@click.option("--composites", metavar="LIST", help="What to partition with, as TP2,PP2.")
+@click.option(
+    "--results",
+    type=click.Path(path_type=Path),
+    default=Path("coverage.jsonl"),
+    show_default=True,
+    help="Where outcomes are kept; what is there is not examined again.",
+)
+@click.option("--fresh", is_flag=True, help="Examine anew what the results hold.")
+@click.option("--output", type=click.Path(path_type=Path), help="A page of Markdown to write.")
+@click.option("--workers", type=_COUNT, help="Processes at a time; as many as there are cores.")
+@click.option("--seconds", type=_COUNT, help="How long one type may take.")
+@click.option("--memory", type=Amount(), help="Address space of a process, as 12GiB.")
+def command(
+    only: tuple[str, ...],
+    composites: str | None,
+    results: Path,
+    fresh: bool,
+    output: Path | None,
+    workers: int | None,
+    seconds: int | None,
+    memory: int | None,
+) -> Answer:
+    """Survey which causal language models load and are proved.
+
+    Every type of model that transformers knows is made small with random weights, loaded, compared
+    with what transformers computes, partitioned, checked and proved, each in a process of its own.
+    """
+    from parframe.coverage import COMPOSITES, Limits, page
+    from parframe.coverage.outcome import facts_of
+
+    given = {"workers": workers, "seconds": seconds, "memory": memory}
+    limits = Limits(**{name: value for name, value in given.items() if value is not None})
+    chosen = _composites(composites) if composites is not None else COMPOSITES
+    found = _surveyed(_types(only), chosen, results, fresh, limits)
+    if output is not None:
+        _write(output, page(found))
+    facts = {"totals": _figures(found), "types": [facts_of(outcome) for outcome in found]}
+    return Answer(facts, partial(_draw, found), _defect(found))
+
+
+def _types(only: Sequence[str]) -> list[str]:
+    from parframe.coverage.model import model_types
+
+    known = model_types()
+    for name in only:
+        if name not in known:
+            raise ParframeError(
+                "usage",
+                "--only",
+                f"{name!r} is not a type of causal language model{did_you_mean(name, known)}",
+                "give a `model_type` of transformers",
+            )
+    return [name for name in known if not only or name in only]
+
+
+def _composites(text: str) -> tuple[str, ...]:
+    found = tuple(part.strip() for part in text.split(",") if part.strip())
+    for composite in found:
+        parse_composite(composite)
+    return found
+
+
+def _surveyed(
+    types: Sequence[str], composites: Sequence[str], results: Path, fresh: bool, limits: Limits
+) -> list[Outcome]:
+    """The outcome of every type, from the results or found out now and added to them."""
+    from parframe.coverage import survey
+    from parframe.coverage.outcome import add_outcome, read_outcomes
+
+    known = {} if fresh else read_outcomes(results)
+    if fresh:
+        results.unlink(missing_ok=True)
+    found = {name: known[name] for name in types if name in known}
+    with steps(len(types)) as step:
+        step(f"{len(found)} of {len(types)} types known")
+
+        def told(outcome: Outcome) -> None:
+            found[outcome.model_type] = outcome
+            add_outcome(results, outcome)
+            step(f"{outcome.model_type} {outcome.loading.state}")
+
+        survey([name for name in types if name not in found], composites, limits, told)
+    return [found[name] for name in types]
+
+
+def _figures(found: Sequence[Outcome]) -> dict[str, Any]:
+    from parframe.coverage import totals
+
+    sums = totals(found)
+    shares = {"share_loaded": sums.share_loaded, "share_proved": sums.share_proved}
+    return {**attrs.asdict(sums), **shares}
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise ParframeError(
+            "output", str(path), f"cannot be written ({error.strerror})", "choose another file"
+        ) from error
+
+
+def _defect(found: Sequence[Outcome]) -> ParframeError | None:
+    """The error of a survey that met wrong numbers or a traceback."""
+    defects = [line for outcome in found for line in outcome.defects]
+    if not defects:
+        return None
+    more = f", and {counted(len(defects) - 1, 'more defect')}" if len(defects) > 1 else ""
+    return ParframeError(
+        "verify", "coverage", f"{defects[0]}{more}", "this is a fault of parframe: report it"
+    )
+
+
+def _draw(found: Sequence[Outcome]) -> Iterator[RenderableType]:
+    sums = _figures(found)
+    yield heading("Coverage", f"{counted(sums['types'], 'type')}, {sums['countable']} countable")
+    rows = [
+        ("loaded", str(sums["loaded"]), f"{sums['share_loaded']:.1%}"),
+        ("proved under TP2, PP2, DP2", str(sums["proved"]), f"{sums['share_proved']:.1%}"),
+        ("wrong, tracebacks", str(sums["defects"]), ""),
+    ]
+    yield table(("", "types", "share"), rows, right=("types", "share"))
+    yield BLANK
+    yield heading("Types")
+    yield table(("type", "model", "proved", "not proved, and why"), map(_row, found))
+
+
+def _row(outcome: Outcome) -> tuple[str, str, str, str]:
+    proved = [name for name, verdict in outcome.plans.items() if verdict.state == "proved"]
+    rest = [
+        f"{name} {verdict.state}: {verdict.reason}"
+        for name, verdict in outcome.plans.items()
+        if verdict.state != "proved"
+    ]
+    why = outcome.loading.reason or "; ".join(rest)
+    return outcome.model_type, outcome.loading.state, " ".join(proved), why
