@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 
 from parframe.errors import ParframeError
 from parframe.loading import load
+from parframe.loading.buffers import computed_buffers, hollow
 from parframe.loading.folder import weight_files
 from parframe.loading.weights import state
 from parframe.serial import dump, write
@@ -175,3 +176,28 @@ def test_a_graph_is_loaded_from_json_without_torch(tmp_path):
         capture_output=True, text=True, check=True, env={**os.environ},
     )  # fmt: skip
     assert result.stdout.split() == ["False", str(len(graph.calls))]
+
+
+class Computes(torch.nn.Module):
+    """Fills a buffer of a module within it, and leaves another one empty."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner = torch.nn.Module()
+        self.inner.register_buffer("scale", torch.empty(3), persistent=False)
+        self.inner.register_buffer("unknown", torch.empty(3), persistent=False)
+
+    def _init_weights(self, module):
+        if isinstance(module, Computes):
+            module.inner.scale.copy_(torch.arange(3.0))
+
+
+def test_a_module_may_fill_the_buffers_of_those_within_it():
+    with torch.device("meta"):
+        model = Computes()
+    data = computed_buffers(model)
+    assert {name: content.tolist() for name, content in data.items()} == {
+        "inner.scale": [0.0, 1.0, 2.0]
+    }
+    assert model.inner.scale.is_meta
+    assert hollow(model, data) == {"inner.unknown"}

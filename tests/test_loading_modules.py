@@ -243,3 +243,15 @@ class Attending(nn.Module):
 def test_attention_and_dropout_that_drop_nothing_draw_nothing():
     graph = load(Attending(), {"x": torch.zeros(3, 2, 4, 8)})
     assert graph.output_names
+
+
+class Last(nn.Module):
+    def forward(self, x):
+        count = x.shape[1]
+        longer = nn.functional.pad(x, (2, 0))
+        return longer[:, -count:] + torch.relu(x)[:, -count:]
+
+
+def test_the_last_elements_of_an_axis_that_may_vary():
+    graph = load(Last(), {"x": torch.zeros(3, 7)}, {"x": {0: "batch", 1: "time"}})
+    assert_same(graph, Last(), {"x": torch.randn(2, 5)})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib
 from typing import Any
 
@@ -78,7 +79,7 @@ def _sample(config: Any, kind: Any) -> Sample:
 
 def _built(kind: Any, config: Any) -> torch.nn.Module:
     model: torch.nn.Module = kind._from_config(
-        config, attn_implementation="eager", experts_implementation="eager"
+        copy.deepcopy(config), attn_implementation="eager", experts_implementation="eager"
     )
     return model.double()
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -22,25 +22,47 @@ def computed_buffers(model: Any) -> dict[str, torch.Tensor]:
         The buffers that the model's own initialisation fills, by name.
     """
     found: dict[str, torch.Tensor] = {}
-    for path, module, owner in _owners(model, "", model):
-        names = [name for name in module._non_persistent_buffers_set if _is_empty(module, name)]
-        if not names:
-            continue
-        kept = {name: module._buffers[name] for name in names}
-        try:
-            for name, buffer in kept.items():
-                module._buffers[name] = _poisoned(buffer)
-            owner._init_weights(module)
-            for name in names:
-                content = module._buffers[name]
-                if isinstance(content, torch.Tensor) and not _is_poisoned(content):
-                    found[f"{path}.{name}" if path else name] = content.detach().clone()
-        finally:
-            module._buffers.update(kept)
+    owners = list(_owners(model, "", model))
+    left: list[tuple[str, Any]] = []
+    for path, module, owner in owners:
+        if any(_is_empty(module, name) for name in module._non_persistent_buffers_set):
+            filled = _filled([(path, module)], owner, module)
+            found.update(filled)
+            if len(filled) < sum(_is_empty(module, n) for n in module._non_persistent_buffers_set):
+                left.append((path, module))
+    if left:  # a module may fill the buffers of those within it
+        for _, module, owner in owners:
+            if module is owner:
+                found = {**_filled(left, owner, module), **found}
     return found
 
 
-def hollow(model: torch.nn.Module, data: dict[str, torch.Tensor]) -> None:
+def _filled(
+    places: Sequence[tuple[str, Any]], owner: Any, initialised: Any
+) -> dict[str, torch.Tensor]:
+    """The empty buffers of some modules that the initialisation of one module fills."""
+    kept = [dict(module._buffers) for _, module in places]
+    found: dict[str, torch.Tensor] = {}
+    try:
+        names = [
+            [name for name in module._non_persistent_buffers_set if _is_empty(module, name)]
+            for _, module in places
+        ]
+        for (_, module), own in zip(places, names, strict=True):
+            module._buffers.update({name: _poisoned(module._buffers[name]) for name in own})
+        owner._init_weights(initialised)
+        for (path, module), own in zip(places, names, strict=True):
+            for name in own:
+                content = module._buffers[name]
+                if isinstance(content, torch.Tensor) and not _is_poisoned(content):
+                    found[f"{path}.{name}" if path else name] = content.detach().clone()
+    finally:
+        for (_, module), buffers in zip(places, kept, strict=True):
+            module._buffers.update(buffers)
+    return found
+
+
+def hollow(model: torch.nn.Module, data: dict[str, torch.Tensor]) -> frozenset[str]:
     """Move a model from the meta device to the CPU without memory for its weights.
 
     Parameters
@@ -49,15 +71,25 @@ def hollow(model: torch.nn.Module, data: dict[str, torch.Tensor]) -> None:
         The model; every weight becomes one element seen as many, tied weights stay tied.
     data
         The contents of the buffers that are known, by name.
+
+    Returns
+    -------
+    frozenset
+        The buffers that no checkpoint holds and whose contents are not known either.
     """
+    unknown: set[str] = set()
     known: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
     for path, module in model.named_modules():
         for group in (module._parameters, module._buffers):
             for name, tensor in group.items():
                 if tensor is not None and tensor.is_meta:
-                    full = data.get(f"{path}.{name}" if path else name)
+                    whole = f"{path}.{name}" if path else name
+                    full = data.get(whole)
+                    if full is None and name in module._non_persistent_buffers_set:
+                        unknown.add(whole)
                     _, filled = known.setdefault(id(tensor), (tensor, _hollow(tensor, full)))
                     group[name] = filled
+    return frozenset(unknown)
 
 
 def _hollow(tensor: torch.Tensor, content: torch.Tensor | None) -> torch.Tensor:

@@ -21,6 +21,7 @@ from parframe.loading.convert import HollowConstantError, encode
 from parframe.loading.experts import UnsupportedExpertsError, forms_of
 from parframe.loading.export import Dynamic, aliases, example_axes, export
 from parframe.loading.folder import check_config, read_config
+from parframe.loading.kernels import replaced_kernels
 from parframe.loading.layers import stacks, truncate
 from parframe.loading.literal import doubled, is_single, narrowed
 from parframe.loading.module import folded
@@ -114,7 +115,8 @@ def _graph(
         names = aliases(model)
         truncate(model, short)
         try:
-            graph = folded(_export(model, data, inputs, dynamic))
+            with replaced_kernels(model):
+                graph = folded(_export(model, data, inputs, dynamic))
             if implementation == NAME and usage.made and not usage.used:
                 raise ParframeError(
                     "load", kind.__name__, "its masks reach no attention", "report the model"
@@ -272,8 +274,15 @@ def _export(
     try:
         program = export(model, meta, axes, data, constants)
     except HollowConstantError:
-        hollow(model, data)
+        unknown = hollow(model, data)
         program = export(model, given, axes, data, constants)
+        for name in sorted(unknown & program.parameters.keys()):
+            raise ParframeError(
+                "load",
+                name,
+                "the model computes this buffer in a way that cannot be followed without weights",
+                "build the model yourself and give it with example inputs",
+            ) from None
     return narrowed(program) if single else program
 
 

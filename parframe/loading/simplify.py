@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import attrs
+import sympy
 import torch
 
 from parframe.errors import ParframeError
@@ -113,10 +114,14 @@ def _canonical_slice(operator: Operator, program: Program, result: Tensor) -> Op
     dim: Any = operator.args.get("dim", 0)
     start: Any = operator.args.get("start", 0)
     size = whole.shape[dim]
-    if isinstance(start, int) and start < 0:
-        start = max(size + start, 0) if isinstance(size, int) else size + start
     step: Any = operator.args.get("step", 1)
     end: Any = operator.args.get("end", _LONGEST)
+    if step == 1 and end == _LONGEST and start != 0:
+        start = _plain(size - result.shape[dim])
+    elif isinstance(start, int) and start < 0:
+        start = max(size + start, 0) if isinstance(size, int) else size + start
+    elif not isinstance(start, int) and start.is_negative:
+        start = _plain(sympy.Max(size + start, 0))
     if step == 1:
         end = _plain(start + result.shape[dim])
     elif end == _LONGEST:

@@ -118,7 +118,8 @@ def _call(
             "run", operator.name, f"{operator.target} may not run here", "use PyTorch's operators"
         )
     if namespace == "parframe":
-        import parframe.loading.operators  # noqa: F401  registers them
+        import parframe.loading.operators  # registers them
+        import parframe.loading.recurrence  # noqa: F401
     target = overload(operator.target)
     named: dict[str, Any] = {}
     for argument in target._schema.arguments:
