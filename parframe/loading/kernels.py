@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from parframe.loading.recurrence import recurrence
+from parframe.loading.registries import INERT
 
 
 class UnsupportedKernelError(Exception):
@@ -55,7 +56,7 @@ def _kernel_of(function: FunctionType) -> str:
 def _refuse(given: Mapping[str, Any]) -> None:
     """Refuse states from before and several sequences in one row."""
     for name, value in given.items():
-        if value is not None and value is not False:
+        if value is not None and value is not False and name not in INERT:
             raise UnsupportedKernelError(f"a recurrence with the argument {name!r}")
 
 

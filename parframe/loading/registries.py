@@ -20,7 +20,7 @@ from parframe.loading.operators import attention
 NAME = "parframe"
 """The name of parframe's attention among transformers' implementations."""
 
-_INERT = frozenset(
+INERT = frozenset(
     {
         "position_ids", "cache_position", "position_embeddings", "use_cache", "dropout",
         "output_attentions", "output_hidden_states", "output_router_logits", "return_dict",
@@ -148,7 +148,7 @@ def _attention(usage: Usage) -> Callable[..., tuple[torch.Tensor, None]]:
 
 def _refuse_unknown(rest: Mapping[str, Any]) -> None:
     for name, value in rest.items():
-        if value is not None and name not in _INERT:
+        if value is not None and name not in INERT:
             raise UnsupportedAttentionError(f"attention with the argument {name!r}")
 
 
