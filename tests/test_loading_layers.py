@@ -91,6 +91,10 @@ def test_layers_that_all_differ_are_exported_in_full():
     assert kinds_of([Layer(0, float(i * i)) for i in range(5)]) is None
 
 
+def test_a_list_of_modules_without_parts_is_no_list_of_layers():
+    assert kinds_of([nn.Linear(4, 4) for _ in range(5)]) is None
+
+
 def test_layers_that_turn_out_unequal_are_exported_in_full(monkeypatch):
     config = models.tiny_config("gemma2", num_hidden_layers=6)
     calls = []

@@ -7,7 +7,9 @@ import importlib
 from typing import Any
 
 import attrs
+import numpy as np
 import torch
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map
 
@@ -108,6 +110,16 @@ class _Widened(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return func(*args, **kwargs)
 
 
+class _Rounded(TorchFunctionMode):
+    """Rounds numbers written in a model's code to the dtype it names, although computing wider."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func is torch.tensor and kwargs.get("dtype") is torch.float32:
+            args = (np.asarray(args[0], np.float32).astype(np.float64), *args[1:])
+        return func(*args, **kwargs)
+
+
 def _widen(value: Any) -> Any:
     narrow = isinstance(value, torch.dtype) and value in (torch.float32, torch.bfloat16)
     return torch.float64 if narrow else value
@@ -115,8 +127,13 @@ def _widen(value: Any) -> Any:
 
 def logits(model: torch.nn.Module, prompt: torch.Tensor) -> torch.Tensor:
     """What a model itself gives for a prompt, no floating-point number narrower than float64."""
-    with torch.no_grad(), _Widened():  # type: ignore[no-untyped-call]
-        found: torch.Tensor = model(input_ids=prompt).logits
+    kept = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        with torch.no_grad(), _Rounded(), _Widened():  # type: ignore[no-untyped-call]
+            found: torch.Tensor = model(input_ids=prompt).logits
+    finally:
+        torch.set_default_dtype(kept)
     return found
 
 

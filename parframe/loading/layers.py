@@ -37,6 +37,9 @@ class Stack:
 def stacks(model: nn.Module, configs: Sequence[Any]) -> list[Stack]:
     """The lists of layers in a model that are longer than they need be for export.
 
+    A list of modules that have none within them is no list of layers: its members may be used one
+    by one.
+
     Parameters
     ----------
     model
@@ -48,7 +51,8 @@ def stacks(model: nn.Module, configs: Sequence[Any]) -> list[Stack]:
     found = []
     for path, module in model.named_modules():
         indexed = any(part.isdigit() for part in path.split("."))
-        if isinstance(module, nn.ModuleList) and path and not indexed:
+        deep = any(len(list(part.children())) for part in module.children())
+        if isinstance(module, nn.ModuleList) and path and not indexed and deep:
             kinds = _kinds(list(module), configs)
             kept = _enough(kinds)
             if kept < len(kinds):
