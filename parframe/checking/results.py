@@ -13,6 +13,7 @@ from parframe.checking.held import Held
 from parframe.checking.numeric import Concrete, concrete
 from parframe.checking.places import fit, place_of
 from parframe.checking.walk import Walker
+from parframe.graph import Operator
 from parframe.plan import Part
 
 
@@ -88,36 +89,54 @@ def _states(walker: Walker) -> Iterator[Finding]:
     kept = {state.name: state.value for state in walker.program.states}
     if len(kept) < len(walker.program.states):
         yield Finding("state", walker.ranks, "", "", "two caches have one name")
-    expected: dict[str, tuple[str, str, str]] = {}
-    for operator, origin in zip(walker.program.operators, walker.origins, strict=True):
-        if origin is None:
-            continue
-        for state in origin.block.states:
-            if state.name.rpartition(".")[0] == origin.operator.name:
-                name = f"{origin.call.name}/{state.name}" if origin.call.name else state.name
-                used = next(
-                    (
-                        value
-                        for value in operator.inputs
-                        if (held := walker.values.get(value)) is not None
-                        and held.total == walker.whole.terms[origin.names[state.value]]
-                    ),
-                    "",
-                )
-                expected[name] = (operator.name, origin.module, used)
-    for name, (operator_name, module, used) in expected.items():
+    expected = {cache.name: cache for cache in _caches(walker)}
+    readings = _readings(walker)
+    for name, cache in expected.items():
         if name not in kept:
-            yield Finding("state", walker.ranks, operator_name, module, f"has no cache {name!r}")
+            yield _blamed(walker, cache, f"has no cache {name!r}")
             continue
-        if kept[name] == used or not used:
+        read = readings.get(cache.term, [])
+        used = [value for value in read if value in cache.operator.inputs] or read
+        mine = walker.values.get(kept[name])
+        if mine is None or kept[name] in used:
             continue
-        mine, theirs = walker.values.get(kept[name]), walker.values.get(used)
-        if mine is None or theirs is None:
-            continue
-        if mine.total != theirs.total or mine.pending or mine.place is not theirs.place:
-            yield Finding(
-                "state", walker.ranks, operator_name, module,
-                f"the cache {name!r} keeps {kept[name]!r}, but {used!r} is used",
-            )  # fmt: skip
+        places = [held.place for value in used if (held := walker.values.get(value)) is not None]
+        if mine.total != cache.term or mine.pending or mine.place not in (places or [mine.place]):
+            told = f"the cache {name!r} keeps {kept[name]!r}, but {' or '.join(used)} is used"
+            yield _blamed(walker, cache, told)
     for name in sorted(set(kept) - set(expected)):
         yield Finding("state", walker.ranks, "", "", f"the cache {name!r} is of no operator here")
+
+
+@attrs.frozen
+class _Cache:
+    """A cache that a program must have: its name, its contents, the operator it is of."""
+
+    name: str
+    term: int
+    operator: Operator
+    module: str
+
+
+def _caches(walker: Walker) -> Iterator[_Cache]:
+    for operator, origin in zip(walker.program.operators, walker.origins, strict=True):
+        for state in origin.block.states if origin is not None else ():
+            if origin is not None and state.name.rpartition(".")[0] == origin.operator.name:
+                name = f"{origin.call.name}/{state.name}" if origin.call.name else state.name
+                term = walker.whole.terms[origin.names[state.value]]
+                yield _Cache(name, term, operator, origin.module)
+
+
+def _readings(walker: Walker) -> dict[int, list[str]]:
+    """The values that operators take, by the number that stands for their terms."""
+    found: dict[int, list[str]] = {}
+    values = dict.fromkeys(value for op in walker.program.operators for value in op.inputs)
+    for value in values:
+        held = walker.values.get(value)
+        if held is not None:
+            found.setdefault(held.total, []).append(value)
+    return found
+
+
+def _blamed(walker: Walker, cache: _Cache, what: str) -> Finding:
+    return Finding("state", walker.ranks, cache.operator.name, cache.module, what)

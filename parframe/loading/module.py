@@ -11,6 +11,7 @@ import torch
 from parframe.errors import ParframeError
 from parframe.fold import fold
 from parframe.graph import OperatorGraph
+from parframe.loading.caches import narrowed
 from parframe.loading.export import Dynamic, example_axes, export
 from parframe.loading.program import Program
 
@@ -49,4 +50,4 @@ def load_module(
 def folded(program: Program, source: str = "") -> OperatorGraph:
     """The program as a graph, equal layers once."""
     fields = {field.name: getattr(program, field.name) for field in attrs.fields(Program)}
-    return fold(**fields, source=source)
+    return narrowed(fold(**fields, source=source))
