@@ -72,6 +72,43 @@ def test_sixty_four_devices_compute_what_one_does(composite, dispatch):
 
 
 @pytest.mark.parametrize("dispatch", DISPATCHES)
+@pytest.mark.parametrize(
+    "composite",
+    ["CP2EP2TP2PP2DP2", "TP2DP2CP2EP2", "EP2CP2TP2SP", "PP2EP2TP2SPDP2", "DP3EP2TP3", "CP2EP3"],
+)
+def test_any_product_in_any_order_of_axes_computes_the_same(composite, dispatch):
+    graph, model, inputs, expected = transformers_model("mixtral")
+    plan = planned(graph, composite, dispatch)
+    assert_equal(parframe.simulate(plan, inputs, model, "float64").logits, expected, 1e-11)
+    assert parframe.verify(plan).ok
+
+
+VIEWS = {
+    "tensor parallelism divided for the experts": (
+        (("ep", 2), ("tp", 2)),
+        {"heads": ("ep", "tp"), "vocab": ("ep", "tp"), "experts": ("ep",), "expert_ffn": ("tp",)},
+    ),
+    "experts on the ranks of tensor parallelism": (
+        (("tp", 4),),
+        {"heads": ("tp",), "vocab": ("tp",), "experts": ("tp",), "expert_ffn": ()},
+    ),
+    "experts on the ranks of data parallelism": (
+        (("dp", 3), ("tp", 2)),
+        {"batch": ("dp",), "heads": ("tp",), "experts": ("dp",), "expert_ffn": ("tp",)},
+    ),
+}
+
+
+@pytest.mark.parametrize("view", VIEWS)
+def test_what_other_systems_mean_is_a_map_of_names(view):
+    mesh, splits = VIEWS[view]
+    graph, model, inputs, expected = transformers_model("mixtral")
+    plan = parframe.partition(graph, Spec(mesh=mesh, splits=splits))
+    assert parframe.check(plan).ok
+    assert_equal(parframe.simulate(plan, inputs, model, "float64").logits, expected, 1e-11)
+
+
+@pytest.mark.parametrize("dispatch", DISPATCHES)
 @pytest.mark.parametrize(("batch", "sequence"), [(1, 1), (2, 1), (3, 5)])
 def test_decoding_fewer_tokens_than_devices(dispatch, batch, sequence):
     graph, model, _, _ = transformers_model("mixtral")

@@ -2,6 +2,7 @@ import io
 import json
 
 import handmade
+import models
 import pytest
 
 import parframe
@@ -25,6 +26,16 @@ def drawn(parts) -> str:
     for part in parts:
         console.print(part, crop=False)
     return out.getvalue()
+
+
+def test_the_ranks_are_shown_as_experts_over_two_axes_see_them():
+    spec = parframe.Spec(parallel="DP2TP2", splits={"experts": ("dp", "tp")})
+    graph = parframe.load(models.tiny_config("mixtral"))
+    plan = parframe.partition(graph, spec)
+    text = drawn(draw_mesh(mesh_facts(plan.mesh, plan.placing)))
+    assert "dp  ranks along tp" in text
+    assert "View  experts over dp x tp" in text
+    assert "0      0 1 2 3" in text
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from parframe.errors import ParframeError
 from parframe.loading import load
 from parframe.partitioning import partition
 from parframe.run import simulate, verify
-from parframe.run.ring import ring_attention
+from parframe.run.ring import attention as ring_attention
 from parframe.spec import Spec
 
 BATCH, KV_HEADS, GROUP, SIZE = 2, 2, 3, 4

@@ -41,7 +41,7 @@ def command(plan: Path, device: int | None, mesh: bool, stages: bool) -> Answer:
     if whole:
         facts["model"] = model_facts(found.graph)
     if mesh or whole:
-        facts["mesh"] = mesh_facts(found.mesh)
+        facts["mesh"] = mesh_facts(found.mesh, found.placing)
     if whole:
         facts["placed"] = placing_facts(found)
     if stages or whole:

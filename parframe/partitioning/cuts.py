@@ -241,14 +241,14 @@ def _nested(
     """The cuts of one chain, each within the one before."""
     sizes = tuple(dimensions.dimensions[dim].size for dim in chain)
     outer: Cut | None = None
-    for axes in _axis_groups(entry, placing):
+    for axes in axis_groups(entry, placing):
         shares, wanted = placing.mesh.ratio(axes), placing.exchanging(axes)
         outer = Cut(rank, priority, axes, chain, sizes, shares, outer, wanted)
         yield outer
         rank += 1
 
 
-def _axis_groups(entry: Split, placing: Placing) -> Iterator[tuple[str, ...]]:
+def axis_groups(entry: Split, placing: Placing) -> Iterator[tuple[str, ...]]:
     """The axes of a split, those together that the same other names lie on.
 
     Axes that were not given in an order by the user come the last, and so innermost, that more

@@ -52,7 +52,7 @@ def applied_facts(
         "spec": spec.origin.name,
         "parallel": spec.parallel,
         "model": {**model_facts(plan.graph), "source": source},
-        "mesh": mesh_facts(plan.mesh),
+        "mesh": mesh_facts(plan.mesh, plan.placing),
         "split": split_facts(plan.placing, dimensions),
         "stages": stage_facts(plan),
         "communication": traffic_facts(report.traffic),

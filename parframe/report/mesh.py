@@ -9,9 +9,9 @@ from rich.console import RenderableType
 
 from parframe.dims import Dimensions
 from parframe.mesh import Mesh
-from parframe.partitioning.cuts import find_cuts
+from parframe.partitioning.cuts import axis_groups, find_cuts
 from parframe.plan import Plan
-from parframe.report.screen import heading, table
+from parframe.report.screen import BLANK, heading, table
 from parframe.report.words import counted, runs
 from parframe.sizes import text as size_text
 from parframe.strategy import STAGES, Placing
@@ -19,15 +19,39 @@ from parframe.strategy import STAGES, Placing
 _MOST_ROWS = 16
 
 
-def mesh_facts(mesh: Mesh) -> dict[str, Any]:
-    """The axes of a mesh, how many devices it has, and its grid of ranks as rows."""
+def mesh_facts(mesh: Mesh, placing: Placing | None = None) -> dict[str, Any]:
+    """The axes of a mesh, how many devices it has, and its grid of ranks as rows.
+
+    Of a ``placing`` also the further views of the same ranks: by what lies over several axes.
+    """
     return {
         "axes": dict(mesh.axes),
         "shares": {name: list(shares) for name, shares in mesh.submeshes[0].shares},
         "stages": [dict(one.axes) for one in mesh.submeshes] if len(mesh.submeshes) > 1 else [],
         "devices": mesh.size,
         "grid": [list(row) for row in mesh.grid()],
+        "views": [] if placing is None else _views(placing),
     }
+
+
+def _views(placing: Placing) -> list[dict[str, Any]]:
+    """For axes over which some names lie together: those names, and the ranks of every group.
+
+    The ranks are in the order in which they share what is split.
+    """
+    found: dict[tuple[str, ...], list[str]] = {}
+    for split in placing.splits if len(placing.mesh.submeshes) == 1 else ():
+        axes = tuple(axis for group in axis_groups(split, placing) for axis in group)
+        if len(axes) > 1:
+            found.setdefault(axes, []).append(split.name)
+    return [
+        {
+            "names": names,
+            "axes": list(axes),
+            "groups": [list(group) for group in placing.mesh.groups(axes)],
+        }
+        for axes, names in found.items()
+    ]
 
 
 def draw_mesh(facts: Mapping[str, Any]) -> Iterator[RenderableType]:
@@ -40,6 +64,17 @@ def draw_mesh(facts: Mapping[str, Any]) -> Iterator[RenderableType]:
     yield heading("Mesh", f"{axes or 'no axes'}: {counted(facts['devices'], 'device')}")
     head, *rows = facts["grid"]
     yield table(head, abridged(rows, len(head)))
+    for view in facts["views"]:
+        over = " x ".join(view["axes"])
+        yield BLANK
+        yield heading("View", f"{', '.join(view['names'])} over {over}")
+        rows = [[str(number), _ranks(group)] for number, group in enumerate(view["groups"])]
+        yield table(("group", f"ranks along {over}"), abridged(rows, 2))
+
+
+def _ranks(group: Sequence[int], most: int = 16) -> str:
+    shown = [str(rank) for rank in group]
+    return " ".join(shown if len(shown) <= most else [*shown[: most - 2], "...", shown[-1]])
 
 
 def _axes(degrees: Mapping[str, int], shares: Mapping[str, str]) -> str:

@@ -182,8 +182,8 @@ class Exchange:
     target: str
     stays: str
     travels: str
-    sent: Callable[[Shapes, tuple[str, ...], int], Mapping[str, int]]
-    more: Callable[[Local], Mapping[str, Arg]] | None = None
+    sent: Callable[[Shapes, tuple[str, ...], int], Mapping[str, int]] = attrs.field(repr=False)
+    more: Callable[[Local], Mapping[str, Arg]] | None = attrs.field(default=None, repr=False)
 
 
 @attrs.frozen
