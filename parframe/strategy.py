@@ -74,6 +74,16 @@ class Strategy:
         """
         return ()
 
+    def mirrored(self) -> tuple[str, ...]:
+        """Tell which names are split in two halves at once, the second in the opposite order.
+
+        Returns
+        -------
+        tuple of str
+            Names among `splits`: the first device has the first and the last part.
+        """
+        return ()
+
 
 Part = tuple[Strategy, int | None]
 """A strategy with its degree, or None where it shares the axis of another."""
@@ -116,12 +126,15 @@ class Placing:
         Where new pipeline stages must begin.
     exchanges : mapping of str to tuple of str
         For a mesh axis, in which ways its devices exchange where an operator could also gather.
+    mirrored : tuple of str
+        Names that are split in two halves at once, the second in the opposite order.
     """
 
     mesh: Mesh
     splits: tuple[Split, ...] = ()
     cuts: tuple[Cut, ...] = ()
     exchanges: Mapping[str, tuple[str, ...]] = attrs.field(factory=dict)
+    mirrored: tuple[str, ...] = ()
 
     def axes(self, name: str) -> tuple[str, ...]:
         """Tell over which mesh axes a name is split.
@@ -172,7 +185,7 @@ class Placing:
         if submesh == self.mesh:
             return self
         splits = tuple(split for split in self.splits if split.name != STAGES)
-        return Placing(submesh, splits, exchanges=self.exchanges)
+        return Placing(submesh, splits, exchanges=self.exchanges, mirrored=self.mirrored)
 
 
 def declare(code: str, axis: str, splits: Sequence[str], base: type[Strategy]) -> type[Strategy]:
@@ -293,6 +306,7 @@ def place(
         ),
         cuts=tuple(cut for strategy, _ in ordered for cut in strategy.stage_cuts()),
         exchanges=exchanges,
+        mirrored=tuple(dict.fromkeys(name for one, _ in ordered for name in one.mirrored())),
     )
 
 

@@ -39,9 +39,10 @@ def plan_of(model: str, composite: str) -> parframe.Plan:
 
 
 @cache
-def ring_of(model: str, composite: str) -> parframe.Plan:
+def ring_of(model: str, composite: str, placement: str = "contiguous") -> parframe.Plan:
     """The plan of a tiny model whose devices pass keys and values round a ring."""
-    spec = parframe.Spec(parallel=composite, strategies={"cp": {"attention": "ring"}})
+    options = {"attention": "ring", "placement": placement}
+    spec = parframe.Spec(parallel=composite, strategies={"cp": options})
     return parframe.partition(graph_of(model), spec)
 
 
@@ -50,4 +51,5 @@ def plans() -> dict[str, parframe.Plan]:
     """All plans that faults are planted in."""
     made = {f"{m} {c}": plan_of(m, c) for m, found in COMPOSITES.items() for c in found}
     rings = {f"{m} {c}, a ring": ring_of(m, c) for m, found in RINGS.items() for c in found}
+    rings["llama CP3, zigzag"] = ring_of("llama", "CP3", "zigzag")
     return {**made, **rings, **products()}

@@ -25,7 +25,7 @@ from parframe.graph import (
     Tensor,
     rename,
 )
-from parframe.layout import Region, Span
+from parframe.layout import Join, Region, Span
 from parframe.mesh import Mesh
 from parframe.partitioning import partition_placing
 from parframe.plan import COMMUNICATION, Device, Part, Plan, Program
@@ -151,7 +151,7 @@ def bound(region: tuple[Region, ...], device: Device) -> tuple[Region, ...]:
         tuple(
             Span(*(substitute(n, device.bindings) for n in (s.size, s.start, s.stop)))
             if isinstance(s, Span)
-            else s
+            else Join(bound(s.parts, device))
             for s in axis
         )
         for axis in region

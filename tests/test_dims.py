@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from parframe.dims import name
+from parframe.dims.halves import halved
 from parframe.layout import Leaf, Segments, axis_size, dims_of
 from parframe.loading import load
 
@@ -138,3 +139,21 @@ def test_a_fused_weight_indexed_by_constants_is_split_without_a_gather():
 
     plan = partition(load(models.tiny_config("falcon")), "TP8")
     assert communication(plan) == {"all_reduce": 3, "all_gather": 1}
+
+
+def test_a_dimension_is_seen_as_its_halves_wherever_it_is():
+    dimensions = dimensions_of("llama")
+    seen = halved(dimensions, ["sequence"])
+    (size,) = sizes(dimensions, "sequence")[0]
+    front, back = sizes(seen, "sequence")[0]
+    assert (front.subs({size: 7}), back.subs({size: 7})) == (4, 3)
+    for block, values in seen.axes.items():
+        for value, axes in values.items():
+            before = dimensions.axes[block][value]
+            assert [axis_size(axis) for axis in axes] == [axis_size(axis) for axis in before]
+            assert "sequence" not in {dim for axis in axes for dim in dims_of(axis)}
+
+
+def test_a_dimension_that_is_split_with_others_is_not_halved():
+    dimensions = dimensions_of("llama")
+    assert halved(dimensions, ["heads", "kv_heads"]) == dimensions

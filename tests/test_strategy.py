@@ -90,10 +90,14 @@ class Ringed(Strategy):
     def exchanges(self) -> tuple[str, ...]:
         return ("ring",)
 
+    def mirrored(self) -> tuple[str, ...]:
+        return ("sequence",)
+
 
 def test_exchanges_of_a_strategy_reach_the_placing_on_its_axis() -> None:
     both: list[Part] = [(STRATEGIES["TP"], 2), (Ringed(), 3)]
     placed = place(both, mesh_of(both))
+    assert placed.mirrored == ("sequence",)
     assert placed.exchanges == {"cp": ("ring",)}
     assert placed.exchanging(["cp"]) == {"ring"}
     assert placed.exchanging(["cp", "tp"]) == frozenset()

@@ -52,7 +52,7 @@ def check(
     findings = check_structure(plan)
     if findings:
         return Report(tuple(findings), {}, ())
-    whole = Whole(plan.graph, plan.programs.values(), rules)
+    whole = Whole(plan.graph, plan.programs.values(), rules, plan.placing.mirrored)
     followed = Followed(plan, whole)
     meetings = [*check_matching(plan, followed.bindings), *check_deadlock(plan)]
     if followed.stuck and not meetings:

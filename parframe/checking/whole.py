@@ -14,6 +14,7 @@ import attrs
 
 from parframe.checking.held import add_marks, mark
 from parframe.dims import Bound, Dimensions, name
+from parframe.dims.halves import halved
 from parframe.graph import Block, Call, Operator, OperatorGraph, Tensor
 from parframe.layout import Axis
 from parframe.plan import Program
@@ -43,12 +44,16 @@ class Whole:
     """The model that a plan is checked against."""
 
     def __init__(
-        self, graph: OperatorGraph, programs: Iterable[Program], rules: Iterable[Rule] = ()
+        self,
+        graph: OperatorGraph,
+        programs: Iterable[Program],
+        rules: Iterable[Rule] = (),
+        mirrored: Iterable[str] = (),
     ) -> None:
         extra = {rule.target: rule for rule in rules}
         origins = {op.origin or op.name for program in programs for op in program.operators}
         self.graph = _with_parts(graph, origins, extra)
-        self.dimensions: Dimensions = name(self.graph, extra.values())
+        self.dimensions: Dimensions = halved(name(self.graph, extra.values()), mirrored)
         self.names = {
             call.name: call.names(self.graph.blocks[call.block]) for call in self.graph.calls
         }

@@ -71,6 +71,8 @@ class Dimensions:
         For every block and operator, its rule and letters.
     torn
         The blocks whose calls cannot have one naming: an axis is made of other factors in one.
+    halves
+        The chains that are the two halves of one dimension; see ``parframe.dims.halves``.
     """
 
     dimensions: Mapping[str, Dimension]
@@ -79,6 +81,7 @@ class Dimensions:
     bound: Mapping[str, Mapping[str, Bound]]
     graph: OperatorGraph = attrs.field(repr=False, eq=False)
     torn: frozenset[str] = frozenset()
+    halves: frozenset[tuple[str, ...]] = frozenset()
 
     @cached_property
     def outer(self) -> dict[str, tuple[Axis, ...]]:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import attrs
 
 from parframe.dims import name as name_dimensions
+from parframe.dims.halves import halved
 from parframe.errors import ParframeError
 from parframe.graph import OperatorGraph, unfolded
 from parframe.mesh import Mesh, StagedMesh
@@ -49,6 +50,7 @@ def partition_placing(
         if repeated:
             graph, written = unfolded(graph, repeated), unfolded(written, repeated)
             continue
+        dimensions = halved(dimensions, placing.mirrored)
         replicate = on_missing_rule == "replicate"
         cuts: dict[Mesh, tuple[Cut, ...]] = {}
         placed: dict[Mesh, PlacedGraph] = {}

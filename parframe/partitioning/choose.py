@@ -56,12 +56,12 @@ def occurrences(axis: Axis, dim: str) -> int:
     )
 
 
-def tiles(axis: Axis, dim: str) -> bool:
-    """Whether pieces that tile a dimension tile the axis, too: every segment has it."""
+def tiles(axis: Axis, dims: frozenset[str]) -> bool:
+    """Whether pieces that tile some dimensions tile the axis, too: every segment has one."""
     return any(
-        factor.dim == dim
+        factor.dim in dims
         if isinstance(factor, Leaf)
-        else all(tiles(part, dim) for part in factor.parts)
+        else all(tiles(part, dims) for part in factor.parts)
         for factor in axis
     )
 
@@ -113,7 +113,7 @@ def _exchanges(
         for cut in cuts:
             if (
                 set(cut.axes) == set(option.cut.axes)
-                and all(tiles(structure, dim) for dim in cut.uneven)
+                and all(tiles(structure, dims) for dims in cut.tiling)
                 and all(carries(value, cut) for value in values)
             ):
                 letters = option.letters | {exchange.travels}
@@ -158,8 +158,8 @@ def _tiled(cut: Cut, bound: Bound, contracted: set[str], good: set[str]) -> bool
     inner = [bound.letters[letter] or () for letter in contracted]
     kept = [bound.letters[letter] or () for letter in good - contracted]
     return all(
-        any(tiles(axis, dim) for axis in inner) and not any(dim in dims_of(axis) for axis in kept)
-        for dim in cut.uneven
+        any(tiles(axis, dims) for axis in inner) and not any(dims & dims_of(axis) for axis in kept)
+        for dims in cut.tiling
     )
 
 

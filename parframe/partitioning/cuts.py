@@ -36,7 +36,8 @@ class Cut:
     have the same): the lowest wins. What the model is given yields to what it has, what strategies
     offer to what is required, and then the order of the placing counts. ``outer`` is the cut that
     it lies within. ``exchanges`` are the ways in which the devices of its axes exchange, where an
-    operator could also gather.
+    operator could also gather. Where it is ``mirrored``, the chain is the two halves of a
+    dimension: each device has a part of either, that of the second counted from its end.
     """
 
     rank: int
@@ -47,6 +48,7 @@ class Cut:
     shares: tuple[int, ...]
     outer: Cut | None = None
     exchanges: frozenset[str] = frozenset()
+    mirrored: bool = False
 
     @property
     def degree(self) -> int:
@@ -70,12 +72,13 @@ class Cut:
             held.get(dim, Range(0, size)) for dim, size in zip(self.chain, self.sizes, strict=True)
         ]
         lengths = tuple(outer.length for outer in frame)
+        parts = (mirrored if self.mirrored else rectangles)(lengths, self.shares)
         return tuple(
             {
                 dim: Range(simplify(outer.start + own.start), simplify(outer.start + own.stop))
                 for dim, outer, own in zip(self.chain, frame, rectangle, strict=True)
             }
-            for rectangle in rectangles(lengths, self.shares)
+            for rectangle in parts
         )
 
     @cached_property
@@ -94,6 +97,13 @@ class Cut:
             for dim in self.chain
             if any(len({piece[dim] for piece in group}) > 1 for group in self.groups)
         )
+
+    @cached_property
+    def tiling(self) -> tuple[frozenset[str], ...]:
+        """Dimensions whose parts tile what has any of them, for every set of them."""
+        if self.mirrored:
+            return (self.uneven,)
+        return tuple(frozenset({dim}) for dim in sorted(self.uneven))
 
     def piece(self, mesh: Mesh, rank: int) -> Pieces:
         """What a rank holds of the chain's dimensions."""
@@ -136,6 +146,13 @@ def _ends(size: Size, shares: tuple[int, ...]) -> list[Size]:
             least, most = int(ends[part - 1]) + 1, size - (parts - part)
             ends[part] = min(max(int(ends[part]), least), most)
     return ends
+
+
+def mirrored(halves: tuple[Size, ...], shares: tuple[int, ...]) -> list[list[Range]]:
+    """What every member of a group gets of two halves: of the second, counted from its end."""
+    front, back = halves
+    behind = split(back, shares[::-1])[::-1]
+    return [[one, other] for one, other in zip(split(front, shares), behind, strict=True)]
 
 
 def rectangles(sizes: tuple[Size, ...], shares: tuple[int, ...]) -> list[list[Range]]:
@@ -243,7 +260,8 @@ def _nested(
     outer: Cut | None = None
     for axes in axis_groups(entry, placing):
         shares, wanted = placing.mesh.ratio(axes), placing.exchanging(axes)
-        outer = Cut(rank, priority, axes, chain, sizes, shares, outer, wanted)
+        halves = chain in dimensions.halves
+        outer = Cut(rank, priority, axes, chain, sizes, shares, outer, wanted, halves)
         yield outer
         rank += 1
 

@@ -32,6 +32,7 @@ def encode_placing(placing: Placing) -> dict[str, Any]:
         ],
         "cuts": list(placing.cuts),
         "exchanges": {axis: list(names) for axis, names in placing.exchanges.items()},
+        "mirrored": list(placing.mirrored),
     }
 
 
@@ -40,18 +41,21 @@ def decode_placing(value: Any) -> Placing:
     match value:
         case {
             "mesh": list(axes), "splits": list(splits), "cuts": list(cuts),
-            "exchanges": dict(wanted),
+            "exchanges": dict(wanted), "mirrored": list(mirrored),
         }:  # fmt: skip
             mesh = _mesh(axes, value.get("shares", {}), value.get("stages", []))
-            exchanges = {
-                axis: tuple(text(name, f"exchanges of {axis[:60]!r}") for name in sequence(
-                    names, f"exchanges of {axis[:60]!r}"
-                ))
-                for axis, names in wanted.items()
-            }  # fmt: skip
+            exchanges = {axis: _names(names, axis) for axis, names in wanted.items()}
             if all(isinstance(cut, str | int) for cut in cuts):
-                return Placing(mesh, tuple(map(_split, splits)), tuple(cuts), exchanges)
-    raise illegal("placing", "is not a mesh, splits, cuts and exchanges")
+                return Placing(
+                    mesh, tuple(map(_split, splits)), tuple(cuts), exchanges,
+                    _names(mirrored, "mirrored"),
+                )  # fmt: skip
+    raise illegal("placing", "is not a mesh, splits, cuts, exchanges and what is mirrored")
+
+
+def _names(value: Any, where: str) -> tuple[str, ...]:
+    where = f"placing, {where[:60]!r}"
+    return tuple(text(name, where) for name in sequence(value, where))
 
 
 def encode_program(program: Program) -> dict[str, Any]:

@@ -94,7 +94,8 @@ def _symbols(graph: OperatorGraph) -> Iterator[tuple[str, str]]:
 
 def _parts(plan: Plan, name: str) -> int:
     ratios = [mesh.ratio(plan.placing.axes(name)) for mesh in plan.mesh.submeshes]
-    return max(min(sum(ratio), _MOST_SHARES * len(ratio)) for ratio in ratios)
+    halves = 2 if name in plan.placing.mirrored else 1
+    return halves * max(min(sum(ratio), _MOST_SHARES * len(ratio)) for ratio in ratios)
 
 
 def _drawn(given: Input, sizes: Mapping[str, int], limit: int, seed: int) -> torch.Tensor:

@@ -1,0 +1,86 @@
+"""A dimension seen as its two halves, so that a device may hold a part of each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import attrs
+
+from parframe.dims import Dimension, Dimensions
+from parframe.layout import Axis, Leaf, Segments
+from parframe.sizes import Size, floordiv, simplify
+
+
+def halved(dimensions: Dimensions, names: Iterable[str]) -> Dimensions:
+    """The same naming, in which every dimension of some names is two, one behind the other.
+
+    Nothing else changes: an axis of ``sequence`` becomes one of the segments ``sequence.front``
+    and ``sequence.back``, of which the first is longer by one where the size is odd.
+
+    Parameters
+    ----------
+    dimensions
+        The names of a graph.
+    names
+        Roles or single dimensions; a dimension that is split together with others stays one.
+    """
+    chains = [chain for chains in dimensions.chains.values() for chain in chains]
+    together = {dim for chain in chains if len(chain) > 1 for dim in chain}
+    wanted = {dim for name in names for chain in dimensions.targets(name) for dim in chain}
+    found = {dim: _halves(dimensions, dim) for dim in sorted(wanted - together)}
+    if not found:
+        return dimensions
+    segments = {
+        dim: Segments(tuple((Leaf(half.name, half.size),) for half in pair))
+        for dim, pair in found.items()
+    }
+    pairs = {dim: tuple(half.name for half in pair) for dim, pair in found.items()}
+    return attrs.evolve(
+        dimensions,
+        dimensions={
+            **dimensions.dimensions,
+            **{half.name: half for pair in found.values() for half in pair},
+        },
+        chains={
+            name: tuple(pairs.get(chain[0], chain) for chain in chains)
+            for name, chains in dimensions.chains.items()
+        },
+        axes={
+            block: {value: tuple(_seen(axis, segments) for axis in axes)
+                    for value, axes in values.items()}
+            for block, values in dimensions.axes.items()
+        },
+        bound={
+            block: {
+                operator: attrs.evolve(
+                    bound,
+                    letters={
+                        letter: None if axis is None else _seen(axis, segments)
+                        for letter, axis in bound.letters.items()
+                    },
+                )
+                for operator, bound in operators.items()
+            }
+            for block, operators in dimensions.bound.items()
+        },
+        halves=frozenset(pairs.values()),
+    )  # fmt: skip
+
+
+def _halves(dimensions: Dimensions, dim: str) -> tuple[Dimension, Dimension]:
+    whole = dimensions.dimensions[dim]
+    back: Size = floordiv(whole.size, 2)
+    return (
+        Dimension(f"{dim}.front", whole.role, simplify(whole.size - back)),
+        Dimension(f"{dim}.back", whole.role, back),
+    )
+
+
+def _seen(axis: Axis, segments: Mapping[str, Segments]) -> Axis:
+    """An axis with the halves in place of their whole."""
+    return tuple(
+        segments.get(factor.dim, factor)
+        if isinstance(factor, Leaf)
+        else Segments(tuple(_seen(part, segments) for part in factor.parts))
+        for factor in axis
+    )
