@@ -1,5 +1,6 @@
 """Pipeline stages that lie on meshes of their own, with other degrees than the stages before."""
 
+import attrs
 import models
 import pytest
 import torch
@@ -13,6 +14,7 @@ from parframe.errors import ParframeError
 from parframe.loading import load
 from parframe.mesh import Mesh, StagedMesh
 from parframe.partitioning import partition
+from parframe.plan import verify_plan
 from parframe.plan.file import dump, parse
 from parframe.report.mesh import mesh_facts
 from parframe.run import simulate, verify
@@ -181,6 +183,56 @@ def test_a_batch_that_stages_split_alike_crosses_split() -> None:
     plan = partition(graph, Spec(parallel="PP2DP2TP2", stages=stages_of({"tp": 1}, {"tp": 2})))
     assert all("all_gather" not in communication(plan, rank) for rank in range(2))
     assert plan.mesh.group(0, ("pp", "tp")) == (0, 2, 3)
+
+
+def with_operators(plan, rank, change):
+    """The plan with every operator of a rank's program changed, or left out."""
+    program = plan.program(rank)
+    operators = tuple(new for old in program.operators if (new := change(old)) is not None)
+    programs = {**plan.programs, program.name: attrs.evolve(program, operators=operators)}
+    return attrs.evolve(plan, programs=programs)
+
+
+@pytest.fixture(scope="module")
+def four_two():
+    graph = load(models.tiny_config("llama"))
+    return partition(graph, Spec(parallel="PP2TP4", stages=stages_of({}, {"tp": 2}, layers=2)))
+
+
+@pytest.mark.slow
+def test_a_device_with_the_program_of_another_stage_is_found(four_two) -> None:
+    devices = list(four_two.devices)
+    devices[3] = attrs.evolve(devices[3], program=devices[4].program)
+    wrong = attrs.evolve(four_two, devices=tuple(devices))
+    with pytest.raises(ParframeError, match="rank 3: is in stage 0, its program in 1"):
+        verify_plan(wrong)
+    assert [finding.message for finding in check(wrong).findings] == ["rank 3 is in stage 0, not 1"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("axes", [("pp",), ("tp", "pp"), ("pp", "tp", "tp")])
+def test_a_communication_along_axes_without_groups_is_found(four_two, axes) -> None:
+    def change(operator):
+        if operator.target != "parframe.send":
+            return operator
+        return attrs.evolve(operator, args={**operator.args, "axes": axes})
+
+    wrong = with_operators(four_two, 0, change)
+    with pytest.raises(ParframeError, match="its 'axes' is"):
+        verify_plan(wrong)
+    assert "its axes are" in check(wrong).findings[0].message
+
+
+@pytest.mark.slow
+def test_a_value_sent_to_the_wrong_rank_or_to_none_is_found(four_two) -> None:
+    def astray(operator):
+        if operator.target != "parframe.send":
+            return operator
+        return attrs.evolve(operator, args={**operator.args, "peer": 5})
+
+    for change in (astray, lambda o: None if o.target == "parframe.send" else o):
+        found = {finding.kind for finding in check(with_operators(four_two, 0, change)).findings}
+        assert {"matching", "deadlock"} & found
 
 
 class Skips(nn.Module):
