@@ -255,3 +255,41 @@ class Last(nn.Module):
 def test_the_last_elements_of_an_axis_that_may_vary():
     graph = load(Last(), {"x": torch.zeros(3, 7)}, {"x": {0: "batch", 1: "time"}})
     assert_same(graph, Last(), {"x": torch.randn(2, 5)})
+
+
+class Chunks(nn.Module):
+    """Walks over its input two rows at a time."""
+
+    def forward(self, x):
+        return torch.cat([x[:, i : i + 2].cumsum(1) for i in range(0, x.shape[1], 2)], 1)
+
+
+class Even(nn.Module):
+    def forward(self, x):
+        return x * 2 if x.shape[1] % 2 else x
+
+
+class Few(nn.Module):
+    def forward(self, x):
+        return x * 2 if x.shape[1] < 50 else x
+
+
+@pytest.mark.parametrize("kind", [Chunks, Even, Few])
+def test_code_that_depends_on_a_size_that_may_vary_is_refused(kind):
+    inputs, dynamic = {"x": torch.zeros(3, 7)}, {"x": {0: "batch", 1: "time"}}
+    with pytest.raises(ParframeError, match=r"takes another way where not|cannot follow this"):
+        load(kind(), inputs, dynamic)
+
+
+class Table(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("table", torch.arange(12.0))
+
+    def forward(self, x):
+        return x * self.table[: x.shape[1]]
+
+
+def test_an_axis_may_be_as_long_as_a_table_of_the_model():
+    graph = load(Table(), {"x": torch.zeros(3, 7)}, {"x": {0: "batch", 1: "time"}})
+    assert_same(graph, Table(), {"x": torch.randn(2, 9)})

@@ -14,6 +14,7 @@ from torch.export import Dim, ExportedProgram
 from parframe.errors import ParframeError
 from parframe.loading.convert import Origin, convert
 from parframe.loading.functional import AliasedWriteError
+from parframe.loading.guards import check_guards
 from parframe.loading.origin import failing_line, model_files
 from parframe.loading.program import Program
 from parframe.loading.simplify import simplify
@@ -62,7 +63,9 @@ def export(
     training = [part for part in module.modules() if part.training]
     module.eval()
     try:
-        exported = _trace(module, {**inputs, **(constants or {})}, shapes)
+        given = {**inputs, **(constants or {})}
+        exported = _trace(module, given, shapes)
+        check_guards(exported, module, given, axes)
         return _plain(exported, Origin(axes, data or {}, aliases(module), files))
     except ParframeError:
         raise
