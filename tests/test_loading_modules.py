@@ -293,3 +293,15 @@ class Table(nn.Module):
 def test_an_axis_may_be_as_long_as_a_table_of_the_model():
     graph = load(Table(), {"x": torch.zeros(3, 7)}, {"x": {0: "batch", 1: "time"}})
     assert_same(graph, Table(), {"x": torch.randn(2, 9)})
+
+
+class Shaped(nn.Module):
+    def forward(self, x, y):
+        return y.expand_as(x) + x.view_as(x) + y.broadcast_to(x.shape)
+
+
+def test_a_shape_taken_from_another_tensor_is_written_out():
+    inputs = {"x": torch.zeros(3, 4), "y": torch.zeros(4)}
+    graph = load(Shaped(), inputs, {"x": {0: "batch"}})
+    assert {op.target for _, op in graph.expanded()} == {"aten.expand.default", "aten.add.Tensor"}
+    assert_same(graph, Shaped(), {"x": torch.randn(5, 4), "y": torch.randn(4)})

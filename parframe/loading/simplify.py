@@ -45,8 +45,12 @@ _SHAPED: Mapping[str, str] = {
     "aten.reshape.default": "aten.reshape.default",
     "aten.expand.default": "aten.expand.default",
     "aten.expand_copy.default": "aten.expand.default",
+    "aten.broadcast_to.default": "aten.expand.default",
+    "aten.expand_as.default": "aten.expand.default",
+    "aten.reshape_as.default": "aten.reshape.default",
+    "aten.view_as.default": "aten.reshape.default",
 }
-"""Operators whose result has the shape they name, and their plain form.
+"""Operators that give what they look at another shape, and their plain form, which names it.
 
 Views are reshapes: what they look at need not lie in one piece once copies are left out.
 """
