@@ -122,3 +122,14 @@ def test_a_deep_model_is_exported_with_two_of_its_layers(monkeypatch):
     assert exported == [2]
     assert len(graph.calls) == 128
     assert "model.layers.125.mlp.down_proj.weight" in graph.parameters
+
+
+def test_layers_that_are_run_more_than_once_are_exported_in_full():
+    config = {
+        "model_type": "hrm_text", "hidden_size": 32, "intermediate_size": 48,
+        "num_attention_heads": 2, "num_key_value_heads": 2, "head_dim": 16, "vocab_size": 64,
+        "num_layers_per_stack": 4, "H_cycles": 1, "L_cycles": 2, "L_bp_cycles": [1],
+        "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2,
+    }  # fmt: skip
+    names = [call.name for call in load_config(config).calls]
+    assert sum(name.startswith("model.L_module.layers.3") for name in names) == 2

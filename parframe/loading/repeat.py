@@ -74,6 +74,8 @@ def _kept_calls(graph: OperatorGraph, stack: Stack) -> list[Call]:
     first = names.index(wanted[0])
     if names[first : first + len(wanted)] != wanted:
         raise UnequalLayersError(f"the layers of {stack.path} do not follow one another")
+    if sum(name.startswith(f"{stack.path}.") for name in names) > len(wanted):
+        raise UnequalLayersError(f"the layers of {stack.path} are run more than once")
     return list(graph.calls[first : first + len(wanted)])
 
 
