@@ -201,3 +201,9 @@ def test_a_module_may_fill_the_buffers_of_those_within_it():
     }
     assert model.inner.scale.is_meta
     assert hollow(model, data) == {"inner.unknown"}
+
+
+def test_a_class_may_be_named_that_transformers_maps_the_configuration_to():
+    config = {**models.tiny_config("llama").to_dict(), "model_type": "internlm3"}
+    graph = load({**config, "architectures": ["LlamaForCausalLM"], "head_dim": 8})
+    assert graph.source == "LlamaForCausalLM"

@@ -6,7 +6,7 @@ import copy
 import importlib
 import inspect
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -182,11 +182,9 @@ def model_class(config: Any) -> Any:
     if named is not None:
         return _named_class(str(named), config)
     masked = () if getattr(config, "is_decoder", False) else ("MODEL_FOR_MASKED_LM_MAPPING",)
-    for mapping in (*masked, *_MAPPINGS):
-        known = getattr(transformers, mapping)
-        if type(config) in known:
-            found = known[type(config)]
-            return found[0] if isinstance(found, tuple) else found
+    known = next(_known_classes(config, (*masked, *_MAPPINGS)), None)
+    if known is not None:
+        return known
     raise ParframeError(
         "load",
         type(config).__name__,
@@ -203,6 +201,15 @@ _MAPPINGS = (
 )
 
 
+def _known_classes(config: Any, mappings: Iterable[str]) -> Iterator[Any]:
+    """The classes that transformers' mappings have for a configuration."""
+    for mapping in mappings:
+        known = getattr(transformers, mapping)
+        if type(config) in known:
+            found = known[type(config)]
+            yield from found if isinstance(found, tuple) else (found,)
+
+
 def _named_class(name: str, config: Any) -> Any:
     found = getattr(transformers, name, None) if name.isidentifier() else None
     right = (
@@ -210,7 +217,7 @@ def _named_class(name: str, config: Any) -> Any:
         and issubclass(found, transformers.PreTrainedModel)
         and isinstance(config, getattr(found, "config_class", None) or type(config))
     )
-    if not right:
+    if not right and found not in _known_classes(config, _MAPPINGS):
         raise ParframeError(
             "load",
             f"architectures, {name[:80]!r}",
