@@ -39,7 +39,9 @@ def check_guards(
     for label, (_, high) in ranges.items():
         if high < math.inf and high not in lengths:
             raise _bound(label, f"{label} <= {high:g}")
-    for sizes in _trials(ranges) if guards is not None else ():
+    if guards is None:
+        return
+    for sizes in _trials(ranges):
         given = [_resized(value, axes.get(name, ()), sizes) for name, value in inputs.items()]
         try:
             guards(*given)
