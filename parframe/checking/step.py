@@ -5,7 +5,8 @@ Nothing here depends on which call of a block it is, so the layers of a model sh
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import attrs
 
@@ -16,8 +17,9 @@ from parframe.checking.localising import (
     written_locally,
     written_plain,
 )
+from parframe.checking.samples import same
 from parframe.dims import Bound
-from parframe.layout import Axis, Leaf, Pieces, Range, dims_of, local_size
+from parframe.layout import Axis, Factor, Leaf, Pieces, Range, dims_of, local_size
 from parframe.rules import Signature
 from parframe.rules.signature import Pattern, spell
 from parframe.sizes import Size, divide, product
@@ -48,7 +50,7 @@ def type_operator(
     pending: tuple[tuple[Pending, ...], ...],
     claimed: tuple[tuple[Size, ...], ...],
     bare: bool,
-    home: Callable[[str, Size], Range | None],
+    homes: Callable[[str], Sequence[Range]],
 ) -> Step:
     """Type one operator.
 
@@ -63,8 +65,8 @@ def type_operator(
         where all elements are alike.
     bare
         Whether the addend is left out.
-    home
-        The range of a dimension, of which a size is known, that the device holds elsewhere.
+    homes
+        The ranges of a dimension that the device holds elsewhere.
     """
     operator = bound.site.operator
     signature = bound.signature
@@ -77,7 +79,7 @@ def type_operator(
             whole_outputs, (written_plain(bound, whole_outputs),), frozenset(), "", (*faults,)
         )
     pieces = _letter_pieces(bound, signature, inputs, bare, faults)
-    outputs = _outputs(bound, signature, axes, pieces, claimed, home)
+    outputs = _outputs(bound, signature, axes, pieces, claimed, homes)
     passing, reduction = _passing(bound, signature, pending, bare, faults)
     made = _contracted(bound, signature, pieces)
     if made:
@@ -191,7 +193,7 @@ def _outputs(
     axes: Mapping[str, tuple[Axis, ...]],
     pieces: dict[str, dict[str, Range]],
     claimed: tuple[tuple[Size, ...], ...],
-    home: Callable[[str, Size], Range | None],
+    homes: Callable[[str], Sequence[Range]],
 ) -> tuple[Place, ...]:
     """Which part of every output the device computes."""
     result = []
@@ -202,7 +204,7 @@ def _outputs(
         for axis, pattern in enumerate(patterns):
             shape = claimed[number] if number < len(claimed) else ()
             size = shape[axis] if axis < len(shape) else 0
-            _choose(bound, signature, pattern, pieces, size, home)
+            _choose(bound, signature, pattern, pieces, size, homes)
             own: dict[str, Range] = {}
             for letter in spell(pattern):
                 own.update(pieces.get(letter, {}))
@@ -217,7 +219,7 @@ def _choose(
     pattern: Pattern,
     pieces: dict[str, dict[str, Range]],
     size: Size,
-    home: Callable[[str, Size], Range | None],
+    homes: Callable[[str], Sequence[Range]],
 ) -> None:
     """Take a range of a letter along which all elements are alike: the one the device has."""
     for letter in spell(pattern):
@@ -234,12 +236,22 @@ def _choose(
         for factor in structure:
             minor = divide(total, factor.size)
             length = divide(here, minor) if minor is not None else None
-            if not isinstance(factor, Leaf) or length is None:
-                continue
-            piece = home(factor.dim, length)
-            if piece is not None:
-                pieces[letter][factor.dim] = piece
+            found = _held_elsewhere(factor, length, homes) if length is not None else None
+            if found is not None:
+                pieces[letter].update(found)
                 break
+
+
+def _held_elsewhere(
+    factor: Factor, length: Size, homes: Callable[[str], Sequence[Range]]
+) -> Pieces | None:
+    """The ranges that the device holds of a factor's dimensions, so much of it together."""
+    dims = sorted(dims_of((factor,)))
+    for chosen in itertools.product(*(homes(dim) for dim in dims)):
+        pieces = dict(zip(dims, chosen, strict=True))
+        if same(local_size((factor,), pieces), length):
+            return pieces
+    return None
 
 
 def _beside(

@@ -170,8 +170,6 @@ class Values:
         held = self.values.get(name)
         return held.total if held is not None else None
 
-    def home(self, dim: str, length: Size) -> Range | None:
-        """A range of this length that the device holds of a dimension."""
-        return next(
-            (piece for piece in self.homes.get(dim, ()) if same(piece.length, length)), None
-        )
+    def ranges(self, dim: str) -> Sequence[Range]:
+        """Tell the ranges that the device holds of a dimension."""
+        return self.homes.get(dim, ())

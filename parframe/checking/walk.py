@@ -245,7 +245,7 @@ class Walker(Sums):
                 tuple(pending),
                 claimed,
                 bare,
-                self.home,
+                self.ranges,
             )
         return self.steps[key]
 
