@@ -2,9 +2,12 @@
 
 from functools import cache
 
+import attrs
 import models
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from proving import assert_equal, communication
 
 import parframe
@@ -221,3 +224,82 @@ def test_more_devices_than_experts_are_idle_if_the_spec_says_so():
     experts = [plan.weights(r)["model.layers.0.mlp.experts.down_proj"].elements for r in (5, 6, 7)]
     assert experts[0] > 0
     assert experts[1:] == [0, 0]
+
+
+def changed(plan, target, **args):
+    """The plan with other arguments in all operators of a target."""
+    return attrs.evolve(
+        plan,
+        programs={
+            name: attrs.evolve(
+                program,
+                operators=tuple(
+                    attrs.evolve(op, args={**op.args, **args}) if op.target == target else op
+                    for op in program.operators
+                ),
+            )
+            for name, program in plan.programs.items()
+        },
+    )
+
+
+FAULTS = {
+    "the number of the first expert": {"first": 0},
+    "the choices that are exchanged": {"travels": ("up",)},
+    "the mesh axes of the group": {"axes": ("tp",)},
+    "what experts do between their products": {"activation": '["rows"]'},
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_fault_in_a_dispatch_is_blamed(fault):
+    plan = planned(transformers_model("mixtral")[0], "EP2TP2")
+    assert parframe.check(plan).ok
+    wrong = parframe.check(changed(plan, "parframe.routed_experts", **FAULTS[fault]))
+    assert not wrong.ok
+
+
+def test_experts_that_two_devices_hold_and_another_misses_are_blamed():
+    plan = planned(transformers_model("mixtral")[0], "EP3")
+    devices = list(plan.devices)
+    devices[2] = attrs.evolve(devices[2], bindings={**devices[2].bindings, "experts_start": 2})
+    findings = parframe.check(attrs.evolve(plan, devices=tuple(devices))).findings
+    assert any("experts" in finding.message for finding in findings)
+
+
+def test_a_bias_of_experts_that_share_columns_is_added_once():
+    """Both tensor ranks would add it, if the second did not know that it is not the first."""
+    graph, model, inputs, expected = transformers_model("gpt_oss")
+    plan = planned(graph, "EP2TP3")
+    assert_equal(parframe.simulate(plan, inputs, model, "float64").logits, expected, 1e-11)
+    twice = changed(plan, "parframe.routed_experts", column=0)
+    assert not parframe.check(twice).ok
+    assert not parframe.verify(twice).ok
+
+
+@settings(max_examples=12, deadline=None)
+@given(
+    experts=st.integers(1, 7),
+    choices=st.integers(1, 3),
+    ep=st.integers(1, 4),
+    tp=st.integers(1, 3),
+    rows=st.integers(1, 5),
+    dispatch=st.sampled_from(DISPATCHES),
+)
+def test_any_number_of_experts_choices_and_devices(experts, choices, ep, tp, rows, dispatch):
+    choices = min(choices, experts)
+    config = models.tiny_config(
+        "mixtral", num_local_experts=experts, num_experts_per_tok=choices, num_hidden_layers=1,
+        intermediate_size=7,
+    )  # fmt: skip
+    graph = parframe.load(config)
+    strategies = {"ep": {"dispatch": dispatch, "idle": True}}
+    try:
+        plan = parframe.partition(graph, Spec(parallel=f"EP{ep}TP{tp}", strategies=strategies))
+    except ParframeError as error:  # a single expert is no dimension
+        assert experts == 1
+        assert "experts" in str(error) or "exchange" in str(error)
+        return
+    report = parframe.check(plan)
+    assert report.ok, report.findings[:3]
+    assert parframe.verify(plan, batch=rows, sequence=3, seed=rows).ok
