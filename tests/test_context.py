@@ -2,6 +2,7 @@
 
 from functools import cache
 
+import attrs
 import models
 import pytest
 import torch
@@ -18,7 +19,7 @@ from parframe.partitioning.cuts import mirrored
 from parframe.run import simulate, verify
 from parframe.run.regions import numbers
 from parframe.run.worker import device_sizes
-from parframe.spec import Spec
+from parframe.spec import Spec, Stage
 
 pytestmark = pytest.mark.slow
 
@@ -92,6 +93,20 @@ def test_a_zigzag_computes_what_transformers_computes(name, composite, attention
     plan = partition(graph_of(name), zigzag(composite, attention))
     assert_computes(plan, name, 11, 4, 1)
     assert verify(plan).ok
+
+
+@pytest.mark.parametrize("attention", ["all_gather", "ring"])
+def test_stages_may_share_a_zigzag_among_other_numbers_of_devices(attention):
+    stages = [Stage(0, 0, {"cp": 2}), Stage(1, 1, {"cp": 3})]
+    plan = partition(graph_of("llama"), attrs.evolve(zigzag("PP2CP3", attention), stages=stages))
+    assert_computes(plan, "llama", 11, 4, 1)
+
+
+def test_unequal_devices_share_a_zigzag_in_their_ratio():
+    plan = partition(
+        graph_of("llama"), attrs.evolve(zigzag("CP3", "ring"), shares={"cp": (4, 2, 1)})
+    )
+    assert_computes(plan, "llama", 17, 4, 1)
 
 
 def test_a_zigzag_communicates_as_much_as_contiguous_parts():
