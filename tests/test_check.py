@@ -10,6 +10,7 @@ from random import Random
 import attrs
 import handmade
 import pytest
+import torch
 from checked import COMPOSITES, RINGS, graph_of, plan_of, ring_of
 from faults import FAULTS, on_one_rank, replaced, with_args, with_broadcasts, with_probes
 from hypothesis import given
@@ -274,3 +275,21 @@ def test_a_thousand_devices_on_one_axis_are_checked_at_once():
     start = time.perf_counter()
     assert parframe.check(plan).ok
     assert time.perf_counter() - start < 10
+
+
+class Counted(torch.nn.Module):
+    """Adds whole numbers to what a projection with a bias gives."""
+
+    def __init__(self):
+        super().__init__()
+        self.up, self.down = torch.nn.Linear(6, 8), torch.nn.Linear(8, 6)
+
+    def forward(self, x):
+        return self.down(torch.relu(self.up(x))) + torch.arange(6)
+
+
+@pytest.mark.parametrize("composite", ["TP2", "DP2"])
+def test_whole_numbers_may_be_added_to_others(composite):
+    inputs = {"x": torch.zeros(3, 6, dtype=torch.float64)}
+    graph = parframe.load(Counted().double(), inputs, {"x": {0: "batch"}})
+    assert blamed(parframe.partition(graph, composite)) == []

@@ -15,7 +15,7 @@ from parframe.layout import Axis, Pieces
 class Sums(Values):
     """The values of a program, and how two of them are added."""
 
-    def add(self, operator: Operator) -> None:
+    def add(self, operator: Operator, origin: Origin) -> None:
         """The sum of two values, whichever terms they are."""
         (output,) = operator.outputs
         held = [self.values.get(name) for name in operator.inputs]
@@ -38,7 +38,9 @@ class Sums(Values):
             operator.name,
         )
         self.define(operator, output, total)
-        self.same_dtype(operator)
+        own = (*origin.operator.inputs, *origin.operator.outputs)
+        if len({origin.block.tensors[name].dtype for name in own}) == 1:
+            self.same_dtype(operator)
 
     def _broadcast(self, operator: Operator, left: Place, right: Place) -> Place:
         rank = max(len(left.axes), len(right.axes))
