@@ -133,3 +133,20 @@ def test_layers_that_are_run_more_than_once_are_exported_in_full():
     }  # fmt: skip
     names = [call.name for call in load_config(config).calls]
     assert sum(name.startswith("model.L_module.layers.3") for name in names) == 2
+
+
+def test_layers_that_are_looked_up_by_number_are_exported_in_full():
+    config = {
+        "model_type": "xlm", "emb_dim": 32, "n_layers": 3, "n_heads": 2, "n_words": 64,
+        "architectures": ["XLMWithLMHeadModel"], "pad_token_id": 0,
+    }  # fmt: skip
+    names = [call.name for call in load_config(config).calls]
+    assert "transformer.attentions.2" in names
+
+
+def test_a_model_may_make_tensors_of_its_own():
+    config = {
+        "model_type": "xlnet", "d_model": 32, "n_layer": 2, "n_head": 2, "d_inner": 48,
+        "vocab_size": 64, "architectures": ["XLNetLMHeadModel"], "use_mems_eval": False,
+    }  # fmt: skip
+    assert load_config(config).source == "XLNetLMHeadModel"

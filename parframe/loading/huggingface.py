@@ -125,6 +125,10 @@ def _graph(
                 graph = repeat(graph, stack, partial(_parameter_like, data=data, names=names))
         except UnequalLayersError:
             return _graph(kind, config, implementation, inputs, dynamic, shorten=False)
+        except ParframeError as error:
+            if not short or not isinstance(error.__cause__, IndexError):
+                raise  # otherwise the model looks for a layer that is not there
+            return _graph(kind, config, implementation, inputs, dynamic, shorten=False)
     return graph
 
 
@@ -280,7 +284,9 @@ def _export(
     meta = {name: tensor.to("meta") for name, tensor in given.items()}
     try:
         program = export(model, meta, axes, data, constants)
-    except HollowConstantError:
+    except ParframeError as error:
+        if not _needs_cpu(error):
+            raise
         unknown = hollow(model, data)
         program = export(model, given, axes, data, constants)
         for name in sorted(unknown & program.parameters.keys()):
@@ -291,6 +297,11 @@ def _export(
                 "build the model yourself and give it with example inputs",
             ) from None
     return narrowed(program) if single else program
+
+
+def _needs_cpu(error: ParframeError) -> bool:
+    """Whether an export failed because the model's own tensors are not on the meta device."""
+    return isinstance(error, HollowConstantError) or "meta" in error.what
 
 
 def build(kind: Any, config: Any, implementation: str) -> Any:
