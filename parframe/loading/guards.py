@@ -16,6 +16,10 @@ _TRIED = (3, 5, 8, 11, 16, 36, 64, 100, 257, 1024, 4095)
 """Sizes that a guard on parity, on multiples or on a number of chunks does not hold for alike."""
 
 
+_LEAST = 2
+"""torch.export does not look at smaller sizes; what holds at 2 holds there."""
+
+
 def check_guards(
     exported: ExportedProgram,
     module: torch.nn.Module,
@@ -36,7 +40,9 @@ def check_guards(
     guards = getattr(exported.module(), "_guards_fn", None)
     ranges = dict(_ranges(exported, axes))
     lengths = {size for tensor in _tensors(module) for size in tensor.shape}
-    for label, (_, high) in ranges.items():
+    for label, (low, high) in ranges.items():
+        if low > _LEAST:
+            raise _bound(label, f"{label} >= {low:g}")
         if high < math.inf and high not in lengths:
             raise _bound(label, f"{label} <= {high:g}")
     if guards is None:
