@@ -1,6 +1,7 @@
 """Print the figures of every benchmark."""
 
-from benchmarks import planning, rules
+from benchmarks import experts, planning, rules
 
 planning.main()
+experts.main()
 rules.main()
