@@ -15,6 +15,7 @@ from parframe.report.mesh import abridged, draw_mesh, mesh_facts, split_facts
 from parframe.report.notes import draw_notes, note_facts
 from parframe.report.screen import line, lines, screen, table
 from parframe.report.stages import drawn_together, stage_facts
+from parframe.report.traffic import draw_traffic, traffic_facts
 from parframe.report.verdict import draw_proof, unproven_facts
 from parframe.report.words import amount, runs, shortened
 from parframe.sizes import symbol
@@ -174,3 +175,9 @@ def test_progress_is_shown_on_a_terminal_alone(monkeypatch):
             step("loading the model")
             step("checking 64 devices")
         assert ("checking 64 devices" in stderr.getvalue()) is shown
+
+
+def test_the_report_says_what_happens_in_an_exchange():
+    plan = parframe.partition(parframe.load(models.tiny_config("mixtral")), "EP2")
+    text = drawn(draw_traffic(traffic_facts(parframe.check(plan).traffic), "bytes"))
+    assert "routed_experts: tokens go to the devices that have their experts" in text

@@ -7,8 +7,9 @@ from typing import Any, Protocol
 
 from rich.console import RenderableType
 
-from parframe.report.screen import heading, lines, table
+from parframe.report.screen import heading, line, lines, table
 from parframe.report.words import amount
+from parframe.rules.table import EXCHANGES
 
 
 class Traffic(Protocol):
@@ -40,6 +41,7 @@ def traffic_facts(traffic: Iterable[Traffic]) -> list[dict[str, Any]]:
 
 def draw_traffic(facts: Iterable[Mapping[str, Any]], whose: str) -> Iterator[RenderableType]:
     """A row for every kind and axes; ``whose`` bytes they are."""
+    facts = list(facts)
     rows = [
         [", ".join(f["axes"]), f["kind"], str(f["count"]), amount(f["bytes"])]
         for f in facts
@@ -48,5 +50,14 @@ def draw_traffic(facts: Iterable[Mapping[str, Any]], whose: str) -> Iterator[Ren
     yield heading("Communication")
     if rows:
         yield table(("axis", "operator", "on a device", whose), rows, right=("on a device", whose))
+        yield from map(line, _told(facts))
     else:
         yield lines(["none"])
+
+
+def _told(facts: Iterable[Mapping[str, Any]]) -> Iterator[str]:
+    """What happens in each kind of exchange."""
+    for kind in dict.fromkeys(f["kind"] for f in facts):
+        exchange = EXCHANGES.get(f"parframe.{kind}")
+        if exchange is not None:
+            yield f"{kind}: {exchange.says}"

@@ -78,7 +78,14 @@ def _passed_round(shapes: Shapes, travels: tuple[str, ...], members: int) -> dic
     return {slot: prod(shapes[slot]) * (members - 1) for slot in travels}
 
 
-RING = Exchange("ring", "parframe.ring_attention", stays="s", travels="t", sent=_passed_round)
+RING = Exchange(
+    "ring",
+    "parframe.ring_attention",
+    stays="s",
+    travels="t",
+    says="keys and values pass round the devices, queries stay",
+    sent=_passed_round,
+)
 
 RULES = (
     Rule("aten.scaled_dot_product_attention.default", _scaled_dot_product),

@@ -73,7 +73,13 @@ def _routed(shapes: Shapes, travels: tuple[str, ...], members: int) -> dict[str,
 
 
 ALL_TO_ALL = Exchange(
-    "all_to_all", "parframe.routed_experts", stays="n", travels="x", sent=_routed, more=_where
+    "all_to_all",
+    "parframe.routed_experts",
+    stays="n",
+    travels="x",
+    says="tokens go to the devices that have their experts, results come back",
+    sent=_routed,
+    more=_where,
 )
 
 

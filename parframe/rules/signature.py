@@ -170,6 +170,8 @@ class Exchange:
         The letter of the result that is split over the mesh axes.
     travels
         The letter, split over the same axes, that is exchanged; the result is complete in it.
+    says
+        What happens, in a few words for reports.
     sent
         How many elements a device sends at most, by the argument whose dtype they have. It is
         given the shapes of the device's arguments, the names of those that have the letter that
@@ -182,6 +184,7 @@ class Exchange:
     target: str
     stays: str
     travels: str
+    says: str = attrs.field(repr=False)
     sent: Callable[[Shapes, tuple[str, ...], int], Mapping[str, int]] = attrs.field(repr=False)
     more: Callable[[Local], Mapping[str, Arg]] | None = attrs.field(default=None, repr=False)
 
