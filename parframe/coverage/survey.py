@@ -130,9 +130,12 @@ def _started(
 def _examine(
     connection: Connection, model_type: str, composites: tuple[str, ...], memory: int
 ) -> None:
-    """What each process does."""
+    """What each process does; as many run as there are cores, so each keeps to one."""
+    import torch
+
     from parframe.coverage.examine import examine
 
+    torch.set_num_threads(1)
     resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
     quiet = os.open(os.devnull, os.O_WRONLY)
     os.dup2(quiet, 1)
