@@ -14,7 +14,12 @@ import attrs
 
 from parframe.coverage.outcome import Outcome, Verdict
 
-_HEAVY = ["parframe.coverage.examine", "transformers.models.auto.modeling_auto", "torch.export"]
+_HEAVY = [
+    "parframe.checking", "parframe.coverage.examine", "parframe.loading.huggingface",
+    "parframe.partitioning", "torch._dynamo", "torch.distributed.tensor",
+    "transformers.generation", "transformers.models.auto.modeling_auto",
+]  # fmt: skip
+"""What every process needs and one imports for all."""
 _GIB = 1 << 30
 
 
