@@ -63,9 +63,14 @@ class Tensor:
 
 @attrs.frozen
 class Input(Tensor):
-    """A tensor the model takes; ``axes`` names its axes where the loader knows (else ``""``)."""
+    """A tensor the model takes; ``axes`` names its axes where the loader knows (else ``""``).
+
+    ``most`` has the largest size of each axis, None where there is no limit; it is empty where no
+    axis has one.
+    """
 
     axes: tuple[str, ...] = ()
+    most: tuple[int | None, ...] = ()
 
 
 @attrs.frozen

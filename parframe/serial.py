@@ -188,10 +188,7 @@ def dump(graph: OperatorGraph) -> str:
         "schema": SCHEMA,
         "source": graph.source,
         "config": graph.config,
-        "inputs": {
-            name: {"tensor": encode_tensor(tensor), "axes": list(tensor.axes)}
-            for name, tensor in graph.inputs.items()
-        },
+        "inputs": {name: _encode_input(tensor) for name, tensor in graph.inputs.items()},
         "outputs": graph.outputs,
         "parameters": {
             name: _encode_parameter(tensor) for name, tensor in sorted(graph.parameters.items())
@@ -342,13 +339,22 @@ def _decode_parameter(name: str, value: Any) -> Parameter:
     )
 
 
+def _encode_input(tensor: Input) -> dict[str, Any]:
+    entry = {"tensor": encode_tensor(tensor), "axes": list(tensor.axes)}
+    return {**entry, "most": list(tensor.most)} if tensor.most else entry
+
+
 def _decode_input(name: str, value: Any) -> Input:
     entry = _Entry(value, f"input {name}")
     tensor = decode_tensor(name, entry.value.get("tensor"))
     axes = entry.texts("axes")
     if len(axes) != len(tensor.shape):
         raise _bad(f"input {name}", "names another number of axes than it has")
-    return Input(name, tensor.shape, tensor.dtype, axes=axes)
+    most = tuple(entry.get("most", list)) if "most" in entry.value else ()
+    limits = all(limit is None or (type(limit) is int and limit > 0) for limit in most)
+    if not limits or len(most) not in (0, len(axes)):
+        raise _bad(f"input {name}", "its largest sizes are not one number for each axis")
+    return Input(name, tensor.shape, tensor.dtype, axes=axes, most=most)
 
 
 def _encode_block(block: Block) -> dict[str, Any]:

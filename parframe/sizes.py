@@ -147,6 +147,44 @@ def evaluate(size: Size, values: Mapping[str, int]) -> int:
     return _evaluate(size, tuple((name, values[name]) for name in names))
 
 
+def within(size: Size, most: Mapping[str, int]) -> Size:
+    """The size without those sides of its ``Max`` and ``Min`` that are never the ones taken.
+
+    Parameters
+    ----------
+    size
+        The size.
+    most
+        The largest values of symbols that have a limit.
+    """
+    if isinstance(size, int) or not size.has(sympy.Max, sympy.Min):
+        return size
+    parts = [within(part, most) for part in size.args]
+    if not isinstance(size, sympy.Max | sympy.Min):
+        return simplify(size.func(*parts))
+    sign = 1 if isinstance(size, sympy.Max) else -1
+    left: list[Size] = []
+    for number, part in enumerate(parts):
+        rivals = (*left, *parts[number + 1 :])
+        if not any(_least(sympy.expand(sign * (other - part)), most) >= 0 for other in rivals):
+            left.append(part)
+    return simplify(size.func(*left))
+
+
+def _least(size: Any, most: Mapping[str, int]) -> Any:
+    """A lower bound of a sum of positive symbols; minus infinity where none is known."""
+    total: Any = 0
+    for term in sympy.Add.make_args(size):
+        factor, rest = term.as_coeff_Mul()
+        if rest == 1 or (rest.is_Symbol and rest.is_positive and factor > 0):
+            total += factor
+        elif rest.is_Symbol and factor < 0 and rest.name in most:
+            total += factor * most[rest.name]
+        else:
+            return -sympy.oo
+    return total
+
+
 def symbols_of(size: Size) -> frozenset[str]:
     """The names of the symbols in a size."""
     if isinstance(size, int):

@@ -15,6 +15,7 @@ from parframe.errors import ParframeError
 from parframe.loading.convert import Origin, convert
 from parframe.loading.functional import AliasedWriteError
 from parframe.loading.guards import check_guards
+from parframe.loading.limits import limited
 from parframe.loading.origin import failing_line, model_files
 from parframe.loading.program import Program
 from parframe.loading.simplify import simplify
@@ -65,8 +66,8 @@ def export(
     try:
         given = {**inputs, **(constants or {})}
         exported = _trace(module, given, shapes)
-        check_guards(exported, module, given, axes)
-        return _plain(exported, Origin(axes, data or {}, aliases(module), files))
+        limits = check_guards(exported, module, given, axes)
+        return _plain(exported, Origin(axes, data or {}, aliases(module), files), limits)
     except ParframeError:
         raise
     except Exception as error:
@@ -76,13 +77,13 @@ def export(
             part.training = True
 
 
-def _plain(exported: ExportedProgram, origin: Origin) -> Program:
+def _plain(exported: ExportedProgram, origin: Origin, limits: Mapping[str, int]) -> Program:
     """The program, made functional by PyTorch where that is not simple."""
     try:
-        return simplify(convert(exported, origin, structure))
+        return simplify(limited(convert(exported, origin, structure), limits))
     except AliasedWriteError:
         rewritten = exported.run_decompositions({})
-        return simplify(convert(rewritten, origin, structure))
+        return simplify(limited(convert(rewritten, origin, structure), limits))
 
 
 def _trace(

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import sympy
 import torch
 from torch.export import ExportedProgram
 
 from parframe.errors import ParframeError
+from parframe.loading.limits import own_limit
 
 _TRIED = (3, 5, 8, 11, 16, 36, 64, 100, 257, 1024, 4095)
 """Sizes that a guard on parity, on multiples or on a number of chunks does not hold for alike."""
@@ -29,12 +30,17 @@ def check_guards(
     module: torch.nn.Module,
     inputs: Mapping[str, Any],
     axes: Mapping[str, Sequence[str]],
-) -> None:
+) -> dict[str, int]:
     """Refuse a program that is right only at some sizes of the axes that may vary.
 
     A branch of the model's code on a size, or a loop over one, is exported as it went for the
     example. An upper bound is let pass where it is the length of a table of the model: beyond it
     the model itself has no numbers.
+
+    Returns
+    -------
+    The largest sizes of axes beyond which the model itself fails, where its export does not hold
+    there.
 
     Raises
     ------
@@ -49,15 +55,63 @@ def check_guards(
             raise _bound(label, f"{label} >= {low:g}")
         if high < math.inf and not lengths & {high + spared for spared in range(_SPARED + 1)}:
             raise _bound(label, f"{label} <= {high:g}")
-    if guards is None:
-        return
-    for sizes in _trials(ranges):
-        given = [_resized(value, axes.get(name, ()), sizes) for name, value in inputs.items()]
-        try:
-            guards(*given)
-        except (AssertionError, RuntimeError) as error:
-            reason = next(iter(str(error).splitlines()), "")
-            raise _bound(", ".join(ranges), reason.removeprefix("Guard failed: ")) from error
+    if guards is None or not _first_broken(guards, inputs, axes, ranges):
+        return {}
+    limits = _limits(guards, module, inputs, axes, ranges)
+    ranges.update((label, (ranges[label][0], limit)) for label, limit in limits.items())
+    reason = _first_broken(guards, inputs, axes, ranges)
+    if reason:
+        raise _bound(", ".join(ranges), reason)
+    return limits
+
+
+_Ranges: TypeAlias = Mapping[str, tuple[float, float]]
+
+
+def _first_broken(
+    guards: Any, inputs: Mapping[str, Any], axes: Mapping[str, Sequence[str]], ranges: _Ranges
+) -> str:
+    """The first guard that is broken at one of the sizes that are tried."""
+    trials = (_resized(inputs, axes, sizes) for sizes in _trials(ranges))
+    return next(filter(None, (_broken(guards, trial) for trial in trials)), "")
+
+
+def _broken(guards: Any, inputs: Mapping[str, Any]) -> str:
+    try:
+        guards(*inputs.values())
+    except (AssertionError, RuntimeError) as error:
+        reason = next(iter(str(error).splitlines()), "")
+        return reason.removeprefix("Guard failed: ") or type(error).__name__
+    return ""
+
+
+def _limits(
+    guards: Any,
+    module: torch.nn.Module,
+    inputs: Mapping[str, Any],
+    axes: Mapping[str, Sequence[str]],
+    ranges: _Ranges,
+) -> dict[str, int]:
+    """The largest sizes, each found with the other axes as in the example."""
+    found: dict[str, int] = {}
+    for label, (_, high) in ranges.items():
+        sizes = [
+            size
+            for name, value in inputs.items()
+            for own, size in zip(axes.get(name, ()), getattr(value, "shape", ()), strict=False)
+            if own == label
+        ]
+        if high < math.inf or not sizes:
+            continue
+        limit = own_limit(
+            module,
+            lambda size, label=label: _resized(inputs, axes, {label: size}),  # type: ignore[misc]
+            lambda given: not _broken(guards, given),
+            sizes[0],
+        )
+        if limit is not None:
+            found[label] = limit
+    return found
 
 
 def _ranges(
@@ -96,13 +150,20 @@ def _within(size: int, low: float, high: float) -> int:
     return int(min(max(size, low), max(high - 1, low)))
 
 
-def _resized(value: Any, labels: Sequence[str], sizes: Mapping[str, int]) -> Any:
-    """An example input with other sizes, and without memory."""
+def _resized(
+    inputs: Mapping[str, Any], axes: Mapping[str, Sequence[str]], sizes: Mapping[str, int]
+) -> dict[str, Any]:
+    """Example inputs with other sizes."""
+    return {name: _like(value, axes.get(name, ()), sizes) for name, value in inputs.items()}
+
+
+def _like(value: Any, labels: Sequence[str], sizes: Mapping[str, int]) -> Any:
+    """An example input with other sizes: zeros that share one place in memory."""
     if not isinstance(value, torch.Tensor):
         return value
     named = (*labels, *("",) * value.dim())[: value.dim()]
     shape = [sizes.get(label, size) for label, size in zip(named, value.shape, strict=True)]
-    return torch.empty(shape, dtype=value.dtype, device="meta")
+    return value.new_zeros(()).expand(shape)
 
 
 def _bound(where: str, guard: str) -> ParframeError:

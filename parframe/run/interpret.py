@@ -10,7 +10,7 @@ import sympy
 import torch
 
 from parframe.errors import ParframeError
-from parframe.graph import Arg, Operator, OperatorGraph, Ref
+from parframe.graph import Arg, Input, Operator, OperatorGraph, Ref
 from parframe.loading.schema import is_dtype, overload
 from parframe.run.local import LOCAL
 from parframe.sizes import evaluate
@@ -176,6 +176,7 @@ def input_sizes(graph: OperatorGraph, inputs: Mapping[str, torch.Tensor]) -> dic
                     raise _misfit(name, actual, declared.shape)
             elif isinstance(size, int) and size != number:
                 raise _misfit(name, actual, declared.shape)
+        _check_limits(declared, actual)
     for name, declared in graph.inputs.items():
         actual = tuple(inputs[name].shape)
         if tuple(evaluate(size, sizes) for size in declared.shape) != actual:
@@ -192,6 +193,17 @@ def _check_named(declared: Iterable[str], given: Mapping[str, torch.Tensor]) -> 
             "is missing" if name in expected else "is not an input of the model",
             f"give {', '.join(sorted(expected))}",
         )
+
+
+def _check_limits(declared: Input, actual: tuple[int, ...]) -> None:
+    for number, limit, axis in zip(actual, declared.most, declared.axes, strict=False):
+        if limit is not None and number > limit:
+            raise ParframeError(
+                "input",
+                declared.name,
+                f"has {number} along {axis or 'an axis'}, the model can take {limit} at most",
+                "give fewer, or load the model with a larger limit in its configuration",
+            )
 
 
 def _misfit(name: str, actual: tuple[int, ...], declared: tuple[Any, ...]) -> ParframeError:

@@ -1,0 +1,103 @@
+"""The largest sizes of inputs that a model can take, and its program written for those alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import attrs
+import sympy
+import torch
+
+from parframe.graph import Arg, Input
+from parframe.loading.program import Program
+from parframe.sizes import Size, within
+
+_LARGEST = 2**20
+"""Sizes are not tried beyond this."""
+
+_BESIDE = 2
+"""How far beyond its limit a model must fail: torch.export leaves out the whole of a table."""
+
+
+def own_limit(
+    module: torch.nn.Module,
+    resized: Callable[[int], Mapping[str, Any]],
+    holds: Callable[[Mapping[str, Any]], bool],
+    known: int,
+) -> int | None:
+    """The largest size of an axis at which an export holds, if the model itself has no larger.
+
+    Parameters
+    ----------
+    module
+        The model.
+    resized
+        Example inputs whose axis has this size.
+    holds
+        Whether the export holds for inputs.
+    known
+        A size at which it does.
+
+    Returns
+    -------
+    The size; None if it has no limit, or the model goes on beyond it.
+    """
+    high = known
+    while holds(resized(high)):
+        known, high = high, 2 * high
+        if high > _LARGEST:
+            return None
+    while high - known > 1:
+        middle = (known + high) // 2
+        known, high = (middle, high) if holds(resized(middle)) else (known, middle)
+    ends = _runs(module, resized(known)) and not _runs(module, resized(known + _BESIDE))
+    return known if ends else None
+
+
+def _runs(module: torch.nn.Module, inputs: Mapping[str, Any]) -> bool:
+    try:
+        with torch.no_grad():
+            module(**inputs)
+    except (RuntimeError, ValueError, IndexError):
+        return False
+    return True
+
+
+def limited(program: Program, limits: Mapping[str, int]) -> Program:
+    """The program for sizes up to these limits, by the names of the axes."""
+    if not limits:
+        return program
+    most: dict[str, int] = {}
+    inputs = {name: _limited_input(tensor, limits, most) for name, tensor in program.inputs.items()}
+
+    def plain(arg: Arg) -> Arg:
+        if isinstance(arg, tuple):
+            return tuple(plain(part) for part in arg)
+        return within(arg, most) if isinstance(arg, sympy.Expr) else arg
+
+    return attrs.evolve(
+        program,
+        inputs=inputs,
+        operators=tuple(
+            attrs.evolve(op, args={slot: plain(arg) for slot, arg in op.args.items()})
+            for op in program.operators
+        ),
+        tensors={
+            name: attrs.evolve(tensor, shape=_shape(tensor.shape, most))
+            for name, tensor in program.tensors.items()
+        },
+    )
+
+
+def _limited_input(tensor: Input, limits: Mapping[str, int], most: dict[str, int]) -> Input:
+    """The input with its limits; those of its symbols are noted."""
+    own = tuple(limits.get(axis) for axis in tensor.axes)
+    for size, limit in zip(tensor.shape, own, strict=False):
+        if limit is not None and isinstance(size, sympy.Symbol):
+            most[size.name] = limit
+    return attrs.evolve(tensor, most=own if any(limit is not None for limit in own) else ())
+
+
+def _shape(shape: Sequence[Size], most: Mapping[str, int]) -> tuple[Size, ...]:
+    return tuple(within(size, most) for size in shape)

@@ -1,0 +1,92 @@
+"""Models that take inputs up to a size: they are loaded for those sizes, and refused beyond."""
+
+import pytest
+import torch
+from torch import nn
+
+import parframe
+from parframe.errors import ParframeError
+from parframe.loading.weights import state
+from parframe.run.reference import run_graph
+from parframe.sizes import parse, within
+
+pytestmark = pytest.mark.slow
+
+
+class Biased(nn.Module):
+    """Adds the end of a table to all pairs of positions."""
+
+    def __init__(self):
+        super().__init__()
+        self.up = nn.Linear(4, 6)
+
+    def forward(self, x):
+        bias = torch.arange(-39, 1).double().view(1, 40) ** 2
+        bias = bias[:, max(0, 40 - x.shape[1]) :]
+        h = self.up(x)
+        return h @ h.transpose(1, 2) + bias
+
+
+class Branching(nn.Module):
+    """Goes on in another way where there is much."""
+
+    def forward(self, x):
+        return x + 1 if x.shape[1] <= 40 else x - 1
+
+
+def loaded(module):
+    return parframe.load(
+        module.double(),
+        inputs={"x": torch.randn(3, 7, 4).double()},
+        dynamic={"x": {0: "batch", 1: "sequence"}},
+    )
+
+
+@pytest.fixture(scope="module")
+def graph():
+    return loaded(Biased())
+
+
+def test_sizes_are_simplified_within_the_limit(graph):
+    assert [graph.tensors[name].shape for name in graph.output_names] == [
+        (parse("batch"), parse("sequence"), parse("sequence"))
+    ]
+
+
+@pytest.mark.parametrize("length", [1, 2, 39, 40])
+def test_a_model_with_a_limit_computes_the_same_up_to_it(length):
+    module = Biased()
+    graph = loaded(module)
+    x = torch.randn(2, length, 4).double()
+    (found,) = torch.utils._pytree.tree_leaves(run_graph(graph, {"x": x}, state(graph, module)))
+    assert torch.allclose(found, module(x), rtol=1e-12, atol=1e-12)
+
+
+def test_more_than_the_limit_is_refused_by_graphs_and_plans_also_when_read_from_files(graph):
+    again = parframe.serial.parse(parframe.serial.dump(graph))
+    assert again == graph
+    plan = parframe.partition(again, "DP2")
+    assert parframe.check(plan).ok
+    assert parframe.verify(plan).ok
+    with pytest.raises(ParframeError, match="has 41 along sequence, the model can take 40 at most"):
+        parframe.simulate(plan, {"x": torch.randn(2, 41, 4).double()})
+
+
+def test_a_limit_of_a_branch_is_refused():
+    with pytest.raises(ParframeError, match="takes another way where not"):
+        loaded(Branching())
+
+
+@pytest.mark.parametrize(
+    ("size", "simple"),
+    [
+        ("64 - Max(0, 64 - s)", "s"),
+        ("64 - Max(0, 65 - s)", "s - 1"),
+        ("Max(0, 63 - s)", "Max(0, 63 - s)"),
+        ("Min(s, 70) + Max(1, s)", "2*s"),
+        ("Max(0, 64 - t)", "Max(0, 64 - t)"),
+        ("Max(0, s*t - 1)", "Max(0, s*t - 1)"),
+    ],
+)
+def test_a_maximum_goes_where_limits_decide_it(size, simple):
+    assert within(parse(size), {"s": 64}) == parse(simple)
