@@ -18,6 +18,7 @@ from parframe.loading.guards import check_guards
 from parframe.loading.limits import limited
 from parframe.loading.origin import failing_line, model_files
 from parframe.loading.program import Program
+from parframe.loading.selections import dense_selections
 from parframe.loading.simplify import simplify
 
 Dynamic = Mapping[str, Mapping[int, str]]
@@ -65,9 +66,17 @@ def export(
     module.eval()
     try:
         given = {**inputs, **(constants or {})}
-        exported = _trace(module, given, shapes)
-        limits = check_guards(exported, module, given, axes)
-        return _plain(exported, Origin(axes, data or {}, aliases(module), files), limits)
+        origin = Origin(axes, data or {}, aliases(module), files)
+        try:
+            return _exported(module, given, shapes, origin)
+        except Exception:
+            with dense_selections(module) as selections:
+                try:
+                    return _exported(module, given, shapes, origin)
+                except Exception:
+                    if selections.used:
+                        raise
+            raise
     except ParframeError:
         raise
     except Exception as error:
@@ -75,6 +84,14 @@ def export(
     finally:
         for part in training:
             part.training = True
+
+
+def _exported(
+    module: torch.nn.Module, inputs: Mapping[str, Any], shapes: Mapping[str, Any], origin: Origin
+) -> Program:
+    exported = _trace(module, inputs, shapes)
+    limits = check_guards(exported, module, inputs, origin.axes)
+    return _plain(exported, origin, limits)
 
 
 def _plain(exported: ExportedProgram, origin: Origin, limits: Mapping[str, int]) -> Program:
