@@ -35,6 +35,8 @@ class Routed(nn.Module):
             if self.walk == "item" and number >= EXPERTS:
                 continue
             choice, token = torch.where(mask[number])
+            if token.numel() == 0:
+                continue
             inner = functional.silu(functional.linear(x[token], self.up[number]))
             outer = functional.linear(inner, self.down[number]) * weights[token, choice, None]
             result.index_add_(0, token, self.done(outer, number))
@@ -114,6 +116,28 @@ class Counted(Routed):
         return outer * outer.shape[0]
 
 
+class Turns(nn.Module):
+    def forward(self, x):
+        turns, result = 1, torch.zeros_like(x)
+        for number in (x[0, 0] > 0).nonzero():
+            (rows,) = torch.where(x[:, 0, 0] > number[0])
+            result.index_add_(0, rows, x[rows])
+            turns += 1
+        return result / turns
+
+
+class Emptied(nn.Module):
+    def forward(self, x):
+        (rows,) = torch.where(x[:, 0, 0] > 0)
+        return x * 2 if rows.numel() == 0 else x.index_add(0, rows, x[rows])
+
+
+class Many(nn.Module):
+    def forward(self, x):
+        (rows,) = torch.where(x[:, 0, 0] > 0)
+        return x * 2 if rows.numel() > 2 else x.index_add(0, rows, x[rows])
+
+
 class Broken(nn.Module):
     def forward(self, x):
         result = torch.zeros_like(x)
@@ -135,6 +159,9 @@ class Returned(nn.Module):
         (Together, "mean of the rows of a selection together"),
         (Biased, "used outside it"),
         (Counted, "of the rows of a selection together"),
+        (Turns, "where there are no rows, or counts"),
+        (Emptied, "where there are no rows, or counts"),
+        (Many, "compared with a number"),
         (Broken, "ends before all of it was seen"),
         (Returned, "returns a selection"),
     ],

@@ -18,7 +18,7 @@ from parframe.loading.guards import check_guards
 from parframe.loading.limits import limited
 from parframe.loading.origin import failing_line, model_files
 from parframe.loading.program import Program
-from parframe.loading.selections import dense_selections
+from parframe.loading.selections import with_all_rows
 from parframe.loading.simplify import simplify
 
 Dynamic = Mapping[str, Mapping[int, str]]
@@ -70,13 +70,10 @@ def export(
         try:
             return _exported(module, given, shapes, origin)
         except Exception:
-            with dense_selections(module) as selections:
-                try:
-                    return _exported(module, given, shapes, origin)
-                except Exception:
-                    if selections.used:
-                        raise
-            raise
+            found = with_all_rows(module, lambda: _exported(module, given, shapes, origin))
+            if found is None:
+                raise
+            return found
     except ParframeError:
         raise
     except Exception as error:

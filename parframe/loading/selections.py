@@ -4,7 +4,9 @@
 While a model is exported, they have all rows; what is computed of each row alone is computed of
 all, and where rows are added or written back, those that the mask leaves out are not. A loop over
 ``hit.nonzero()`` goes over all numbers, and what it adds is masked by ``hit`` too. Whatever else a
-model does with a selection is refused.
+model does with a selection is refused. The model's own code may ask whether there are any rows, and
+counts the turns of its loops: it must compute the same without rows and turns as with all of them
+where none of their results is kept, which is seen by exporting it both ways.
 """
 
 from __future__ import annotations
@@ -21,6 +23,8 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakIdKeyDictionary
 
+from parframe.graph import map_leaves, rename
+from parframe.loading.program import Program
 from parframe.loading.rowwise import SelectionError, is_rowwise, property_of
 
 
@@ -53,12 +57,48 @@ class _Walk:
         return self.turns()
 
 
-class Selections(TorchFunctionMode):
-    """Keeps all rows of every selection; ``used`` tells whether there was one."""
+@attrs.frozen(eq=False)
+class _Count:
+    """How many rows a selection has: told only whether there are any."""
 
-    def __init__(self) -> None:
+    empty: bool
+
+    def __eq__(self, other: object) -> bool:
+        return self._compared(other, self.empty)
+
+    def __ne__(self, other: object) -> bool:
+        return self._compared(other, not self.empty)
+
+    def __gt__(self, other: object) -> bool:
+        return self._compared(other, not self.empty)
+
+    def __bool__(self) -> bool:
+        return not self.empty
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def _compared(self, other: object, answer: bool) -> bool:
+        if other != 0:
+            raise SelectionError("the number of rows of a selection is compared with a number")
+        return answer
+
+
+class Selections(TorchFunctionMode):
+    """Keeps all rows of every selection.
+
+    Parameters
+    ----------
+    dropped
+        Whether no row is added or written back.
+    empty
+        Whether the model is told that there are none, and loops have no turns.
+    """
+
+    def __init__(self, dropped: bool = False, empty: bool = False) -> None:
         super().__init__()
-        self.used = False
+        self.used = False  # whether there was a selection
+        self.asked = False  # whether the model's own code can tell that there are rows
+        self._dropped, self._empty = dropped, empty
         self._rows: Any = WeakIdKeyDictionary()  # what has the rows of a selection
         self._places: Any = WeakIdKeyDictionary()  # where they are along an axis of the mask
         self._masks: Any = WeakIdKeyDictionary()
@@ -113,6 +153,9 @@ class Selections(TorchFunctionMode):
             given = [leaf for leaf in tree_leaves(args) if isinstance(leaf, Tensor)]
         if name == "unbind" and given[0] in self._places and args[1:] in ((), (0,)):
             return self._walk(given[0])
+        if name == "numel" and given[0] in self._places:
+            self.asked = True
+            return _Count(self._empty)
         selections = {id(self._rows[leaf]) for leaf in given if leaf in self._rows}
         if selections:
             return self._row_by_row(func, args, kwargs, given, len(selections))
@@ -235,7 +278,7 @@ class Selections(TorchFunctionMode):
             target, axis, place, rows = args
             if place in self._places:
                 self._check_back(target, rows, self._places[place][0], axis == 0)
-                if self._fails:
+                if self._fails or self._dropped:
                     return target
                 added = self._added(rows, *self._places[place]).to(target.dtype)
                 if target.shape != added.shape:
@@ -246,7 +289,7 @@ class Selections(TorchFunctionMode):
             known = isinstance(mask, Tensor) and mask in self._masks
             selection = self._masks[mask] if known else None
             self._check_back(target, rows, selection, known and mask.dtype == torch.bool)
-            if self._fails:
+            if self._fails or self._dropped:
                 return target
             whole = _unfolded(rows, self._mask(mask)).to(target.dtype)
             if target.shape != whole.shape:
@@ -277,9 +320,12 @@ class Selections(TorchFunctionMode):
         if mask.dim() != 1 or not isinstance(mask.shape[0], int) or self._turn is not None:
             raise SelectionError("a loop over a selection within another, or of unknown length")
 
+        self.asked = True
+        length = 0 if self._empty else mask.shape[0]
+
         def turns() -> Iterator[Tensor]:
             try:
-                for number in range(mask.shape[0]):
+                for number in range(length):
                     place = self._constant(number if axis == 0 else [number])
                     self._turn, self._fails = _Turn(mask[number]), False
                     yield place
@@ -293,7 +339,7 @@ class Selections(TorchFunctionMode):
 
 def _is_harmless(func: Any) -> bool:
     """Whether a call tells only what a tensor is like."""
-    return property_of(func) in ("dtype", "device", "ndim", "dim", "numel", "is_floating_point")
+    return property_of(func) in ("dtype", "device", "ndim", "dim", "is_floating_point")
 
 
 def _spread(tensor: Tensor, mask: Tensor, axes: Sequence[int]) -> Tensor:
@@ -308,7 +354,8 @@ def _spread(tensor: Tensor, mask: Tensor, axes: Sequence[int]) -> Tensor:
     if order != list(range(len(axes))):
         tensor = tensor.permute(*order, *range(len(axes), tensor.dim()))
     sizes = [size if axis in axes else 1 for axis, size in enumerate(mask.shape)]
-    return tensor.reshape(*sizes, *rest).expand(*mask.shape, *rest).reshape(mask.numel(), *rest)
+    whole = tensor.reshape(*sizes, *rest).expand(*mask.shape, *rest)
+    return whole.reshape(mask.numel(), *rest).clone()
 
 
 def _unfolded(rows: Tensor, mask: Tensor) -> Tensor:
@@ -320,11 +367,46 @@ def _beside(mask: Tensor, whole: Tensor) -> Tensor:
     return mask.reshape(*mask.shape, *(1,) * (whole.dim() - mask.dim()))
 
 
+def with_all_rows(module: torch.nn.Module, load: Callable[[], Program]) -> Program | None:
+    """What ``load`` makes of a module with all rows of every selection; None if there is none.
+
+    Raises
+    ------
+    SelectionError
+        If the module's code tells apart whether there are rows.
+    """
+    with _dense(module, Selections()) as selections:
+        try:
+            program = load()
+        except Exception:
+            if selections.used:
+                raise
+            return None
+    if selections.asked:
+        with _dense(module, Selections(dropped=True)):
+            dropped = load()
+        with _dense(module, Selections(dropped=True, empty=True)):
+            empty = load()
+        if _unnamed(dropped) != _unnamed(empty):
+            raise SelectionError("the model goes another way where there are no rows, or counts")
+    return program
+
+
+def _unnamed(program: Program) -> Any:
+    """What a program computes, its values numbered in order."""
+    numbers: dict[str, str] = {name: name for name in (*program.inputs, *program.parameters)}
+    lines = []
+    for operator in program.operators:
+        args = {slot: rename(arg, numbers) for slot, arg in operator.args.items()}
+        numbers.update((name, f"%{len(numbers) + i}") for i, name in enumerate(operator.outputs))
+        lines.append((operator.target, args, len(operator.outputs)))
+    return lines, map_leaves(program.outputs, numbers)
+
+
 @contextmanager
-def dense_selections(module: torch.nn.Module) -> Iterator[Selections]:
-    """Run a module with all rows of every selection, for a while."""
+def _dense(module: torch.nn.Module, selections: Selections) -> Iterator[Selections]:
+    """Run a module with its selections treated so, for a while."""
     forward: Callable[..., Any] = module.forward
-    selections = Selections()
 
     @wraps(forward)
     def run(*args: Any, **kwargs: Mapping[str, Any]) -> Any:
