@@ -65,11 +65,12 @@ class Tensor:
 class Input(Tensor):
     """A tensor the model takes; ``axes`` names its axes where the loader knows (else ``""``).
 
-    ``most`` has the largest size of each axis, None where there is no limit; it is empty where no
-    axis has one.
+    ``least`` and ``most`` have the smallest and the largest size of each axis for which the graph
+    is the model, None where there is no limit; they are empty where no axis has one.
     """
 
     axes: tuple[str, ...] = ()
+    least: tuple[int | None, ...] = ()
     most: tuple[int | None, ...] = ()
 
 

@@ -341,7 +341,8 @@ def _decode_parameter(name: str, value: Any) -> Parameter:
 
 def _encode_input(tensor: Input) -> dict[str, Any]:
     entry = {"tensor": encode_tensor(tensor), "axes": list(tensor.axes)}
-    return {**entry, "most": list(tensor.most)} if tensor.most else entry
+    limits = {"least": tensor.least, "most": tensor.most}
+    return {**entry, **{key: list(limit) for key, limit in limits.items() if limit}}
 
 
 def _decode_input(name: str, value: Any) -> Input:
@@ -350,11 +351,16 @@ def _decode_input(name: str, value: Any) -> Input:
     axes = entry.texts("axes")
     if len(axes) != len(tensor.shape):
         raise _bad(f"input {name}", "names another number of axes than it has")
-    most = tuple(entry.get("most", list)) if "most" in entry.value else ()
-    limits = all(limit is None or (type(limit) is int and limit > 0) for limit in most)
-    if not limits or len(most) not in (0, len(axes)):
-        raise _bad(f"input {name}", "its largest sizes are not one number for each axis")
-    return Input(name, tensor.shape, tensor.dtype, axes=axes, most=most)
+    least, most = (_limits(entry, name, key, len(axes)) for key in ("least", "most"))
+    return Input(name, tensor.shape, tensor.dtype, axes=axes, least=least, most=most)
+
+
+def _limits(entry: _Entry, name: str, key: str, count: int) -> tuple[int | None, ...]:
+    limits = tuple(entry.get(key, list)) if key in entry.value else ()
+    numbers = all(limit is None or (type(limit) is int and limit > 0) for limit in limits)
+    if not numbers or len(limits) not in (0, count):
+        raise _bad(f"input {name}", f"its {key} sizes are not one number for each axis")
+    return limits
 
 
 def _encode_block(block: Block) -> dict[str, Any]:

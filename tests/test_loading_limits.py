@@ -68,7 +68,9 @@ def test_more_than_the_limit_is_refused_by_graphs_and_plans_also_when_read_from_
     plan = parframe.partition(again, "DP2")
     assert parframe.check(plan).ok
     assert parframe.verify(plan).ok
-    with pytest.raises(ParframeError, match="has 41 along sequence, the model can take 40 at most"):
+    with pytest.raises(
+        ParframeError, match="has 41 along sequence, and the graph is the model for 40 at most"
+    ):
         parframe.simulate(plan, {"x": torch.randn(2, 41, 4).double()})
 
 

@@ -15,7 +15,7 @@ from parframe.errors import ParframeError
 from parframe.loading.convert import Origin, convert
 from parframe.loading.functional import AliasedWriteError
 from parframe.loading.guards import check_guards
-from parframe.loading.limits import limited
+from parframe.loading.limits import Limits, limited
 from parframe.loading.origin import failing_line, model_files
 from parframe.loading.program import Program
 from parframe.loading.selections import with_all_rows
@@ -91,7 +91,7 @@ def _exported(
     return _plain(exported, origin, limits)
 
 
-def _plain(exported: ExportedProgram, origin: Origin, limits: Mapping[str, int]) -> Program:
+def _plain(exported: ExportedProgram, origin: Origin, limits: Limits) -> Program:
     """The program, made functional by PyTorch where that is not simple."""
     try:
         return simplify(limited(convert(exported, origin, structure), limits))

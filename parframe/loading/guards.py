@@ -11,7 +11,7 @@ import torch
 from torch.export import ExportedProgram
 
 from parframe.errors import ParframeError
-from parframe.loading.limits import own_limit
+from parframe.loading.limits import Limits, own_limit
 
 _TRIED = (3, 5, 8, 11, 16, 36, 64, 100, 257, 1024, 4095)
 """Sizes that a guard on parity, on multiples or on a number of chunks does not hold for alike."""
@@ -30,17 +30,17 @@ def check_guards(
     module: torch.nn.Module,
     inputs: Mapping[str, Any],
     axes: Mapping[str, Sequence[str]],
-) -> dict[str, int]:
+) -> Limits:
     """Refuse a program that is right only at some sizes of the axes that may vary.
 
     A branch of the model's code on a size, or a loop over one, is exported as it went for the
-    example. An upper bound is let pass where it is the length of a table of the model: beyond it
-    the model itself has no numbers.
+    example. Where it compared a size with a number, the graph keeps that bound, and inputs beyond
+    it are refused when it runs; but for an upper bound that is the length of a table of the model:
+    beyond it the model itself has no numbers.
 
     Returns
     -------
-    The largest sizes of axes beyond which the model itself fails, where its export does not hold
-    there.
+    The smallest and the largest sizes for which the program holds.
 
     Raises
     ------
@@ -50,19 +50,19 @@ def check_guards(
     guards = getattr(exported.module(), "_guards_fn", None)
     ranges = dict(_ranges(exported, axes))
     lengths = {size for tensor in _tensors(module) for size in tensor.shape}
-    for label, (low, high) in ranges.items():
-        if low > _LEAST:
-            raise _bound(label, f"{label} >= {low:g}")
+    most: dict[str, int] = {}
+    for label, (_, high) in ranges.items():
         if high < math.inf and not lengths & {high + spared for spared in range(_SPARED + 1)}:
-            raise _bound(label, f"{label} <= {high:g}")
+            most[label] = int(high)
+    least = {label: int(low) for label, (low, _) in ranges.items() if low > _LEAST}
     if guards is None or not _first_broken(guards, inputs, axes, ranges):
-        return {}
+        return Limits(least, most)
     limits = _limits(guards, module, inputs, axes, ranges)
     ranges.update((label, (ranges[label][0], limit)) for label, limit in limits.items())
     reason = _first_broken(guards, inputs, axes, ranges)
     if reason:
         raise _bound(", ".join(ranges), reason)
-    return limits
+    return Limits(least, {**most, **limits})
 
 
 _Ranges: TypeAlias = Mapping[str, tuple[float, float]]

@@ -1,4 +1,4 @@
-"""The largest sizes of inputs that a model can take, and its program written for those alone."""
+"""The sizes of inputs that a program is the model for, and the program written for those alone."""
 
 from __future__ import annotations
 
@@ -18,6 +18,14 @@ _LARGEST = 2**20
 
 _BESIDE = 2
 """How far beyond its limit a model must fail: torch.export leaves out the whole of a table."""
+
+
+@attrs.frozen
+class Limits:
+    """The smallest and the largest sizes of axes, by their names, where there are any."""
+
+    least: Mapping[str, int] = attrs.field(factory=dict)
+    most: Mapping[str, int] = attrs.field(factory=dict)
 
 
 def own_limit(
@@ -64,9 +72,9 @@ def _runs(module: torch.nn.Module, inputs: Mapping[str, Any]) -> bool:
     return True
 
 
-def limited(program: Program, limits: Mapping[str, int]) -> Program:
-    """The program for sizes up to these limits, by the names of the axes."""
-    if not limits:
+def limited(program: Program, limits: Limits) -> Program:
+    """The program for sizes within these limits."""
+    if not limits.least and not limits.most:
         return program
     most: dict[str, int] = {}
     inputs = {name: _limited_input(tensor, limits, most) for name, tensor in program.inputs.items()}
@@ -90,13 +98,18 @@ def limited(program: Program, limits: Mapping[str, int]) -> Program:
     )
 
 
-def _limited_input(tensor: Input, limits: Mapping[str, int], most: dict[str, int]) -> Input:
-    """The input with its limits; those of its symbols are noted."""
+def _limited_input(tensor: Input, limits: Limits, most: dict[str, int]) -> Input:
+    """The input with its limits; the largest sizes of its symbols are noted."""
+    for size, axis in zip(tensor.shape, tensor.axes, strict=False):
+        if axis in limits.most and isinstance(size, sympy.Symbol):
+            most[size.name] = limits.most[axis]
+    return attrs.evolve(tensor, least=_each(tensor, limits.least), most=_each(tensor, limits.most))
+
+
+def _each(tensor: Input, limits: Mapping[str, int]) -> tuple[int | None, ...]:
+    """The limit of each axis of an input; nothing where none has one."""
     own = tuple(limits.get(axis) for axis in tensor.axes)
-    for size, limit in zip(tensor.shape, own, strict=False):
-        if limit is not None and isinstance(size, sympy.Symbol):
-            most[size.name] = limit
-    return attrs.evolve(tensor, most=own if any(limit is not None for limit in own) else ())
+    return own if any(limit is not None for limit in own) else ()
 
 
 def _shape(shape: Sequence[Size], most: Mapping[str, int]) -> tuple[Size, ...]:

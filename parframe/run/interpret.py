@@ -201,8 +201,18 @@ def _check_limits(declared: Input, actual: tuple[int, ...]) -> None:
             raise ParframeError(
                 "input",
                 declared.name,
-                f"has {number} along {axis or 'an axis'}, the model can take {limit} at most",
+                f"has {number} along {axis or 'an axis'}, and the graph is the model for {limit} "
+                "at most",
                 "give fewer, or load the model with a larger limit in its configuration",
+            )
+    for number, limit, axis in zip(actual, declared.least, declared.axes, strict=False):
+        if limit is not None and number < limit:
+            raise ParframeError(
+                "input",
+                declared.name,
+                f"has {number} along {axis or 'an axis'}, and the model's code takes another way "
+                f"below {limit}",
+                f"give {limit} or more",
             )
 
 
