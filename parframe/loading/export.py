@@ -12,13 +12,13 @@ import torch
 from torch.export import Dim, ExportedProgram
 
 from parframe.errors import ParframeError
-from parframe.loading.convert import Origin, convert
+from parframe.loading.convert import HollowConstantError, Origin, convert
+from parframe.loading.dense import with_all_rows
 from parframe.loading.functional import AliasedWriteError
 from parframe.loading.guards import check_guards
 from parframe.loading.limits import Limits, limited
 from parframe.loading.origin import failing_line, model_files
 from parframe.loading.program import Program
-from parframe.loading.selections import with_all_rows
 from parframe.loading.simplify import simplify
 
 Dynamic = Mapping[str, Mapping[int, str]]
@@ -69,7 +69,9 @@ def export(
         origin = Origin(axes, data or {}, aliases(module), files)
         try:
             return _exported(module, given, shapes, origin)
-        except Exception:
+        except HollowConstantError:
+            raise
+        except Exception:  # whatever it is, a selection may be what it comes from
             found = with_all_rows(module, lambda: _exported(module, given, shapes, origin))
             if found is None:
                 raise

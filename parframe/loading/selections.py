@@ -11,9 +11,7 @@ where none of their results is kept, which is seen by exporting it both ways.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from functools import wraps
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import attrs
@@ -23,8 +21,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakIdKeyDictionary
 
-from parframe.graph import map_leaves, rename
-from parframe.loading.program import Program
+from parframe.loading.rows import Count, beside, spread, unfolded
 from parframe.loading.rowwise import SelectionError, is_rowwise, property_of
 
 
@@ -55,32 +52,6 @@ class _Walk:
 
     def __iter__(self) -> Iterator[Tensor]:
         return self.turns()
-
-
-@attrs.frozen(eq=False)
-class _Count:
-    """How many rows a selection has: told only whether there are any."""
-
-    empty: bool
-
-    def __eq__(self, other: object) -> bool:
-        return self._compared(other, self.empty)
-
-    def __ne__(self, other: object) -> bool:
-        return self._compared(other, not self.empty)
-
-    def __gt__(self, other: object) -> bool:
-        return self._compared(other, not self.empty)
-
-    def __bool__(self) -> bool:
-        return not self.empty
-
-    __hash__ = None  # type: ignore[assignment]
-
-    def _compared(self, other: object, answer: bool) -> bool:
-        if other != 0:
-            raise SelectionError("the number of rows of a selection is compared with a number")
-        return answer
 
 
 class Selections(TorchFunctionMode):
@@ -155,7 +126,7 @@ class Selections(TorchFunctionMode):
             return self._walk(given[0])
         if name == "numel" and given[0] in self._places:
             self.asked = True
-            return _Count(self._empty)
+            return Count(self._empty)
         selections = {id(self._rows[leaf]) for leaf in given if leaf in self._rows}
         if selections:
             return self._row_by_row(func, args, kwargs, given, len(selections))
@@ -246,7 +217,7 @@ class Selections(TorchFunctionMode):
                 raise SelectionError("places of different selections, or several side by side")
         else:
             raise SelectionError("places of a selection beside others")
-        rows = _spread(tensor, selection.mask, axes)
+        rows = spread(tensor, selection.mask, axes)
         rows = rows[(slice(None), *rest)] if rest else rows
         self._rows[rows] = selection
         return rows
@@ -291,10 +262,10 @@ class Selections(TorchFunctionMode):
             self._check_back(target, rows, selection, known and mask.dtype == torch.bool)
             if self._fails or self._dropped:
                 return target
-            whole = _unfolded(rows, self._mask(mask)).to(target.dtype)
+            whole = unfolded(rows, self._mask(mask)).to(target.dtype)
             if target.shape != whole.shape:
                 raise SelectionError("rows are written over others of another size")
-            target.copy_(torch.where(_beside(self._mask(mask), whole), whole, target))
+            target.copy_(torch.where(beside(self._mask(mask), whole), whole, target))
             return target
         return None
 
@@ -308,8 +279,8 @@ class Selections(TorchFunctionMode):
     def _added(self, rows: Tensor, selection: _Selection, axis: int) -> Tensor:
         """The sum of the selected rows at every place along an axis of the mask."""
         mask = self._mask(selection.mask)
-        whole = _unfolded(rows, mask)
-        kept = whole.masked_fill(~_beside(mask, whole), 0)
+        whole = unfolded(rows, mask)
+        kept = whole.masked_fill(~beside(mask, whole), 0)
         others = [other for other in range(mask.dim()) if other != axis]
         return kept.sum(others) if others else kept
 
@@ -340,86 +311,3 @@ class Selections(TorchFunctionMode):
 def _is_harmless(func: Any) -> bool:
     """Whether a call tells only what a tensor is like."""
     return property_of(func) in ("dtype", "device", "ndim", "dim", "is_floating_point")
-
-
-def _spread(tensor: Tensor, mask: Tensor, axes: Sequence[int]) -> Tensor:
-    """A row for every element of a mask: leading axes of the tensor are these of the mask."""
-    for own, axis in enumerate(axes):
-        if tensor.shape[own] != mask.shape[axis]:
-            raise SelectionError("rows of a tensor of another size than the mask")
-    if len(set(axes)) != len(axes):
-        raise SelectionError("the same places along two axes")
-    rest = tensor.shape[len(axes) :]
-    order = sorted(range(len(axes)), key=lambda own: axes[own])
-    if order != list(range(len(axes))):
-        tensor = tensor.permute(*order, *range(len(axes), tensor.dim()))
-    sizes = [size if axis in axes else 1 for axis, size in enumerate(mask.shape)]
-    whole = tensor.reshape(*sizes, *rest).expand(*mask.shape, *rest)
-    return whole.reshape(mask.numel(), *rest).clone()
-
-
-def _unfolded(rows: Tensor, mask: Tensor) -> Tensor:
-    return rows.reshape(*mask.shape, *rows.shape[1:])
-
-
-def _beside(mask: Tensor, whole: Tensor) -> Tensor:
-    """The mask with as many axes as what it masks."""
-    return mask.reshape(*mask.shape, *(1,) * (whole.dim() - mask.dim()))
-
-
-def with_all_rows(module: torch.nn.Module, load: Callable[[], Program]) -> Program | None:
-    """What ``load`` makes of a module with all rows of every selection; None if there is none.
-
-    Raises
-    ------
-    SelectionError
-        If the module's code tells apart whether there are rows.
-    """
-    with _dense(module, Selections()) as selections:
-        try:
-            program = load()
-        except Exception:
-            if selections.used:
-                raise
-            return None
-    if selections.asked:
-        with _dense(module, Selections(dropped=True)):
-            dropped = load()
-        with _dense(module, Selections(dropped=True, empty=True)):
-            empty = load()
-        if _unnamed(dropped) != _unnamed(empty):
-            raise SelectionError("the model goes another way where there are no rows, or counts")
-    return program
-
-
-def _unnamed(program: Program) -> Any:
-    """What a program computes, its values numbered in order."""
-    numbers: dict[str, str] = {name: name for name in (*program.inputs, *program.parameters)}
-    lines = []
-    for operator in program.operators:
-        args = {slot: rename(arg, numbers) for slot, arg in operator.args.items()}
-        numbers.update((name, f"%{len(numbers) + i}") for i, name in enumerate(operator.outputs))
-        lines.append((operator.target, args, len(operator.outputs)))
-    return lines, map_leaves(program.outputs, numbers)
-
-
-@contextmanager
-def _dense(module: torch.nn.Module, selections: Selections) -> Iterator[Selections]:
-    """Run a module with its selections treated so, for a while."""
-    forward: Callable[..., Any] = module.forward
-
-    @wraps(forward)
-    def run(*args: Any, **kwargs: Mapping[str, Any]) -> Any:
-        with selections:
-            result = forward(*args, **kwargs)
-            selections.check_result(result)
-            return result
-
-    own = vars(module).get("forward")
-    module.forward = run
-    try:
-        yield selections
-    finally:
-        del module.forward
-        if own is not None:
-            module.forward = own
