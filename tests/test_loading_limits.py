@@ -1,5 +1,7 @@
 """Models that take inputs up to a size: they are loaded for those sizes, and refused beyond."""
 
+import json
+
 import pytest
 import torch
 from torch import nn
@@ -72,6 +74,14 @@ def test_more_than_the_limit_is_refused_by_graphs_and_plans_also_when_read_from_
         ParframeError, match="has 41 along sequence, and the graph is the model for 40 at most"
     ):
         parframe.simulate(plan, {"x": torch.randn(2, 41, 4).double()})
+
+
+@pytest.mark.parametrize("most", [[None], [None, 0, None], [None, "40", None], [None, True, None]])
+def test_limits_that_are_not_one_number_for_each_axis_are_refused(graph, most):
+    content = json.loads(parframe.serial.dump(graph))
+    content["inputs"]["x"]["most"] = most
+    with pytest.raises(ParframeError, match="largest sizes are not one number for each axis"):
+        parframe.serial.parse(json.dumps(content))
 
 
 def test_a_limit_of_a_branch_is_refused():
