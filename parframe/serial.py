@@ -359,7 +359,8 @@ def _limits(entry: _Entry, name: str, key: str, count: int) -> tuple[int | None,
     limits = tuple(entry.get(key, list)) if key in entry.value else ()
     numbers = all(limit is None or (type(limit) is int and limit > 0) for limit in limits)
     if not numbers or len(limits) not in (0, count):
-        raise _bad(f"input {name}", f"its {key} sizes are not one number for each axis")
+        told = {"least": "smallest", "most": "largest"}[key]
+        raise _bad(f"input {name}", f"its {told} sizes are not one number for each axis")
     return limits
 
 

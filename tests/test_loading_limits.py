@@ -1,4 +1,4 @@
-"""Models that take inputs up to a size: they are loaded for those sizes, and refused beyond."""
+"""Models that take inputs of some sizes: they are loaded for those, and others are refused."""
 
 import json
 
@@ -30,10 +30,16 @@ class Biased(nn.Module):
 
 
 class Branching(nn.Module):
-    """Goes on in another way where there is much."""
+    """Goes on in another way where there is little or much; 24 is also the size of a weight."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(24))
 
     def forward(self, x):
-        return x + 1 if x.shape[1] <= 40 else x - 1
+        if x.shape[1] < 5:
+            return x * 2
+        return x + self.scale.sum() if x.shape[1] <= 24 else x - 1
 
 
 def loaded(module):
@@ -84,9 +90,30 @@ def test_limits_that_are_not_one_number_for_each_axis_are_refused(graph, most):
         parframe.serial.parse(json.dumps(content))
 
 
-def test_a_limit_of_a_branch_is_refused():
-    with pytest.raises(ParframeError, match="takes another way where not"):
-        loaded(Branching())
+def test_a_branch_on_a_size_limits_the_graph_to_the_way_that_the_example_took():
+    module = Branching()
+    graph = parframe.serial.parse(parframe.serial.dump(loaded(module)))
+    for length in (5, 7, 24):
+        x = torch.randn(2, length, 4).double()
+        (found,) = torch.utils._pytree.tree_leaves(run_graph(graph, {"x": x}, state(graph, module)))
+        assert torch.equal(found, module(x))
+    for length, told in ((4, "takes another way below 5"), (25, "the model for 24 at most")):
+        with pytest.raises(ParframeError, match=told):
+            run_graph(graph, {"x": torch.randn(2, length, 4)}, state(graph, module))
+
+
+class Looping(nn.Module):
+    """Takes one more turn for every four positions."""
+
+    def forward(self, x):
+        for _ in range((x.shape[1] + 3) // 4):
+            x = x + 1
+        return x
+
+
+def test_a_loop_over_a_size_is_refused():
+    with pytest.raises(ParframeError, match=r"takes another way where not|Constraints violated"):
+        loaded(Looping())
 
 
 @pytest.mark.parametrize(

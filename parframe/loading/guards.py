@@ -11,7 +11,7 @@ import torch
 from torch.export import ExportedProgram
 
 from parframe.errors import ParframeError
-from parframe.loading.limits import Limits, own_limit
+from parframe.loading.limits import Limits, own_limit, runs
 
 _TRIED = (3, 5, 8, 11, 16, 36, 64, 100, 257, 1024, 4095)
 """Sizes that a guard on parity, on multiples or on a number of chunks does not hold for alike."""
@@ -35,8 +35,8 @@ def check_guards(
 
     A branch of the model's code on a size, or a loop over one, is exported as it went for the
     example. Where it compared a size with a number, the graph keeps that bound, and inputs beyond
-    it are refused when it runs; but for an upper bound that is the length of a table of the model:
-    beyond it the model itself has no numbers.
+    it are refused when it runs; but for an upper bound that is the length of a table of the model,
+    beyond which the model itself fails.
 
     Returns
     -------
@@ -52,7 +52,9 @@ def check_guards(
     lengths = {size for tensor in _tensors(module) for size in tensor.shape}
     most: dict[str, int] = {}
     for label, (_, high) in ranges.items():
-        if high < math.inf and not lengths & {high + spared for spared in range(_SPARED + 1)}:
+        beyond = _resized(inputs, axes, {label: int(high) + _SPARED + 1}) if high < math.inf else {}
+        table = lengths & {high + spared for spared in range(_SPARED + 1)}
+        if high < math.inf and (not table or runs(module, beyond)):
             most[label] = int(high)
     least = {label: int(low) for label, (low, _) in ranges.items() if low > _LEAST}
     if guards is None or not _first_broken(guards, inputs, axes, ranges):

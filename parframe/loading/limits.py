@@ -59,11 +59,12 @@ def own_limit(
     while high - known > 1:
         middle = (known + high) // 2
         known, high = (middle, high) if holds(resized(middle)) else (known, middle)
-    ends = _runs(module, resized(known)) and not _runs(module, resized(known + _BESIDE))
+    ends = runs(module, resized(known)) and not runs(module, resized(known + _BESIDE))
     return known if ends else None
 
 
-def _runs(module: torch.nn.Module, inputs: Mapping[str, Any]) -> bool:
+def runs(module: torch.nn.Module, inputs: Mapping[str, Any]) -> bool:
+    """Whether a model takes inputs."""
     try:
         with torch.no_grad():
             module(**inputs)
