@@ -102,20 +102,6 @@ def test_a_branch_on_a_size_limits_the_graph_to_the_way_that_the_example_took():
             run_graph(graph, {"x": torch.randn(2, length, 4)}, state(graph, module))
 
 
-class Looping(nn.Module):
-    """Takes one more turn for every four positions."""
-
-    def forward(self, x):
-        for _ in range((x.shape[1] + 3) // 4):
-            x = x + 1
-        return x
-
-
-def test_a_loop_over_a_size_is_refused():
-    with pytest.raises(ParframeError, match=r"takes another way where not|Constraints violated"):
-        loaded(Looping())
-
-
 @pytest.mark.parametrize(
     ("size", "simple"),
     [

@@ -274,11 +274,16 @@ class Few(nn.Module):
         return x * 2 if x.shape[1] < 50 else x
 
 
-@pytest.mark.parametrize("kind", [Chunks, Even, Few])
+@pytest.mark.parametrize("kind", [Chunks, Even])
 def test_code_that_depends_on_a_size_that_may_vary_is_refused(kind):
     inputs, dynamic = {"x": torch.zeros(3, 7)}, {"x": {0: "batch", 1: "time"}}
     with pytest.raises(ParframeError, match=r"takes another way where not|cannot follow this"):
         load(kind(), inputs, dynamic)
+
+
+def test_code_that_compares_a_size_with_a_number_is_loaded_for_the_sizes_on_one_side():
+    inputs, dynamic = {"x": torch.zeros(3, 7)}, {"x": {0: "batch", 1: "time"}}
+    assert load(Few(), inputs, dynamic).inputs["x"].most == (None, 49)
 
 
 class Table(nn.Module):
