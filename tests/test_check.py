@@ -21,10 +21,12 @@ import parframe
 from parframe.checking import KINDS, check, memory, sizing
 from parframe.checking.boxes import tiles
 from parframe.checking.reading import read
+from parframe.graph import Block, Call, Input, Operator, Ref, Tensor
 from parframe.layout import Leaf, Range, Segments, Span, region
 from parframe.mesh import Mesh
 from parframe.partitioning import partition_placing
 from parframe.sizes import offset
+from parframe.sizes import parse as parse_size
 from parframe.strategy import Placing, Split
 
 CORRECT = [(model, composite) for model, found in COMPOSITES.items() for composite in found]
@@ -293,3 +295,16 @@ def test_whole_numbers_may_be_added_to_others(composite):
     inputs = {"x": torch.zeros(3, 6, dtype=torch.float64)}
     graph = parframe.load(Counted().double(), inputs, {"x": {0: "batch"}})
     assert blamed(parframe.partition(graph, composite)) == []
+
+
+def test_a_sum_that_its_rule_does_not_cover_is_right_where_nothing_is_split():
+    """One of its sizes is not seen to be the other."""
+    x = Input("x", (parse_size("n"),), "float64", ("",))
+    y = Input("y", (parse_size("Max(n, 2)"),), "float64", ("",))
+    z = Tensor("z", (parse_size("n"),), "float64")
+    args = {"self": Ref("x"), "other": Ref("y"), "alpha": 1}
+    add = Operator("add", "aten.add.Tensor", args, ("z",))
+    block = Block("main", ("x", "y"), (), (add,), ("z",), {"x": x, "y": y, "z": z})
+    call = Call("", "main", ("x", "y"), (), ("z",))
+    graph = parframe.OperatorGraph({"main": block}, (call,), {"x": x, "y": y}, "z", {})
+    assert blamed(parframe.partition(graph, "")) == []

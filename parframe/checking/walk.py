@@ -104,7 +104,8 @@ class Walker(Sums):
             return 1
         signature = origin.bound.signature
         addend = signature is not None and signature.addend is not None
-        if is_sum(operator) and (addend or is_sum(origin.operator)):
+        covered = signature is not None
+        if covered and is_sum(operator) and (addend or is_sum(origin.operator)):
             self.add(operator, origin)
             return 1
         if addend and operator.target in _VIEWS and origin.operator.target not in _VIEWS:
