@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import inspect
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import attrs
 import torch
+from torch._dynamo.exc import UserError
 from torch.export import Dim, ExportedProgram
 
 from parframe.errors import ParframeError
@@ -19,6 +20,7 @@ from parframe.loading.guards import check_guards
 from parframe.loading.limits import Limits, limited
 from parframe.loading.origin import failing_line, model_files
 from parframe.loading.program import Program
+from parframe.loading.ranges import with_size_ranges
 from parframe.loading.simplify import simplify
 
 Dynamic = Mapping[str, Mapping[int, str]]
@@ -71,8 +73,8 @@ def export(
             return _exported(module, given, shapes, origin)
         except HollowConstantError:
             raise
-        except Exception:  # whatever it is, a selection may be what it comes from
-            found = with_all_rows(module, lambda: _exported(module, given, shapes, origin))
+        except Exception as error:  # whatever it is, a selection may be what it comes from
+            found = _otherwise(module, lambda: _exported(module, given, shapes, origin), error)
             if found is None:
                 raise
             return found
@@ -83,6 +85,15 @@ def export(
     finally:
         for part in training:
             part.training = True
+
+
+def _otherwise(
+    module: torch.nn.Module, load: Callable[[], Program], error: Exception
+) -> Program | None:
+    """What a module that was not exported is with what PyTorch cannot follow done another way."""
+    fixed = isinstance(error, UserError)  # a list as long as a size fixes that
+    found = with_size_ranges(module, load) if fixed else None
+    return with_all_rows(module, load) if found is None else found
 
 
 def _exported(
