@@ -54,6 +54,7 @@ def fold(
     outputs: Any,
     source: str = "",
     config: Mapping[str, Any] | None = None,
+    remarks: tuple[str, ...] = (),
 ) -> OperatorGraph:
     """Fold operators, in order of execution, into a graph of blocks and calls.
 
@@ -63,7 +64,7 @@ def fold(
         Every operator, under names that are unique in the whole model, module paths in full.
     tensors
         The operators' outputs by name.
-    inputs, parameters, outputs, source, config
+    inputs, parameters, outputs, source, config, remarks
         As in the graph.
 
     Returns
@@ -105,6 +106,7 @@ def fold(
         parameters=dict(parameters),
         source=source,
         config=dict(config or {}),
+        remarks=remarks,
     )
     return verify_graph(graph)
 

@@ -199,6 +199,8 @@ class OperatorGraph:
         Weights and buffers, by the model's own names.
     source
         Where the graph came from: a folder, a file, a class.
+    remarks
+        What its user should know of how it was loaded, a sentence each.
     """
 
     blocks: Mapping[str, Block]
@@ -208,6 +210,7 @@ class OperatorGraph:
     parameters: Mapping[str, Parameter]
     source: str = ""
     config: Mapping[str, Any] = attrs.field(factory=dict)
+    remarks: tuple[str, ...] = ()
 
     @cached_property
     def output_names(self) -> tuple[str, ...]:

@@ -198,6 +198,7 @@ def dump(graph: OperatorGraph) -> str:
             [call.name, call.block, list(call.inputs), list(call.parameters), list(call.outputs)]
             for call in graph.calls
         ],
+        **({"remarks": list(graph.remarks)} if graph.remarks else {}),
     }
     return json.dumps(content, indent=1, allow_nan=False) + "\n"
 
@@ -235,6 +236,7 @@ def parse(text: str) -> OperatorGraph:
         },
         source=entry.text("source"),
         config=entry.mapping("config"),
+        remarks=entry.texts("remarks") if "remarks" in entry.value else (),
     )
     return verify_graph(graph)
 

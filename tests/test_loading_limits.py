@@ -93,6 +93,11 @@ def test_limits_that_are_not_one_number_for_each_axis_are_refused(graph, most):
 def test_a_branch_on_a_size_limits_the_graph_to_the_way_that_the_example_took():
     module = Branching()
     graph = parframe.serial.parse(parframe.serial.dump(loaded(module)))
+    told = [note.what for note in parframe.partition(graph, "DP2").notes if note.kind == "remark"]
+    assert told == [
+        "the graph is the model where sequence is 5 or more",
+        "the graph is the model where sequence is 24 at most",
+    ]
     for length in (5, 7, 24):
         x = torch.randn(2, length, 4).double()
         (found,) = torch.utils._pytree.tree_leaves(run_graph(graph, {"x": x}, state(graph, module)))

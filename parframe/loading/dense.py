@@ -7,12 +7,19 @@ from contextlib import contextmanager
 from functools import wraps
 from typing import Any
 
+import attrs
 import torch
 
 from parframe.graph import map_leaves, rename
 from parframe.loading.program import Program
 from parframe.loading.rowwise import SelectionError
 from parframe.loading.selections import Selections
+
+REMARK = (
+    "where the model's code computes the rows that it selects, all rows are computed, and those "
+    "that are not selected are masked"
+)
+"""What is slow about a module that is exported so."""
 
 
 def with_all_rows(module: torch.nn.Module, load: Callable[[], Program]) -> Program | None:
@@ -37,7 +44,7 @@ def with_all_rows(module: torch.nn.Module, load: Callable[[], Program]) -> Progr
             empty = load()
         if _unnamed(dropped) != _unnamed(empty):
             raise SelectionError("the model goes another way where there are no rows, or counts")
-    return program
+    return attrs.evolve(program, remarks=(*program.remarks, REMARK))
 
 
 def _unnamed(program: Program) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import attrs
@@ -87,6 +87,7 @@ def limited(program: Program, limits: Limits) -> Program:
 
     return attrs.evolve(
         program,
+        remarks=(*program.remarks, *_told(limits)),
         inputs=inputs,
         operators=tuple(
             attrs.evolve(op, args={slot: plain(arg) for slot, arg in op.args.items()})
@@ -97,6 +98,14 @@ def limited(program: Program, limits: Limits) -> Program:
             for name, tensor in program.tensors.items()
         },
     )
+
+
+def _told(limits: Limits) -> Iterator[str]:
+    """The limits in words."""
+    for name, size in limits.least.items():
+        yield f"the graph is the model where {name} is {size} or more"
+    for name, size in limits.most.items():
+        yield f"the graph is the model where {name} is {size} at most"
 
 
 def _limited_input(tensor: Input, limits: Limits, most: dict[str, int]) -> Input:

@@ -19,6 +19,7 @@ class Program:
     inputs: Mapping[str, Input]
     parameters: Mapping[str, Parameter]
     outputs: Any
+    remarks: tuple[str, ...] = ()
 
     def tensor(self, name: str) -> Tensor:
         """The value of this name."""

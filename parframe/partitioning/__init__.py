@@ -26,7 +26,7 @@ from parframe.partitioning.cuts import Cut, find_cuts
 from parframe.partitioning.expand import expand
 from parframe.partitioning.programs import write_plan
 from parframe.partitioning.staged import write_staged
-from parframe.plan import Plan
+from parframe.plan import Note, Plan
 from parframe.rules import Rule
 from parframe.strategy import Placing
 
@@ -67,7 +67,8 @@ def partition_placing(
             else:
                 mesh = placing.mesh
                 plan = write_plan(written, dimensions, placing, cuts[mesh], placed[mesh])
-            return attrs.evolve(plan, graph=graph)
+            remarks = (Note("remark", "the model", remark, 0) for remark in graph.remarks)
+            return attrs.evolve(plan, graph=graph, notes=(*remarks, *plan.notes))
         written = simpler
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import RenderableType
 
 from parframe.plan import Note
-from parframe.report.screen import heading, table
+from parframe.report.screen import BLANK, heading, lines, table
 from parframe.report.words import amount, counted, shortened
 from parframe.sizes import evaluate, symbols_of
 from parframe.sizes import text as size_text
@@ -35,6 +35,11 @@ def draw_notes(facts: Iterable[Mapping[str, Any]]) -> Iterator[RenderableType]:
     kinds: dict[str, list[Mapping[str, Any]]] = {}
     for fact in facts:
         kinds.setdefault(fact["kind"], []).append(fact)
+    remarks = kinds.pop("remark", [])
+    if remarks:
+        yield heading("Remarks")
+        yield lines([remark["what"] for remark in remarks])
+        yield BLANK
     yield heading("Replicated or gathered", "" if kinds else "nothing")
     if not kinds:
         return
