@@ -197,11 +197,7 @@ def _place(
         ):
             top[name] = Value(variants={layout: f"{name}{local[len(own) :]}"})
     before = len(top.actions)
-    outputs = []
-    for name in graph.output_names:
-        have = top.layouts(name)
-        kept = frozenset(c for c in (have[0].cuts if have else ()) if set(cuts[c].chain) <= ends)
-        outputs.append((name, top.need(name, kept), Layout(top.restrict(name, kept))))
+    outputs = tuple(_returned(top, name, ends) for name in graph.output_names)
     held = {
         name: Layout(top.restrict(name, free.wish(name, frozenset())))
         if free.fixed is not None
@@ -213,11 +209,19 @@ def _place(
         calls=tuple(calls),
         glue=tuple(top.actions[before:]),
         held=held,
-        outputs=tuple(outputs),
+        outputs=outputs,
         unruled=tuple(unruled),
         gathering=gathering,
         crossing=crossing,
     )
+
+
+def _returned(top: Values, name: str, ends: frozenset[str]) -> tuple[str, str, Layout]:
+    """An output of the model, its local name and layout: split only as the model's inputs are."""
+    have = top.layouts(name)
+    cuts = have[0].cuts if have else ()
+    kept = frozenset(cut for cut in cuts if set(top.cuts[cut].chain) <= ends)
+    return name, top.need(name, kept), Layout(top.restrict(name, kept))
 
 
 def _lasting(
