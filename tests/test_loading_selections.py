@@ -69,6 +69,43 @@ class Logarithms(nn.Module):
         return x.index_add(0, rows, torch.log(x[rows]))
 
 
+class Sorted(nn.Module):
+    """Experts of tokens sorted by expert: split by how many tokens each has, and joined again."""
+
+    def __init__(self):
+        super().__init__()
+        self.router = nn.Linear(4, EXPERTS)
+        self.up = nn.Parameter(torch.randn(EXPERTS, 6, 4))
+        self.down = nn.Parameter(torch.randn(EXPERTS, 4, 6))
+
+    def forward(self, x):
+        tokens = x.view(-1, 4)
+        weights, ids = self.router(tokens).softmax(-1).topk(2, dim=-1)
+        counts = functional.one_hot(ids, EXPERTS).sum((0, 1))
+        order = ids.flatten().sort(0).indices
+        token = order.div(2, rounding_mode="trunc")
+        sizes = counts.tolist()
+        inner = self.joined(tokens[token].split(sizes, dim=0), self.up, sizes)
+        outer = self.joined(functional.silu(inner).split(sizes), self.down, sizes)
+        rows = outer * weights.flatten()[order, None]
+        return torch.zeros_like(tokens).index_add(0, token, rows).view(x.shape)
+
+    def joined(self, parts, weights, sizes):
+        return torch.cat([functional.linear(parts[i], weights[i]) for i in range(EXPERTS)], dim=0)
+
+
+class Consecutive(nn.Module):
+    """Takes logarithms of the first rows, which are positive, and squares of the others."""
+
+    def forward(self, x):
+        rows = x[:, 0].clone()
+        count = (rows[:, 0] > 0).sum()
+        counts = torch.stack((count, rows.shape[0] - count))
+        first, other = torch.split(rows, counts.tolist())
+        counts += 1  # this is after they were read
+        return torch.cat((torch.log(first), other * other))
+
+
 def loaded(module):
     return parframe.load(
         module.double(),
@@ -79,8 +116,8 @@ def loaded(module):
 
 @pytest.mark.parametrize(
     "module",
-    [lambda: Routed(), lambda: Routed("item"), Adapted, Logarithms],
-    ids=["routed", "routed by numbers", "adapted", "logarithms"],
+    [lambda: Routed(), lambda: Routed("item"), Adapted, Logarithms, Sorted, Consecutive],
+    ids=["routed", "routed by numbers", "adapted", "logarithms", "sorted", "consecutive"],
 )
 def test_selected_rows_compute_the_same(module):
     module = module().double()
@@ -88,13 +125,15 @@ def test_selected_rows_compute_the_same(module):
     for sizes in ((1, 1, 4), (2, 5, 4)):  # few tokens leave an expert without any
         x = torch.randn(*sizes).double()
         x = torch.where(x[:, :1, :1] > 0, x.abs(), x)
+        x = x[x[:, 0, 0].argsort(descending=True)]
         (found,) = torch.utils._pytree.tree_leaves(run_graph(graph, {"x": x}, state(graph, module)))
         assert torch.isfinite(found).all()
         assert torch.allclose(found, module(x), rtol=1e-12, atol=1e-12)
 
 
-def test_plans_of_selected_rows_are_proved():
-    plan = parframe.partition(loaded(Routed()), "DP2")
+@pytest.mark.parametrize("kind", [Routed, Sorted])
+def test_plans_of_selected_rows_are_proved(kind):
+    plan = parframe.partition(loaded(kind()), "DP2")
     assert parframe.check(plan).ok
     assert parframe.verify(plan).ok
 
@@ -153,6 +192,46 @@ class Returned(nn.Module):
         return x[x[:, 0, 0] > 0]
 
 
+class Backwards(Sorted):
+    def joined(self, parts, weights, sizes):
+        return torch.cat([parts[i] for i in reversed(range(EXPERTS))])
+
+
+class Some(Sorted):
+    def joined(self, parts, weights, sizes):
+        return torch.cat(parts[1:])
+
+
+class Beside(Sorted):
+    def joined(self, parts, weights, sizes):
+        return torch.cat(parts, dim=1)
+
+
+class Mean(Sorted):
+    def joined(self, parts, weights, sizes):
+        return torch.cat([part - part.mean(0) for part in parts])
+
+
+class Asked(Sorted):
+    def joined(self, parts, weights, sizes):
+        return torch.cat([parts[i] for i in range(EXPERTS) if sizes[i] > 0])
+
+
+class Shared(Sorted):
+    def joined(self, parts, weights, sizes):
+        return torch.cat([part / size for part, size in zip(parts, sizes, strict=True)])
+
+
+class Sized(nn.Module):
+    def forward(self, x):
+        return x.split((x[0] > 0).sum(0).tolist(), dim=1)[0]
+
+
+class Told(nn.Module):
+    def forward(self, x):
+        return x, (x[0] > 0).sum(0).tolist()
+
+
 @pytest.mark.parametrize(
     ("kind", "why"),
     [
@@ -164,6 +243,14 @@ class Returned(nn.Module):
         (Many, "compared with a number"),
         (Broken, "ends before all of it was seen"),
         (Returned, "returns a selection"),
+        (Backwards, "cat of other than all groups of rows in order"),
+        (Some, "cat of other than all groups of rows in order"),
+        (Beside, "cat of other than all groups of rows in order"),
+        (Mean, "mean of the rows of a selection together"),
+        (Asked, "used for more than to split rows"),
+        (Shared, "used for more than to split rows"),
+        (Sized, "by numbers in a tensor"),
+        (Told, "returns a selection"),
     ],
 )
 def test_what_cannot_be_done_with_all_rows_is_refused(kind, why):

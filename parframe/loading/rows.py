@@ -3,11 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import attrs
 from torch import Tensor
 
 from parframe.loading.rowwise import SelectionError
+
+
+@attrs.frozen(eq=False)
+class Selection:
+    """The rows where a mask is true."""
+
+    mask: Tensor
+    parts: Any = None  # all of its kind, where it is a part of rows split into groups
+
+    @property
+    def count(self) -> Any:
+        """How many rows there are, with those that are left out."""
+        return self.mask.numel()
 
 
 @attrs.frozen(eq=False)

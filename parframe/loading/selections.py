@@ -3,8 +3,9 @@
 ``x[mask]`` and ``x[torch.where(mask)]`` have as many rows as the mask has elements that are true.
 While a model is exported, they have all rows; what is computed of each row alone is computed of
 all, and where rows are added or written back, those that the mask leaves out are not. A loop over
-``hit.nonzero()`` goes over all numbers, and what it adds is masked by ``hit`` too. Whatever else a
-model does with a selection is refused. The model's own code may ask whether there are any rows, and
+``hit.nonzero()`` goes over all numbers, and what it adds is masked by ``hit`` too. Rows
+split by ``counts.tolist()`` are selections until all are joined. Whatever else a model does with a
+selection is refused. The model's own code may ask whether there are any rows, and
 counts the turns of its loops: it must compute the same without rows and turns as with all of them
 where none of their results is kept, which is seen by exporting it both ways.
 """
@@ -21,20 +22,9 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakIdKeyDictionary
 
-from parframe.loading.rows import Count, beside, spread, unfolded
+from parframe.loading.groups import Groups, Size
+from parframe.loading.rows import Count, Selection, beside, spread, unfolded
 from parframe.loading.rowwise import SelectionError, is_rowwise, property_of
-
-
-@attrs.frozen(eq=False)
-class _Selection:
-    """The rows where a mask is true."""
-
-    mask: Tensor
-
-    @property
-    def count(self) -> Any:
-        """How many rows there are, with those that are left out."""
-        return self.mask.numel()
 
 
 @attrs.frozen(eq=False)
@@ -71,6 +61,7 @@ class Selections(TorchFunctionMode):
         self.asked = False  # whether the model's own code can tell that there are rows
         self._dropped, self._empty = dropped, empty
         self._rows: Any = WeakIdKeyDictionary()  # what has the rows of a selection
+        self._groups = Groups(self._rows)
         self._places: Any = WeakIdKeyDictionary()  # where they are along an axis of the mask
         self._masks: Any = WeakIdKeyDictionary()
         self._numbers: Any = WeakIdKeyDictionary()  # tensors whose contents are known
@@ -103,9 +94,11 @@ class Selections(TorchFunctionMode):
 
     def check_result(self, result: Any) -> None:
         """Refuse a model's result that is a selection."""
-        leaves = [leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor)]
-        self.check_outside(leaves)
-        if any(leaf in self._rows or leaf in self._places for leaf in leaves):
+        leaves = tree_leaves(result)
+        tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
+        self.check_outside(tensors)
+        sizes = any(isinstance(leaf, Size) for leaf in leaves)
+        if sizes or any(leaf in self._rows or leaf in self._places for leaf in tensors):
             raise SelectionError("the model returns a selection")
 
     def _called(self, func: Any, args: Any, kwargs: Any, given: Sequence[Tensor]) -> Any:
@@ -127,11 +120,15 @@ class Selections(TorchFunctionMode):
         if name == "numel" and given[0] in self._places:
             self.asked = True
             return Count(self._empty)
+        if any(leaf in self._places for leaf in given) and not _is_harmless(func):
+            raise SelectionError(f"{name} of the places of a selection")
+        grouped = self._groups.called(func, args, kwargs, given) if self._turn is None else None
+        if grouped is not None:
+            self.used = self.used or isinstance(grouped, Size)
+            return grouped
         selections = {id(self._rows[leaf]) for leaf in given if leaf in self._rows}
         if selections:
             return self._row_by_row(func, args, kwargs, given, len(selections))
-        if any(leaf in self._places for leaf in given) and not _is_harmless(func):
-            raise SelectionError(f"{name} of the places of a selection")
         writes = name == "__setitem__" or (name.endswith("_") and not name.endswith("__"))
         if writes and (self._turn is not None or (given and given[0] in self._masks)):
             raise SelectionError(f"{name} within a loop over a selection, or of its mask")
@@ -149,12 +146,12 @@ class Selections(TorchFunctionMode):
             self._places[place] = (selection, axis if pairs else None)
         return tuple(places) if pairs else places[0]
 
-    def _of_mask(self, condition: Tensor) -> _Selection:
+    def _of_mask(self, condition: Tensor) -> Selection:
         self.used = True
         if condition not in self._masks:
             mask = condition if condition.dtype == torch.bool else condition != 0
-            self._masks[condition] = _Selection(mask)
-        found: _Selection = self._masks[condition]
+            self._masks[condition] = Selection(mask)
+        found: Selection = self._masks[condition]
         return found
 
     def _known(self, name: str, args: Any) -> Any:
@@ -276,7 +273,7 @@ class Selections(TorchFunctionMode):
     def _mask(self, mask: Tensor) -> Tensor:
         return mask if self._turn is None else mask & self._turn.hit
 
-    def _added(self, rows: Tensor, selection: _Selection, axis: int) -> Tensor:
+    def _added(self, rows: Tensor, selection: Selection, axis: int) -> Tensor:
         """The sum of the selected rows at every place along an axis of the mask."""
         mask = self._mask(selection.mask)
         whole = unfolded(rows, mask)
