@@ -12,7 +12,7 @@ from parframe.errors import ParframeError
 from parframe.loading import load
 from parframe.mesh import Mesh
 from parframe.partitioning import partition
-from parframe.partitioning.cuts import rectangles, split
+from parframe.partitioning.rectangles import rectangles, split
 from parframe.plan.file import dump, parse
 from parframe.run import verify
 from parframe.sizes import evaluate, symbol

@@ -1,0 +1,93 @@
+"""What every device gets of a chain of dimensions: rectangles that tile it, equal or in a ratio."""
+
+from __future__ import annotations
+
+from itertools import accumulate, pairwise
+
+import sympy
+
+from parframe.layout import Range
+from parframe.sizes import Size, floordiv, simplify
+
+
+def split(size: Size, shares: tuple[int, ...]) -> list[Range]:
+    """Parts of ``size`` elements in the ratio of some shares.
+
+    Equal shares get parts as even as can be, larger ones first; unequal ones get parts that end
+    at the nearest whole element, none of them empty if there are enough.
+    """
+    ends = _even_ends(size, len(shares)) if min(shares) == max(shares) else _ends(size, shares)
+    return [Range(0, 0) if start == stop else Range(start, stop) for start, stop in pairwise(ends)]
+
+
+def _even_ends(size: Size, parts: int) -> list[Size]:
+    """Where equal parts end: the first ``size % parts`` of them have one element more."""
+    if isinstance(size, int):
+        return [part * (size // parts) + min(part, size % parts) for part in range(parts + 1)]
+    # written as it is: sympy would try for long to tell which of the two is less
+    rest = [sympy.Min(part, sympy.Mod(size, parts), evaluate=False) for part in range(1, parts)]
+    inner = (simplify(part * floordiv(size, parts) + more) for part, more in enumerate(rest, 1))
+    return [0, *inner, size]
+
+
+def _ends(size: Size, shares: tuple[int, ...]) -> list[Size]:
+    """Where unequal parts end."""
+    total, parts = sum(shares), len(shares)
+    nearest = [floordiv(2 * size * before + total, 2 * total) for before in accumulate(shares)]
+    ends: list[Size] = [0, *nearest[:-1], size]
+    if isinstance(size, int) and size >= parts:
+        for part in range(1, parts):
+            least, most = int(ends[part - 1]) + 1, size - (parts - part)
+            ends[part] = min(max(int(ends[part]), least), most)
+    return ends
+
+
+def mirrored(halves: tuple[Size, ...], shares: tuple[int, ...]) -> list[list[Range]]:
+    """What every member of a group gets of two halves: of the second, counted from its end."""
+    front, back = halves
+    behind = split(back, shares[::-1])[::-1]
+    return [[one, other] for one, other in zip(split(front, shares), behind, strict=True)]
+
+
+def rectangles(sizes: tuple[Size, ...], shares: tuple[int, ...]) -> list[list[Range]]:
+    """What every member of a group gets of a chain of dimensions of these sizes."""
+    head, rest = sizes[0], sizes[1:]
+    if head == 0:
+        return [[Range(0, 0)] * len(sizes) for _ in shares]
+    whole = [Range(0, size) for size in rest]
+    if not rest or not isinstance(head, int):
+        found = [[part, *whole] for part in split(head, shares)]
+    elif len(shares) > head:
+        found = [
+            [Range(value, value + 1), *inner]
+            for value, run in enumerate(_runs(shares, head))
+            for inner in rectangles(rest, run)
+        ]
+    elif not _suffice(head, shares) and _suffice(rest[0], shares):
+        found = [[Range(0, head), *inner] for inner in rectangles(rest, shares)]
+    else:
+        found = [[part, *whole] for part in split(head, shares)]
+    return [
+        [Range(0, 0)] * len(sizes) if any(span.length == 0 for span in rectangle) else rectangle
+        for rectangle in found
+    ]
+
+
+def _suffice(size: Size, shares: tuple[int, ...]) -> bool:
+    """Whether there are so many elements that the least share is more than half of one."""
+    return not isinstance(size, int) or 2 * size * min(shares) > sum(shares)
+
+
+def _runs(shares: tuple[int, ...], count: int) -> list[tuple[int, ...]]:
+    """Consecutive members in so many runs, of which the shares are as equal as can be."""
+    parts = len(shares)
+    if min(shares) == max(shares):
+        ends = [int(end) for end in _even_ends(parts, count)]
+    else:
+        ends = [0]
+        for run in range(1, count):
+            legal = range(ends[-1] + 1, parts - (count - run) + 1)
+            off = {end: abs(sum(shares[:end]) * count - run * sum(shares)) for end in legal}
+            ends.append(min(off, key=off.__getitem__))
+        ends.append(parts)
+    return [shares[start:stop] for start, stop in pairwise(ends)]
