@@ -15,7 +15,7 @@ from parframe.checking import check
 from parframe.layout import runs
 from parframe.loading import load
 from parframe.partitioning import partition
-from parframe.partitioning.cuts import mirrored
+from parframe.partitioning.rectangles import mirrored
 from parframe.run import simulate, verify
 from parframe.run.regions import numbers
 from parframe.run.worker import device_sizes
