@@ -131,9 +131,9 @@ def test_selected_rows_compute_the_same(module):
         assert torch.allclose(found, module(x), rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.parametrize("kind", [Routed, Sorted])
-def test_plans_of_selected_rows_are_proved(kind):
-    plan = parframe.partition(loaded(kind()), "DP2")
+@pytest.mark.parametrize(("kind", "spec"), [(Routed, "DP2"), (Sorted, "DP2"), (Sorted, "TP2")])
+def test_plans_of_selected_rows_are_proved(kind, spec):
+    plan = parframe.partition(loaded(kind()), spec)
     assert parframe.check(plan).ok
     assert parframe.verify(plan).ok
 

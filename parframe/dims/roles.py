@@ -230,8 +230,9 @@ def _look(
 
 
 def _is_sum(signature: Signature) -> bool:
+    """Whether inputs are added to each other; one that chooses among the others is not a sum."""
     return (
-        any(len(group) > 1 for group in signature.linear)
+        any(len(group) > 1 and len(group) == len(signature.inputs) for group in signature.linear)
         and not signature.moves
         and not signature.contracted()
     )
