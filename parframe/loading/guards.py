@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
@@ -47,7 +48,9 @@ def check_guards(
     ParframeError
         Of kind ``load``, telling what was taken for granted.
     """
-    guards = getattr(exported.module(), "_guards_fn", None)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        guards = getattr(exported.module(), "_guards_fn", None)
     ranges = dict(_ranges(exported, axes))
     lengths = {size for tensor in _tensors(module) for size in tensor.shape}
     most: dict[str, int] = {}

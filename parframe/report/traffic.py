@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from rich.console import RenderableType
 
-from parframe.report.screen import heading, line, lines, table
+from parframe.report.screen import heading, lines, table
 from parframe.report.words import amount
 from parframe.rules.table import EXCHANGES
 
@@ -50,7 +50,7 @@ def draw_traffic(facts: Iterable[Mapping[str, Any]], whose: str) -> Iterator[Ren
     yield heading("Communication")
     if rows:
         yield table(("axis", "operator", "on a device", whose), rows, right=("on a device", whose))
-        yield from map(line, _told(facts))
+        yield from (lines([told]) for told in _told(facts))
     else:
         yield lines(["none"])
 
