@@ -109,7 +109,9 @@ def _plain(exported: ExportedProgram, origin: Origin, limits: Limits) -> Program
     try:
         return simplify(limited(convert(exported, origin, structure), limits))
     except AliasedWriteError:
-        rewritten = exported.run_decompositions({})
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            rewritten = exported.run_decompositions({})
         return simplify(limited(convert(rewritten, origin, structure), limits))
 
 
