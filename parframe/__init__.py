@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from parframe.partitioning import partition
     from parframe.plan import Plan, load_plan
     from parframe.rules import Rule
-    from parframe.run.simulate import simulate
-    from parframe.run.verify import verify
+    from parframe.running.simulate import simulate
+    from parframe.running.verify import verify
     from parframe.spec import Spec
     from parframe.strategy import Strategy
 
@@ -48,8 +48,8 @@ _HOMES = {
     "load": "parframe.loading",
     "load_plan": "parframe.plan",
     "partition": "parframe.partitioning",
-    "simulate": "parframe.run",
-    "verify": "parframe.run",
+    "simulate": "parframe.running",
+    "verify": "parframe.running",
 }
 
 

@@ -16,9 +16,9 @@ from parframe.layout import runs
 from parframe.loading import load
 from parframe.partitioning import partition
 from parframe.partitioning.rectangles import mirrored
-from parframe.run import simulate, verify
-from parframe.run.regions import numbers
-from parframe.run.worker import device_sizes
+from parframe.running import simulate, verify
+from parframe.running.regions import numbers
+from parframe.running.worker import device_sizes
 from parframe.spec import Spec, Stage
 
 pytestmark = pytest.mark.slow

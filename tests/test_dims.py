@@ -122,7 +122,7 @@ def test_factors_that_cannot_be_had_at_once_leave_the_axis_whole():
     from proving import assert_equal
 
     from parframe.partitioning import partition
-    from parframe.run import simulate
+    from parframe.running import simulate
 
     model = models.randomised(Conflict().double()).eval()
     x = torch.randn(5, 6, generator=torch.Generator().manual_seed(0)).double()

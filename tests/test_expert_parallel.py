@@ -12,8 +12,8 @@ from proving import assert_equal, communication
 
 import parframe
 from parframe import ParframeError, Spec
-from parframe.run import routed
-from parframe.run.local import some_experts
+from parframe.running import routed
+from parframe.running.local import some_experts
 
 pytestmark = pytest.mark.slow
 

@@ -9,7 +9,7 @@ from proving import assert_equal
 from parframe.checking import check
 from parframe.loading import load
 from parframe.partitioning import partition
-from parframe.run import simulate
+from parframe.running import simulate
 
 pytestmark = pytest.mark.slow
 

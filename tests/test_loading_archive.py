@@ -12,7 +12,7 @@ import torch
 from parframe.errors import ParframeError
 from parframe.loading import load
 from parframe.loading.weights import state
-from parframe.run.reference import run_graph
+from parframe.running.reference import run_graph
 from parframe.serial import dump
 
 DYNAMIC = torch.export.Dim.DYNAMIC

@@ -8,7 +8,7 @@ from parframe.errors import ParframeError
 from parframe.loading import load
 from parframe.loading.huggingface import load_config
 from parframe.loading.weights import state
-from parframe.run.reference import run_graph
+from parframe.running.reference import run_graph
 from parframe.sizes import symbol
 
 pytestmark = pytest.mark.slow

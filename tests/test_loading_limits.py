@@ -9,7 +9,7 @@ from torch import nn
 import parframe
 from parframe.errors import ParframeError
 from parframe.loading.weights import state
-from parframe.run.reference import run_graph
+from parframe.running.reference import run_graph
 from parframe.sizes import parse, within
 
 pytestmark = pytest.mark.slow

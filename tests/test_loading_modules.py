@@ -12,7 +12,7 @@ from torch import nn
 from parframe.errors import ParframeError
 from parframe.loading import load
 from parframe.loading.weights import state
-from parframe.run.reference import run_graph
+from parframe.running.reference import run_graph
 from parframe.sizes import symbol
 
 pytestmark = pytest.mark.slow

@@ -8,7 +8,7 @@ from torch.nn import functional
 import parframe
 from parframe.errors import ParframeError
 from parframe.loading.weights import state
-from parframe.run.reference import run_graph
+from parframe.running.reference import run_graph
 
 pytestmark = pytest.mark.slow
 

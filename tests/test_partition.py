@@ -13,7 +13,7 @@ from parframe.errors import ParframeError
 from parframe.loading import load
 from parframe.partitioning import partition
 from parframe.plan import COMMUNICATION
-from parframe.run import simulate
+from parframe.running import simulate
 from parframe.spec import Spec
 
 pytestmark = pytest.mark.slow

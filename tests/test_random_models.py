@@ -13,7 +13,7 @@ from parframe.checking import check
 from parframe.loading import load
 from parframe.mesh import parse_composite
 from parframe.partitioning import partition
-from parframe.run import simulate
+from parframe.running import simulate
 
 pytestmark = pytest.mark.slow
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from parframe.errors import ParframeError
 from parframe.layout import Join, Span, region_length, region_size, runs
-from parframe.run.regions import numbers, put, take
+from parframe.running.regions import numbers, put, take
 from parframe.sizes import symbol
 
 spans = st.tuples(*[st.integers(0, 4)] * 3).map(sorted).map(lambda t: Span(t[2], t[0], t[1]))

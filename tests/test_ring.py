@@ -13,8 +13,8 @@ from parframe.checking import check
 from parframe.errors import ParframeError
 from parframe.loading import load
 from parframe.partitioning import partition
-from parframe.run import simulate, verify
-from parframe.run.ring import attention as ring_attention
+from parframe.running import simulate, verify
+from parframe.running.ring import attention as ring_attention
 from parframe.spec import Spec
 
 BATCH, KV_HEADS, GROUP, SIZE = 2, 2, 3, 4
@@ -102,7 +102,7 @@ def test_no_member_meets_more_than_one_block_at_once(monkeypatch):
         met.append((query.shape[2], key.shape[2]))
         return logits_of(query, key, *rest, **more)
 
-    monkeypatch.setattr("parframe.run.ring.logits_of", watched)
+    monkeypatch.setattr("parframe.running.ring.logits_of", watched)
     ring_attention(cut(arguments(1, 5, True, "none", causal=True, window=None, softcap=None),
                        [2, 0, 3]))  # fmt: skip
     assert met == [(2, 2), (2, 3), (0, 2), (0, 3), (3, 3), (3, 2)]

@@ -24,9 +24,9 @@ from parframe.graph import Input, Parameter, Ref, Tensor
 from parframe.layout import Join, Span, region_length, region_size
 from parframe.mesh import Mesh
 from parframe.plan import Device
-from parframe.run import Outputs, simulate, verify
-from parframe.run.collectives import Request, exchange
-from parframe.run.worker import Script
+from parframe.running import Outputs, simulate, verify
+from parframe.running.collectives import Request, exchange
+from parframe.running.worker import Script
 from parframe.strategy import Placing
 
 ROWS, COLUMNS = 7, 6

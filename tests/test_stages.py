@@ -17,7 +17,7 @@ from parframe.partitioning import partition
 from parframe.plan import verify_plan
 from parframe.plan.file import dump, parse
 from parframe.report.mesh import mesh_facts
-from parframe.run import simulate, verify
+from parframe.running import simulate, verify
 from parframe.spec import Spec, Stage
 
 FOUR_TWO = StagedMesh("pp", (Mesh((("tp", 4),)), Mesh((("tp", 2),))))

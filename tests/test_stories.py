@@ -10,7 +10,7 @@ from proving import STORIES, assert_equal, needs_stories
 from parframe.checking import check
 from parframe.loading import load
 from parframe.partitioning import partition
-from parframe.run import simulate
+from parframe.running import simulate
 
 pytestmark = [needs_stories, pytest.mark.slow]
 

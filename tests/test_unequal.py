@@ -14,7 +14,7 @@ from parframe.mesh import Mesh
 from parframe.partitioning import partition
 from parframe.partitioning.rectangles import rectangles, split
 from parframe.plan.file import dump, parse
-from parframe.run import verify
+from parframe.running import verify
 from parframe.sizes import evaluate, symbol
 from parframe.spec import Spec
 

@@ -7,9 +7,9 @@ from handmade import HIDDEN, Part, changed, graph, operator, pipeline, tensor_pa
 
 from parframe.errors import ParframeError
 from parframe.graph import Input, Parameter, Ref, Tensor
-from parframe.run import verify
-from parframe.run.difference import error, scale_of
-from parframe.run.trial import trial_inputs, trial_sizes
+from parframe.running import verify
+from parframe.running.difference import error, scale_of
+from parframe.running.trial import trial_inputs, trial_sizes
 from parframe.sizes import symbol
 
 

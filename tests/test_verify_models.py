@@ -10,10 +10,10 @@ from models import tiny_config
 import parframe
 from parframe.graph import Ref
 from parframe.loading.weights import state as load_state
-from parframe.run.given import input_tensors
-from parframe.run.simulate import Given
-from parframe.run.trial import trial_inputs, trial_sizes
-from parframe.run.verify import first_difference
+from parframe.running.given import input_tensors
+from parframe.running.simulate import Given
+from parframe.running.trial import trial_inputs, trial_sizes
+from parframe.running.verify import first_difference
 
 pytestmark = pytest.mark.slow
 

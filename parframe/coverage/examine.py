@@ -15,9 +15,9 @@ from parframe.dims import name
 from parframe.errors import ParframeError
 from parframe.graph import OperatorGraph
 from parframe.loading.weights import state
-from parframe.run.difference import error, scale_of
-from parframe.run.reference import run_graph
-from parframe.run.verify import BOUNDS
+from parframe.running.difference import error, scale_of
+from parframe.running.reference import run_graph
+from parframe.running.verify import BOUNDS
 
 _LONGEST = 240
 

@@ -15,7 +15,7 @@ from parframe.report.screen import heading, lines
 from parframe.report.words import counted
 
 if TYPE_CHECKING:
-    from parframe.run import Proof
+    from parframe.running import Proof
 
 _MOST = 8
 

@@ -11,7 +11,7 @@ import torch
 from parframe.graph import Operator, OperatorGraph, Ref, Tensor
 from parframe.loading.weights import decode
 from parframe.rules import Site
-from parframe.run.interpret import execute
+from parframe.running.interpret import execute
 from parframe.sizes import evaluate
 from rules.calls import Call
 

@@ -10,7 +10,7 @@ from parframe.graph import BYTES
 from parframe.plan import Plan
 from parframe.plan.device import axes_of
 from parframe.rules.table import EXCHANGES
-from parframe.run.collectives import SENT, Request
+from parframe.running.collectives import SENT, Request
 
 
 @attrs.frozen

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from parframe.run.local import some_experts
+from parframe.running.local import some_experts
 
 _OWN = ("hidden", "ids", "weights")
 _AROUND = ("axes", "tag", "travels")

@@ -11,7 +11,7 @@ from parframe.errors import ParframeError
 from parframe.graph import Operator
 from parframe.mesh import Mesh
 from parframe.plan.device import axes_of
-from parframe.run.collectives import Request
+from parframe.running.collectives import Request
 
 _PEERS = frozenset({"parframe.send", "parframe.recv"})
 _MOST_SHOWN = 4

@@ -13,9 +13,9 @@ from parframe.errors import ParframeError
 from parframe.graph import Operator, Tensor
 from parframe.plan import COMMUNICATION, Device, Program
 from parframe.rules.table import EXCHANGES
-from parframe.run.collectives import Request
-from parframe.run.interpret import arguments, execute
-from parframe.run.regions import numbers, take
+from parframe.running.collectives import Request
+from parframe.running.interpret import arguments, execute
+from parframe.running.regions import numbers, take
 from parframe.sizes import evaluate
 
 Watch = Callable[[int, Operator, str, torch.Tensor], None]

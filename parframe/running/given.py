@@ -10,7 +10,7 @@ import torch
 from parframe.errors import ParframeError, did_you_mean
 from parframe.graph import OperatorGraph
 from parframe.plan import Program
-from parframe.run.regions import numbers, take
+from parframe.running.regions import numbers, take
 
 FLOATS = ("float64", "float32", "bfloat16", "float16")
 """The dtypes in which a model may be run."""

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 
 from parframe.graph import Operator, OperatorGraph
-from parframe.run.interpret import execute, input_sizes
-from parframe.run.outputs import structured
-from parframe.run.worker import last_uses
+from parframe.running.interpret import execute, input_sizes
+from parframe.running.outputs import structured
+from parframe.running.worker import last_uses
 
 
 def run_graph(

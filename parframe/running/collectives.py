@@ -11,8 +11,8 @@ import torch
 
 from parframe.errors import ParframeError
 from parframe.graph import Operator
-from parframe.run import ring, routed
-from parframe.run.regions import numbers, put, take
+from parframe.running import ring, routed
+from parframe.running.regions import numbers, put, take
 
 
 @attrs.frozen

@@ -13,17 +13,17 @@ from parframe.graph import Operator
 from parframe.loading.weights import state as load_state
 from parframe.plan import COMMUNICATION, Plan, Program
 from parframe.rules.table import EXCHANGES
-from parframe.run.difference import error, scale_of
-from parframe.run.given import dtype_of, input_tensors
-from parframe.run.interpret import input_sizes
-from parframe.run.outputs import Piece, assembled
-from parframe.run.reference import reference
-from parframe.run.regions import numbers, take
-from parframe.run.simulate import Given, pieces
-from parframe.run.threads import fitting_threads
-from parframe.run.traffic import Recorder, Traffic
-from parframe.run.trial import trial_inputs, trial_sizes
-from parframe.run.worker import device_sizes
+from parframe.running.difference import error, scale_of
+from parframe.running.given import dtype_of, input_tensors
+from parframe.running.interpret import input_sizes
+from parframe.running.outputs import Piece, assembled
+from parframe.running.reference import reference
+from parframe.running.regions import numbers, take
+from parframe.running.simulate import Given, pieces
+from parframe.running.threads import fitting_threads
+from parframe.running.traffic import Recorder, Traffic
+from parframe.running.trial import trial_inputs, trial_sizes
+from parframe.running.worker import device_sizes
 
 BOUNDS: Mapping[str, float] = {"float64": 1e-11, "float32": 1e-5}
 """How far outputs may be apart, relative to the largest of them, by what is computed in."""

@@ -10,7 +10,7 @@ import torch
 
 from parframe.errors import ParframeError
 from parframe.graph import OperatorGraph
-from parframe.run.regions import Regions, put
+from parframe.running.regions import Regions, put
 from parframe.sizes import evaluate
 
 

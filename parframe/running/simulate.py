@@ -11,14 +11,14 @@ import torch
 
 from parframe.loading.weights import state as load_state
 from parframe.plan import Plan
-from parframe.run.collectives import Request, exchange
-from parframe.run.given import dtype_of, held, input_tensors, own_dtype
-from parframe.run.interpret import input_sizes
-from parframe.run.meetings import Meetings
-from parframe.run.outputs import Piece, assembled, structured
-from parframe.run.regions import numbers
-from parframe.run.threads import fitting_threads
-from parframe.run.worker import Script, Watch, Worker, device_sizes, work
+from parframe.running.collectives import Request, exchange
+from parframe.running.given import dtype_of, held, input_tensors, own_dtype
+from parframe.running.interpret import input_sizes
+from parframe.running.meetings import Meetings
+from parframe.running.outputs import Piece, assembled, structured
+from parframe.running.regions import numbers
+from parframe.running.threads import fitting_threads
+from parframe.running.worker import Script, Watch, Worker, device_sizes, work
 
 Record = Callable[[Sequence[Request]], None]
 """Is told of every communication: all who took part, in the order of their group."""

@@ -12,7 +12,7 @@ import torch
 from parframe.errors import ParframeError
 from parframe.graph import Arg, Input, Operator, OperatorGraph, Ref
 from parframe.loading.schema import is_dtype, overload
-from parframe.run.local import LOCAL
+from parframe.running.local import LOCAL
 from parframe.sizes import evaluate
 
 NAMESPACES = frozenset({"aten", "parframe"})
