@@ -66,12 +66,14 @@ class Input(Tensor):
     """A tensor the model takes; ``axes`` names its axes where the loader knows (else ``""``).
 
     ``least`` and ``most`` have the smallest and the largest size of each axis for which the graph
-    is the model, None where there is no limit; they are empty where no axis has one.
+    is the model, None where there is no limit; they are empty where no axis has one. An input that
+    is ``counted`` need not be given: it is then 0, 1, 2, ... along its last axis (positions).
     """
 
     axes: tuple[str, ...] = ()
     least: tuple[int | None, ...] = ()
     most: tuple[int | None, ...] = ()
+    counted: bool = False
 
 
 @attrs.frozen

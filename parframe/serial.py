@@ -344,7 +344,8 @@ def _decode_parameter(name: str, value: Any) -> Parameter:
 def _encode_input(tensor: Input) -> dict[str, Any]:
     entry = {"tensor": encode_tensor(tensor), "axes": list(tensor.axes)}
     limits = {"least": tensor.least, "most": tensor.most}
-    return {**entry, **{key: list(limit) for key, limit in limits.items() if limit}}
+    found = {**entry, **{key: list(limit) for key, limit in limits.items() if limit}}
+    return {**found, "counted": True} if tensor.counted else found
 
 
 def _decode_input(name: str, value: Any) -> Input:
@@ -354,7 +355,12 @@ def _decode_input(name: str, value: Any) -> Input:
     if len(axes) != len(tensor.shape):
         raise _bad(f"input {name}", "names another number of axes than it has")
     least, most = (_limits(entry, name, key, len(axes)) for key in ("least", "most"))
-    return Input(name, tensor.shape, tensor.dtype, axes=axes, least=least, most=most)
+    counted = entry.value.get("counted", False)
+    if not isinstance(counted, bool):
+        raise _bad(f"input {name}", "its `counted` is neither true nor false")
+    return Input(
+        name, tensor.shape, tensor.dtype, axes=axes, least=least, most=most, counted=counted
+    )
 
 
 def _limits(entry: _Entry, name: str, key: str, count: int) -> tuple[int | None, ...]:

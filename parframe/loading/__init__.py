@@ -17,6 +17,7 @@ def load(
     source: Any,
     inputs: Mapping[str, Any] | None = None,
     dynamic: Mapping[str, Mapping[int, str]] | None = None,
+    positions: bool = False,
 ) -> OperatorGraph:
     """Load a model as an operator graph.
 
@@ -30,6 +31,10 @@ def load(
         Example tensors by the names of the model's arguments; a module needs them.
     dynamic
         The axes of the inputs that may vary, with names: ``{"x": {0: "batch"}}``.
+    positions
+        Whether the positions of tokens are an input as well, as running with a key-value cache
+        needs; where they are not given, they are counted. For language models of Hugging Face;
+        a graph that was loaded before is as it is.
 
     Returns
     -------
@@ -44,15 +49,15 @@ def load(
     if isinstance(source, OperatorGraph):
         return source
     if isinstance(source, str | os.PathLike):
-        return _load_path(Path(source), inputs, dynamic)
+        return _load_path(Path(source), inputs, dynamic, positions)
     if isinstance(source, Mapping):
         from parframe.loading.huggingface import load_config
 
-        return load_config(dict(source), inputs, dynamic)
+        return load_config(dict(source), inputs, dynamic, positions=positions)
     if hasattr(source, "to_diff_dict") and hasattr(source, "model_type"):
         from parframe.loading.huggingface import load_config
 
-        return load_config(source, inputs, dynamic)
+        return load_config(source, inputs, dynamic, positions=positions)
     if hasattr(source, "named_parameters"):
         from parframe.loading.module import load_module
 
@@ -69,11 +74,12 @@ def _load_path(
     path: Path,
     inputs: Mapping[str, Any] | None,
     dynamic: Mapping[str, Mapping[int, str]] | None,
+    positions: bool,
 ) -> OperatorGraph:
     if path.is_dir():
         from parframe.loading.huggingface import load_folder
 
-        return load_folder(path, inputs, dynamic)
+        return load_folder(path, inputs, dynamic, positions)
     if path.suffix == ".pt2":
         from parframe.loading.archive import load_archive
 
@@ -91,7 +97,7 @@ def _load_path(
     if "model_type" in content or "architectures" in content:
         from parframe.loading.huggingface import load_config
 
-        return load_config(content, inputs, dynamic, source=str(path))
+        return load_config(content, inputs, dynamic, source=str(path), positions=positions)
     from parframe.serial import read
 
     return read(path)

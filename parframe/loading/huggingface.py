@@ -41,9 +41,15 @@ except ImportError as error:
 
 _MOST_MODULES = 400_000
 
+POSITIONS = "position_ids"
+"""The argument in which models of transformers take the positions of tokens."""
+
 
 def load_folder(
-    folder: Path, inputs: Mapping[str, Any] | None, dynamic: Dynamic | None
+    folder: Path,
+    inputs: Mapping[str, Any] | None,
+    dynamic: Dynamic | None,
+    positions: bool = False,
 ) -> OperatorGraph:
     """Load the model that a folder's config.json describes; its weights are not read.
 
@@ -52,7 +58,8 @@ def load_folder(
     ParframeError
         If the configuration is not one, or the model cannot be exported.
     """
-    return load_config(read_config(folder), inputs, dynamic, source=str(folder))
+    content = read_config(folder)
+    return load_config(content, inputs, dynamic, source=str(folder), positions=positions)
 
 
 def load_config(
@@ -61,6 +68,7 @@ def load_config(
     dynamic: Dynamic | None = None,
     source: str = "",
     shorten: bool = True,
+    positions: bool = False,
 ) -> OperatorGraph:
     """Load the model that a configuration describes.
 
@@ -74,6 +82,8 @@ def load_config(
         Where the configuration came from.
     shorten
         Whether equal layers are exported only once.
+    positions
+        As for `parframe.load`.
 
     Raises
     ------
@@ -87,11 +97,13 @@ def load_config(
         if hasattr(part, "use_cache"):
             part.use_cache = False
     kind = model_class(config)
+    if positions:
+        _check_positions(kind, inputs)
     record = _record({**config.to_diff_dict(), "architectures": [kind.__name__]})
     failures: list[ParframeError] = []
     for implementation in _implementations(kind):
         try:
-            graph = _graph(kind, config, implementation, inputs, dynamic, shorten)
+            graph = _graph(kind, config, implementation, inputs, dynamic, shorten, positions)
         except ParframeError as error:
             failures.append(error)
         else:
@@ -106,17 +118,19 @@ def _graph(
     inputs: Mapping[str, Any] | None,
     dynamic: Dynamic | None,
     shorten: bool,
+    positions: bool,
 ) -> OperatorGraph:
     """Export the model with as few layers as will do, or with all of them where that fails."""
     with registered(packed=inputs is not None) as usage:
         model = _with_experts(build(kind, config, implementation), usage)
+        model.register_forward_pre_hook(partial(_note_positions, usage), with_kwargs=True)
         data = computed_buffers(model)
         short = stacks(model, _configs(config)) if shorten else []
         names = aliases(model)
         truncate(model, short)
         try:
             with replaced_kernels(model):
-                graph = folded(_export(model, data, inputs, dynamic))
+                graph = folded(_export(model, data, inputs, dynamic, positions))
             if implementation == NAME and usage.made and not usage.used:
                 raise ParframeError(
                     "load", kind.__name__, "its masks reach no attention", "report the model"
@@ -124,11 +138,11 @@ def _graph(
             for stack in short:
                 graph = repeat(graph, stack, partial(_parameter_like, data=data, names=names))
         except UnequalLayersError:
-            return _graph(kind, config, implementation, inputs, dynamic, shorten=False)
+            return _graph(kind, config, implementation, inputs, dynamic, False, positions)
         except ParframeError as error:
             if not short or not isinstance(error.__cause__, IndexError):
                 raise  # otherwise the model looks for a layer that is not there
-            return _graph(kind, config, implementation, inputs, dynamic, shorten=False)
+            return _graph(kind, config, implementation, inputs, dynamic, False, positions)
     return graph
 
 
@@ -268,12 +282,15 @@ def _export(
     data: dict[str, torch.Tensor],
     inputs: Mapping[str, Any] | None,
     dynamic: Dynamic | None,
+    positions: bool,
 ) -> Program:
     """Export a model on the meta device, or without memory on the CPU where that is needed.
 
     A float32 model is left in float64.
     """
     given = _example_inputs(model) if inputs is None else dict(inputs)
+    if positions:
+        given[POSITIONS] = torch.arange(7).expand(3, 7)
     axes = _axes(model, given, dynamic)
     takes_cache = "use_cache" in inspect.signature(model.forward).parameters
     constants = {"use_cache": False} if takes_cache else {}
@@ -296,7 +313,28 @@ def _export(
                 "the model computes this buffer in a way that cannot be followed without weights",
                 "build the model yourself and give it with example inputs",
             ) from None
+    if positions and POSITIONS in program.inputs:
+        counted = attrs.evolve(program.inputs[POSITIONS], counted=True)
+        program = attrs.evolve(program, inputs={**program.inputs, POSITIONS: counted})
     return narrowed(program) if single else program
+
+
+def _check_positions(kind: Any, inputs: Mapping[str, Any] | None) -> None:
+    """Refuse to make positions an input of a model that takes none."""
+    takes = POSITIONS in inspect.signature(kind.forward).parameters
+    if takes and getattr(kind, "main_input_name", None) == "input_ids" and inputs is None:
+        return
+    raise ParframeError(
+        "load",
+        kind.__name__,
+        "its positions cannot be an input"
+        + (" beside inputs that are given" if takes else f": its code takes no {POSITIONS}"),
+        "load it without `inputs`" if takes else "load it without `positions`",
+    )
+
+
+def _note_positions(usage: Usage, model: Any, args: Any, given: Mapping[str, Any]) -> None:
+    usage.positions = given.get(POSITIONS)
 
 
 def _needs_cpu(error: ParframeError) -> bool:

@@ -41,11 +41,13 @@ class Usage:
     """What one export makes use of.
 
     ``made`` counts masks and ``used`` those that attention used; ``forms`` has those of the
-    model's layers of experts, by the identity of their modules.
+    model's layers of experts, by the identity of their modules; ``positions`` are the positions
+    that the model was given, if it was given any.
     """
 
     def __init__(self) -> None:
         self.forms: dict[int, Form] = {}
+        self.positions: torch.Tensor | None = None
         self.made = 0
         self.used = 0
         self.attentions = 0
@@ -132,8 +134,8 @@ def _attention(usage: Usage) -> Callable[..., tuple[torch.Tensor, None]]:
             query,
             key,
             value,
-            torch.arange(query.shape[2], device=query.device) if positioned else None,
-            torch.arange(key.shape[2], device=key.device) if positioned else None,
+            _positions(usage, query) if positioned else None,
+            _positions(usage, key) if positioned else None,
             s_aux,
             _bias(attention_mask, position_bias),
             float(scale),
@@ -144,6 +146,14 @@ def _attention(usage: Usage) -> Callable[..., tuple[torch.Tensor, None]]:
         return result, None
 
     return attend
+
+
+def _positions(usage: Usage, tensor: torch.Tensor) -> torch.Tensor:
+    """The position of each query or key: what the model was given, or their numbers."""
+    given = usage.positions
+    if given is not None and given.shape[-1] == tensor.shape[2]:
+        return given
+    return torch.arange(tensor.shape[2], device=tensor.device)
 
 
 def _refuse_unknown(rest: Mapping[str, Any]) -> None:

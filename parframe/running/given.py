@@ -10,6 +10,7 @@ import torch
 from parframe.errors import ParframeError, did_you_mean
 from parframe.graph import OperatorGraph
 from parframe.plan import Program
+from parframe.running.interpret import with_counted
 from parframe.running.regions import numbers, take
 
 FLOATS = ("float64", "float32", "bfloat16", "float16")
@@ -46,17 +47,20 @@ def input_tensors(
 ) -> dict[str, torch.Tensor]:
     """The inputs as tensors of the model's dtypes, or of ``dtype`` where they are floats.
 
+    Those that need not be given are added.
+
     Raises
     ------
     ParframeError
         Of kind ``input``, if one is no tensor or holds numbers of another sort.
     """
-    return {
+    given = {
         name: _tensor(name, value, graph.inputs[name].dtype, dtype, device)
         if name in graph.inputs
         else value
         for name, value in inputs.items()
     }
+    return with_counted(graph, given)
 
 
 def own_dtype(graph: OperatorGraph, state: Mapping[str, torch.Tensor]) -> torch.dtype | None:

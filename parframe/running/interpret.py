@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import sympy
@@ -182,6 +182,37 @@ def input_sizes(graph: OperatorGraph, inputs: Mapping[str, torch.Tensor]) -> dic
         if tuple(evaluate(size, sizes) for size in declared.shape) != actual:
             raise _misfit(name, actual, declared.shape)
     return sizes
+
+
+def with_counted(
+    graph: OperatorGraph, inputs: Mapping[str, torch.Tensor]
+) -> dict[str, torch.Tensor]:
+    """The inputs, with those that need not be given."""
+    absent = [own for name, own in graph.inputs.items() if own.counted and name not in inputs]
+    found = dict(inputs)
+    if not absent:
+        return found
+    sizes = {
+        size.name: number
+        for name, tensor in inputs.items()
+        if name in graph.inputs
+        for size, number in zip(graph.inputs[name].shape, tensor.shape, strict=False)
+        if isinstance(size, sympy.Symbol)
+    }
+    device = next((tensor.device for tensor in inputs.values()), None)
+    for own in absent:
+        try:
+            shape = [evaluate(size, sizes) for size in own.shape]
+        except KeyError:
+            continue  # what is missing is told with the rest
+        found[own.name] = counted(own, shape).to(device)
+    return found
+
+
+def counted(declared: Input, shape: Sequence[int]) -> torch.Tensor:
+    """What an input that counts its last axis is where it is not given."""
+    kind: torch.dtype = getattr(torch, declared.dtype)
+    return torch.arange(shape[-1], dtype=kind).expand(*shape).contiguous()
 
 
 def _check_named(declared: Iterable[str], given: Mapping[str, torch.Tensor]) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from parframe.graph import Operator, OperatorGraph
-from parframe.running.interpret import execute, input_sizes
+from parframe.running.interpret import execute, input_sizes, with_counted
 from parframe.running.outputs import structured
 from parframe.running.worker import last_uses
 
@@ -54,6 +54,7 @@ def reference(
     ParframeError
         Of kind ``input``, if the inputs do not fit; of kind ``run``, if an operator fails.
     """
+    inputs = with_counted(graph, inputs)
     sizes = input_sizes(graph, inputs)
     values: dict[str, torch.Tensor] = {**inputs, **state}
     operators = [operator for _, operator in graph.expanded()]

@@ -11,6 +11,7 @@ import torch
 from parframe.errors import ParframeError
 from parframe.graph import Arg, Input, Operator, OperatorGraph, Ref
 from parframe.plan import Plan
+from parframe.running.interpret import counted
 from parframe.sizes import evaluate
 
 _LARGEST_INTEGER = 8
@@ -103,6 +104,8 @@ def _drawn(given: Input, sizes: Mapping[str, int], limit: int, seed: int) -> tor
     generator = torch.Generator().manual_seed(int.from_bytes(digest[:7], "little"))
     shape = [evaluate(size, sizes) for size in given.shape]
     kind: torch.dtype = getattr(torch, given.dtype)
+    if given.counted:
+        return counted(given, shape)
     if kind == torch.bool:
         return torch.rand(shape, generator=generator) < 0.75
     if kind.is_floating_point:
