@@ -99,10 +99,11 @@ def mixed(
     width = down.shape[2 if form.transposed else 1]
     wide = torch.promote_types(hidden.dtype, weights.dtype)
     result = hidden.new_zeros(hidden.shape[0], width, dtype=wide)
-    for expert in range(up.shape[0]):
-        tokens, choices = torch.where(ids == first + expert)
-        if not tokens.numel():
+    for number in torch.unique(ids).tolist():
+        expert = number - first
+        if not 0 <= expert < up.shape[0]:
             continue
+        tokens, choices = torch.where(ids == number)
         inner = _product(hidden[tokens], up[expert], up_bias, expert, form.transposed)
         inner = run(form.activation, inner)
         outer = _product(inner, down[expert], down_bias, expert, form.transposed)

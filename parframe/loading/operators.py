@@ -48,17 +48,37 @@ def attention(
     torch.Tensor
         ``[batch, sequence, heads, size of a value]``.
     """
-    logits = logits_of(
-        query, key, query_positions, key_positions, mask, scale, causal, window, softcap
-    )
-    weights = _softmax(logits, sinks).to(value.dtype)
-    return ungrouped(torch.matmul(weights, value.unsqueeze(2)), query.shape[1])
+    return attended(
+        query, key, value, query_positions, key_positions, sinks, mask, scale, causal, window,
+        softcap,
+    )  # fmt: skip
 
 
 @attention.register_fake
 def _attention_shape(query, key, value, *rest):  # type: ignore[no-untyped-def]
     batch, heads, queries, _ = query.shape
     return value.new_empty(batch, queries, heads, value.shape[-1])
+
+
+def attended(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    query_positions: torch.Tensor | None,
+    key_positions: torch.Tensor | None,
+    sinks: torch.Tensor | None,
+    mask: torch.Tensor | None,
+    scale: float,
+    causal: bool,
+    window: int | None,
+    softcap: float | None,
+) -> torch.Tensor:
+    """Compute `attention`, with PyTorch's plain operators."""
+    logits = logits_of(
+        query, key, query_positions, key_positions, mask, scale, causal, window, softcap
+    )
+    weights = _softmax(logits, sinks).to(value.dtype)
+    return ungrouped(torch.matmul(weights, value.unsqueeze(2)), query.shape[1])
 
 
 def logits_of(
@@ -88,7 +108,7 @@ def logits_of(
         logits = torch.tanh(logits / softcap) * softcap
     if mask is not None:
         logits = _masked(logits, mask, kv_heads, group)
-    seen = _seen(query_positions, key_positions, causal, window)
+    seen = seen_of(query_positions, key_positions, causal, window)
     if seen is not None:
         logits = logits.masked_fill(~seen, torch.finfo(logits.dtype).min)
     return logits
@@ -105,7 +125,7 @@ def sinks_of(sinks: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
     return sinks.reshape(1, *logits.shape[1:3], 1, 1).expand(*logits.shape[:-1], 1)
 
 
-def _seen(
+def seen_of(
     queries: torch.Tensor | None, keys: torch.Tensor | None, causal: bool, window: int | None
 ) -> torch.Tensor | None:
     """Which keys each query sees, or None for all of them."""

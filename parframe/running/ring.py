@@ -39,8 +39,8 @@ def attention(members: Sequence[Mapping[str, Any]]) -> list[torch.Tensor]:
         running = None
         for step in range(count):
             arguments = {**own, **blocks[(place - step) % count]}
-            running = _met(running, arguments)
-        results.append(_finished(running, own))
+            running = met(running, arguments)
+        results.append(finished(running, own))
     return results
 
 
@@ -60,7 +60,7 @@ class _Running:
     weighted: torch.Tensor
 
 
-def _met(running: _Running | None, arguments: Mapping[str, Any]) -> _Running | None:
+def met(running: _Running | None, arguments: Mapping[str, Any]) -> _Running | None:
     """The softmax with one more block of keys."""
     if arguments["key"].shape[2] == 0:
         return running
@@ -95,7 +95,7 @@ def _begun(sinks: torch.Tensor | None, logits: torch.Tensor, value: torch.Tensor
     return _Running(greatest, torch.ones_like(greatest), weighted)
 
 
-def _finished(running: _Running | None, own: Mapping[str, Any]) -> torch.Tensor:
+def finished(running: _Running | None, own: Mapping[str, Any]) -> torch.Tensor:
     """What the operator gives; zeros where there was no key at all."""
     query: torch.Tensor = own["query"]
     value: torch.Tensor = own["value"]

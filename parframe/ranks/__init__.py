@@ -1,0 +1,1 @@
+"""The module of one device: its program as an fx graph, its cache, its process groups."""
