@@ -1,0 +1,157 @@
+"""Logits in, tokens out; equal logits give equal tokens, whatever the rank, the batch, the mesh.
+
+A draw keeps no state: its number follows from the request's seed and number and the token's step.
+Probabilities become whole numbers before they are added up, so no order of additions matters.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from collections.abc import Sequence
+
+import torch
+
+from parframe.errors import ParframeError
+from parframe.generating.requests import Sampling
+
+_BITS = 53
+"""The bits of a draw, and at most those of a token's weight: what a float64 holds."""
+
+_SUM_BITS = 62
+"""The bits of the sum of all weights."""
+
+
+def sample(
+    logits: torch.Tensor,
+    samplings: Sequence[Sampling],
+    numbers: Sequence[int],
+    steps: Sequence[int],
+) -> torch.Tensor:
+    """Choose the next token of every row.
+
+    Parameters
+    ----------
+    logits
+        ``[rows, vocabulary]``, of any dtype of floats; they are read in float32.
+    samplings
+        How each row chooses: greedily the first of the most likely tokens; otherwise temperature,
+        then top-k, then top-p, as transformers has them [1]_.
+    numbers, steps
+        For each row the request's number, and how many tokens of it were drawn before.
+
+    Returns
+    -------
+    torch.Tensor
+        ``[rows]``, int64, on the device of the logits.
+
+    Raises
+    ------
+    ParframeError
+        Of kind ``run``, if a row's logits are not numbers.
+
+    References
+    ----------
+    .. [1] Holtzman, A., Buys, J., Du, L., Forbes, M., Choi, Y. "The Curious Case of Neural Text
+       Degeneration", ICLR 2020.
+    """
+    scores = logits.to(torch.float32)
+    tokens = scores.argmax(dim=-1)  # of a row with a nan, that nan's place
+    _check_finite(scores.gather(1, tokens[:, None])[:, 0], numbers)
+    drawn = [row for row, sampling in enumerate(samplings) if not sampling.greedy]
+    if not drawn:
+        return tokens
+    rows = torch.tensor(drawn, device=scores.device)
+    chosen = [samplings[row] for row in drawn]
+    draws = [uniform(samplings[row].seed, numbers[row], steps[row]) for row in drawn]
+    found = _inverse(weights(scores[rows], chosen), draws)
+    return tokens.index_copy(0, rows, found)
+
+
+def uniform(seed: int, number: int, step: int) -> float:
+    """The number in [0, 1) of a draw: the same wherever and whenever it is asked for."""
+    key = struct.pack("<QQQ", seed, number, step)
+    digest = hashlib.blake2b(key, digest_size=8, person=b"parframe").digest()
+    return (int.from_bytes(digest, "little") >> (64 - _BITS)) / (1 << _BITS)
+
+
+def weights(scores: torch.Tensor, samplings: Sequence[Sampling]) -> torch.Tensor:
+    """How likely each token is drawn, as whole numbers; 0 for those that must not be.
+
+    Parameters
+    ----------
+    scores
+        ``[rows, vocabulary]``, float32.
+    samplings
+        How each row chooses; none greedily.
+
+    Returns
+    -------
+    torch.Tensor
+        ``[rows, vocabulary]``, int64: in proportion to the probabilities.
+    """
+    device = scores.device
+    bits = min(_BITS, _SUM_BITS - scores.shape[1].bit_length())
+    temperatures = _column([s.temperature for s in samplings], torch.float64, device)
+    below = (scores - scores.amax(dim=-1, keepdim=True)).double() / temperatures
+    found = (below.exp() * (1 << bits)).to(torch.int64)  # of the most likely, 2**bits
+    found = _top_k(found, scores, samplings)
+    return _top_p(found, scores, samplings)
+
+
+def _top_k(
+    found: torch.Tensor, scores: torch.Tensor, samplings: Sequence[Sampling]
+) -> torch.Tensor:
+    """Keep the k most likely tokens, and those that are as likely as the last of them."""
+    size = scores.shape[1]
+    counts = [min(s.top_k or size, size) for s in samplings]
+    most = max((count for count in counts if count < size), default=0)
+    if not most:
+        return found
+    places = _column([min(count, most) - 1 for count in counts], torch.int64, scores.device)
+    least = scores.topk(most, dim=-1).values.gather(1, places)
+    whole = _column([count == size for count in counts], torch.bool, scores.device)
+    return found.where(whole | (scores >= least), 0)
+
+
+def _top_p(
+    found: torch.Tensor, scores: torch.Tensor, samplings: Sequence[Sampling]
+) -> torch.Tensor:
+    """Keep the fewest of the most likely tokens that have the probability p together."""
+    rows = [row for row, s in enumerate(samplings) if s.top_p is not None and s.top_p < 1]
+    if not rows:
+        return found
+    index = torch.tensor(rows, device=scores.device)
+    order = scores[index].sort(dim=-1, descending=True, stable=True).indices
+    ordered = found[index].gather(1, order)
+    sums = ordered.cumsum(dim=-1)
+    shares = _column([samplings[row].top_p or 1.0 for row in rows], torch.float64, scores.device)
+    wanted = (sums[:, -1:].double() * shares).ceil().to(torch.int64)
+    kept = ordered.where(sums - ordered < wanted, 0)
+    return found.index_copy(0, index, torch.zeros_like(kept).scatter(1, order, kept))
+
+
+def _inverse(found: torch.Tensor, draws: Sequence[float]) -> torch.Tensor:
+    """The first token at which the sum of the weights is beyond its share that was drawn."""
+    sums = found.cumsum(dim=-1)
+    total = sums[:, -1:]
+    shares = _column(draws, torch.float64, found.device)
+    wanted = (total.double() * shares).to(torch.int64).minimum(total - 1)
+    return torch.searchsorted(sums, wanted, right=True)[:, 0]
+
+
+def _column(values: Sequence[float], dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+    return torch.tensor(values, dtype=dtype, device=device)[:, None]
+
+
+def _check_finite(highest: torch.Tensor, numbers: Sequence[int]) -> None:
+    finite = highest.isfinite()
+    if finite.all():
+        return
+    row = int(finite.int().argmin())
+    raise ParframeError(
+        "run",
+        f"request {numbers[row]}",
+        f"its most likely token has the logit {highest[row].item()}",
+        "use a dtype with a larger range (bfloat16 or float32), or check the weights",
+    )

@@ -1,0 +1,70 @@
+"""How a plan is run to generate text, as data."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import attrs
+
+from parframe.errors import ParframeError
+
+
+@attrs.frozen
+class Settings:
+    """How a plan is run.
+
+    Parameters
+    ----------
+    weights
+        The folder of the weights; None for random ones.
+    dtype
+        The type to compute in; None for that of the weights.
+    device
+        ``cpu`` or ``cuda``.
+    executor
+        The name of what starts the devices.
+    compiled
+        Whether the devices' modules are compiled.
+    context
+        How many positions the cache of a row has; None for as many as are needed.
+    rows
+        How many requests run together on a replica.
+    micro_batches
+        Into how many parts pipeline stages split a batch; None for as many as there are stages.
+    timeout
+        For how many seconds a device may be silent.
+    seed
+        The seed of random weights.
+    """
+
+    weights: Path | None = None
+    dtype: str | None = None
+    device: str = "cpu"
+    executor: str = "local"
+    compiled: bool = False
+    context: int | None = None
+    rows: int = 8
+    micro_batches: int | None = None
+    timeout: float = 600.0
+    seed: int = 0
+
+    def __attrs_post_init__(self) -> None:
+        counts = {
+            "context": self.context,
+            "rows": self.rows,
+            "micro_batches": self.micro_batches,
+        }
+        for name, count in counts.items():
+            if count is not None and count < 1:
+                raise ParframeError("input", name, f"is {count}", "give at least 1")
+        if not 0 < self.timeout < float("inf"):
+            raise ParframeError(
+                "input", "timeout", f"is {self.timeout} seconds", "give a number above 0"
+            )
+        if self.micro_batches is not None and self.micro_batches > self.rows:
+            raise ParframeError(
+                "input",
+                "micro_batches",
+                f"{self.rows} rows cannot be split into {self.micro_batches} parts",
+                f"give at most {self.rows}, or more rows",
+            )
