@@ -4,14 +4,17 @@ import subprocess
 import sys
 
 import attrs
+import handmade
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from parframe.errors import ParframeError
 from parframe.generating import Batch, Failure, Ledger, Request, Result, Sampling, Settings, Token
+from parframe.generating.limits import Limits, limits_of
 from parframe.generating.requests import check_request, facts_of, outcome_of, request_of
 from parframe.generating.schedule import batches, distributed
+from parframe.loading import load
 
 LOST = ParframeError("run", "rank 3", "was lost", "start it again")
 
@@ -239,3 +242,26 @@ def test_requests_are_read_and_scheduled_without_torch():
 def test_a_request_cannot_be_changed():
     with pytest.raises(attrs.exceptions.FrozenInstanceError):
         request(0).number = 1
+
+
+@pytest.mark.parametrize(
+    ("config", "expected"),
+    [
+        ({"model_type": "gpt2", "n_positions": 40, "n_layer": 2, "n_embd": 32, "n_head": 2}, 40),
+        (
+            {
+                "model_type": "llama", "max_position_embeddings": 60, "num_hidden_layers": 2,
+                "hidden_size": 32, "intermediate_size": 48, "num_attention_heads": 4,
+            },
+            60,
+        ),
+    ],
+)  # fmt: skip
+def test_a_model_tells_its_tokens_and_its_positions(config, expected):
+    graph = load({**config, "vocab_size": 99}, positions=True)
+    assert limits_of(graph) == Limits(99, expected)
+
+
+def test_a_model_without_tokens_is_told():
+    with pytest.raises(ParframeError, match="takes no tokens"):
+        limits_of(handmade.mlp())

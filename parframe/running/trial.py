@@ -77,7 +77,7 @@ def trial_inputs(
     graph: OperatorGraph, sizes: Mapping[str, int], seed: int
 ) -> dict[str, torch.Tensor]:
     """Random inputs: normal floats, and integers that are legal wherever they are indices."""
-    limits = _limits(graph, sizes)
+    limits = index_limits(graph, sizes)
     return {
         name: _drawn(given, sizes, limits.get(name, _LARGEST_INTEGER), seed)
         for name, given in graph.inputs.items()
@@ -113,7 +113,7 @@ def _drawn(given: Input, sizes: Mapping[str, int], limit: int, seed: int) -> tor
     return torch.randint(max(1, limit), shape, generator=generator).to(kind)
 
 
-def _limits(graph: OperatorGraph, sizes: Mapping[str, int]) -> dict[str, int]:
+def index_limits(graph: OperatorGraph, sizes: Mapping[str, int]) -> dict[str, int]:
     """For each input that numbers rows of a table, how large its integers may be."""
     shapes = {name: tensor.shape for name, tensor in graph.tensors.items()}
     sources = {name: (name, 0) for name in graph.inputs}
