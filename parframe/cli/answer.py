@@ -59,7 +59,7 @@ def answers(name: str) -> Callable[[Callable[..., Answer]], click.Command]:
                 raise Reported(answer.error)
 
         command = click.command(name)(callback)
-        command.params += [_JSON, _DEBUG]
+        command.params += [JSON, DEBUG]
         return command
 
     return made
@@ -70,10 +70,10 @@ def dump(facts: Mapping[str, Any], indent: int | None = None) -> str:
     return json.dumps(_plain(facts), indent=indent, ensure_ascii=False, allow_nan=False)
 
 
-_JSON = click.Option(
+JSON = click.Option(
     ["--json", "as_json"], is_flag=True, help="Print one JSON object instead of tables."
 )
-_DEBUG = click.Option(["--debug"], is_flag=True, help="Show the traceback of an error as well.")
+DEBUG = click.Option(["--debug"], is_flag=True, help="Show the traceback of an error as well.")
 
 
 def _say(answer: Answer, as_json: bool) -> None:

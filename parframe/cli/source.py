@@ -18,8 +18,15 @@ _CGROUP = Path("/sys/fs/cgroup/memory.max")
 _FLOAT64 = 8
 
 
-def load_model(source: Path | DemoModel) -> OperatorGraph:
+def load_model(source: Path | DemoModel, positions: bool = False) -> OperatorGraph:
     """Load a model from a path, or from the configuration of a demo model.
+
+    Parameters
+    ----------
+    source
+        The path or the demo model.
+    positions
+        As for `parframe.load`.
 
     Raises
     ------
@@ -29,8 +36,8 @@ def load_model(source: Path | DemoModel) -> OperatorGraph:
     if isinstance(source, Path) and source.suffix == ".toml":
         source = model_of(Spec.read(source))
     if isinstance(source, DemoModel):
-        return parframe.load(dict(source.config))
-    return parframe.load(source)
+        return parframe.load(dict(source.config), positions=positions)
+    return parframe.load(source, positions=positions)
 
 
 def model_of(spec: Spec) -> Path | DemoModel:

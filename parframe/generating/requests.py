@@ -160,7 +160,7 @@ class Result:
     """
 
     number: int
-    tokens: tuple[int, ...] = attrs.field(converter=tuple)
+    tokens: tuple[int, ...] = attrs.field(converter=_ids)
     finish: str = attrs.field()
 
     def __attrs_post_init__(self) -> None:

@@ -1,0 +1,294 @@
+"""`parframe generate`: a model and prompts in; what the model says on, from many devices, out."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import attrs
+import click
+
+import parframe
+from parframe.cli.answer import DEBUG, steps
+from parframe.cli.completions import Completion, Event, Liner, Printer, follow
+from parframe.cli.failures import Reported
+from parframe.cli.options import model_argument
+from parframe.cli.prompts import Prompt, read_prompts
+from parframe.cli.source import load_model, model_of, weights_of
+from parframe.errors import ParframeError
+from parframe.generating import Request, Sampling, Settings
+from parframe.generating.requests import check_request
+from parframe.generating.text import Text, read_tokenizer, stop_tokens
+from parframe.plan import Plan
+from parframe.report.words import counted
+from parframe.spec import Spec
+from parframe.spec.keys import DTYPES
+
+_COUNT = click.IntRange(1)
+_RANDOM = "random"
+
+
+@click.command("generate")
+@model_argument
+@click.option("--parallel", help="The composite, such as TP2; one device without it.")
+@click.option("--prompt", "prompts", multiple=True, metavar="TEXT", help="May be repeated.")
+@click.option(
+    "--prompt-file", metavar="FILE", help="A prompt, or a JSON object, a line; - for stdin."
+)
+@click.option("--max-new-tokens", type=_COUNT, default=128, show_default=True, metavar="N")
+@click.option(
+    "--temperature",
+    type=click.FloatRange(0),
+    default=0.0,
+    metavar="T",
+    help="Draw tokens; 0, the default, takes the most likely one.",
+)
+@click.option("--top-k", type=_COUNT, metavar="K", help="Draw from the K most likely tokens.")
+@click.option(
+    "--top-p",
+    type=click.FloatRange(0, 1, min_open=True),
+    metavar="P",
+    help="Draw from the fewest tokens of this probability together.",
+)
+@click.option(
+    "--seed",
+    type=click.IntRange(0, 2**64 - 1),
+    default=0,
+    show_default=True,
+    help="Seed of draws and of random weights.",
+)
+@click.option("--stop", "stops", multiple=True, metavar="TEXT", help="End before this text.")
+@click.option("--ignore-eos", is_flag=True, help="Go on after the model's own stop tokens.")
+@click.option("--weights", metavar="FOLDER", help="Not those of the model; `random` for seeded.")
+@click.option("--tokenizer", type=click.Path(path_type=Path), help="Folder, if not the model's.")
+@click.option("--dtype", type=click.Choice(DTYPES), help="What to compute in, if not the model's.")
+@click.option("--device", type=click.Choice(("cpu", "cuda")), default="cpu", show_default=True)
+@click.option(
+    "--executor",
+    type=click.Choice(("local", "simulate", "torchrun")),
+    default="local",
+    show_default=True,
+    help="What starts the devices.",
+)
+@click.option(
+    "--compile/--no-compile", "compiled", default=False, help="Compile the devices' work."
+)
+@click.option("--context", type=_COUNT, metavar="N", help="Positions of the cache of a prompt.")
+@click.option(
+    "--batch",
+    "rows",
+    type=_COUNT,
+    default=8,
+    show_default=True,
+    metavar="N",
+    help="Prompts at once on a replica.",
+)
+@click.option(
+    "--micro-batches", type=_COUNT, metavar="N", help="Parts of a batch for pipeline stages."
+)
+@click.option(
+    "--timeout",
+    type=click.FloatRange(0, min_open=True),
+    default=600.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long a device may be silent.",
+)
+@click.option("--stream/--no-stream", default=None, help="Print text as it comes (the default).")
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON object a line for a prompt.")
+def command(
+    model: Path,
+    parallel: str | None,
+    prompts: tuple[str, ...],
+    prompt_file: str | None,
+    stops: tuple[str, ...],
+    ignore_eos: bool,
+    weights: str | None,
+    tokenizer: Path | None,
+    stream: bool | None,
+    as_json: bool,
+    debug: bool,
+    **options: Any,
+) -> None:
+    """Continue prompts with a model on many devices.
+
+    Completions go to stdout in the order of the prompts, each with a newline at its end; all else
+    goes to stderr. An object in the file of prompts has a `prompt` or `tokens`, and may have
+    max_new_tokens, temperature, top_k, top_p and seed of its own.
+
+    MODEL is a Hugging Face folder, a config.json, a spec that names a model, or a plan.
+    """
+    out = sys.stdout
+    with redirect_stdout(sys.stderr):
+        _check_options(as_json, stream, options)
+        asked = read_prompts(prompts, prompt_file)
+        sampling = Sampling(**{name: options.pop(name) for name in _SAMPLING})
+        settings = Settings(seed=sampling.seed, **options)
+        with steps(2) as step:
+            step(f"loading {model}")
+            plan = _plan(model, parallel)
+        settings = attrs.evolve(settings, weights=_weights(plan, weights))
+        folders = _folders(plan, model, settings.weights)
+        text = _text(asked, stops, tokenizer, folders)
+        if not ignore_eos:
+            sampling = attrs.evolve(sampling, stop=_stop_tokens(folders))
+        requests = _requests(asked, sampling, text)
+        _check_requests(plan, requests, settings)
+        completions = [
+            Completion(prompt, request, text, stops)
+            for prompt, request in zip(asked, requests, strict=True)
+        ]
+        streaming = stream is not False
+        show = Liner(completions, out) if as_json else Printer(completions, out, streaming)
+        with _speed(completions, plan, live=not out.isatty()):
+            failures = follow(_events(plan, requests, settings), completions, show)
+    if failures:
+        raise Reported(failures[0].error)
+
+
+command.params.append(DEBUG)
+
+_SAMPLING = ("temperature", "top_k", "top_p", "seed", "max_new_tokens")
+
+
+def _check_options(as_json: bool, stream: bool | None, options: dict[str, Any]) -> None:
+    """Refuse options that contradict each other."""
+    greedy = options["temperature"] == 0
+    for name in ("top_k", "top_p"):
+        if greedy and options[name] is not None:
+            option = f"--{name.replace('_', '-')}"
+            raise _usage(option, "the most likely token is taken", "give --temperature as well")
+    if as_json and stream:
+        raise _usage("--stream", "lines of JSON come when they are whole", "leave out one of both")
+    if options["compiled"] and options["executor"] == "simulate":
+        raise _usage("--compile", "simulated devices are not compiled", "leave out one of both")
+    rows, parts = options["rows"], options["micro_batches"]
+    if parts is not None and parts > rows:
+        raise _usage(
+            "--micro-batches", f"{rows} prompts at once cannot be split into {parts} parts",
+            f"give at most {rows}, or a larger --batch",
+        )  # fmt: skip
+
+
+def _usage(where: str, what: str, mend: str) -> ParframeError:
+    return ParframeError("usage", f"parframe generate {where}", what, mend)
+
+
+def _plan(model: Path, parallel: str | None) -> Plan:
+    """The plan of a model, or one that was made before."""
+    if model.name == "plan.json" or (model / "plan.json").is_file():
+        if parallel is not None:
+            raise _usage("--parallel", f"{model} is a plan already", "give the model instead")
+        return parframe.load_plan(model)
+    if model.suffix == ".toml":
+        spec = Spec.read(model)
+        spec = attrs.evolve(spec, parallel=parallel) if parallel is not None else spec
+        return parframe.partition(load_model(model_of(spec), positions=True), spec)
+    return parframe.partition(load_model(model, positions=True), parallel or "TP1")
+
+
+def _folders(plan: Plan, model: Path, weights: Path | None) -> tuple[Path, ...]:
+    """The folders that may have the model's tokenizer and weights, the likeliest first."""
+    given = [weights] if weights is not None else []
+    beside = [model] if model.is_dir() else [model.parent]
+    found = [*given, *beside, Path(plan.graph.source or "no model")]
+    return tuple(folder for folder in found if folder.is_dir())
+
+
+def _weights(plan: Plan, weights: str | None) -> Path | None:
+    """The folder of the weights; None for random ones."""
+    if weights == _RANDOM:
+        return None
+    if weights is not None:
+        if not Path(weights).is_dir():
+            raise ParframeError(
+                "weights", weights, "is not a folder", "give a folder with .safetensors, or random"
+            )
+        return Path(weights)
+    found = weights_of(Path(plan.graph.source or "no model"))
+    if found is None:
+        raise _usage(
+            "--weights", f"{plan.graph.source or 'the model'} has no .safetensors",
+            "give --weights FOLDER, or --weights random to try the plan out",
+        )  # fmt: skip
+    return found
+
+
+def _text(
+    prompts: Sequence[Prompt], stops: Sequence[str], given: Path | None, folders: Sequence[Path]
+) -> Text | None:
+    """The tokenizer; None where there is none and none is needed."""
+    there = [folder for folder in folders if (folder / "tokenizer.json").is_file()]
+    folder = given or next(iter(there), None)
+    if folder is None and not stops and all(prompt.text is None for prompt in prompts):
+        return None
+    return read_tokenizer(folder or next(iter(folders), Path()))
+
+
+def _stop_tokens(folders: Sequence[Path]) -> tuple[int, ...]:
+    return next((found for folder in folders if (found := stop_tokens(folder))), ())
+
+
+def _requests(
+    prompts: Sequence[Prompt], sampling: Sampling, text: Text | None
+) -> tuple[Request, ...]:
+    """The requests that prompts become, numbered in order."""
+    found = []
+    for number, prompt in enumerate(prompts):
+        tokens = prompt.tokens
+        if prompt.text is not None and text is not None:
+            tokens = text.encode(prompt.text)
+        found.append(Request(number, tokens, attrs.evolve(sampling, **prompt.sampling)))
+    return tuple(found)
+
+
+def _check_requests(plan: Plan, requests: Sequence[Request], settings: Settings) -> None:
+    from parframe.generating.limits import limits_of
+
+    limits = limits_of(plan.graph)
+    for request in requests:
+        check_request(request, limits.vocabulary, limits.positions, settings.context)
+
+
+def _events(
+    plan: Plan, requests: Sequence[Request], settings: Settings
+) -> Generator[Event, None, None]:
+    """Tokens, results and failures, as they come."""
+    executing = import_module("parframe.executing")
+    yield from executing.generate(plan, requests, settings)
+
+
+@contextmanager
+def _speed(completions: Sequence[Completion], plan: Plan, live: bool) -> Iterator[None]:
+    """Show on a terminal's stderr how many tokens came and how fast, all the time or in the end."""
+    if not sys.stderr.isatty():
+        yield
+        return
+    from rich.console import Console
+    from rich.live import Live
+    from rich.text import Text as Line
+
+    start = time.monotonic()
+
+    def line() -> Line:
+        tokens = sum(len(completion.tokens) for completion in completions)
+        ended = sum(completion.outcome is not None for completion in completions)
+        seconds = time.monotonic() - start
+        return Line(
+            f"{tokens} tokens in {seconds:.1f} s, {tokens / max(seconds, 1e-3):.1f} a second; "
+            f"{ended} of {len(completions)} prompts ended; {counted(plan.mesh.size, 'device')}",
+            style="dim",
+        )
+
+    console = Console(stderr=True)
+    if live:
+        with Live(get_renderable=line, console=console, refresh_per_second=8):
+            yield
+    else:
+        yield
+        console.print(line())
