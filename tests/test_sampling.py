@@ -74,6 +74,28 @@ def test_top_p_keeps_the_fewest_tokens_of_at_least_its_probability(top_p, kept):
     assert (warped(scores, Sampling(1.0, top_p=top_p)) > -math.inf).sum() == kept
 
 
+def by_sorting(scores, sampling):
+    """The tokens that top-p keeps, found one by one; of equal ones the first."""
+    found = weights(scores, [Sampling(sampling.temperature)])[0].tolist()
+    order = sorted(range(len(found)), key=lambda token: (-scores[0, token].item(), token))
+    kept, mass = [], 0
+    for token in order:
+        if mass >= sampling.top_p * sum(found):
+            break
+        kept.append(token)
+        mass += found[token]
+    return sorted(kept)
+
+
+@pytest.mark.parametrize("spread", [0.02, 1.0, 6.0])
+@pytest.mark.parametrize("top_p", [0.05, 0.5, 0.9, 0.99])
+def test_of_equal_tokens_top_p_keeps_the_first_however_many_must_be_sorted(spread, top_p):
+    scores = (spread * logits(1, 3000)).bfloat16().float()
+    sampling = Sampling(0.9, top_p=top_p)
+    kept = weights(scores, [sampling])[0].nonzero()[:, 0].tolist()
+    assert kept == by_sorting(scores, sampling)
+
+
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
 def test_greedy_takes_the_first_of_the_most_likely(dtype):
     scores = torch.tensor([[0.0, 3.0, 1.0, 3.0], [2.0, 2.0, 2.0, 2.0]], dtype=dtype)

@@ -21,6 +21,9 @@ _BITS = 53
 _SUM_BITS = 62
 """The bits of the sum of all weights."""
 
+_FEW = 1024
+"""How many tokens are sorted before all are."""
+
 
 def sample(
     logits: torch.Tensor,
@@ -117,18 +120,35 @@ def _top_k(
 def _top_p(
     found: torch.Tensor, scores: torch.Tensor, samplings: Sequence[Sampling]
 ) -> torch.Tensor:
-    """Keep the fewest of the most likely tokens that have the probability p together."""
+    """Keep the fewest of the most likely tokens that have the probability p together.
+
+    Of those as likely as the last one, the first are kept.
+    """
     rows = [row for row, s in enumerate(samplings) if s.top_p is not None and s.top_p < 1]
     if not rows:
         return found
     index = torch.tensor(rows, device=scores.device)
-    order = scores[index].sort(dim=-1, descending=True, stable=True).indices
-    ordered = found[index].gather(1, order)
-    sums = ordered.cumsum(dim=-1)
+    own, score = found[index], scores[index]
     shares = _column([samplings[row].top_p or 1.0 for row in rows], torch.float64, scores.device)
-    wanted = (sums[:, -1:].double() * shares).ceil().to(torch.int64)
-    kept = ordered.where(sums - ordered < wanted, 0)
-    return found.index_copy(0, index, torch.zeros_like(kept).scatter(1, order, kept))
+    wanted = (own.sum(dim=-1, keepdim=True).double() * shares).ceil().to(torch.int64)
+    place = _last_kept(own, score, wanted)
+    last = score.gather(1, place)
+    equal = score == last
+    above = own.where(score > last, 0)
+    missing = wanted - above.sum(dim=-1, keepdim=True)
+    count = -(-missing // own.gather(1, place).clamp(min=1))
+    kept = own.where((score > last) | (equal & (equal.cumsum(dim=-1) <= count)), 0)
+    return found.index_copy(0, index, kept)
+
+
+def _last_kept(found: torch.Tensor, scores: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
+    """The token of each row with which the most likely have the weight that is wanted."""
+    for most in (min(_FEW, scores.shape[1]), scores.shape[1]):
+        order = scores.topk(most, dim=-1).indices
+        sums = found.gather(1, order).cumsum(dim=-1)
+        if most == scores.shape[1] or (sums[:, -1:] >= wanted).all():
+            break  # a few tokens have nearly all of the probability, as a rule
+    return order.gather(1, torch.searchsorted(sums, wanted).clamp(max=most - 1))
 
 
 def _inverse(found: torch.Tensor, draws: Sequence[float]) -> torch.Tensor:
