@@ -11,9 +11,9 @@ import torch
 
 from parframe.errors import ParframeError
 from parframe.loading import load
-from parframe.loading.weights import state
 from parframe.running.reference import run_graph
 from parframe.serial import dump
+from parframe.weights import state
 
 DYNAMIC = torch.export.Dim.DYNAMIC
 

@@ -7,9 +7,9 @@ import torch
 from parframe.errors import ParframeError
 from parframe.loading import load
 from parframe.loading.huggingface import load_config
-from parframe.loading.weights import state
 from parframe.running.reference import run_graph
 from parframe.sizes import symbol
+from parframe.weights import state
 
 pytestmark = pytest.mark.slow
 

@@ -14,9 +14,9 @@ from safetensors.torch import save_file
 from parframe.errors import ParframeError
 from parframe.loading import load
 from parframe.loading.buffers import computed_buffers, hollow
-from parframe.loading.folder import weight_files
-from parframe.loading.weights import state
 from parframe.serial import dump, write
+from parframe.weights import state
+from parframe.weights.folder import weight_files
 
 
 def folder(tmp_path, **changes):

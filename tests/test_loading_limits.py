@@ -8,9 +8,9 @@ from torch import nn
 
 import parframe
 from parframe.errors import ParframeError
-from parframe.loading.weights import state
 from parframe.running.reference import run_graph
 from parframe.sizes import parse, within
+from parframe.weights import state
 
 pytestmark = pytest.mark.slow
 

@@ -11,9 +11,9 @@ from torch import nn
 
 from parframe.errors import ParframeError
 from parframe.loading import load
-from parframe.loading.weights import state
 from parframe.running.reference import run_graph
 from parframe.sizes import symbol
+from parframe.weights import state
 
 pytestmark = pytest.mark.slow
 

@@ -8,8 +8,8 @@ from torch import nn
 
 import parframe
 from parframe.errors import ParframeError
-from parframe.loading.weights import state
 from parframe.running.reference import run_graph
+from parframe.weights import state
 
 pytestmark = pytest.mark.slow
 

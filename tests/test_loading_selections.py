@@ -7,8 +7,8 @@ from torch.nn import functional
 
 import parframe
 from parframe.errors import ParframeError
-from parframe.loading.weights import state
 from parframe.running.reference import run_graph
+from parframe.weights import state
 
 pytestmark = pytest.mark.slow
 

@@ -9,11 +9,11 @@ from models import tiny_config
 
 import parframe
 from parframe.graph import Ref
-from parframe.loading.weights import state as load_state
 from parframe.running.given import input_tensors
 from parframe.running.simulate import Given
 from parframe.running.trial import trial_inputs, trial_sizes
 from parframe.running.verify import first_difference
+from parframe.weights import state as load_state
 
 pytestmark = pytest.mark.slow
 

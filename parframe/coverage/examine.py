@@ -14,10 +14,10 @@ from parframe.coverage.outcome import Outcome, Verdict
 from parframe.dims import name
 from parframe.errors import ParframeError
 from parframe.graph import OperatorGraph
-from parframe.loading.weights import state
 from parframe.running.difference import error, scale_of
 from parframe.running.reference import run_graph
 from parframe.running.verify import BOUNDS
+from parframe.weights import state
 
 _LONGEST = 240
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import ctypes
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -141,6 +142,29 @@ def encode(tensor: torch.Tensor) -> str:
     return base64.b64encode(
         ctypes.string_at(whole.data_ptr(), whole.nbytes) if whole.nbytes else b""
     ).decode("ascii")
+
+
+def decode(parameter: Parameter) -> torch.Tensor:
+    """The contents of a buffer that the graph itself carries.
+
+    Raises
+    ------
+    ParframeError
+        Of kind ``graph`` if it carries none, or another number of bytes than its shape needs.
+    """
+    kind = getattr(torch, parameter.dtype)
+    shape = [int(size) for size in parameter.shape]
+    try:
+        content = bytearray(base64.b64decode(parameter.data or "", validate=True))
+    except ValueError:
+        content = bytearray()
+    if len(content) != math.prod(shape) * kind.itemsize:
+        raise ParframeError(
+            "graph", parameter.name, "its data does not fit its shape", "load the model again"
+        )
+    if not content:
+        return torch.empty(shape, dtype=kind)
+    return torch.frombuffer(content, dtype=kind).reshape(shape)
 
 
 def _parameter(tensor: Tensor, spec: Any, exported: ExportedProgram, origin: Origin) -> Parameter:

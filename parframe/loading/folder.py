@@ -1,4 +1,4 @@
-"""A model folder of Hugging Face as a stranger's data: its config.json and its weight files."""
+"""The config.json of a Hugging Face folder, as a stranger's data."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from parframe.serial import LARGEST, read_json, read_text
 _LARGEST_CONFIG = 16 << 20
 _MOST_LAYERS = 10_000
 _LARGEST_NUMBER = 1 << 40
-_INDEX = "model.safetensors.index.json"
 
 
 def read_object(path: Path) -> dict[str, Any]:
@@ -95,72 +94,3 @@ def _check_layers(key: str, value: Any, where: str) -> None:
             f"{value} layers are more than the {_MOST_LAYERS} that parframe loads",
             "mend the number",
         )
-
-
-def weight_files(folder: Path) -> dict[str, Path]:
-    """The file of each weight in a folder of safetensors.
-
-    Parameters
-    ----------
-    folder
-        The model's folder.
-
-    Returns
-    -------
-    dict
-        For every name of a weight, its file; for a folder of one file without an index, the
-        name ``""`` stands for all.
-
-    Raises
-    ------
-    ParframeError
-        Of kind ``weights`` if there are none, or the index names a file outside the folder.
-    """
-    index = folder / _INDEX
-    if index.is_file():
-        return _indexed(folder, index)
-    files = sorted(folder.glob("*.safetensors"))
-    if not files:
-        raise ParframeError(
-            "weights", str(folder), "has no .safetensors", "give a folder with the model's weights"
-        )
-    names = {}
-    for file in files:
-        names.update(dict.fromkeys(_names_in(file), file))
-    return names
-
-
-def _indexed(folder: Path, index: Path) -> dict[str, Path]:
-    content = read_json(read_text(index, "weights", LARGEST), "weights")
-    entries = content.get("weight_map") if isinstance(content, dict) else None
-    if not isinstance(entries, dict):
-        raise ParframeError("weights", str(index), "has no weight_map", "download it again")
-    found = {}
-    for name, file in entries.items():
-        plain = isinstance(file, str) and Path(file).name == file and file.endswith(".safetensors")
-        if not plain:
-            raise ParframeError(
-                "weights",
-                f"{index}, {name[:100]}",
-                f"{str(file)[:100]!r} is not a .safetensors file of this folder",
-                "download the index again",
-            )
-        found[name] = folder / file
-    for path in sorted(set(found.values())):
-        if not path.is_file():
-            raise ParframeError(
-                "weights", str(index), f"{path.name} is missing", "download it to the folder"
-            )
-    return found
-
-
-def _names_in(file: Path) -> list[str]:
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(file, framework="numpy") as content:
-            return list(content.keys())
-    except (SafetensorError, OSError) as error:
-        raise ParframeError(
-            "weights", str(file), f"cannot be read ({error})", "download it again"
-        ) from error

@@ -91,7 +91,7 @@ def load_config(
         If the configuration is not sane, or the model cannot be exported.
     """
     if isinstance(config, dict):
-        config = _build_config(check_config(config, source or "config"))
+        config = build_config(check_config(config, source or "config"))
     config = copy.deepcopy(config)
     for part in _configs(config):
         if hasattr(part, "use_cache"):
@@ -245,8 +245,14 @@ def _named_class(name: str, config: Any) -> Any:
     return found
 
 
-def _build_config(content: dict[str, Any]) -> Any:
-    """The configuration that a config.json's content describes."""
+def build_config(content: dict[str, Any]) -> Any:
+    """The configuration that a config.json's content describes.
+
+    Raises
+    ------
+    ParframeError
+        If transformers does not know its ``model_type``, or refuses it.
+    """
     known = transformers.CONFIG_MAPPING
     name = content.get("model_type")
     if not isinstance(name, str) or name not in known:

@@ -16,9 +16,8 @@ import attrs
 import torch
 
 from parframe.graph import Arg, Operator, Parameter
-from parframe.loading.convert import encode
+from parframe.loading.convert import decode, encode
 from parframe.loading.program import Program, live, replace
-from parframe.loading.weights import decode
 
 _NARROWER = {"float64": "float32", "complex128": "complex64"}
 

@@ -12,10 +12,10 @@ import torch
 from parframe.errors import ParframeError
 from parframe.fold import indexed_scope
 from parframe.graph import Arg, Operator, Parameter, Ref, Tensor
+from parframe.loading.convert import decode
 from parframe.loading.functional import functional
 from parframe.loading.program import Program, live, replace
 from parframe.loading.schema import overload
-from parframe.loading.weights import decode
 
 _LONGEST = 2**63 - 1
 

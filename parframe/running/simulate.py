@@ -9,7 +9,6 @@ from typing import Any
 import attrs
 import torch
 
-from parframe.loading.weights import state as load_state
 from parframe.plan import Plan
 from parframe.running.collectives import Request, exchange
 from parframe.running.given import dtype_of, held, input_tensors, own_dtype
@@ -19,6 +18,7 @@ from parframe.running.outputs import Piece, assembled, structured
 from parframe.running.regions import numbers
 from parframe.running.threads import fitting_threads
 from parframe.running.worker import Script, Watch, Worker, device_sizes, work
+from parframe.weights import state as load_state
 
 Record = Callable[[Sequence[Request]], None]
 """Is told of every communication: all who took part, in the order of their group."""

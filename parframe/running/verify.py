@@ -10,7 +10,6 @@ import torch
 
 from parframe.errors import ParframeError
 from parframe.graph import Operator
-from parframe.loading.weights import state as load_state
 from parframe.plan import COMMUNICATION, Plan, Program
 from parframe.rules.table import EXCHANGES
 from parframe.running.difference import error, scale_of
@@ -24,6 +23,7 @@ from parframe.running.threads import fitting_threads
 from parframe.running.traffic import Recorder, Traffic
 from parframe.running.trial import trial_inputs, trial_sizes
 from parframe.running.worker import device_sizes
+from parframe.weights import state as load_state
 
 BOUNDS: Mapping[str, float] = {"float64": 1e-11, "float32": 1e-5}
 """How far outputs may be apart, relative to the largest of them, by what is computed in."""

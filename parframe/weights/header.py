@@ -1,0 +1,98 @@
+"""The header of a safetensors file, checked: which tensors it holds, and at which bytes."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from parframe.errors import ParframeError
+
+_CODES = {
+    "F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16",
+    "F8_E4M3": "float8_e4m3fn", "F8_E5M2": "float8_e5m2", "I64": "int64", "I32": "int32",
+    "I16": "int16", "I8": "int8", "U8": "uint8", "BOOL": "bool", "C64": "complex64",
+}  # fmt: skip
+
+DTYPES = frozenset(_CODES.values())
+"""PyTorch's names of the dtypes that are read; tensors of others are known to be there."""
+
+
+@attrs.frozen
+class Stored:
+    """A tensor in a file: its dtype, its shape and where its bytes start."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    file: Path
+    start: int
+
+
+@attrs.frozen
+class Header:
+    """What a file says of itself."""
+
+    tensors: Mapping[str, Stored]
+    metadata: Mapping[str, str]
+    bytes: int
+
+
+def read_header(file: Path) -> Header:
+    """Read and check the header of a file.
+
+    The safetensors library opens the file first and checks that offsets fit and do not overlap.
+
+    Raises
+    ------
+    ParframeError
+        Of kind ``weights``, if the file is cut, broken or not one of safetensors.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(file, framework="pt"):
+            pass
+        with file.open("rb", buffering=0) as opened:
+            length = int.from_bytes(opened.read(8), "little")
+            content = json.loads(opened.read(length))
+            size = os.fstat(opened.fileno()).st_size
+    except (SafetensorError, OSError, ValueError) as error:
+        raise _broken(file, f"cannot be read ({error})") from error
+    metadata = content.pop("__metadata__", None) or {}
+    tensors = {
+        name: _stored(file, name, entry, 8 + length, size) for name, entry in content.items()
+    }
+    return Header(tensors, metadata, 8 + length)
+
+
+def _stored(file: Path, name: str, entry: Any, base: int, size: int) -> Stored:
+    match entry:
+        case {"dtype": str(code), "shape": list(shape), "data_offsets": [int(start), int(stop)]}:
+            pass
+        case _:
+            raise _broken(file, f"its header is broken at {name[:100]!r}")
+    dtype = _CODES.get(code, code)
+    fits = 0 <= start <= stop <= size - base
+    if code in _CODES:
+        fits = fits and stop - start == math.prod(shape) * itemsize(dtype)
+    if not fits:
+        raise _broken(file, f"the bytes of {name[:100]!r} do not fit its shape or the file")
+    return Stored(name, dtype, tuple(shape), file, base + start)
+
+
+def itemsize(dtype: str) -> int:
+    """The bytes of an element."""
+    import torch
+
+    kind: torch.dtype = getattr(torch, dtype)
+    return kind.itemsize
+
+
+def _broken(file: Path, what: str) -> ParframeError:
+    return ParframeError("weights", str(file), what, "download or write the file again")

@@ -1,0 +1,226 @@
+"""The weights of one rank: only its slices, straight into tensors of its device and dtype."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from parframe.graph import OperatorGraph
+from parframe.loading.convert import decode
+from parframe.plan import Plan, Slices
+from parframe.weights.fit import fit
+from parframe.weights.header import Stored
+from parframe.weights.origin import Origin, is_random, origin_of, seed_of
+from parframe.weights.random import positive_parameters, random_parameter
+from parframe.weights.reading import Job, Progress, in_file_order, reader
+from parframe.weights.shards import is_sharded, shard_of
+from parframe.weights.strided import View, cuts
+
+
+def read(
+    plan: Plan,
+    rank: int,
+    weights: Any,
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype | None = None,
+    progress: Progress | None = None,
+    pickled: bool = False,
+    extra: bool = False,
+) -> dict[str, torch.Tensor]:
+    """What a rank holds of the model's weights.
+
+    Of a file only the bytes of the rank's slices are read, in the order in which they lie there,
+    straight into the tensors that are returned. Names of the device that are slices of one tensor
+    and equal share memory. Tensors of a state dict or a module are taken as slices: where device
+    and dtype agree, a slice shares memory with the tensor that was given, and keeps all of it
+    alive.
+
+    Parameters
+    ----------
+    plan
+        The plan.
+    rank
+        A rank of its mesh.
+    weights
+        A folder of safetensors (or one file), a folder that `parframe shard` wrote for this plan,
+        a state dict, a module, or ``"random"`` or a `Random` for random weights: the same numbers
+        as those of the whole model, of which each parameter is drawn whole, cut and freed.
+    device
+        The torch device to put them on.
+    dtype
+        What floating-point weights are converted to; as they are stored, if None. A buffer of
+        32 bits or more that the model itself computes keeps at least 32.
+    progress
+        Told the bytes that were read and those that there are in all.
+    pickled
+        Whether ``.bin`` or ``.pt`` files may be read.
+    extra
+        Whether tensors that the model has no use for are let pass; see `parframe.weights.fit`.
+
+    Returns
+    -------
+    dict of str to torch.Tensor
+        By the device's own names of its parameters.
+
+    Raises
+    ------
+    ParframeError
+        Of kind ``weights``: before anything is read with a list of all that is missing, misshapen,
+        unknown or of another kind of number; or if a file cannot be read.
+    """
+    wanted = plan.weights(rank)
+    place = torch.device(device)
+    if isinstance(weights, str | os.PathLike) and is_sharded(Path(weights)):
+        origin, views = shard_of(plan, rank, Path(weights))
+        stored = {name: (view, _whole(view)) for name, view in views.items()}
+        found = _gathered(plan.graph, wanted, stored, origin, place, dtype, progress)
+        found.update(_computed(plan.graph, wanted, place, dtype))
+    else:
+        found = slices(plan.graph, wanted, weights, place, dtype, progress, pickled, extra)
+    return {name: found[name] for name in wanted}
+
+
+def slices(
+    graph: OperatorGraph,
+    wanted: Mapping[str, Slices],
+    weights: Any,
+    place: torch.device,
+    dtype: torch.dtype | None = None,
+    progress: Progress | None = None,
+    pickled: bool = False,
+    extra: bool = False,
+) -> dict[str, torch.Tensor]:
+    """Slices of a graph's parameters, by any names; for the rest see `read`."""
+    if is_random(weights):
+        found = _drawn(graph, wanted, seed_of(weights), place, dtype)
+    else:
+        origin = origin_of(weights, pickled)
+        views = fit(graph, origin, extra).views
+        stored = {n: (views[part.whole], part) for n, part in wanted.items() if part.whole in views}
+        found = _gathered(graph, wanted, stored, origin, place, dtype, progress)
+    found.update(_computed(graph, wanted, place, dtype))
+    return found
+
+
+def _whole(view: View) -> Slices:
+    return Slices("", view.shape, tuple(((0, size),) for size in view.shape))
+
+
+def _gathered(
+    graph: OperatorGraph,
+    wanted: Mapping[str, Slices],
+    stored: Mapping[str, tuple[View, Slices]],
+    origin: Origin,
+    place: torch.device,
+    dtype: torch.dtype | None,
+    progress: Progress | None,
+) -> dict[str, torch.Tensor]:
+    """The slices of views of stored tensors, those that are the same once."""
+    made: dict[tuple[View, Any, str], torch.Tensor] = {}
+    found: dict[str, torch.Tensor] = {}
+    jobs: list[Job] = []
+    for name, (view, part) in stored.items():
+        parameter = graph.parameters[wanted[name].whole]
+        kind = _kind(view.dtype, parameter.dtype, dtype)
+        key = (view, part.runs, str(kind))
+        if key not in made:
+            made[key] = _begun(view, part, origin, kind, place, jobs)
+        found[name] = made[key]
+    with reader(sum(job.bytes for job in jobs), progress) as reading:
+        for job in in_file_order(jobs):
+            reading.run(job)
+    return found
+
+
+def _begun(
+    view: View,
+    part: Slices,
+    origin: Origin,
+    kind: torch.dtype,
+    place: torch.device,
+    jobs: list[Job],
+) -> torch.Tensor:
+    """The tensor of some slices: from memory at once; from files later, by jobs."""
+    whole = origin.tensors[view.pieces[0].tensor] if len(view.pieces) == 1 else None
+    if isinstance(whole, torch.Tensor) and tuple(whole.shape) == view.shape:
+        taken: torch.Tensor = part.take(whole)
+        return taken.to(place, kind)
+    target = torch.empty(part.local_shape, dtype=kind, device=place)
+    for cut in cuts(view, part.runs):
+        source = origin.tensors[cut.piece.tensor]
+        if isinstance(source, Stored):
+            jobs.append(Job(source, cut, target))
+        else:
+            piece = cut.piece
+            flat = source.contiguous().as_strided(piece.shape, piece.strides, piece.offset)
+            target[cut.box] = Slices(piece.tensor, piece.shape, cut.runs).take(flat).to(place)
+    return target
+
+
+def _kind(stored: str, parameter: str, dtype: torch.dtype | None) -> torch.dtype:
+    """The dtype that a stored tensor becomes."""
+    own: torch.dtype = getattr(torch, stored)
+    if own.is_floating_point:
+        return dtype or own
+    wanted: torch.dtype = getattr(torch, parameter)
+    return wanted
+
+
+def _drawn(
+    graph: OperatorGraph,
+    wanted: Mapping[str, Slices],
+    seed: int,
+    place: torch.device,
+    dtype: torch.dtype | None,
+) -> dict[str, torch.Tensor]:
+    """Slices of random parameters, each drawn whole and freed before the next."""
+    positive = positive_parameters(graph)
+    by_whole: dict[str, list[str]] = {}
+    for name, part in wanted.items():
+        by_whole.setdefault(part.whole, []).append(name)
+    found: dict[str, torch.Tensor] = {}
+    for whole, names in by_whole.items():
+        parameter = graph.parameters[whole]
+        if parameter.data is not None:
+            continue
+        drawn = random_parameter(parameter, seed, positive=whole in positive)
+        kind = dtype if dtype is not None and drawn.is_floating_point() else drawn.dtype
+        made: dict[Any, torch.Tensor] = {}
+        for name in names:
+            part = wanted[name]
+            if part.runs not in made:
+                made[part.runs] = _own(part.take(drawn), drawn).to(place, kind)
+            found[name] = made[part.runs]
+    return found
+
+
+def _own(part: torch.Tensor, whole: torch.Tensor) -> torch.Tensor:
+    """A part that does not keep the whole alive."""
+    return part if part.numel() == whole.numel() else part.clone()
+
+
+def _computed(
+    graph: OperatorGraph,
+    wanted: Mapping[str, Slices],
+    place: torch.device,
+    dtype: torch.dtype | None,
+) -> dict[str, torch.Tensor]:
+    """Slices of the buffers that the model itself computes; the graph carries them."""
+    found = {}
+    for name, part in wanted.items():
+        parameter = graph.parameters[part.whole]
+        if parameter.data is not None:
+            found[name] = part.take(as_computed(decode(parameter), dtype)).to(place)
+    return found
+
+
+def as_computed(tensor: torch.Tensor, dtype: torch.dtype | None) -> torch.Tensor:
+    """A computed buffer beside weights of this dtype: of 32 bits or more it keeps at least 32."""
+    if dtype is None or not tensor.is_floating_point():
+        return tensor
+    narrow = dtype.itemsize < 4 <= tensor.dtype.itemsize
+    return tensor.to(torch.float32 if narrow else dtype)
