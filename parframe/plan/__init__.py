@@ -1,5 +1,6 @@
 """The finished partition: a program for every device, its files, its weights."""
 
+from parframe.plan.file import plan_digest
 from parframe.plan.folder import load_plan
 from parframe.plan.legal import verify_plan
 from parframe.plan.plan import Plan
@@ -16,5 +17,6 @@ __all__ = [
     "Program",
     "Slices",
     "load_plan",
+    "plan_digest",
     "verify_plan",
 ]

@@ -7,6 +7,8 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import attrs
+
 from parframe import serial
 from parframe.errors import ParframeError
 from parframe.plan.legal import illegal, verify_plan
@@ -32,7 +34,30 @@ _DEEPEST_LINES = 3
 
 def dump(plan: Plan) -> str:
     """The plan as JSON text: the same plan gives the same text."""
-    content = {
+    content = _content(plan)
+    whole = {"schema": SCHEMA, "digest": _digest(content), **content}
+    return "".join(_lines(whole, 0)) + "\n"
+
+
+def plan_digest(plan: Plan) -> str:
+    """A digest of all that a plan says, whatever the place that its model was loaded from.
+
+    Parameters
+    ----------
+    plan
+        The plan.
+
+    Returns
+    -------
+    str
+        The same for equal plans, on every machine: ``sha256:`` and 64 hexadecimal digits.
+    """
+    graph = attrs.evolve(plan.graph, source="")
+    return _digest(_content(attrs.evolve(plan, graph=graph)))
+
+
+def _content(plan: Plan) -> dict[str, Any]:
+    return {
         "schema": SCHEMA,
         "graph": json.loads(serial.dump(plan.graph)),
         "placing": encode_placing(plan.placing),
@@ -40,8 +65,6 @@ def dump(plan: Plan) -> str:
         "devices": [encode_device(device) for device in plan.devices],
         "notes": [encode_note(note) for note in plan.notes],
     }
-    whole = {"schema": SCHEMA, "digest": _digest(content), **content}
-    return "".join(_lines(whole, 0)) + "\n"
 
 
 def parse(text: str) -> Plan:

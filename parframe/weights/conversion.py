@@ -73,12 +73,14 @@ def _whole(origin: Origin, name: str) -> View:
 
 
 def _has_all(graph: OperatorGraph, origin: Origin) -> bool:
-    """Whether tensors in memory are under the model's own names, so that nothing is to be done."""
-    in_memory = not any(hasattr(tensor, "file") for tensor in origin.tensors.values())
-    return in_memory and all(
-        parameter.data is not None
-        or any(name in origin.tensors for name in (parameter.name, *parameter.aliases))
+    """Whether every parameter is there under its own name, so that nothing is to be converted."""
+    return all(
+        any(
+            name in origin.tensors and origin.shape(name) == parameter.shape
+            for name in (parameter.name, *parameter.aliases)
+        )
         for parameter in graph.parameters.values()
+        if parameter.data is None
     )
 
 

@@ -7,17 +7,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import attrs
 import torch
 
 from parframe.graph import OperatorGraph
 from parframe.loading.convert import decode
 from parframe.plan import Plan, Slices
-from parframe.weights.fit import fit
+from parframe.weights.fit import Fit, fit
 from parframe.weights.header import Stored
 from parframe.weights.origin import Origin, is_random, origin_of, seed_of
 from parframe.weights.random import positive_parameters, random_parameter
 from parframe.weights.reading import Job, Progress, in_file_order, reader
-from parframe.weights.shards import is_sharded, shard_of
+from parframe.weights.sharded import is_sharded, read_shard
 from parframe.weights.strided import View, cuts
 
 
@@ -47,8 +48,9 @@ def read(
         A rank of its mesh.
     weights
         A folder of safetensors (or one file), a folder that `parframe shard` wrote for this plan,
-        a state dict, a module, or ``"random"`` or a `Random` for random weights: the same numbers
-        as those of the whole model, of which each parameter is drawn whole, cut and freed.
+        a state dict, a module, what `open_weights` made of these, or ``"random"`` or a `Random`
+        for random weights: the same numbers as those of the whole model, of which each parameter
+        is drawn whole, cut and freed.
     device
         The torch device to put them on.
     dtype
@@ -75,13 +77,43 @@ def read(
     wanted = plan.weights(rank)
     place = torch.device(device)
     if isinstance(weights, str | os.PathLike) and is_sharded(Path(weights)):
-        origin, views = shard_of(plan, rank, Path(weights))
+        origin, views = read_shard(plan, rank, Path(weights))
         stored = {name: (view, _whole(view)) for name, view in views.items()}
         found = _gathered(plan.graph, wanted, stored, origin, place, dtype, progress)
         found.update(_computed(plan.graph, wanted, place, dtype))
     else:
         found = slices(plan.graph, wanted, weights, place, dtype, progress, pickled, extra)
     return {name: found[name] for name in wanted}
+
+
+@attrs.frozen
+class Opened:
+    """Weights of which all is known but their contents, to be read for many ranks.
+
+    Parameters
+    ----------
+    origin
+        Where they are.
+    fit
+        The tensors that each parameter of the graph is made of, and remarks.
+    """
+
+    origin: Origin
+    fit: Fit
+
+
+def open_weights(
+    graph: OperatorGraph, weights: Any, pickled: bool = False, extra: bool = False
+) -> Opened:
+    """Find a graph's parameters in what was given as weights, for `read` to take in its place.
+
+    Raises
+    ------
+    ParframeError
+        Of kind ``weights``, as for `read`.
+    """
+    origin = origin_of(weights, pickled)
+    return Opened(origin, fit(graph, origin, extra))
 
 
 def slices(
@@ -98,10 +130,11 @@ def slices(
     if is_random(weights):
         found = _drawn(graph, wanted, seed_of(weights), place, dtype)
     else:
-        origin = origin_of(weights, pickled)
-        views = fit(graph, origin, extra).views
+        given = weights if isinstance(weights, Opened) else None
+        given = given or open_weights(graph, weights, pickled, extra)
+        views = given.fit.views
         stored = {n: (views[part.whole], part) for n, part in wanted.items() if part.whole in views}
-        found = _gathered(graph, wanted, stored, origin, place, dtype, progress)
+        found = _gathered(graph, wanted, stored, given.origin, place, dtype, progress)
     found.update(_computed(graph, wanted, place, dtype))
     return found
 

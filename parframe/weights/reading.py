@@ -24,7 +24,7 @@ STAGED = 16 << 20
 """The most bytes that are held beside the tensors themselves, to convert or rearrange them."""
 
 _AT_ONCE = 64 << 20
-_SHORT = 4096
+_SHORT = 512
 _NEAR = 4096
 _SPARE = 0.015
 
@@ -109,8 +109,9 @@ class Reader:
         if starts.size < 8 or lengths.mean() > _SHORT:
             return False
         gaps = starts[1:] - starts[:-1] - lengths[:-1]
-        extra = int(gaps[gaps <= _NEAR].sum())
-        if extra > self.spare:
+        near = gaps <= _NEAR
+        extra = int(gaps[near].sum())
+        if extra > self.spare or near.mean() < 0.5:
             return False
         self.spare -= extra
         return True

@@ -1,25 +1,228 @@
-"""A folder with one file for every rank, written for a plan and read by that plan alone."""
+"""Weights written as one file a rank: into a folder beside, which is then renamed."""
 
 from __future__ import annotations
 
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
-from parframe.plan import Plan
-from parframe.weights.origin import Origin
-from parframe.weights.strided import View
+import attrs
+import torch
 
-INDEX = "shards.json"
-
-
-def is_sharded(folder: Path) -> bool:
-    """Whether a path is a folder of shards."""
-    return (folder / INDEX).is_file()
-
-
-def shard_of(plan: Plan, rank: int, folder: Path) -> tuple[Origin, dict[str, View]]:
-    """Stub."""
-    raise NotImplementedError
+from parframe.errors import ParframeError
+from parframe.plan import Plan, plan_digest
+from parframe.plan.file import dump
+from parframe.plan.folder import FILE
+from parframe.weights.origin import is_random
+from parframe.weights.read import Opened, open_weights, read
+from parframe.weights.reading import Progress
+from parframe.weights.sharded import INDEX, SCHEMA, file_name, stored_names
 
 
-def write_shards() -> None:
-    """Stub."""
+@attrs.frozen
+class Written:
+    """What was written.
+
+    Parameters
+    ----------
+    files
+        For every rank the name of its file; ranks that hold the same have the same.
+    bytes
+        The bytes of each file.
+    remarks
+        What its user should know of the weights, a sentence each.
+    """
+
+    files: tuple[str, ...]
+    bytes: dict[str, int]
+    remarks: tuple[str, ...]
+
+
+def write_shards(
+    plan: Plan,
+    weights: Any,
+    folder: str | os.PathLike[str],
+    dtype: torch.dtype | None = None,
+    progress: Progress | None = None,
+    pickled: bool = False,
+    extra: bool = False,
+) -> Written:
+    """Write what each rank holds of the weights into a file of its own.
+
+    Ranks that hold the same share one file: ``shards.json`` names the file of every rank. The
+    plan is written beside them, so that the folder can be given as the plan and as its weights.
+
+    Parameters
+    ----------
+    plan
+        The plan.
+    weights, dtype, pickled, extra
+        As for `parframe.weights.read`.
+    folder
+        The folder to make; if it exists, it must be empty.
+    progress
+        Told the bytes that were written and those that there are in all.
+
+    Returns
+    -------
+    Written
+        The files.
+
+    Raises
+    ------
+    ParframeError
+        Of kind ``output``, if the folder cannot be written or is being written; of kind
+        ``weights``, if these do not fit. Nothing is left behind then.
+    """
+    target = Path(os.path.realpath(folder))
+    check_free(target)
+    given = weights if is_random(weights) or isinstance(weights, Opened) else None
+    given = given or open_weights(plan.graph, weights, pickled, extra)
+    with _alone(target) as beside:
+        files = _write_all(plan, given, beside, dtype, progress)
+        _write_index(plan, files, beside)
+        sizes = {name: (beside / name).stat().st_size for name in files}
+        beside.rename(target)
+    return Written(files, sizes, given.fit.remarks if isinstance(given, Opened) else ())
+
+
+def check_free(target: Path) -> None:
+    """Refuse a path that shards cannot be written to.
+
+    Raises
+    ------
+    ParframeError
+        Of kind ``output``.
+    """
+    try:
+        filled = target.exists() and (not target.is_dir() or any(target.iterdir()))
+        parent = target.parent.is_dir() and os.access(target.parent, os.W_OK)
+    except OSError as error:
+        raise _unwritable(target, str(error.strerror)) from error
+    if filled:
+        raise ParframeError(
+            "output", str(target), "is there already", "choose another folder, or delete this one"
+        )
+    if not parent:
+        raise ParframeError(
+            "output",
+            str(target),
+            f"{target.parent} is not a folder to write to",
+            "choose another folder",
+        )
+
+
+def _write_all(
+    plan: Plan, given: Any, folder: Path, dtype: torch.dtype | None, progress: Progress | None
+) -> tuple[str, ...]:
+    owners = _owners(plan)
+    sizes = {rank: _size(plan, rank) for rank in set(owners)}
+    before, total = 0, sum(sizes.values())
+    for rank in sorted(sizes):
+
+        def told(done: int, of: int, rank: int = rank, before: int = before) -> None:
+            if progress is not None:
+                progress(before + sizes[rank] * done // max(of, 1), total)
+
+        tensors = read(plan, rank, given, dtype=dtype, progress=told)
+        _write_one(plan, rank, tensors, folder)
+        before += sizes[rank]
+    if progress is not None:
+        progress(total, total)
+    return tuple(file_name(rank) for rank in owners)
+
+
+def _owners(plan: Plan) -> list[int]:
+    """For every rank the first that holds the same."""
+    first: dict[Any, int] = {}
+    ranks = range(plan.mesh.size)
+    held = (tuple(sorted((n, p.whole, p.runs) for n, p in plan.weights(r).items())) for r in ranks)
+    return [first.setdefault(key, rank) for rank, key in enumerate(held)]
+
+
+def _size(plan: Plan, rank: int) -> int:
+    return sum(part.elements for part in plan.weights(rank).values())
+
+
+def _write_one(plan: Plan, rank: int, tensors: dict[str, torch.Tensor], folder: Path) -> None:
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    wanted = plan.weights(rank)
+    parameters = plan.graph.parameters
+    stored = {n: p for n, p in wanted.items() if parameters[p.whole].data is None}
+    content = {own: _alone_in_memory(tensors[own]) for own in set(stored_names(stored).values())}
+    metadata = {
+        "format": "pt",
+        "parframe": version("parframe"),
+        "plan": plan_digest(plan),
+        "mesh": str(plan.mesh),
+        "rank": str(rank),
+    }
+    path = folder / file_name(rank)
+    try:
+        save_file(content, path, metadata)
+    except (SafetensorError, OSError) as error:
+        raise _unwritable(path, str(error)) from error
+
+
+def _alone_in_memory(tensor: torch.Tensor) -> torch.Tensor:
+    """The tensor in row-major order in memory of its own."""
+    own = tensor.untyped_storage().nbytes() == tensor.nbytes
+    return tensor.contiguous() if own else tensor.clone(memory_format=torch.contiguous_format)
+
+
+def _write_index(plan: Plan, files: tuple[str, ...], folder: Path) -> None:
+    content = {
+        "schema": SCHEMA,
+        "parframe": version("parframe"),
+        "plan": plan_digest(plan),
+        "mesh": str(plan.mesh),
+        "files": files,
+    }
+    (folder / INDEX).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    (folder / FILE).write_text(dump(plan), encoding="utf-8", newline="\n")
+    readable = (folder / INDEX).stat().st_mode  # the library makes files for their owner alone
+    for name in files:
+        (folder / name).chmod(readable)
+
+
+@contextmanager
+def _alone(target: Path) -> Iterator[Path]:
+    """A new folder beside the target, as long as nobody else writes there."""
+    beside = target.with_name(f".{target.name}.new")
+    lock = target.with_name(f".{target.name}.lock")
+    try:
+        with lock.open("w") as held:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not _is_at(held.fileno(), lock):  # another run ended between these two lines
+                raise BlockingIOError
+            try:
+                check_free(target)
+                shutil.rmtree(beside, ignore_errors=True)  # of one that was killed
+                beside.mkdir()
+                yield beside
+            finally:
+                shutil.rmtree(beside, ignore_errors=True)
+                lock.unlink(missing_ok=True)
+    except BlockingIOError as error:
+        raise ParframeError(
+            "output", str(target), "is being written by another run", "wait for it to end"
+        ) from error
+    except OSError as error:
+        raise _unwritable(target, str(error.strerror)) from error
+
+
+def _is_at(file: int, path: Path) -> bool:
+    """Whether an open file is still the one of this name."""
+    return path.exists() and os.path.samestat(os.fstat(file), path.stat())
+
+
+def _unwritable(path: Path, why: str) -> ParframeError:
+    return ParframeError("output", str(path), f"cannot be written ({why})", "choose another folder")

@@ -1,0 +1,99 @@
+"""A folder with a file of weights for every rank of one plan: what it says, and what lies where."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from parframe.errors import ParframeError
+from parframe.plan import Plan, Slices, plan_digest
+from parframe.serial import LARGEST, read_json, read_text
+from parframe.weights.header import read_header
+from parframe.weights.origin import Origin
+from parframe.weights.strided import View, whole_view
+
+INDEX = "shards.json"
+SCHEMA = 1
+
+
+def is_sharded(folder: Path) -> bool:
+    """Whether a path is a folder of shards."""
+    return (folder / INDEX).is_file()
+
+
+def file_name(rank: int) -> str:
+    """The name of a rank's file."""
+    return f"rank-{rank:05d}.safetensors"
+
+
+def stored_names(wanted: Mapping[str, Slices]) -> dict[str, str]:
+    """For each name of a device, that under which its slices are stored: equal ones once."""
+    first: dict[Any, str] = {}
+    return {name: first.setdefault((part.whole, part.runs), name) for name, part in wanted.items()}
+
+
+def read_shard(plan: Plan, rank: int, folder: Path) -> tuple[Origin, dict[str, View]]:
+    """The tensors in a rank's file, and for each name of the device the one that it is.
+
+    Raises
+    ------
+    ParframeError
+        Of kind ``weights``, if the folder is one of another plan, or broken.
+    """
+    wanted = {
+        name: part
+        for name, part in plan.weights(rank).items()
+        if plan.graph.parameters[part.whole].data is None
+    }
+    file = folder / _file_of(plan, rank, folder)
+    tensors = read_header(file).tensors
+    views, wrong = {}, []
+    for name, own in stored_names(wanted).items():
+        if own not in tensors or tensors[own].shape != wanted[name].local_shape:
+            wrong.append(name)
+            continue
+        views[name] = whole_view(own, tensors[own].shape, tensors[own].dtype)
+    if wrong:
+        raise ParframeError(
+            "weights",
+            str(file),
+            f"{len(wrong)} of {len(wanted)} tensors are missing or of another shape: "
+            + ", ".join(wrong),
+            "write the folder again with parframe shard",
+        )
+    return Origin(str(file), dict(tensors)), views
+
+
+def _file_of(plan: Plan, rank: int, folder: Path) -> str:
+    index = folder / INDEX
+    content = read_json(read_text(index, "weights", LARGEST), "weights")
+    match content:
+        case {"schema": int(schema)} if schema != SCHEMA:
+            raise ParframeError(
+                "weights",
+                str(index),
+                f"has schema {schema}, this version reads {SCHEMA}",
+                "write the folder again with parframe shard",
+            )
+        case {"plan": str(digest), "mesh": str(mesh), "files": list(files)}:
+            pass
+        case _:
+            raise ParframeError(
+                "weights", str(index), "is broken", "write the folder again with parframe shard"
+            )
+    own = plan_digest(plan)
+    if digest != own:
+        raise ParframeError(
+            "weights",
+            str(folder),
+            f"holds the shards of another plan: {digest[:20]}..., on the mesh {mesh[:60]}; "
+            f"this one is {own[:20]}..., on {plan.mesh}",
+            "give the plan in that folder, or write the shards of this one with parframe shard",
+        )
+    names = {file_name(number) for number in range(len(files))}
+    if len(files) != plan.mesh.size or not all(file in names for file in files):
+        raise ParframeError(
+            "weights", str(index), "is broken", "write the folder again with parframe shard"
+        )
+    return str(files[rank])
