@@ -66,6 +66,10 @@ def _transpose(source: Traced, first: int, second: int) -> View:
     return _permute(source, order)
 
 
+def _turned(source: Traced) -> View:
+    return _permute(source, range(source.dim())[::-1])
+
+
 def _permute(source: Traced, order: Sequence[int]) -> View:
     def turned(values: Sequence[int]) -> tuple[int, ...]:
         return tuple(values[axis] for axis in order)
@@ -253,6 +257,7 @@ _RULES: dict[Any, Callable[..., View | list[View]]] = {
     aten.clone.default: _same,
     aten.detach.default: _same,
     aten._to_copy.default: _same,
+    aten.t.default: _turned,
     aten.transpose.int: _transpose,
     aten.permute.default: _permute,
     aten.slice.Tensor: _slice,
