@@ -48,11 +48,10 @@ def known(graph: OperatorGraph, origin: Origin) -> Known:
     ParframeError
         Of kind ``weights``, if its tensors would have to be converted by more than moving elements.
     """
-    plain = _plain(origin)
     if origin.own or _has_all(graph, origin):
-        return plain
+        return _plain(origin)
     model = _model(graph)
-    return plain if model is None else _converted(graph, origin, model)
+    return _plain(origin) if model is None else _converted(origin, model)
 
 
 def model_names(graph: OperatorGraph) -> frozenset[str]:
@@ -97,7 +96,7 @@ def _model(graph: OperatorGraph) -> Any:
         return None
 
 
-def _converted(graph: OperatorGraph, origin: Origin, model: Any) -> Known:
+def _converted(origin: Origin, model: Any) -> Known:
     loading: Any = importlib.import_module("transformers.core_model_loading")
     mapping: Any = importlib.import_module("transformers.conversion_mapping")
     transforms = mapping.get_model_conversion_mapping(model)
@@ -119,9 +118,11 @@ def _converted(graph: OperatorGraph, origin: Origin, model: Any) -> Known:
             if renamed not in views or name == renamed:
                 views[renamed], sources[renamed] = _whole(origin, name), (name,)
         else:
-            group = groups.setdefault(renamed, (copy.deepcopy(by_pattern[pattern]), []))
-            group[0].add_tensor(renamed, name, pattern, _traced(origin, name))
-            group[1].append(name)
+            if renamed not in groups:
+                groups[renamed] = copy.deepcopy(by_pattern[pattern]), []
+            converter, names = groups[renamed]
+            converter.add_tensor(renamed, name, pattern, _traced(origin, name))
+            names.append(name)
     for target, (converter, names) in groups.items():
         for made, view in _traced_through(converter, target, names, model, origin.where).items():
             views[made], sources[made] = view, tuple(names)

@@ -20,9 +20,8 @@ import attrs
 import torch
 
 from parframe.errors import ParframeError
-from parframe.graph import OperatorGraph, Parameter
+from parframe.graph import OperatorGraph
 from parframe.weights.conversion import Known, known, model_names
-from parframe.weights.header import DTYPES
 from parframe.weights.origin import Origin
 from parframe.weights.strided import View
 
@@ -65,37 +64,30 @@ def fit(graph: OperatorGraph, origin: Origin, extra: bool = False) -> Fit:
     found = known(graph, origin)
     wanted = {name: p for name, p in graph.parameters.items() if p.data is None}
     views: dict[str, View] = {}
-    missing: list[str] = []
-    wrong: list[str] = []
+    misfits, packed = [], []
     for name, parameter in wanted.items():
         there = next((n for n in (name, *parameter.aliases) if n in found.views), None)
-        if there is None:
-            missing.append(name)
-            continue
-        views[name] = found.views[there]
-        wrong += _misfits(parameter, found.views[there])
+        view = found.views[there] if there is not None else None
+        if view is None:
+            misfits.append(f"{name} is missing")
+        elif view.shape != parameter.shape:
+            misfits.append(f"{name} has the shape {list(view.shape)}, not {list(parameter.shape)}")
+        elif not _convertible(view.dtype, parameter.dtype):
+            packed.append(f"{name} is {view.dtype}, which does not convert to {parameter.dtype}")
+        else:
+            views[name] = view
     foreign, beside = _extras(graph, origin, found)
-    misfits = [f"{name} is missing" for name in missing] + wrong
-    if misfits or (foreign and not extra):
-        raise _fault(origin, misfits, foreign, len(wanted))
+    if misfits or packed or (foreign and not extra):
+        raise _fault(origin, misfits, packed, foreign, len(wanted))
     return Fit(views, tuple(_remarks(beside, foreign)))
-
-
-def _misfits(parameter: Parameter, view: View) -> Iterator[str]:
-    name = parameter.name
-    if view.shape != parameter.shape:
-        yield f"{name} has the shape {list(view.shape)}, not {list(parameter.shape)}"
-    elif not _convertible(view.dtype, parameter.dtype):
-        yield f"{name} is {view.dtype}, which does not convert to {parameter.dtype}"
 
 
 def _convertible(given: str, wanted: str) -> bool:
     if given == wanted:
         return True
-    if given not in DTYPES and not hasattr(torch, given):
+    one, two = getattr(torch, given, None), getattr(torch, wanted)
+    if not isinstance(one, torch.dtype):
         return False
-    one: torch.dtype = getattr(torch, given)
-    two: torch.dtype = getattr(torch, wanted)
     if one.is_floating_point and two.is_floating_point:
         return one.itemsize > 1 and two.itemsize > 1
     return bool(torch.promote_types(one, two) == two and not two.is_floating_point)
@@ -142,22 +134,30 @@ def _some(names: list[str]) -> str:
     return ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
 
 
-def _fault(origin: Origin, misfits: list[str], foreign: list[str], wanted: int) -> ParframeError:
-    if len(misfits) > max(wanted // 2, _SHOWN):
-        return ParframeError(
-            "weights",
-            origin.where,
-            f"the weights of another model: {len(misfits)} of {wanted} do not fit, "
-            f"{len(foreign)} are unknown; first {'; '.join(misfits[:_SHOWN])}",
-            "give the weights of this model, or load the model from the folder with its weights",
-        )
-    unknown = [f"{name} is not in the model" for name in foreign]
+def _fault(
+    origin: Origin, misfits: list[str], packed: list[str], foreign: list[str], wanted: int
+) -> ParframeError:
+    many = max(wanted // 2, _SHOWN)
+    if len(misfits) > many or len(packed) > many:
+        first = "; ".join((misfits + packed)[:_SHOWN])
+        unknown = f"{len(foreign)} are not in the model"
+        if len(packed) > many:
+            what = f"quantised weights: {len(packed)} of {wanted} do not convert, {unknown}"
+            mend = "give weights that are not quantised"
+        else:
+            what = f"the weights of another model: {len(misfits)} of {wanted} do not fit, {unknown}"
+            mend = (
+                "give the weights of this model, or load the model from the folder of its weights"
+            )
+        return ParframeError("weights", origin.where, f"{what}; first {first}", mend)
     mend = "give the weights of this model"
-    if foreign and not misfits:
+    if foreign and not misfits and not packed:
         mend += ", or leave out what is not in it by extra=True (--extra)"
+    unknown_each = [f"{name} is not in the model" for name in foreign]
+    count = len(misfits) + len(packed) or len(foreign)
     return ParframeError(
         "weights",
-        f"{origin.where}, {len(misfits) or len(foreign)} of {wanted} weights",
-        "; ".join(misfits + unknown),
+        f"{origin.where}, {count} of {wanted} weights",
+        "; ".join(misfits + packed + unknown_each),
         mend,
     )

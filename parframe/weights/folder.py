@@ -11,6 +11,9 @@ from parframe.weights.header import Stored, read_header
 
 INDEX = "model.safetensors.index.json"
 
+SHARDS = "shards.json"
+"""Says of a folder that it holds a file for every rank of a plan."""
+
 
 def stored_tensors(folder: Path) -> dict[str, Stored]:
     """Every tensor of a folder, by its name.
@@ -55,6 +58,13 @@ def weight_files(folder: Path) -> dict[str, Path]:
     """
     if folder.is_file():
         return _names_in([folder])
+    if (folder / SHARDS).is_file():
+        raise ParframeError(
+            "weights",
+            str(folder),
+            "holds the shards of a plan's ranks, not the whole weights",
+            "give the folder that they were made of",
+        )
     index = folder / INDEX
     if index.is_file():
         return _indexed(folder, index)

@@ -65,6 +65,7 @@ class Reader:
     spare: int = 0
     read: int = 0
     _told: int = 0
+    _staging: torch.Tensor | None = None
     _files: dict[Path, int] = attrs.field(factory=dict)
 
     def run(self, job: Job) -> None:
@@ -87,11 +88,12 @@ class Reader:
 
     def _stage(self, job: Job, turned: torch.Tensor) -> None:
         """Read into memory of its own, then convert, rearrange or move to the device."""
-        pinned = turned.device.type == "cuda"
-        kind = getattr(torch, job.stored.dtype)
-        staged = torch.empty(turned.shape, dtype=kind, pin_memory=pinned)
+        if self._staging is None:
+            pinned = turned.device.type == "cuda"
+            self._staging = torch.empty(STAGED, dtype=torch.uint8, pin_memory=pinned)
+        staged = self._staging[: job.bytes].view(getattr(torch, job.stored.dtype))
         self._fill(job, _memory(staged), extents(job.cut))
-        turned.copy_(staged)
+        turned.copy_(staged.view(turned.shape))
 
     def _fill(self, job: Job, memory: memoryview, found: Extents) -> None:
         size = itemsize(job.stored.dtype)

@@ -9,17 +9,17 @@ from typing import Any
 from parframe.errors import ParframeError
 from parframe.plan import Plan, Slices, plan_digest
 from parframe.serial import LARGEST, read_json, read_text
+from parframe.weights.folder import SHARDS
 from parframe.weights.header import read_header
 from parframe.weights.origin import Origin
 from parframe.weights.strided import View, whole_view
 
-INDEX = "shards.json"
 SCHEMA = 1
 
 
 def is_sharded(folder: Path) -> bool:
     """Whether a path is a folder of shards."""
-    return (folder / INDEX).is_file()
+    return (folder / SHARDS).is_file()
 
 
 def file_name(rank: int) -> str:
@@ -66,7 +66,7 @@ def read_shard(plan: Plan, rank: int, folder: Path) -> tuple[Origin, dict[str, V
 
 
 def _file_of(plan: Plan, rank: int, folder: Path) -> str:
-    index = folder / INDEX
+    index = folder / SHARDS
     content = read_json(read_text(index, "weights", LARGEST), "weights")
     match content:
         case {"schema": int(schema)} if schema != SCHEMA:

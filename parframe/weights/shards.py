@@ -19,10 +19,11 @@ from parframe.errors import ParframeError
 from parframe.plan import Plan, plan_digest
 from parframe.plan.file import dump
 from parframe.plan.folder import FILE
+from parframe.weights.folder import SHARDS
 from parframe.weights.origin import is_random
 from parframe.weights.read import Opened, open_weights, read
 from parframe.weights.reading import Progress
-from parframe.weights.sharded import INDEX, SCHEMA, file_name, stored_names
+from parframe.weights.sharded import SCHEMA, file_name, stored_names
 
 
 @attrs.frozen
@@ -186,9 +187,9 @@ def _write_index(plan: Plan, files: tuple[str, ...], folder: Path) -> None:
         "mesh": str(plan.mesh),
         "files": files,
     }
-    (folder / INDEX).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    (folder / SHARDS).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     (folder / FILE).write_text(dump(plan), encoding="utf-8", newline="\n")
-    readable = (folder / INDEX).stat().st_mode  # the library makes files for their owner alone
+    readable = (folder / SHARDS).stat().st_mode  # the library makes files for their owner alone
     for name in files:
         (folder / name).chmod(readable)
 

@@ -1,0 +1,75 @@
+import json
+
+import handmade
+import models
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import parframe
+from parframe.plan import plan_digest
+from parframe.weights import read, state
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("model")
+    made = models.tiny_model("llama").float()
+    made.config.dtype = "float32"
+    made.save_pretrained(folder)
+    return folder
+
+
+def test_a_model_is_sharded_and_its_folder_is_plan_and_weights(call, model, tmp_path):
+    out = tmp_path / "out"
+    told = call("shard", model, "--parallel", "DP2TP2", "-o", out, "--dtype", "bfloat16", "--json")
+    assert (told.code, told.err) == (0, "")
+    assert sorted(path.name for path in out.iterdir()) == [
+        "plan.json", "rank-00000.safetensors", "rank-00001.safetensors", "shards.json",
+    ]  # fmt: skip
+    plan = parframe.load_plan(out)
+    assert told.json["plan"] == plan_digest(plan)
+    assert told.json["files"] == ["rank-00000.safetensors", "rank-00001.safetensors"] * 2
+    whole = state(plan.graph, model, torch.bfloat16)
+    for name, part in plan.weights(3).items():
+        assert torch.equal(read(plan, 3, out)[name], part.take(whole[part.whole]))
+
+
+def test_a_plan_is_sharded_with_the_weights_beside_its_model_or_given(call, model, tmp_path):
+    parframe.partition(parframe.load(model), "PP2").save(tmp_path / "plan")
+    for number, more in enumerate(([], ["--weights", model], ["--weights", "random"])):
+        told = call("shard", tmp_path / "plan", "-o", tmp_path / str(number), *more)
+        assert told.code == 0, told.err
+        assert told.out.startswith("Shards  2 files, ")
+        assert max(map(len, told.out.splitlines()[:-1])) <= 80
+    one, two, drawn = (load_file(tmp_path / name / "rank-00001.safetensors") for name in "012")
+    assert all(torch.equal(one[name], two[name]) for name in one)
+    assert not torch.equal(one["lm_head.weight"], drawn["lm_head.weight"])
+
+
+REFUSED = {
+    "no strategy": (lambda model, tmp: [model], "give --parallel"),
+    "two strategies": (lambda model, tmp: [tmp / "plan", "--parallel", "TP2"], "says that already"),
+    "no weights": (lambda model, tmp: [tmp / "plan"], "give --weights"),
+    "other weights": (lambda model, tmp: [tmp / "plan", "--weights", model], "up.weight is missing"),
+    "no model": (lambda model, tmp: [tmp / "none", "--parallel", "TP2"], "does not exist"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_cannot_be_sharded_is_told_in_a_line_and_leaves_nothing(call, model, tmp_path, case):
+    handmade.tensor_parallel(2).save(tmp_path / "plan")
+    arguments, expected = REFUSED[case]
+    told = call("shard", *arguments(model, tmp_path), "-o", tmp_path / "out", "--json")
+    assert told.code != 0
+    assert expected in told.json["error"]["what"] + told.json["error"]["mend"]
+    assert [path.name for path in tmp_path.iterdir()] == ["plan"]
+
+
+def test_a_folder_that_is_there_is_not_touched(call, model, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "mine.json").write_text(json.dumps(1))
+    told = call("shard", model, "--parallel", "TP2", "-o", tmp_path / "out")
+    assert told.code == 40
+    assert "is there already" in told.err
+    assert [path.name for path in tmp_path.rglob("*.*")] == ["mine.json"]
