@@ -1,0 +1,98 @@
+"""What the system says of processes: to die with a parent, how one ended, whether it is stopped."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import signal
+import sys
+from pathlib import Path
+
+_SET_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of linux/prctl.h
+
+
+def die_with(parent: int) -> None:
+    """Let the system kill this process as soon as its parent has died.
+
+    Where the system cannot do that, the end of the connection to the launcher tells instead.
+
+    Parameters
+    ----------
+    parent
+        The process that should be the parent; if it is not any more, this process ends at once.
+    """
+    if sys.platform == "linux":
+        libc = ctypes.CDLL(None, use_errno=True)
+        libc.prctl(_SET_DEATH_SIGNAL, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:
+        os._exit(1)
+
+
+def watch(process: int) -> int | None:
+    """A descriptor that becomes readable when a process has died, or None if there is no such."""
+    if not hasattr(os, "pidfd_open"):
+        return None
+    try:
+        return os.pidfd_open(process)
+    except OSError:
+        return None
+
+
+def kill(process: int, descriptor: int | None = None) -> None:
+    """Kill a process, by its descriptor where there is one, since a number may be used again."""
+    with contextlib.suppress(ProcessLookupError):
+        if descriptor is None:
+            os.kill(process, signal.SIGKILL)
+        else:
+            signal.pidfd_send_signal(descriptor, signal.SIGKILL)
+
+
+def is_stopped(process: int) -> bool:
+    """Whether a process was stopped by a signal; one that only waits for a processor was not."""
+    return _state(process) == "T"
+
+
+def how_it_ended(code: int) -> str:
+    """Put the end of a process in words.
+
+    Parameters
+    ----------
+    code
+        Its exit code, or a signal's number below zero.
+
+    Returns
+    -------
+    str
+        Such as `killed by SIGSEGV` or `exited with code 3`.
+    """
+    if code >= 0:
+        return f"exited with code {code}"
+    try:
+        return f"killed by {signal.Signals(-code).name}"
+    except ValueError:
+        return f"killed by signal {-code}"
+
+
+def processors() -> int:
+    """How many processors this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def loopback() -> str:
+    """The name of this host's loopback interface."""
+    import socket
+
+    names = [name for _, name in socket.if_nameindex()]
+    return next((name for name in names if name in ("lo", "lo0")), "lo")
+
+
+def _state(process: int) -> str:
+    """The letter of a process's state in /proc, or nothing where there is none."""
+    try:
+        text = Path(f"/proc/{process}/stat").read_text()
+    except OSError:
+        return ""
+    return text.rpartition(")")[2].split()[0]
