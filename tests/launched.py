@@ -16,6 +16,7 @@ import torch.distributed as dist
 
 from parframe import ParframeError
 from parframe.launching import Worker, nursery
+from parframe.ranks.groups import close_groups, make_groups
 
 
 def steps(worker: Worker) -> None:
@@ -106,5 +107,27 @@ def echo(worker: Worker) -> None:
         worker.send({"rank": worker.rank, **message, "blob": bytes(worker.blob[:5]).decode()})
 
 
+def gather(worker: Worker) -> None:
+    """Gather the ranks of every group, over the group."""
+    wanted = [tuple(ranks) for ranks in worker.facts["groups"]]
+    groups = make_groups(
+        wanted,
+        rank=worker.rank,
+        world=worker.world,
+        timeout=worker.timeout,
+        store=worker.store,
+    )
+    gathered = []
+    for ranks in wanted + [tuple(ranks) for ranks in [worker.facts.get("also", [])] if ranks]:
+        if worker.rank in ranks and len(ranks) > 1:
+            own = torch.tensor([worker.rank])
+            all_of = torch.ops._c10d_functional.all_gather_into_tensor(
+                own, len(ranks), groups.name(ranks)
+            )
+            gathered.append(torch.ops._c10d_functional.wait_tensor(all_of).tolist())
+    worker.send({"gathered": gathered})
+    close_groups()
+
+
 if __name__ == "__main__":
-    nursery.main({"echo": echo, "steps": steps}, prepare=lambda facts, blob: dict(facts))
+    nursery.main({"echo": echo, "gather": gather, "steps": steps})

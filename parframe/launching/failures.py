@@ -31,6 +31,8 @@ _BROKEN = re.compile(
     r"connect failed|failed to (recv|send|connect)|remote process|no route to host",
     re.IGNORECASE,
 )
+_WHAT = re.compile(r"what\(\):\s*(.+)")
+_SIZES = re.compile(r"op\.preamble\.length|data size doesn't match")
 _NOISE = re.compile(r"^\[/[^]]*\] |\.? This is typically caused by .*$")
 
 
@@ -179,6 +181,8 @@ def described(fault: BaseException) -> dict[str, Any]:
             "how": f"lost a peer: {_first_line(fault)}",
             "mend": "see what happened to the other ranks, or allow more time",
         }
+    if _SIZES.search(str(fault)):
+        return told | _of_sizes(str(fault))
     return told | {
         "how": f"{type(fault).__name__}: {_first_line(fault)}",
         "mend": "see the traceback of this rank",
@@ -199,7 +203,41 @@ def _cause(fault: BaseException) -> str:
     return "communication" if "RuntimeError" in kinds and _BROKEN.search(text) else "exception"
 
 
-def _first_line(fault: BaseException) -> str:
+def explained(failure: Failure, words: str) -> Failure:
+    """A process that died, with the reason that it wrote before.
+
+    Parameters
+    ----------
+    failure
+        How it died.
+    words
+        The end of what it wrote.
+
+    Returns
+    -------
+    Failure
+        The failure, with the reason where there was one.
+    """
+    found = _WHAT.search(words)
+    if found is None:
+        return failure
+    if _SIZES.search(found[1]):
+        told = _of_sizes(found[1])
+        return attrs.evolve(failure, how=told["how"], mend=told["mend"])
+    return attrs.evolve(failure, how=f"{failure.how}: {_first_line(found[1])}")
+
+
+def _of_sizes(text: str) -> dict[str, str]:
+    sizes = re.search(r"(\d+) vs\.? (\d+)", text)
+    bytes_ = f": {sizes[1]} bytes came where {sizes[2]} were expected" if sizes else ""
+    return {
+        "how": "a peer sent more than fits, so the ranks are not in the same collective"
+        f" or give it different shapes{bytes_}",
+        "mend": "compare what this rank and its peers do at this place",
+    }
+
+
+def _first_line(fault: BaseException | str) -> str:
     line = next((line.strip() for line in str(fault).splitlines() if line.strip()), "")
     line = _NOISE.sub("", line)
     return line if len(line) <= _LINE else line[:_LINE] + " ..."

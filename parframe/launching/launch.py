@@ -13,7 +13,7 @@ import attrs
 
 from parframe.errors import ParframeError
 from parframe.launching.channel import Message
-from parframe.launching.failures import RunError
+from parframe.launching.failures import Failure, RunError
 from parframe.launching.processes import processors
 from parframe.launching.records import Progress, read
 from parframe.launching.starting import Order
@@ -215,6 +215,11 @@ class Launch:
         """
         memory: mmap.mmap = self._watch.memory
         return [read(memory, rank) for rank in range(self.world)]
+
+    @property
+    def failed(self) -> tuple[Failure, ...]:
+        """What is known to have failed, the first failure first; nothing while all is well."""
+        return tuple(self._watch.failures)
 
     @property
     def processes(self) -> list[int | None]:

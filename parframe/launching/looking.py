@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from parframe.launching.processes import is_stopped
@@ -83,7 +84,7 @@ class Looking:
         Yields
         ------
         tuple of int and float
-            The number of the record and the seconds that it had; longest still first.
+            The number of the record and the seconds that it had, the likeliest culprit first.
         """
         starting = starter.phase != "watch"
         active = [record for record in seen if not record.done] + [starter] * starting
@@ -92,8 +93,17 @@ class Looking:
         limits = {record.rank: self._limit(record.phase) for record in active}
         since = {record.rank: max(record.progressed, self._resumed) for record in active}
         if all(now - since[rank] > limits[rank] for rank in limits):
-            for rank in [starter.rank] if starting else sorted(since, key=since.__getitem__):
-                yield rank, limits[rank]
+            for record in [starter] if starting else _suspects(active):
+                yield record.rank, limits[record.rank]
 
     def _limit(self, phase: str) -> float:
         return self._order.timeouts.get(phase, self._order.timeout)
+
+
+def _suspects(stalled: Sequence[Progress]) -> list[Progress]:
+    """Those that hold up the others first: least far, and where few others are."""
+    at = Counter(str(record) for record in stalled)
+    return sorted(
+        stalled,
+        key=lambda r: (-1 if r.step is None else r.step, at[str(r)], r.progressed),
+    )

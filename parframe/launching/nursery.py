@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import Any, NoReturn
 
+from parframe.errors import ParframeError, did_you_mean
 from parframe.launching.channel import Channel, Message
 from parframe.launching.failures import described
 from parframe.launching.processes import die_with, kill
@@ -48,6 +49,17 @@ def main(tasks: Mapping[str, Task], prepare: Prepare | None = None) -> NoReturn:
     nursery.watch()
 
 
+def _named(tasks: Mapping[str, Task], name: str) -> Task:
+    if name not in tasks:
+        raise ParframeError(
+            "run",
+            f"task {name!r}",
+            f"there is no such task{did_you_mean(name, tasks)}",
+            f"name one of {', '.join(tasks)}",
+        )
+    return tasks[name]
+
+
 class _Nursery:
     """The state of the starting process.
 
@@ -77,7 +89,7 @@ class _Nursery:
         """Import and read what all workers share."""
         self.record.phase("import")
         self.record.beat()
-        self.task = tasks[self.message["task"]]
+        self.task = _named(tasks, self.message["task"])
         import torch.distributed  # noqa: F401  # once for all workers
 
         if prepare is not None:
@@ -101,6 +113,8 @@ class _Nursery:
                 self._fork(rank, listener)
         for connection in self.connections:
             connection.close()
+        for descriptor in self.message["outputs"]:
+            os.close(descriptor)
         self._open_store(listener)
 
     def watch(self) -> NoReturn:
@@ -158,7 +172,10 @@ class _Nursery:
             if other != rank:
                 connection.close()
         signal.set_wakeup_fd(-1)
-        for descriptor in self.wakeup:
+        outputs: list[int] = self.message["outputs"]
+        for standard in (1, 2):
+            os.dup2(outputs[rank], standard)
+        for descriptor in (*self.wakeup, *outputs):
             os.close(descriptor)
         return Start(
             rank,

@@ -7,6 +7,7 @@ import os
 import socket
 import subprocess
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 import attrs
@@ -75,7 +76,7 @@ def records(world: int) -> tuple[int, mmap.mmap]:
     return descriptor, memory
 
 
-def start(order: Order, descriptor: int) -> Started:
+def start(order: Order, descriptor: int, outputs: Sequence[int]) -> Started:
     """Start the process that makes the workers.
 
     The thread that calls this must live as long as the run: where the system ends a process with
@@ -87,6 +88,8 @@ def start(order: Order, descriptor: int) -> Started:
         What to start.
     descriptor
         The memory of the records.
+    outputs
+        Where each worker writes.
 
     Returns
     -------
@@ -102,7 +105,7 @@ def start(order: Order, descriptor: int) -> Started:
             stdin=subprocess.DEVNULL,
             stdout=2,
             env=_environment(order),
-            pass_fds=[*theirs, descriptor, blob],
+            pass_fds=[*theirs, *outputs, descriptor, blob],
             start_new_session=True,  # so that only the launcher hears of ctrl-c
         )
     finally:
@@ -119,6 +122,7 @@ def start(order: Order, descriptor: int) -> Started:
         "blob": blob,
         "bytes": len(order.blob),
         "workers": theirs[:-1],
+        "outputs": list(outputs),
         "threads": order.threads,
         "timeout": order.timeout,
     }

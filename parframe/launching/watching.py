@@ -15,8 +15,9 @@ from typing import Any
 import attrs
 
 from parframe.launching.channel import Channel, Message
-from parframe.launching.failures import Failure, in_order
+from parframe.launching.failures import Failure, explained, in_order
 from parframe.launching.looking import Looking
+from parframe.launching.output import Relay
 from parframe.launching.processes import how_it_ended, kill, watch
 from parframe.launching.records import Progress, read
 from parframe.launching.starting import Order, Started, records, start
@@ -96,6 +97,7 @@ class Watch:
         self._wake, self._stop = socket.socketpair()
         self._selector = selectors.DefaultSelector()
         self._descriptor, self.memory = records(order.world)
+        self._relay = Relay(order.world)
 
     @property
     def processes(self) -> list[int | None]:
@@ -110,7 +112,10 @@ class Watch:
                 self.ready.set()
                 self._watch()
             finally:
+                found = self._found()
                 self._end()
+                self._relay.close()
+            self.failures = [self._explained(failure) for failure in in_order(found)]
         except BaseException as fault:  # noqa: BLE001  # the thread that waits raises it
             self.fault = fault
         finally:
@@ -124,7 +129,8 @@ class Watch:
             self._stop.send(b"x")
 
     def _start(self) -> Started:
-        started = start(self.order, self._descriptor)
+        started = start(self.order, self._descriptor, self._relay.writing)
+        self._relay.start()
         self.starter = started.process.pid
         self.channels = started.channels
         self._members = [_Member(rank, c) for rank, c in enumerate(started.channels)]
@@ -144,10 +150,7 @@ class Watch:
                     return
                 self._attend(key)
             self._look()
-            if self._judge():
-                self.failures = in_order(self._found())
-                return
-            if self._settled():
+            if self._judge() or self._settled():
                 return
 
     def _attend(self, key: selectors.SelectorKey) -> None:
@@ -299,6 +302,12 @@ class Watch:
             **told,
         )
 
+    def _explained(self, failure: Failure) -> Failure:
+        """With what a worker that died without a word to the launcher wrote last."""
+        if failure.rank is None or failure.cause != "died":
+            return failure
+        return explained(failure, self._relay.last_words(failure.rank))
+
     def _end(self) -> None:
         """Have all processes gone: workers first, then the one that started them."""
         settled = self._settled()
@@ -312,7 +321,7 @@ class Watch:
             self._started.channel.close()
         process = self._started.process
         try:
-            process.wait(1.5)
+            process.wait(0 if any(failure.cause == "frozen" for failure in self._others) else 1.5)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import faulthandler
+import io
 import mmap
 import os
 import select
@@ -171,6 +172,8 @@ def _settle(start: Start, record: Record) -> None:
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     faulthandler.enable()
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(line_buffering=True)
     record.beat()
     beating = threading.Thread(target=_beat, args=(start.channel, record), daemon=True)
     beating.start()

@@ -16,7 +16,7 @@ import torch
 import torch.distributed as dist
 
 from parframe.loading.operators import logits_of, ungrouped
-from parframe.ranks.groups import group_of
+from parframe.ranks.named import group_of
 from parframe.running.ring import finished, met
 
 

@@ -1,31 +1,206 @@
-"""The process groups of a plan's communications, by name."""
+"""Process groups: those that a plan's collectives need, each with a timeout, at the least cost."""
 
 from __future__ import annotations
 
-import torch.distributed as dist
+from collections.abc import Iterable, Mapping
+from datetime import timedelta
+from typing import TYPE_CHECKING, cast
 
-from parframe.errors import ParframeError
+import attrs
 
-_KNOWN: dict[str, dist.ProcessGroup] = {}
+from parframe.errors import ParframeError, did_you_mean
+
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup, Store  # type: ignore[attr-defined]
+
+BACKENDS: Mapping[str, str] = {"cpu": "gloo", "cuda": "nccl"}
+"""The backend of torch.distributed for each type of device."""
+
+Ranks = tuple[int, ...]
 
 
-def named(group: dist.ProcessGroup) -> str:
-    """The name under which operators find a group."""
-    name: str = group.group_name
-    _KNOWN[name] = group
-    return name
+@attrs.frozen
+class Groups:
+    """The process groups that one rank takes part in.
+
+    Parameters
+    ----------
+    rank, world
+        Which rank it is, and of how many.
+    of
+        The group of each tuple of ranks, in the order of the tuple.
+    """
+
+    rank: int
+    world: int
+    of: Mapping[Ranks, ProcessGroup]
+
+    def name(self, ranks: Ranks) -> str:
+        """The name by which functional collectives know a group.
+
+        Parameters
+        ----------
+        ranks
+            The ranks of the group, in its order.
+
+        Returns
+        -------
+        str
+            Its name.
+
+        Raises
+        ------
+        ParframeError
+            If the group was not made, or this rank is not in it.
+        """
+        if ranks not in self.of:
+            raise ParframeError(
+                "run",
+                f"rank {self.rank}",
+                f"it has no process group of the ranks {_listed(ranks)}",
+                "name every group of more than one rank when groups are made",
+            )
+        name: str = self.of[ranks].group_name
+        return name
 
 
-def group_of(name: str) -> dist.ProcessGroup:
-    """The group of a name.
+def make_groups(
+    groups: Iterable[Ranks],
+    *,
+    rank: int,
+    world: int,
+    device: str = "cpu",
+    timeout: float,
+    store: Store | None = None,
+) -> Groups:
+    """Make the process groups of one rank.
+
+    The group of all ranks is made first, unless the host has one already, which is then used;
+    where connections are made when they are first needed (`TORCH_GLOO_LAZY_INIT=1`), it costs
+    nothing until something is sent over it. A group of some ranks is made by these alone, without
+    the others; a group of one rank is not made, since it has nothing to send.
+
+    Parameters
+    ----------
+    groups
+        Every group that some rank needs, the same ones in the same order on every rank.
+    rank, world
+        Which rank this is, and of how many.
+    device
+        The type of the device whose tensors are sent: `cpu` or `cuda`.
+    timeout
+        Seconds that a communication may take.
+    store
+        Where the ranks meet; None if the host has a process group of all ranks.
+
+    Returns
+    -------
+    Groups
+        The groups that this rank is in.
 
     Raises
     ------
     ParframeError
-        Of kind ``run``, if it has been destroyed or was never named.
+        If there is no backend for the device, or the host's process group does not fit.
     """
-    if name not in _KNOWN:
+    import torch.distributed as dist
+
+    wanted = list(groups)
+    for ranks in wanted:
+        _check_ranks(ranks, world)
+    backend = _backend(device)
+    limit = timedelta(seconds=timeout)
+    if dist.is_initialized():
+        _check_host(rank, world, backend)
+    elif store is None:
         raise ParframeError(
-            "run", f"group {name!r}", "there is no such process group", "make the module again"
+            "run",
+            f"rank {rank}",
+            "there is no process group of all ranks, and no store to make one",
+            "call torch.distributed.init_process_group first",
         )
-    return _KNOWN[name]
+    else:
+        dist.init_process_group(backend, store=store, rank=rank, world_size=world, timeout=limit)
+    everybody = cast("ProcessGroup", dist.group.WORLD)
+    made: dict[Ranks, ProcessGroup] = {tuple(range(world)): everybody}
+    for ranks in wanted:
+        if rank in ranks and len(ranks) > 1 and ranks not in made:
+            made[ranks] = dist.new_group(
+                list(ranks),
+                timeout=limit,
+                backend=backend,
+                use_local_synchronization=True,
+                sort_ranks=False,
+            )
+    return Groups(rank, world, made)
+
+
+def close_groups() -> None:
+    """Close all process groups of this process, the host's as well."""
+    import torch.distributed as dist
+
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def _backend(device: str) -> str:
+    import torch.distributed as dist
+
+    if not dist.is_available():
+        raise ParframeError(
+            "run",
+            "torch.distributed",
+            "this build of PyTorch has none",
+            "install a build that has it",
+        )
+    if device not in BACKENDS:
+        raise ParframeError(
+            "run",
+            f"device {device!r}",
+            f"there is no backend for it{did_you_mean(device, BACKENDS)}",
+            f"use one of {', '.join(BACKENDS)}",
+        )
+    backend = BACKENDS[device]
+    if not dist.is_backend_available(backend):
+        raise ParframeError(
+            "run",
+            f"device {device!r}",
+            f"this build of PyTorch has no {backend}",
+            "install one that has it, or run on cpu",
+        )
+    return backend
+
+
+def _check_host(rank: int, world: int, backend: str) -> None:
+    """The host's process group must be that of the plan's ranks, over a backend of the device."""
+    import torch.distributed as dist
+
+    if (dist.get_rank(), dist.get_world_size()) != (rank, world):
+        raise ParframeError(
+            "run",
+            f"rank {rank} of {world}",
+            f"torch.distributed calls this process rank {dist.get_rank()} of "
+            f"{dist.get_world_size()}",
+            "let both agree",
+        )
+    if backend not in str(dist.get_backend_config()):
+        raise ParframeError(
+            "run",
+            f"rank {rank}",
+            f"the process group of all ranks uses {dist.get_backend()}, not {backend}",
+            f"make it with {backend}, or with cpu:gloo,cuda:nccl",
+        )
+
+
+def _check_ranks(ranks: Ranks, world: int) -> None:
+    if not ranks or len(set(ranks)) != len(ranks) or not all(0 <= r < world for r in ranks):
+        raise ParframeError(
+            "run",
+            f"group {_listed(ranks)}",
+            f"it is not a group of some of {world} ranks",
+            f"name ranks from 0 to {world - 1}, each once",
+        )
+
+
+def _listed(ranks: Ranks) -> str:
+    return ", ".join(map(str, ranks)) or "of nobody"

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 import torch.distributed as dist
 
-from parframe.ranks.groups import group_of
+from parframe.ranks.named import group_of
 from parframe.running.local import some_experts
 
 

@@ -1,0 +1,31 @@
+"""The process groups of a plan's communications, by name."""
+
+from __future__ import annotations
+
+import torch.distributed as dist
+
+from parframe.errors import ParframeError
+
+_KNOWN: dict[str, dist.ProcessGroup] = {}
+
+
+def named(group: dist.ProcessGroup) -> str:
+    """The name under which operators find a group."""
+    name: str = group.group_name
+    _KNOWN[name] = group
+    return name
+
+
+def group_of(name: str) -> dist.ProcessGroup:
+    """The group of a name.
+
+    Raises
+    ------
+    ParframeError
+        Of kind ``run``, if it has been destroyed or was never named.
+    """
+    if name not in _KNOWN:
+        raise ParframeError(
+            "run", f"group {name!r}", "there is no such process group", "make the module again"
+        )
+    return _KNOWN[name]
