@@ -7,13 +7,14 @@ import os
 import signal
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any
 
 import attrs
+from faulty import STEP
 
-from parframe.launching import Launch, RunError
+from parframe.launching import Launch, Progress, RunError
 
 MODULE = str(Path(__file__).parent / "launched.py")
 """The module with the tasks."""
@@ -113,10 +114,14 @@ def until(condition: Callable[[], bool], seconds: float = 30.0) -> None:
         time.sleep(0.01)
 
 
-def caught(run: Launch, phase: str) -> None:
-    """Wait until all ranks are held in a phase."""
-    place = f"waiting in {phase}"
-    until(lambda: all(p.operator == place or run.failed for p in run.progress()))
+def caught(run: Launch, phase: str, ranks: Collection[int]) -> None:
+    """Wait until some ranks are held in a phase, the others where they wait for these."""
+    until(lambda: bool(run.failed) or all(_held(run.progress()[rank], phase) for rank in ranks))
+
+
+def _held(progress: Progress, phase: str) -> bool:
+    at_step = progress.step == STEP or phase != "step"
+    return progress.phase == phase and at_step and bool(progress.operator) and progress.age > 0.05
 
 
 def failure_of(run: Launch) -> RunError:

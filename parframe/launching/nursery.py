@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 from parframe.errors import ParframeError, did_you_mean
 from parframe.launching.channel import Channel, Message
 from parframe.launching.failures import described
-from parframe.launching.processes import die_with, kill
+from parframe.launching.processes import kill
 from parframe.launching.records import Record
 from parframe.launching.worker import BEAT, FAILED, Start, Task, work
 
@@ -37,7 +37,6 @@ def main(tasks: Mapping[str, Task], prepare: Prepare | None = None) -> NoReturn:
     message = channel.receive()
     if message is None:
         os._exit(FAILED)
-    die_with(message["launcher"])
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     nursery = _Nursery(channel, message)
     try:

@@ -101,7 +101,7 @@ def start(order: Order, descriptor: int, outputs: Sequence[int]) -> Started:
     theirs = [theirs.fileno() for _, theirs in pairs]
     try:
         process = subprocess.Popen(
-            [*_command(order.module), str(theirs[-1])],
+            [*_command(), order.module, str(theirs[-1]), str(os.getpid())],
             stdin=subprocess.DEVNULL,
             stdout=2,
             env=_environment(order),
@@ -114,7 +114,6 @@ def start(order: Order, descriptor: int, outputs: Sequence[int]) -> Started:
             end.close()
     channels = [Channel(ours) for ours, _ in pairs]
     message = {
-        "launcher": os.getpid(),
         "world": order.world,
         "task": order.task,
         "facts": order.facts,
@@ -134,7 +133,7 @@ def start(order: Order, descriptor: int, outputs: Sequence[int]) -> Started:
     return started
 
 
-def _command(module: str) -> list[str]:
+def _command() -> list[str]:
     if not sys.executable:
         raise ParframeError(
             "run",
@@ -142,8 +141,7 @@ def _command(module: str) -> list[str]:
             "its Python interpreter is not known (sys.executable is empty)",
             "run from an ordinary interpreter",
         )
-    place = [module] if module.endswith(".py") else ["-m", module]
-    return [sys.executable, "-P", *place]
+    return [sys.executable, "-P", "-m", "parframe.launching"]
 
 
 def _environment(order: Order) -> dict[str, str]:
