@@ -6,7 +6,6 @@ import sys
 import time
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -259,8 +258,9 @@ def _events(
     plan: Plan, requests: Sequence[Request], settings: Settings
 ) -> Generator[Event, None, None]:
     """Tokens, results and failures, as they come."""
-    executing = import_module("parframe.executing")
-    yield from executing.generate(plan, requests, settings)
+    from parframe.executing import generate
+
+    yield from generate(plan, requests, settings)
 
 
 @contextmanager

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import attrs
 
@@ -35,6 +37,8 @@ class Settings:
         For how many seconds a device may be silent.
     seed
         The seed of random weights.
+    cached
+        Whether keys and values are kept; without that every token computes all before it again.
     """
 
     weights: Path | None = None
@@ -47,6 +51,7 @@ class Settings:
     micro_batches: int | None = None
     timeout: float = 600.0
     seed: int = 0
+    cached: bool = True
 
     def __attrs_post_init__(self) -> None:
         counts = {
@@ -68,3 +73,15 @@ class Settings:
                 f"{self.rows} rows cannot be split into {self.micro_batches} parts",
                 f"give at most {self.rows}, or more rows",
             )
+
+
+def settings_of(facts: Mapping[str, Any]) -> Settings:
+    """The settings that `facts_of_settings` gave."""
+    weights = facts["weights"]
+    return Settings(**{**facts, "weights": None if weights is None else Path(weights)})
+
+
+def facts_of_settings(settings: Settings) -> dict[str, Any]:
+    """Settings for JSON."""
+    facts = attrs.asdict(settings)
+    return {**facts, "weights": None if settings.weights is None else str(settings.weights)}

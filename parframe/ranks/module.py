@@ -15,8 +15,8 @@ from parframe.plan import Part, Plan
 from parframe.ranks.cache import Cache, new_cache
 from parframe.ranks.communication import Meeting
 from parframe.ranks.emit import Target, emit, symbols_to_give
-from parframe.ranks.named import named
 from parframe.ranks.keeping import KEPT_POSITIONS, SLOTS
+from parframe.ranks.named import named
 from parframe.ranks.prepare import Prepared, Transfer, prepare
 from parframe.running.interpret import widened
 

@@ -1,0 +1,5 @@
+"""Running plans for real: executors by name, and what they run on every rank."""
+
+from parframe.executing.generate import generate
+
+__all__ = ["generate"]

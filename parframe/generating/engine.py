@@ -1,0 +1,384 @@
+"""One rank of a replica: it computes step after step, and draws or is told what comes next."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+import attrs
+import torch
+import torch.distributed as dist
+
+from parframe.errors import ParframeError
+from parframe.generating.lanes import CHUNK, Lane, Step
+from parframe.generating.replicas import Replica, logits_name, places, tokens_input
+from parframe.generating.requests import Request, Result, Token
+from parframe.generating.sampling import sample
+from parframe.generating.schedule import Batch
+from parframe.layout import Span
+from parframe.ranks.cache import Cache
+from parframe.ranks.module import Groups, RankModule
+from parframe.ranks.prepare import Transfer
+from parframe.running.interpret import widened
+from parframe.running.regions import numbers, take
+from parframe.sizes import evaluate
+
+Told = Callable[[Sequence[Token]], None]
+"""Is told of the tokens that were drawn."""
+
+_TOKENS_TAG = 1
+"""Tells what was drawn apart from activations between the same ranks."""
+
+
+class Watch(Protocol):
+    """Who wants to know how far a rank has come."""
+
+    def step(self, number: int) -> None:
+        """A step begins."""
+
+    def operator(self, name: str) -> None:
+        """An operator, or something else that takes time, begins."""
+
+
+@attrs.frozen
+class Shape:
+    """How much a replica does at once.
+
+    Parameters
+    ----------
+    rows
+        How many rows a lane has.
+    lanes
+        Into how many lanes a batch is split; stages of a pipeline work on several at a time.
+    slots
+        How many positions a cache holds.
+    """
+
+    rows: int
+    lanes: int
+    slots: int
+
+
+@attrs.define
+class _Running:
+    """A lane with what belongs to it on this rank."""
+
+    lane: Lane
+    cache: Cache | None
+    pending: torch.Tensor | None = None
+    coming: tuple[torch.Tensor, Any] | None = None
+
+
+class Engine:
+    """What one rank of a replica does for its batches.
+
+    Parameters
+    ----------
+    module
+        The module of the rank.
+    replica
+        The ranks that work together.
+    groups
+        The process groups by their ranks.
+    shape
+        How much is done at once.
+    watch
+        Told how far it has come.
+    dtype
+        What is computed in at least; as for the module.
+    compiled
+        Whether the step of one token is compiled; prompts are computed by PyTorch's own kernels.
+    chunk
+        How many tokens of prompts are computed at once.
+    """
+
+    def __init__(
+        self,
+        module: RankModule,
+        replica: Replica,
+        groups: Groups,
+        shape: Shape,
+        watch: Watch,
+        dtype: torch.dtype | None = None,
+        compiled: bool = False,
+        chunk: int = CHUNK,
+    ) -> None:
+        self.module = module
+        self.replica = replica
+        self.groups = groups
+        self.shape = shape
+        self.watch = watch
+        self.dtype = dtype
+        self.chunk = chunk
+        self.steps = 0
+        self.block = replica.blocks(shape.rows).get(module.rank)
+        self._decode = torch.compile(module, fullgraph=True) if compiled else module
+        self._sent: list[tuple[torch.Tensor, Any]] = []
+        self._known: dict[int, dict[str, int]] = {}
+        self._caches = [self._new_cache() for _ in range(shape.lanes)]
+        self._name = tokens_input(replica.plan.graph).name
+        self._logits = logits_name(replica.plan)
+        self._complete = self._all_have_all()
+        if not compiled:
+            self._tell_calls()
+
+    def run(self, batch: Batch, told: Told) -> list[Result]:
+        """Complete the requests of a batch.
+
+        Parameters
+        ----------
+        batch
+            The requests, at most as many as there are rows in all lanes.
+        told
+            Told of every token as it is known.
+
+        Returns
+        -------
+        list of Result
+            One for each request.
+
+        Raises
+        ------
+        ParframeError
+            Of kind ``run``, if something fails.
+        """
+        running = self._lanes(batch)
+        with torch.no_grad():
+            while any(not own.lane.finished for own in running):
+                for own in running:
+                    if not own.lane.finished:
+                        self._advance(own, told)
+            self._settle()
+        return [result for own in running for result in own.lane.results()]
+
+    def _lanes(self, batch: Batch) -> list[_Running]:
+        rows, count = self.shape.rows, self.shape.lanes
+        if len(batch.requests) > rows * count:
+            raise ParframeError(
+                "run",
+                f"rank {self.module.rank}",
+                f"{len(batch.requests)} requests do not fit {rows * count} rows",
+                "give a batch of fewer",
+            )
+        found = []
+        for number in range(count):
+            own: list[Request | None] = list(batch.requests[number::count])
+            own += [None] * (rows - len(own))
+            cache = self._caches[number]
+            if cache is not None:
+                cache.clear()
+            lane = Lane(own, self.replica.unit, self.chunk, whole=cache is None)
+            found.append(_Running(lane, cache))
+        return found
+
+    def _advance(self, own: _Running, told: Told) -> None:
+        """Take what was drawn last, then compute one step and draw."""
+        drawn = own.pending is not None or own.coming is not None
+        if drawn and not own.lane.prompting:  # rows of shorter prompts wait for the others
+            told(own.lane.accept(self._obtained(own)))
+            if own.lane.finished:
+                return
+        self.watch.step(self.steps)
+        self.steps += 1
+        step = own.lane.step()
+        results = self._computed(own, step)
+        if step.draws:
+            self._draw(own, step, results)
+        if not own.lane.prompting and (own.pending is not None or not self._in_tail):
+            self._pass_on(own)
+
+    @property
+    def _in_tail(self) -> bool:
+        return self.module.rank in self.replica.tail
+
+    def _computed(self, own: _Running, step: Step) -> Mapping[str, torch.Tensor]:
+        """Run the module for a step: receive, compute, send."""
+        sizes = self._sizes(step.width)
+        values = self._inputs(step, sizes)
+        if own.cache is not None:
+            values.update(self._placed(own.cache, step, sizes))
+        for transfer in self.module.receives:
+            values[transfer.value.name] = self._received(transfer, sizes)
+        self.watch.operator("the model's step")
+        given = {name: sizes[name] for name in self.module.symbols}
+        single = own.cache is not None and step.width == self.replica.unit and step.most == 1
+        results: dict[str, torch.Tensor] = (self._decode if single else self.module)(values, given)
+        for transfer in self.module.sends:
+            self.watch.operator(f"send {transfer.value.name} to rank {transfer.peer}")
+            self._send(results[transfer.value.name], transfer.peer, 0)
+        return results
+
+    def _inputs(self, step: Step, sizes: Mapping[str, int]) -> dict[str, torch.Tensor]:
+        """The rank's parts of the model's inputs."""
+        values = {}
+        for part in self.module.inputs:
+            declared = self.replica.plan.graph.inputs[part.whole]
+            rows = step.tokens if part.whole == self._name else step.positions
+            whole = self._rows(rows, getattr(torch, declared.dtype))
+            regions = (*whole_rows(whole.shape[0]), numbers(part.region, sizes)[1])
+            values[part.name] = take(whole, regions).contiguous()
+        return values
+
+    def _rows(self, rows: Sequence[Sequence[Any]], dtype: torch.dtype) -> torch.Tensor:
+        block = self.block
+        own = rows[block.start : block.stop] if block is not None else rows
+        return torch.tensor(own, dtype=dtype, device=self.module.device)
+
+    def _placed(
+        self, cache: Cache, step: Step, sizes: Mapping[str, int]
+    ) -> dict[str, torch.Tensor]:
+        """Find slots for the tokens that this rank keeps."""
+        keeping = self.module.keeping
+        positions = self._rows(step.positions, torch.int64)
+        real = self._rows(step.real, torch.bool)
+        for region in keeping.tokens if keeping is not None else ():
+            along = (*whole_rows(positions.shape[0]), numbers(region, sizes)[1])
+            positions, real = take(positions, along), take(real, along)
+        shared = positions.shape[1] < step.width  # then a row's tokens are here or elsewhere
+        most = int(real.sum(1).max()) if shared else step.most
+        slots = cache.place(positions, real, most)
+        return self.module.cached(cache, slots)
+
+    def _received(self, transfer: Transfer, sizes: Mapping[str, int]) -> torch.Tensor:
+        value = transfer.value
+        self.watch.operator(f"receive {value.name} from rank {transfer.peer}")
+        kind = widened(getattr(torch, value.dtype), self.dtype)
+        shape = [evaluate(size, sizes) for size in value.shape]
+        tensor = torch.empty(shape, dtype=kind, device=self.module.device)
+        dist.recv(tensor, transfer.peer)
+        return tensor
+
+    def _send(self, tensor: torch.Tensor, peer: int, tag: int) -> None:
+        """Send without waiting; the tensor is held until it has arrived."""
+        self._sent = [(own, work) for own, work in self._sent if not work.is_completed()]
+        whole = tensor.contiguous()
+        self._sent.append((whole, dist.isend(whole, peer, tag=tag)))
+
+    def _settle(self) -> None:
+        self.watch.operator("wait until all that was sent has arrived")
+        for _, work in self._sent:
+            work.wait()
+        self._sent = []
+
+    def _draw(self, own: _Running, step: Step, results: Mapping[str, torch.Tensor]) -> None:
+        """Draw the next token of every row whose logits are here."""
+        part = next((p for p in self.module.outputs if p.whole == self._logits), None)
+        if part is None:
+            return
+        self.watch.operator("draw")
+        sizes = self._sizes(step.width)
+        here = places(part, sizes, 1, step.width)
+        at = {place: number for number, place in enumerate(here)}
+        block = self.block
+        first = block.start if block is not None else 0
+        rows = [
+            row
+            for row in range(first, block.stop if block is not None else len(step.last))
+            if step.last[row] in at and not own.lane.finish[row]
+        ]
+        if own.pending is None:
+            own.pending = torch.full((len(step.last),), -1, dtype=torch.int64)
+        if not rows:
+            return
+        logits = results[part.name]
+        picked = torch.tensor([row - first for row in rows], device=logits.device)
+        columns = torch.tensor([at[step.last[row]] for row in rows], device=logits.device)
+        requests = [own.lane.requests[row] for row in rows]
+        drawn = sample(
+            logits[picked, columns],
+            [request.sampling for request in requests if request is not None],
+            [request.number for request in requests if request is not None],
+            [len(own.lane.drawn[row]) for row in rows],
+        )
+        own.pending[torch.tensor(rows)] = drawn.cpu()
+
+    def _pass_on(self, own: _Running) -> None:
+        """Let all ranks of the replica know what was drawn, without waiting for it."""
+        tail = self.replica.tail
+        others = [rank for rank in self.replica.ranks if rank not in tail]
+        if self._in_tail:
+            if own.pending is not None and not self._complete:
+                self.watch.operator("agree on what was drawn")
+                drawn = own.pending.to(self.module.device)
+                dist.all_reduce(drawn, dist.ReduceOp.MAX, group=self.groups[tail])
+                own.pending = drawn.cpu()
+            mine = [r for at, r in enumerate(others) if tail[at % len(tail)] == self.module.rank]
+            if own.pending is not None:
+                for rank in mine:
+                    self._send(own.pending.to(self.module.device), rank, _TOKENS_TAG)
+            return
+        source = tail[others.index(self.module.rank) % len(tail)]
+        buffer = torch.empty(self.shape.rows, dtype=torch.int64, device=self.module.device)
+        own.coming = buffer, dist.irecv(buffer, source, tag=_TOKENS_TAG)
+
+    def _obtained(self, own: _Running) -> list[int]:
+        """What was drawn for every row."""
+        if own.coming is not None:
+            buffer, work = own.coming
+            self.watch.operator("wait for what was drawn")
+            work.wait()
+            own.coming, own.pending = None, buffer.cpu()
+        pending, own.pending = own.pending, None
+        return [] if pending is None else [int(token) for token in pending.tolist()]
+
+    def _all_have_all(self) -> bool:
+        """Whether every rank with logits has those of all rows and all tokens."""
+        rows, unit = self.shape.rows, self.replica.unit
+        blocks = self.replica.blocks(rows)
+        for rank in self.replica.tail:
+            sizes = self.replica.sizes(rank, rows, unit)
+            part = next(
+                p for p in self.replica.plan.program(rank).outputs if p.whole == self._logits
+            )
+            block = blocks[rank]
+            vocabulary = self.replica.plan.graph.tensors[self._logits].shape[2]
+            if len(places(part, sizes, 2, int(str(vocabulary)))) != vocabulary:
+                raise ParframeError(
+                    "run",
+                    f"rank {rank}",
+                    "it has the logits of a part of the vocabulary only",
+                    "let the plan give the model's outputs whole",
+                )
+            if block.stop - block.start != rows or len(places(part, sizes, 1, unit)) != unit:
+                return False
+        return True
+
+    def _sizes(self, tokens: int) -> dict[str, int]:
+        if tokens not in self._known:
+            self._known[tokens] = self.replica.sizes(self.module.rank, self.shape.rows, tokens)
+        return self._known[tokens]
+
+    def _new_cache(self) -> Cache | None:
+        if self.module.keeping is None:
+            return None
+        rows = self.shape.rows if self.block is None else self.block.stop - self.block.start
+        unit, slots = self.replica.unit, self.shape.slots
+        here = torch.zeros(1, unit)
+        for region in self.module.keeping.tokens:
+            here = take(here, (*whole_rows(1), numbers(region, self._sizes(unit))[1]))
+        steps = -(-slots // self.chunk) + 1  # each may fill up what the rank has of it
+        share = -(-slots // unit) * here.shape[1]
+        return self.module.new_cache(rows, share + steps * here.shape[1], self.dtype)
+
+    def _tell_calls(self) -> None:
+        """Tell of every layer that begins, as the module calls them in turn."""
+        names = [name for name, _ in self.module.calls]
+        count = 0
+
+        def tell(*_: Any) -> None:
+            nonlocal count
+            self.watch.operator(names[count % len(names)])
+            count += 1
+
+        for block in self.module.body.get_submodule("blocks").children():
+            block.register_forward_pre_hook(tell)
+
+
+def whole_rows(rows: int) -> tuple[Any, ...]:
+    """The region of all rows of a tensor."""
+    return ((Span(rows, 0, rows),),)
+
+
+def agreeing(replicas: Sequence[Replica]) -> list[tuple[int, ...]]:
+    """The groups of ranks that agree on what was drawn, beside those of the plan."""
+    return [replica.tail for replica in replicas if len(replica.tail) > 1]
