@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -55,6 +56,13 @@ def measured(plan: Path, weights: Path, rank: int, dtype: str | None) -> dict[st
     torch.empty(1).to(torch.float32)
     middle = time.perf_counter()
     read_before, peak_before = _io("rchar"), _status("VmRSS")
+    counted, real = [0], os.preadv
+
+    def counting(*arguments: Any) -> int:
+        counted[0] += (count := real(*arguments))
+        return count
+
+    os.preadv = counting
     held = read(found, rank, opened, dtype=getattr(torch, dtype) if dtype else None)
     read_after, ended = _io("rchar"), time.perf_counter()
     shard = sum(part.elements for part in found.weights(rank).values())
@@ -63,6 +71,7 @@ def measured(plan: Path, weights: Path, rank: int, dtype: str | None) -> dict[st
         "open": middle - begun,
         "seconds": ended - middle,
         "shard": shard * 2,
+        "counted": counted[0],
         "read": read_after - read_before,
         "kept": kept,
         "beside": _status("VmHWM") - peak_before - kept,
@@ -95,6 +104,7 @@ def row(table: Table, name: str, one: dict[str, float]) -> None:
         name,
         f"{one['shard'] / 2**20:.0f} MiB",
         f"{one['read'] / one['shard']:.4f}",
+        f"{one['counted'] / one['shard']:.4f}",
         f"{one['open']:.2f} s",
         f"{one['seconds']:.2f} s",
         f"{one['beside'] / 2**20:.0f} MiB",
@@ -127,8 +137,10 @@ def columns() -> None:
 
 
 def main() -> None:
-    table = Table("rank 0 of", "shard", "read / shard", "open", "read", "memory beside",
-                  title="weights (bar: read / shard <= 1.02)")  # fmt: skip
+    table = Table(
+        "rank 0 of", "shard", "rchar / shard", "preadv / shard", "open", "read", "memory beside",
+        title="weights (bar: read / shard <= 1.02)",
+    )  # fmt: skip
     models: dict[str, Path] = {}
     with tempfile.TemporaryDirectory() as folder:
         for number, (config, composite, dtype) in enumerate(CASES):

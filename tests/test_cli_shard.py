@@ -51,7 +51,7 @@ REFUSED = {
     "no strategy": (lambda model, tmp: [model], "give --parallel"),
     "two strategies": (lambda model, tmp: [tmp / "plan", "--parallel", "TP2"], "says that already"),
     "no weights": (lambda model, tmp: [tmp / "plan"], "give --weights"),
-    "other weights": (lambda model, tmp: [tmp / "plan", "--weights", model], "up.weight is missing"),
+    "other weights": (lambda model, tmp: [tmp / "plan", "--weights", model], "up.weight is"),
     "no model": (lambda model, tmp: [tmp / "none", "--parallel", "TP2"], "does not exist"),
 }
 

@@ -19,8 +19,10 @@ from safetensors.torch import load_file, save_file
 import parframe
 from parframe.errors import ParframeError
 from parframe.plan import plan_digest
-from parframe.weights import Random, open_weights, read, reading, state, write_shards
+from parframe.weights import Opened, Random, open_weights, read, reading, state, write_shards
+from parframe.weights.fit import Fit
 from parframe.weights.header import read_header
+from parframe.weights.origin import Origin
 from parframe.weights.provenance import UntraceableError, traced
 from parframe.weights.reading import Job, reader
 from parframe.weights.strided import cuts, whole_view
@@ -168,6 +170,15 @@ def test_a_state_dict_with_a_tensor_an_expert_is_put_together(saved):
             assert torch.equal(found[name], part.take(whole[part.whole]))
 
 
+def test_a_tensor_in_memory_that_is_stored_turned_is_turned(saved):
+    graph = parframe.load(torch.nn.Linear(4, 4, bias=False), {"input": torch.zeros(2, 4)})
+    stored = torch.randn(4, 4)
+    view = traced("w", (4, 4), "float32").t().view_of
+    opened = Opened(Origin("memory", {"w": stored}), Fit({"weight": view}))
+    (found,) = read(parframe.partition(graph, "DP2"), 0, opened).values()
+    assert torch.equal(found, stored.t())
+
+
 def test_a_base_models_names_are_those_of_the_model_with_a_head(saved, tmp_path):
     folder, graph, _ = saved("transposed fused qkv")
     content = {n: t for file in folder.glob("*.safetensors") for n, t in load_file(file).items()}
@@ -252,6 +263,21 @@ def test_a_tensor_that_cannot_change_the_result_is_let_pass(saved, tmp_path, cas
     read(plan, 0, folder)
     remarks = open_weights(plan.graph, folder).fit.remarks
     assert ("score.weight" in " ".join(remarks)) == ("score.weight" in more)
+
+
+def test_what_the_models_class_ignores_is_let_pass_under_any_prefix(saved, tmp_path):
+    folder, graph, _ = saved("transposed fused qkv")
+    content = {n: t for file in folder.glob("*.safetensors") for n, t in load_file(file).items()}
+    for prefix in ("transformer.", ""):
+        named = {prefix + name.removeprefix("transformer."): t for name, t in content.items()}
+        named[f"{prefix}h.0.attn.bias"] = torch.ones(1, 1, 64, 64)
+        save_file(named, tmp_path / "model.safetensors")
+        assert open_weights(graph, tmp_path).fit.remarks == ()
+        save_file(
+            {**named, f"{prefix}h.0.attn.q.bias": torch.ones(3)}, tmp_path / "model.safetensors"
+        )
+        with pytest.raises(ParframeError, match=r"h\.0\.attn\.q\.bias is not in the model"):
+            open_weights(graph, tmp_path)
 
 
 def test_a_tensor_too_much_is_left_out_where_that_is_asked_for(saved, tmp_path):
@@ -355,7 +381,7 @@ def sliced(draw):
     return tuple(shape), tuple(runs)
 
 
-DTYPES = (torch.uint8, torch.bfloat16, torch.float32, torch.float64, torch.bool)
+DTYPES = (torch.complex64, torch.uint8, torch.bfloat16, torch.float32, torch.float64, torch.bool)
 
 
 @settings(max_examples=150, deadline=None)
@@ -371,9 +397,11 @@ def test_any_slices_of_any_arrangement_are_those_of_numpy(tmp_path_factory, case
     back = traced("w", stored.shape, stored.dtype).permute(numpy.argsort(order).tolist())
     view = back.view_of if shape else whole_view("w", (), stored.dtype)
     target = torch.zeros([sum(b - a for a, b in axis) for axis in runs], dtype=dtype)
-    with reader(10**6 if data.draw(st.booleans()) else 0, None) as made:
-        for cut in cuts(view, runs):
-            made.run(Job(stored, cut, target))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(reading, "STAGED", data.draw(st.sampled_from([16 << 20, 64])))
+        with reader(10**6 if data.draw(st.booleans()) else 0, None) as made:
+            for cut in cuts(view, runs):
+                made.run(Job(stored, cut, target))
     expected = whole
     for axis, found in enumerate(runs):
         index = torch.cat([torch.arange(a, b) for a, b in found])
@@ -458,6 +486,7 @@ def test_a_folder_of_shards_gives_what_the_model_gives(saved, tmp_path, counted)
 def test_shards_keep_the_dtype_they_were_written_in(saved, tmp_path):
     folder, graph, _ = saved("llama")
     plan = parframe.partition(graph, "TP2")
+    (tmp_path / "out").mkdir()  # empty, and so made use of
     write_shards(plan, folder, tmp_path / "out", dtype=torch.bfloat16)
     found, whole = read(plan, 1, tmp_path / "out"), read(plan, 1, folder, dtype=torch.bfloat16)
     assert all(torch.equal(found[name], whole[name]) for name in whole)
@@ -469,6 +498,8 @@ def test_the_shards_of_another_plan_are_refused(saved, tmp_path):
     with pytest.raises(ParframeError, match=r"shards of another plan: sha256:") as caught:
         read(parframe.partition(graph, "PP2"), 0, tmp_path / "out")
     assert caught.value.kind == "weights"
+    with pytest.raises(ParframeError, match="not the whole weights"):
+        state(graph, tmp_path / "out")
 
 
 def test_a_plans_digest_is_of_what_it_says_and_not_of_where_it_was_made(saved, tmp_path):

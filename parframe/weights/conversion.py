@@ -54,12 +54,14 @@ def known(graph: OperatorGraph, origin: Origin) -> Known:
     return _plain(origin) if model is None else _converted(origin, model)
 
 
-def model_names(graph: OperatorGraph) -> frozenset[str]:
-    """All that the model's class has, in use or not; nothing if it is not of transformers."""
+def harmless(graph: OperatorGraph, names: Iterable[str]) -> frozenset[str]:
+    """Those of some names that the model's class has, computes or ignores."""
     model = _model(graph)
     if model is None:
         return frozenset()
-    return frozenset({*model.state_dict(), *(name for name, _ in model.named_buffers())})
+    own = model.state_dict()
+    left = {name: name for name in names if name not in own}
+    return frozenset({*(name for name in names if name in own), *_harmless(model, left)})
 
 
 def _plain(origin: Origin) -> Known:
@@ -158,7 +160,7 @@ def _traced_through(
 
 
 def _harmless(model: Any, left: Mapping[str, str]) -> Iterable[str]:
-    """The tensors that the model's class says it ignores, or that it computes itself."""
+    """Of names and what they became, those that the model's class ignores or computes itself."""
     ignored = [re.compile(p) for p in model._keys_to_ignore_on_load_unexpected or ()]
     computed = {name for name, _ in model.named_buffers()}
     for name, renamed in left.items():

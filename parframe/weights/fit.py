@@ -21,7 +21,7 @@ import torch
 
 from parframe.errors import ParframeError
 from parframe.graph import OperatorGraph
-from parframe.weights.conversion import Known, known, model_names
+from parframe.weights.conversion import Known, harmless, known
 from parframe.weights.origin import Origin
 from parframe.weights.strided import View
 
@@ -100,7 +100,7 @@ def _extras(graph: OperatorGraph, origin: Origin, found: Known) -> tuple[list[st
     names = {n for p in graph.parameters.values() for n in (p.name, *p.aliases)}
     used = {source for name in names & found.sources.keys() for source in found.sources[name]}
     computed = {(_last(name), p.shape) for name, p in graph.parameters.items() if p.data}
-    tops = {name.partition(".")[0] for name in names}
+    tops = {name.partition(".")[0] for name in (*names, *used)}
     left = [
         name
         for name in sorted(origin.tensors.keys() - used - found.harmless)
@@ -109,7 +109,7 @@ def _extras(graph: OperatorGraph, origin: Origin, found: Known) -> tuple[list[st
     beside = [name for name in left if name.partition(".")[0] not in tops]
     foreign = [name for name in left if name.partition(".")[0] in tops]
     if foreign and not found.of_model:
-        own = model_names(graph)
+        own = harmless(graph, foreign)
         foreign = [name for name in foreign if name not in own]
     return foreign, beside
 

@@ -19,7 +19,7 @@ from parframe.weights.origin import Origin, is_random, origin_of, seed_of
 from parframe.weights.random import positive_parameters, random_parameter
 from parframe.weights.reading import Job, Progress, in_file_order, reader
 from parframe.weights.sharded import is_sharded, read_shard
-from parframe.weights.strided import View, cuts
+from parframe.weights.strided import View, cuts, whole_view
 
 
 def read(
@@ -178,8 +178,9 @@ def _begun(
     jobs: list[Job],
 ) -> torch.Tensor:
     """The tensor of some slices: from memory at once; from files later, by jobs."""
-    whole = origin.tensors[view.pieces[0].tensor] if len(view.pieces) == 1 else None
-    if isinstance(whole, torch.Tensor) and tuple(whole.shape) == view.shape:
+    first = view.pieces[0].tensor if view.pieces else ""
+    whole = origin.tensors.get(first)
+    if isinstance(whole, torch.Tensor) and view == whole_view(first, view.shape, view.dtype):
         taken: torch.Tensor = part.take(whole)
         return taken.to(place, kind)
     target = torch.empty(part.local_shape, dtype=kind, device=place)
