@@ -20,17 +20,17 @@ def steps(worker: Worker) -> None:
     worker.operator("weights")
     weights = torch.ones(1000)
     worker.phase("warm-up")
-    worker.operator("sum")
-    total(weights)
+    total(worker, weights)
     worker.phase("step")
     for number in range(worker.facts.get("steps", 3)):
         worker.step(number)
-        worker.operator("sum")
-        worker.send({"step": number, "total": total(weights)})
+        worker.send({"step": number, "total": total(worker, weights)})
 
 
-def total(weights: torch.Tensor) -> float:
-    summed = weights.clone()
+def total(worker: Worker, weights: torch.Tensor) -> float:
+    worker.operator("multiply")
+    summed = weights * 1
+    worker.operator("sum")
     dist.all_reduce(summed)
     return float(summed[0])
 

@@ -68,7 +68,7 @@ def test_a_fault_of_a_rank_is_named_first(traces: Traces, kind: str, cause: str,
         assert traces.left() == []
     first, *others = error.failures
     assert (first.rank, first.cause, first.phase, first.step) == (1, cause, "step", 1)
-    assert first.operator == "sum"
+    assert first.operator == "multiply"
     assert told in str(error).splitlines()[0]
     assert {other.cause for other in others} <= {"communication"}
 
@@ -211,7 +211,7 @@ def test_a_rank_that_waits_for_a_busy_peer_has_not_stalled() -> None:
     works = Progress(1, "load", None, "", 0, 95.0, False, False)
     starter = Progress(2, "watch", None, "", 0, 0.0, False, False)
     assert list(looking.stalled(100.0, [waits, works], starter)) == []
-    assert list(looking.stalled(106.0, [waits, works], starter)) == [(0, 10.0), (1, 10.0)]
+    assert list(looking.stalled(106.0, [waits, works], starter)) == [(1, 10.0), (0, 10.0)]
 
 
 def test_a_cause_comes_before_what_follows_from_it() -> None:

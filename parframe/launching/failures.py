@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import signal
 import time
 import traceback
 from collections.abc import Iterable, Sequence
@@ -25,7 +26,9 @@ _RANKED = {cause: (0, 1, 2, 3, 3, 4, 5)[at] for at, cause in enumerate(CAUSES)}
 _SHOWN = 8
 _LINE = 400
 
-_NO_MEMORY = re.compile(r"can't allocate memory|not enough memory|out of memory", re.IGNORECASE)
+_NO_MEMORY = re.compile(
+    r"can('t|not) allocate memory|not enough memory|out of memory", re.IGNORECASE
+)
 _BROKEN = re.compile(
     r"connection (closed|reset|refused|aborted)|broken pipe|timed? ?out|recvvalue failed|"
     r"connect failed|failed to (recv|send|connect)|remote process|no route to host",
@@ -141,7 +144,7 @@ def in_order(failures: Iterable[Failure]) -> list[Failure]:
 
 
 def _precedence(failure: Failure) -> int:
-    aborted = failure.cause == "died" and failure.code == -6
+    aborted = failure.cause == "died" and failure.code == -signal.SIGABRT
     return _RANKED["exception" if aborted else failure.cause]
 
 
@@ -185,7 +188,7 @@ def described(fault: BaseException) -> dict[str, Any]:
         return told | _of_sizes(str(fault))
     return told | {
         "how": f"{type(fault).__name__}: {_first_line(fault)}",
-        "mend": "see the traceback of this rank",
+        "mend": "see its traceback, which --debug prints",
     }
 
 

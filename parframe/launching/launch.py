@@ -122,7 +122,8 @@ class Launch:
         self.world = world
         self._events: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
         self._told = False
-        order = Order(
+        self._estimates = list(estimates or [""] * world)
+        self._order = Order(
             module=module,
             task=task,
             world=world,
@@ -133,10 +134,10 @@ class Launch:
             timeouts=dict(timeouts or {}),
             environment=dict(environment or {}),
         )
-        self._watch = Watch(order, list(estimates or [""] * world), self._hear)
-        self._thread = threading.Thread(target=self._watch.run, name="parframe-launch", daemon=True)
 
     def __enter__(self) -> Self:
+        self._watch = Watch(self._order, self._estimates, self._hear)
+        self._thread = threading.Thread(target=self._watch.run, name="parframe-launch", daemon=True)
         self._thread.start()
         try:
             self._watch.ready.wait()

@@ -98,7 +98,9 @@ class _Nursery:
     def make(self) -> None:
         """Make the workers, then the store at which they meet."""
         self.record.phase("fork")
-        read, write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        read, write = os.pipe()
+        os.set_blocking(read, False)
+        os.set_blocking(write, False)
         signal.signal(signal.SIGCHLD, lambda *_: None)
         signal.set_wakeup_fd(write)
         self.wakeup = read, write

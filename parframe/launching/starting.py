@@ -28,6 +28,10 @@ _QUIET = {
 """What keeps libraries from talking, unless the user set it otherwise."""
 
 
+_PATIENCE = 4
+"""How much longer than a phase a communication may take: one rank may wait for a busy other."""
+
+
 @attrs.frozen
 class Order:
     """What to start.
@@ -123,7 +127,7 @@ def start(order: Order, descriptor: int, outputs: Sequence[int]) -> Started:
         "workers": theirs[:-1],
         "outputs": list(outputs),
         "threads": order.threads,
-        "timeout": order.timeout,
+        "timeout": _PATIENCE * max([order.timeout, *order.timeouts.values()]),
     }
     started = Started(process, channels.pop(), channels)
     try:

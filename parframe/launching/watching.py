@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import selectors
+import signal
 import socket
 import subprocess
 import threading
@@ -12,14 +13,13 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import attrs
-
 from parframe.launching.channel import Channel, Message
 from parframe.launching.failures import Failure, explained, in_order
 from parframe.launching.looking import Looking
+from parframe.launching.members import FROZEN, Member, Told, await_death, died, lost, stalled
 from parframe.launching.output import Relay
-from parframe.launching.processes import how_it_ended, kill, watch
-from parframe.launching.records import Progress, read
+from parframe.launching.processes import kill, watch
+from parframe.launching.records import read
 from parframe.launching.starting import Order, Started, records, start
 
 TICK = 0.1
@@ -30,43 +30,8 @@ GRACE = 0.3
 
 _CODE = 0.6  # seconds in which the exit code of a process that is gone should arrive
 _LAST_CODES = 5.0  # the same when all are done and end at once
-_SIGKILL, _SIGTERM = -9, -15
 
 Hear = Callable[[int, Message | None], None]
-
-
-@attrs.define(eq=False)
-class _Member:
-    """What is known of one worker.
-
-    Parameters
-    ----------
-    rank
-        Which worker.
-    channel
-        The connection to it.
-    process
-        Its process, once it was made.
-    descriptor
-        Tells when the process has died, where the system has such.
-    gone
-        When it was found to be gone.
-    code
-        Its exit code, or a signal's number below zero.
-    failure
-        What went wrong with it.
-    done
-        Whether its task has ended well.
-    """
-
-    rank: int
-    channel: Channel
-    process: int | None = None
-    descriptor: int | None = None
-    gone: float | None = None
-    code: int | None = None
-    failure: Failure | None = None
-    done: bool = False
 
 
 class Watch:
@@ -91,9 +56,10 @@ class Watch:
         self.fault: BaseException | None = None
         self.channels: list[Channel] = []
         self.starter = 0
-        self._members: list[_Member] = []
+        self._members: list[Member] = []
         self._others: list[Failure] = []  # of the starting process, and of a run that stands still
         self._ending = False
+        self._looked = 0.0
         self._wake, self._stop = socket.socketpair()
         self._selector = selectors.DefaultSelector()
         self._descriptor, self.memory = records(order.world)
@@ -133,7 +99,7 @@ class Watch:
         self._relay.start()
         self.starter = started.process.pid
         self.channels = started.channels
-        self._members = [_Member(rank, c) for rank, c in enumerate(started.channels)]
+        self._members = [Member(rank, c) for rank, c in enumerate(started.channels)]
         self._looking = Looking(self.order)
         register = self._selector.register
         register(self._wake, selectors.EVENT_READ, None)
@@ -158,7 +124,7 @@ class Watch:
         if isinstance(key.data, Started):
             self._hear_starter(key.data)
         else:
-            member: _Member = key.data
+            member: Member = key.data
             self._hear_member(member)
             if key.fileobj is not member.channel:
                 self._selector.unregister(key.fileobj)
@@ -179,7 +145,7 @@ class Watch:
             self._selector.unregister(started.channel)
             self._starter_gone(started)
 
-    def _born(self, member: _Member, process: int) -> None:
+    def _born(self, member: Member, process: int) -> None:
         member.process = process
         member.descriptor = watch(process)
         if member.descriptor is not None:
@@ -188,16 +154,12 @@ class Watch:
     def _starter_gone(self, started: Started) -> None:
         if self._settled() or self._others:
             return
-        try:
+        code: int | None = None
+        with contextlib.suppress(subprocess.TimeoutExpired):
             code = started.process.wait(1)
-        except subprocess.TimeoutExpired:
-            lost = self._failure(None, cause="lost", how="closed its connection", mend=_mend(None))
-        else:
-            how = how_it_ended(code)
-            lost = self._failure(None, cause="lost", how=how, code=code, mend=_mend(code))
-        self._others.append(lost)
+        self._others.append(self._failure(None, **lost(code)))
 
-    def _hear_member(self, member: _Member) -> None:
+    def _hear_member(self, member: Member) -> None:
         if member.channel.closed:
             return
         for message in member.channel.arrived():
@@ -221,77 +183,63 @@ class Watch:
                 member.channel.send({"end": True})
 
     def _look(self) -> None:
-        """Look who is stopped, and whether the run stands still."""
+        """Look who is stopped, and whether the run stands still; not more often than is needed."""
         now = time.monotonic()
+        if now - self._looked < TICK:
+            return
+        self._looked = now
         seen = [read(self.memory, member.rank) for member in self._members]
         starter = read(self.memory, self.order.world)
         processes = [m.process if m.gone is None else None for m in self._members]
         for rank in self._looking.frozen(now, [*seen, starter], [*processes, self.starter]):
-            failure = self._failure(
-                rank if rank < self.order.world else None,
-                cause="frozen",
-                how="frozen: it was stopped by a signal and did not go on",
-                mend="see who stopped it (SIGSTOP, SIGTSTP); a stopped rank holds up all others",
-            )
-            self._blame(rank, failure)
+            self._blame(rank, FROZEN)
         for rank, limit in self._looking.stalled(now, seen, starter):
-            failure = self._failure(
-                rank if rank < self.order.world else None,
-                cause="stalled",
-                how=f"no progress for {limit:g} s, nor on any other rank",
-                mend="allow more time (timeout), or see where each rank waits",
-            )
-            self._blame(rank, failure)
+            self._blame(rank, stalled(limit))
 
-    def _blame(self, rank: int, failure: Failure) -> None:
-        if failure.rank is None:
-            self._others.append(failure)
-        elif self._members[rank].failure is None:
-            self._members[rank].failure = failure
+    def _blame(self, number: int, told: Told) -> None:
+        """Note what the records told of a worker, or of the process that starts them."""
+        if number == self.order.world:
+            self._others.append(self._failure(None, **told))
+        elif self._members[number].failure is None:
+            self._members[number].failure = self._failure(number, **told)
 
     def _judge(self) -> bool:
         """Whether the run has failed, and whoever could say something has had the time to."""
         now = time.monotonic()
         for member in self._members:
-            if member.gone is not None and member.failure is None:
-                self._judge_gone(member, now)
+            self._judge_gone(member, now, _LAST_CODES if self._ending else _CODE)
         found = self._found()
         if not found:
             return False
         waits = [m for m in self._members if m.failure is None and not m.done]
-        return not waits or now - min(failure.at for failure in found) > GRACE
+        if waits and now - min(failure.at for failure in found) < GRACE:
+            return False
+        for member in waits:
+            self._judge_gone(member, now, 0)  # it is gone, if nobody could say how
+        return True
 
-    def _judge_gone(self, member: _Member, now: float) -> None:
-        if member.code == 0 and member.done and self._ending:
+    def _judge_gone(self, member: Member, now: float, patience: float) -> None:
+        """Judge a worker that is gone, when its exit code is known or was waited for."""
+        if member.failure is not None or member.gone is None or self._ended_well(member):
             return
-        patience = _LAST_CODES if self._ending else _CODE
-        if member.code is None and now - (member.gone or now) < patience:
-            return  # it will be told soon
-        early = " before it was done" if member.code is not None and member.code >= 0 else ""
-        how = "ended without a word" if member.code is None else how_it_ended(member.code)
-        member.failure = self._failure(
-            member.rank,
-            cause="died",
-            how=how + early,
-            code=member.code,
-            mend=_mend(member.code),
-            at=member.gone,
-        )
+        if member.code is not None or now - member.gone >= patience:
+            member.failure = self._failure(member.rank, **died(member))
+
+    def _ended_well(self, member: Member) -> bool:
+        return self._ending and member.gone is not None and member.code == 0
 
     def _found(self) -> list[Failure]:
         return [m.failure for m in self._members if m.failure is not None] + self._others
 
     def _settled(self) -> bool:
         """Whether all workers are done and gone."""
-        return self._ending and all(
-            member.gone is not None and member.code == 0 for member in self._members
-        )
+        return all(self._ended_well(member) for member in self._members)
 
     def _failure(self, rank: int | None, **told: Any) -> Failure:
         """A failure, at the place that the rank's record tells."""
-        progress: Progress = read(self.memory, self.order.world if rank is None else rank)
+        progress = read(self.memory, self.order.world if rank is None else rank)
         told.setdefault("at", time.monotonic())
-        memory = told["cause"] == "memory" or told.get("code") == _SIGKILL
+        memory = told["cause"] == "memory" or told.get("code") == -signal.SIGKILL
         estimate = self.estimates[rank] if memory and rank is not None else ""
         return Failure(
             rank=rank,
@@ -325,17 +273,7 @@ class Watch:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
-        self._await_death(time.monotonic() + 3)
-
-    def _await_death(self, deadline: float) -> None:
-        poller = selectors.DefaultSelector()
-        for member in self._members:
-            if member.descriptor is not None:
-                poller.register(member.descriptor, selectors.EVENT_READ)
-        while poller.get_map() and time.monotonic() < deadline:
-            for key, _ in poller.select(TICK):
-                poller.unregister(key.fileobj)
-        poller.close()
+        await_death(self._members, time.monotonic() + 3)
 
     def _close(self) -> None:
         self._selector.close()
@@ -346,17 +284,3 @@ class Watch:
         self._wake.close()
         self._stop.close()
         os.close(self._descriptor)
-
-
-def _mend(code: int | None) -> str:
-    """What to do about a process that ended without a word."""
-    if code == _SIGKILL:
-        return (
-            "it was killed from outside: if not by you, then perhaps by the kernel's "
-            "out-of-memory killer (see dmesg); use a smaller batch or sequence, or more devices"
-        )
-    if code == _SIGTERM:
-        return "it was ended from outside: see who did"
-    if code is not None and code < 0:
-        return "see what it wrote to stderr"
-    return "a task must return, and not end its process"
