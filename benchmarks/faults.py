@@ -196,9 +196,10 @@ def _misnamed(case: Case, error: RunError, place: dict[str, object]) -> list[str
 
 
 _LAUNCHER = """
-import json, sys, time
+import json, signal, sys, time
 from parframe.launching import Launch
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # also where it began in the background
 module, world, facts, phase = sys.argv[1:]
 with Launch(module, "steps", int(world), json.loads(facts)) as run:
     while phase == "fork" and run.processes[0] is None:
@@ -251,6 +252,8 @@ def main() -> None:
     with ThreadPoolExecutor(given.jobs) as pool:
         for outcome in pool.map(_watched, chosen):
             outcomes.append(outcome)
+            if len(outcomes) % 20 == 0:
+                print(f"{len(outcomes)} of {len(chosen)}", file=sys.stderr, flush=True)
             for what in outcome.wrong:
                 print(f"{outcome.case.name}: {what}", file=sys.stderr)
     _print(outcomes, time.monotonic() - began)

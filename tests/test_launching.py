@@ -1,4 +1,5 @@
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -191,6 +192,16 @@ def test_a_message_to_a_run_that_failed_raises_its_failure(traces: Traces) -> No
         until(lambda: bool(run.failed))
         with pytest.raises(RunError, match="rank 1, load"):
             run.send(0, {"more": 1})
+
+
+def test_workers_that_cannot_be_started_are_refused() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (100, hard))
+    try:
+        with pytest.raises(ParframeError, match="64 workers: they cannot be started"):
+            Launch(MODULE, "steps", 64).__enter__()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def test_estimates_are_one_for_each_worker() -> None:

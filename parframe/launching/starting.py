@@ -17,7 +17,8 @@ from parframe.launching.channel import Channel
 from parframe.launching.processes import loopback
 from parframe.launching.records import SIZE, anonymous, clear
 
-_QUIET = {
+_DEFAULTS = {
+    "PYTORCH_NVML_BASED_CUDA_CHECK": "1",  # to ask for CUDA must not start it before the fork
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
     "TOKENIZERS_PARALLELISM": "false",
     "TORCH_CPP_LOG_LEVEL": "ERROR",
@@ -25,7 +26,7 @@ _QUIET = {
     "TRANSFORMERS_NO_ADVISORY_WARNINGS": "1",
     "TRANSFORMERS_VERBOSITY": "error",
 }
-"""What keeps libraries from talking, unless the user set it otherwise."""
+"""What keeps libraries quiet and fit to be forked, unless the user set it otherwise."""
 
 
 _PATIENCE = 4
@@ -152,7 +153,7 @@ def _environment(order: Order) -> dict[str, str]:
     """The environment: what can be imported here can be there, and nothing leaves this host."""
     interface = loopback()
     return {
-        **_QUIET,
+        **_DEFAULTS,
         "OPENBLAS_NUM_THREADS": "1",  # it makes its threads on import, before the workers are made
         "OMP_NUM_THREADS": str(order.threads),
         **os.environ,

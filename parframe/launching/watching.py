@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from parframe.errors import ParframeError
 from parframe.launching.channel import Channel, Message
 from parframe.launching.failures import Failure, explained, in_order
 from parframe.launching.looking import Looking
@@ -60,10 +61,9 @@ class Watch:
         self._others: list[Failure] = []  # of the starting process, and of a run that stands still
         self._ending = False
         self._looked = 0.0
+        self._descriptor: int | None = None
         self._wake, self._stop = socket.socketpair()
         self._selector = selectors.DefaultSelector()
-        self._descriptor, self.memory = records(order.world)
-        self._relay = Relay(order.world)
 
     @property
     def processes(self) -> list[int | None]:
@@ -73,7 +73,15 @@ class Watch:
     def run(self) -> None:
         """Start the run and watch it to its end."""
         try:
-            self._started = self._start()
+            try:
+                self._started = self._start()
+            except OSError as fault:
+                raise ParframeError(
+                    "run",
+                    f"{self.order.world} workers",
+                    f"they cannot be started: {fault}",
+                    "start fewer, or allow more open files (ulimit -n) and processes (ulimit -u)",
+                ) from fault
             try:
                 self.ready.set()
                 self._watch()
@@ -95,6 +103,8 @@ class Watch:
             self._stop.send(b"x")
 
     def _start(self) -> Started:
+        self._descriptor, self.memory = records(self.order.world)
+        self._relay = Relay(self.order.world)
         started = start(self.order, self._descriptor, self._relay.writing)
         self._relay.start()
         self.starter = started.process.pid
@@ -283,4 +293,5 @@ class Watch:
                 os.close(member.descriptor)
         self._wake.close()
         self._stop.close()
-        os.close(self._descriptor)
+        if self._descriptor is not None:
+            os.close(self._descriptor)
