@@ -11,7 +11,7 @@ from launches import MODULE, SIGNALS, Traces, caught, failure_of, launched, list
 
 from parframe import ParframeError
 from parframe.launching import Failure, Launch, RunError
-from parframe.launching.failures import in_order
+from parframe.launching.failures import explained, in_order
 from parframe.launching.looking import Looking
 from parframe.launching.records import Progress
 from parframe.launching.starting import Order
@@ -181,6 +181,25 @@ def test_a_module_that_cannot_be_imported_is_told(tmp_path: Path) -> None:
     assert "the starting process, start: exited with code 1" in str(error)
 
 
+def test_a_thread_before_the_workers_is_refused(tmp_path: Path) -> None:
+    module = tmp_path / "threaded.py"
+    module.write_text(_THREADED)
+    with Launch(str(module), "nothing", 2) as run:
+        error = failure_of(run)
+    assert "thread 'early': it was started before the workers were made" in str(error)
+
+
+_THREADED = """
+import threading, time
+from parframe.launching import nursery
+
+def prepare(facts, blob):
+    threading.Thread(target=time.sleep, args=(60,), name="early", daemon=True).start()
+
+nursery.main({"nothing": lambda worker: None}, prepare=prepare)
+"""
+
+
 def test_a_task_that_is_not_there_is_told() -> None:
     with Launch(MODULE, "step", 2) as run:
         error = failure_of(run)
@@ -233,14 +252,35 @@ def test_a_cause_comes_before_what_follows_from_it() -> None:
     assert in_order([lost, aborted, raised, killed]) == [killed, raised, aborted, lost]
 
 
+@pytest.mark.parametrize(
+    ("words", "cause", "told"),
+    [
+        (
+            "cannot allocate memory for thread-local data: ABORT",
+            "memory",
+            "exited with code 127, out",
+        ),
+        ("terminate called\n  what():  std::bad_alloc\n", "memory", "what():  std::bad_alloc"),
+        ("terminate called\n  what():  no luck\nmore", "died", "exited with code 127: no luck"),
+        ("nothing of the kind", "died", "exited with code 127"),
+    ],
+)
+def test_last_words_tell_why_a_process_died(words: str, cause: str, told: str) -> None:
+    failure = explained(_failure(1, "died", 0, how="exited with code 127"), words)
+    assert failure.cause == cause
+    assert told in failure.how
+
+
 def test_eight_others_are_shown_and_the_rest_counted() -> None:
     error = RunError([_failure(rank, "communication", rank) for rank in range(64)])
     assert len(str(error).splitlines()) == 10
     assert str(error).splitlines()[-1] == "  and 55 more"
 
 
-def _failure(rank: int, cause: str, at: float, code: int | None = None) -> Failure:
-    return Failure(rank, cause, "how", "step", 1, "", at, "mend", code=code)
+def _failure(
+    rank: int, cause: str, at: float, code: int | None = None, how: str = "how"
+) -> Failure:
+    return Failure(rank, cause, how, "step", 1, "", at, "mend", code=code)
 
 
 def _order() -> Order:

@@ -27,8 +27,9 @@ _SHOWN = 8
 _LINE = 400
 
 _NO_MEMORY = re.compile(
-    r"can('t|not) allocate memory|not enough memory|out of memory", re.IGNORECASE
+    r".*(can('t|not) allocate memory|not enough memory|out of memory|bad_alloc).*", re.IGNORECASE
 )
+_MEND_MEMORY = "use a smaller batch or sequence, or more devices"
 _BROKEN = re.compile(
     r"connection (closed|reset|refused|aborted)|broken pipe|timed? ?out|recvvalue failed|"
     r"connect failed|failed to (recv|send|connect)|remote process|no route to host",
@@ -177,7 +178,7 @@ def described(fault: BaseException) -> dict[str, Any]:
         return told | {
             "kind": "memory",
             "how": f"out of memory: {_first_line(fault)}",
-            "mend": "use a smaller batch or sequence, or more devices",
+            "mend": _MEND_MEMORY,
         }
     if told["cause"] == "communication":
         return told | {
@@ -221,6 +222,9 @@ def explained(failure: Failure, words: str) -> Failure:
     Failure
         The failure, with the reason where there was one.
     """
+    if (missing := _NO_MEMORY.search(words)) is not None:
+        how = f"{failure.how}, out of memory: {_first_line(missing[0])}"
+        return attrs.evolve(failure, cause="memory", kind="memory", how=how, mend=_MEND_MEMORY)
     found = _WHAT.search(words)
     if found is None:
         return failure

@@ -161,7 +161,7 @@ class Launch:
             self._raise()
 
     def send(self, rank: int, message: Message) -> None:
-        """Send a message to a worker.
+        """Send a message to a worker; waits while much that was sent before is not yet read.
 
         Parameters
         ----------

@@ -9,6 +9,7 @@ import select
 import signal
 import socket
 import sys
+import threading
 from collections.abc import Callable, Mapping
 from typing import Any, NoReturn
 
@@ -59,6 +60,18 @@ def _named(tasks: Mapping[str, Task], name: str) -> Task:
     return tasks[name]
 
 
+def _check_threads() -> None:
+    """A worker has no thread but one, and would wait for ever for what another thread holds."""
+    others = [t.name for t in threading.enumerate() if t is not threading.main_thread()]
+    if others:
+        raise ParframeError(
+            "run",
+            f"thread {others[0]!r}",
+            "it was started before the workers were made",
+            "let whatever is imported or prepared for all workers start no threads",
+        )
+
+
 class _Nursery:
     """The state of the starting process.
 
@@ -97,6 +110,7 @@ class _Nursery:
 
     def make(self) -> None:
         """Make the workers, then the store at which they meet."""
+        _check_threads()
         self.record.phase("fork")
         read, write = os.pipe()
         os.set_blocking(read, False)

@@ -66,7 +66,7 @@ class Relay:
         *lines, begun = (begun + chunk).split(b"\n")
         if not chunk and begun:
             lines, begun = [*lines, begun], b""
-        if lines:
+        if lines and sys.stderr is not None:
             text = "".join(f"[rank {rank}] {line.decode(errors='replace')}\n" for line in lines)
             with contextlib.suppress(OSError, ValueError):  # nobody reads it
                 sys.stderr.write(text)

@@ -13,6 +13,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import attrs
+
 from parframe.errors import ParframeError
 from parframe.launching.channel import Channel, Message
 from parframe.launching.failures import Failure, explained, in_order
@@ -264,7 +266,9 @@ class Watch:
         """With what a worker that died without a word to the launcher wrote last."""
         if failure.rank is None or failure.cause != "died":
             return failure
-        return explained(failure, self._relay.last_words(failure.rank))
+        told = explained(failure, self._relay.last_words(failure.rank))
+        estimate = self.estimates[failure.rank] if told.cause == "memory" else failure.estimate
+        return attrs.evolve(told, estimate=estimate)
 
     def _end(self) -> None:
         """Have all processes gone: workers first, then the one that started them."""
