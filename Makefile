@@ -38,7 +38,7 @@ lint:  ## in the environment at hand: lint, format, types, import contracts
 docs:  ## in the environment at hand: write the documentation's tables anew
 	$(BIN)python docs/tables.py
 
-bench:  ## in the environment at hand: print the figures of benchmarks/
+bench:  ## in the environment at hand, with .[hf,bench]: print the figures of benchmarks/
 	$(BIN)python -m benchmarks
 
 faults:  ## in the environment at hand: make 266 faults in running processes (10 minutes on 2 cores)

@@ -30,12 +30,12 @@ AGREE = 16
 """The first tokens in which all that decode must agree."""
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--tokens", type=int, default=200, help="of each contender in each round")
     parser.add_argument("--only", default="", help="parts of contenders' names, comma between")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     chosen = [
         contender
         for contender in CONTENDERS

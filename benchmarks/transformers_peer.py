@@ -1,4 +1,7 @@
-"""The tensor parallelism of transformers itself, eager, as its users get it: a peer."""
+"""The tensor parallelism of transformers itself, eager, as its users get it: a peer.
+
+It needs accelerate (`pip install -e '.[hf,bench]'`).
+"""
 
 from __future__ import annotations
 
