@@ -1,7 +1,6 @@
 """Print the figures of every benchmark."""
 
-from benchmarks import experts, planning, rules, weights
-from benchmarks import decode, experts, planning, rules
+from benchmarks import decode, experts, planning, rules, weights
 
 planning.main()
 experts.main()
