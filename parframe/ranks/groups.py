@@ -77,8 +77,8 @@ def make_groups(
 
     The group of all ranks is made first, unless the host has one already, which is then used;
     where connections are made when they are first needed (`TORCH_GLOO_LAZY_INIT=1`), it costs
-    nothing until something is sent over it. A group of some ranks is made by these alone, without
-    the others; a group of one rank is not made, since it has nothing to send.
+    nothing until something is sent over it. A group of one rank is not made, since it has nothing
+    to send.
 
     Parameters
     ----------
@@ -123,15 +123,13 @@ def make_groups(
         dist.init_process_group(backend, store=store, rank=rank, world_size=world, timeout=limit)
     everybody = cast("ProcessGroup", dist.group.WORLD)
     made: dict[Ranks, ProcessGroup] = {tuple(range(world)): everybody}
-    for ranks in wanted:
-        if rank in ranks and len(ranks) > 1 and ranks not in made:
-            made[ranks] = dist.new_group(
-                list(ranks),
-                timeout=limit,
-                backend=backend,
-                use_local_synchronization=True,
-                sort_ranks=False,
-            )
+    for ranks in dict.fromkeys(wanted):
+        if len(ranks) == 1 or ranks in made:
+            continue
+        # all ranks take part, since a group's name is counted; those outside only count
+        group = dist.new_group(list(ranks), timeout=limit, backend=backend, sort_ranks=False)
+        if rank in ranks:
+            made[ranks] = group
     return Groups(rank, world, made)
 
 
