@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from parframe.checking.check import check
     from parframe.errors import ParframeError
+    from parframe.executing import run
     from parframe.graph import OperatorGraph
     from parframe.hooks import hookimpl
     from parframe.loading import load
@@ -31,6 +32,7 @@ __all__ = [
     "load",
     "load_plan",
     "partition",
+    "run",
     "simulate",
     "verify",
 ]
@@ -48,6 +50,7 @@ _HOMES = {
     "load": "parframe.loading",
     "load_plan": "parframe.plan",
     "partition": "parframe.partitioning",
+    "run": "parframe.executing",
     "simulate": "parframe.running",
     "verify": "parframe.running",
 }
