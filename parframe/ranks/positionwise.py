@@ -69,7 +69,8 @@ def _check(program: Program, operator: Operator, lengths: Set[str]) -> None:
     borne = _letters_of_lengths(signature, taken, given, lengths)
     if borne & signature.unsplittable():
         raise _refused(operator, "it looks at several positions at once")
-    if borne & (signature.contracted() | signature.dropped):
+    ignored = letters(signature.outputs) <= signature.free  # only its shape is looked at
+    if borne & (signature.contracted() | signature.dropped) and not ignored:
         raise _refused(operator, "it sums or drops positions")
     shapes = {size for tensor in (*taken, *given) for size in tensor.shape}
     for size in _numbers(operator):
