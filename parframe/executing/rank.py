@@ -121,7 +121,14 @@ def ready(
     station.phase("load")
     module = loaded(plan, rank, settings, device, groups.of, progress)
     engine = Engine(
-        module, replica, groups.of, shape, station, dtype_of(settings.dtype), settings.compiled
+        module,
+        replica,
+        groups.of,
+        shape,
+        station,
+        dtype_of(settings.dtype),
+        settings.compiled,
+        settings.chunk,
     )
     if settings.compiled:
         station.phase("warm-up")

@@ -138,11 +138,20 @@ class Lane:
         ]
         return Step(
             tokens=tuple(text + (0,) * (width - len(text)) for text in texts),
-            positions=tuple(_counted(start, len(text), width) for text in texts),
+            positions=tuple(self._counted(start, len(text), width) for text in texts),
             real=tuple(tuple(at < len(text) for at in range(width)) for text in texts),
             last=tuple(last),
             most=longest,
         )
+
+    def _counted(self, start: int, length: int, width: int) -> tuple[int, ...]:
+        """Positions from ``start`` on, also of what fills a row up.
+
+        What is not kept nobody sees, so it may be at a position that the model has for certain;
+        where nothing is kept it must be later than all that is real.
+        """
+        last = width if self.whole else max(0, length - 1)
+        return tuple(start + min(at, last) for at in range(width))
 
     def _decoded(self) -> Step:
         """One token of every row that goes on; its place moves on, so that all devices fill up."""
@@ -156,8 +165,3 @@ class Lane:
             real.append(tuple(place == at for place in range(self.unit)))
             last.append(at)
         return Step(tuple(tokens), tuple(positions), tuple(real), tuple(last), 1)
-
-
-def _counted(start: int, length: int, width: int) -> tuple[int, ...]:
-    """Positions from ``start`` on; what fills a row up is at the last of them again."""
-    return tuple(start + min(at, max(0, length - 1)) for at in range(width))

@@ -37,6 +37,8 @@ class Settings:
         For how many seconds a device may be silent.
     seed
         The seed of random weights.
+    chunk
+        How many tokens of a prompt are computed at once, so that memory does not grow with it.
     cached
         Whether keys and values are kept; without that every token computes all before it again.
     """
@@ -51,12 +53,14 @@ class Settings:
     micro_batches: int | None = None
     timeout: float = 600.0
     seed: int = 0
+    chunk: int = 512
     cached: bool = True
 
     def __attrs_post_init__(self) -> None:
         counts = {
             "context": self.context,
             "rows": self.rows,
+            "chunk": self.chunk,
             "micro_batches": self.micro_batches,
         }
         for name, count in counts.items():
