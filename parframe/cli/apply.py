@@ -13,6 +13,7 @@ import parframe
 from parframe.cli.answer import Answer, answers, dump, steps
 from parframe.cli.check import check_error
 from parframe.cli.options import memory_options
+from parframe.cli.running import run_facts
 from parframe.cli.source import (
     described,
     load_model,
@@ -55,9 +56,9 @@ def command(spec: Path, weights: Path | None, **options: Any) -> Answer:
     if read.output is not None:
         check_folder(read.output)
     read.placing()  # a mistake in the spec is told before the model is loaded
-    with steps(5) as step:
+    with steps(6) as step:
         step("loading the model")
-        graph = load_model(source)
+        graph = load_model(source, positions=bool(read.run.prompts))
         if read.verify.execute:
             refuse_too_large(graph)
         step("partitioning")
@@ -71,13 +72,16 @@ def command(spec: Path, weights: Path | None, **options: Any) -> Answer:
             sequence=read.sequence,
             rules=read.rules(),
         )
-        step(f"running {plan.mesh.size} devices")
+        step(f"proving {plan.mesh.size} devices")
         error = check_error(report, str(spec))
         proof, proof_fault = _proof(plan, read, weights or weights_of(source), str(spec), report.ok)
         error = error or proof_fault
         facts = applied_facts(
             plan, name_dimensions(graph, read.rules()), report, proof, read, described(source)
         )
+        if read.run.prompts and error is None:
+            step(f"running {plan.mesh.size} processes")
+            facts = {**facts, "run": run_facts(plan, read, source, weights or weights_of(source))}
         step("writing")
         if read.output is not None and error is None:
             write_plan(plan, read.output, dump(facts, indent=1) + "\n")

@@ -18,7 +18,7 @@ from parframe.report.notes import draw_notes, note_facts
 from parframe.report.screen import BLANK, line
 from parframe.report.stages import draw_stages, stage_facts
 from parframe.report.traffic import draw_traffic, traffic_facts
-from parframe.report.verdict import check_facts, draw_check, draw_proof
+from parframe.report.verdict import check_facts, draw_check, draw_proof, draw_run
 from parframe.spec import Spec
 
 
@@ -60,6 +60,7 @@ def applied_facts(
         "notes": note_facts(plan.notes, sizes.values),
         "check": check_facts(report, sizes),
         "verify": dict(proof),
+        "run": None,
         "written": None,
     }
 
@@ -76,8 +77,11 @@ def draw_applied(facts: Mapping[str, Any]) -> Iterator[RenderableType]:
         "notes": draw_notes,
         "check": draw_check,
         "verify": partial(draw_proof, devices=facts["mesh"]["devices"]),
+        "run": draw_run,
     }
     for name, draw in drawings.items():
+        if facts[name] is None:
+            continue
         yield from draw(facts[name])
         if name == "model":
             yield line(facts["model"]["source"])

@@ -89,6 +89,19 @@ def draw_proof(facts: Mapping[str, Any], devices: int) -> Iterator[RenderableTyp
         )
 
 
+def draw_run(facts: Mapping[str, Any] | None) -> Iterator[RenderableType]:
+    """What the model went on with in real processes."""
+    if facts is None:
+        return
+    yield heading(
+        "Run",
+        f"{counted(facts['processes'], 'rank')}, executor {facts['executor']}: "
+        f"{counted(facts['tokens'], 'token')} in {facts['seconds']:.1f} s",
+    )
+    for completion in facts["completions"]:
+        yield lines([f"{completion['prompt']!r}", f"  {completion['continued']!r}"])
+
+
 def _trials(facts: Mapping[str, Any]) -> Iterator[str]:
     yield (
         f"largest difference {facts['max_error']:.2g} of the largest number, "

@@ -1,7 +1,7 @@
 """A spec: which model, which strategies on which devices, and what to do with the result."""
 
 from parframe.spec.keys import KEYS, DemoModel, Key
-from parframe.spec.spec import Spec, Verify
+from parframe.spec.spec import Run, Spec, Verify
 from parframe.spec.stages import Stage
 
-__all__ = ["KEYS", "DemoModel", "Key", "Spec", "Stage", "Verify"]
+__all__ = ["KEYS", "DemoModel", "Key", "Run", "Spec", "Stage", "Verify"]

@@ -127,6 +127,17 @@ KEYS: dict[str, Key] = {
     "verify.seed": Key(
         "a whole number from 0", "the seed of random weights and inputs", values.whole(0, 2**63 - 1)
     ),
+    "run.prompts": Key(
+        "a list of texts, or of lists of token ids",
+        "what the model continues, in real processes, once the plan is proved",
+        values.prompts,
+    ),
+    "run.max_new_tokens": Key(_COUNT, "how many tokens each prompt gets at most", values.count),
+    "run.executor": Key(
+        'the name of an executor, such as "local"', "what starts the devices", values.text
+    ),
+    "run.device": Key('"cpu" or "cuda"', "what the devices are", values.one_of("cpu", "cuda")),
+    "run.compiled": Key("true or false", "whether the step of one token is compiled", values.truth),
 }
 """Every key of a spec; `*` is a name that the user chooses."""
 

@@ -40,6 +40,29 @@ class Verify:
     execute: bool = True
 
 
+@attrs.frozen
+class Run:
+    """What a plan is run on, in real processes.
+
+    Parameters
+    ----------
+    prompts : tuple of str or tuple of int
+        What the model continues: texts, or token ids.
+    max_new_tokens : int
+        How many tokens each gets at most.
+    executor, device : str
+        What starts the devices, and what they are.
+    compiled : bool
+        Whether the step of one token is compiled.
+    """
+
+    prompts: tuple[str | tuple[int, ...], ...] = ()
+    max_new_tokens: int = 32
+    executor: str = "local"
+    device: str = "cpu"
+    compiled: bool = False
+
+
 def _model(value: str | Path | DemoModel | None) -> Path | DemoModel | None:
     return Path(value) if isinstance(value, str) else value
 
@@ -92,6 +115,8 @@ class Spec:
         The bytes that a device may need at most.
     verify : Verify
         What the proof runs.
+    run : Run
+        What it is run on once it is proved; nothing, if it names no prompts.
     origin : Origin
         Where the keys stand.
 
@@ -122,6 +147,7 @@ class Spec:
     sequence: int | None = None
     memory_budget: int | None = None
     verify: Verify = attrs.field(factory=Verify)
+    run: Run = attrs.field(factory=Run)
     origin: Origin = attrs.field(factory=Origin, eq=False, repr=False)
 
     def __attrs_post_init__(self) -> None:
@@ -180,6 +206,7 @@ class Spec:
             strategies=_under(read, "strategies"),
             memory_budget=read.get("memory.budget"),
             verify=Verify(**_under(read, "verify")),
+            run=Run(**_under(read, "run")),
             origin=origin,
             **{key: value for key, value in read.items() if key in _SAME},
         )

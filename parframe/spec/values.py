@@ -73,6 +73,21 @@ def words(value: Any, folder: Path) -> tuple[str, ...]:
     return tuple(value)
 
 
+def prompts(value: Any, folder: Path) -> tuple[str | tuple[int, ...], ...]:
+    """Read a list of texts, or of lists of token ids."""
+    if not isinstance(value, list) or not value:
+        raise ValueError(wrong(value))
+    found: list[str | tuple[int, ...]] = []
+    for item in value:
+        ids = item if isinstance(item, list) else []
+        if any(isinstance(number, bool) or not isinstance(number, int) for number in ids):
+            raise ValueError(f"a prompt {wrong(item)}")
+        if not item or not isinstance(item, str | list):
+            raise ValueError(f"a prompt {wrong(item)}")
+        found.append(item if isinstance(item, str) else tuple(ids))
+    return tuple(found)
+
+
 def shares(value: Any, folder: Path) -> tuple[int, ...]:
     """Read a list of positive whole numbers."""
     if not isinstance(value, list) or not value:
