@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Set
 
+import attrs
 import sympy
 
 from parframe.errors import ParframeError
@@ -16,8 +17,8 @@ from parframe.sizes import symbols_of
 
 Tensors = tuple[Tensor, ...]
 
-_LOCAL = frozenset({"parframe.embedding", "parframe.shard"})
-"""Operators of device programs alone that take indices or parts, position by position."""
+_LOCAL = frozenset({"parframe.embedding", "parframe.shard", "parframe.some_experts"})
+"""Operators of device programs alone that treat every position by itself."""
 
 
 def check_positionwise(program: Program, lengths: Set[str], attentions: Set[str]) -> None:
@@ -44,7 +45,17 @@ def check_positionwise(program: Program, lengths: Set[str], attentions: Set[str]
         key = _form(program, operator)
         if key not in seen:
             seen.add(key)
-            _check(program, operator, lengths)
+            _check(program, _of_model(operator), lengths)
+
+
+def _of_model(operator: Operator) -> Operator:
+    """The operator that rules know, of one that exists in device programs alone."""
+    if operator.target in ("parframe.amax", "parframe.amin"):
+        return attrs.evolve(operator, target=f"aten.{operator.target.split('.')[1]}.default")
+    if operator.target == "parframe.guarded":
+        args = {slot: arg for slot, arg in operator.args.items() if slot not in ("target", "shape")}
+        return attrs.evolve(operator, target=str(operator.args["target"]), args=args)
+    return operator
 
 
 def _form(program: Program, operator: Operator) -> object:
