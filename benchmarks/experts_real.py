@@ -79,9 +79,7 @@ def main(arguments: list[str] | None = None) -> None:
     for row in rows(given.only):
         found.append(row)
         print(*attrs.astuple(row), file=sys.stderr, flush=True)
-        table.add_row(
-            row.model, row.composite, str(row.devices), row.outcome, f"{row.seconds:.1f}"
-        )
+        table.add_row(row.model, row.composite, str(row.devices), row.outcome, f"{row.seconds:.1f}")
     Console(width=100).print(table)
     sys.exit(any(row.outcome != "equal" for row in found))
 

@@ -1,9 +1,11 @@
 """Make faults in running processes, and print whether each was named rightly, in time, and cleanly.
 
-Every case starts a run, brings one process to a place, and makes a fault there: a signal from
-outside, or something that the process does to itself. The run must end in time with an error that
-names rank, phase, step and operator, and leave nothing: no process, no file, no shared memory, no
-port. ``--jobs`` cases run at once; ``--only`` takes those whose name contains a text.
+Most runs complete prompts with a plan of a tiny model, as `parframe generate` does, on 2 or 4
+ranks; those of more ranks do a task that is made for this. Every case starts a run, brings one
+process to a place, and makes a fault there: a signal from outside, or something that the process
+does to itself. The run must end in time with an error that names rank, phase, step and operator,
+and leave nothing: no process, no file, no shared memory, no port; and no result may be told twice.
+``--jobs`` cases run at once; ``--only`` takes those whose name contains a text.
 """
 
 from __future__ import annotations
@@ -17,9 +19,11 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
 import attrs
 from rich.console import Console
@@ -27,6 +31,7 @@ from rich.table import Table
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
+import completions
 from launches import MODULE, Traces, launched, listening, until
 
 from parframe.launching import Launch, RunError
@@ -35,7 +40,8 @@ PHASES = ("rendezvous", "load", "warm-up", "step")
 EARLY = ("start", "fork")  # before there is any rank, and while they are made
 COLLECTIVE = ("warm-up", "step")  # phases in which ranks send to each other
 LOOPBACK = {"0100007F", "00000000000000000000000001000000"}
-HANG = 90.0
+HANG = 120.0
+COMPILED = str(Path(tempfile.gettempdir()) / "parframe-faults-compiled")
 
 SIGNALS = {
     "kill": signal.SIGKILL,
@@ -76,6 +82,11 @@ class Case:
     victim: int | str
 
     @property
+    def real(self) -> bool:
+        """Whether it is made in a run of a plan."""
+        return self.world in completions.COMPOSITES
+
+    @property
     def name(self) -> str:
         """What it is, in words."""
         return f"{self.world} ranks, {self.phase}, {self.kind}, {self.victim}"
@@ -92,21 +103,25 @@ class Outcome:
 
 
 def cases() -> Iterator[Case]:
-    """All faults, each at three ranks, of two sizes; then of the processes around the ranks."""
+    """All faults: of ranks of real plans, of the processes around them, and of more ranks."""
     kinds = ("kill", "stop", "segv", "term", "exception", "exit", "memory", "shape")
-    for world, phase, kind in itertools.product((4, 8), PHASES, kinds):
-        for victim in (0, world // 2, world - 1):
+    for world, phase, kind in itertools.product(completions.COMPOSITES, PHASES, kinds):
+        for victim in sorted({0, world // 2, world - 1}):
             if kind != "shape" or phase in COLLECTIVE:
                 yield Case(world, phase, kind, victim)
-    for world, phase in itertools.product((4, 8), EARLY + PHASES):
+    for world, phase in itertools.product(completions.COMPOSITES, EARLY + PHASES):
         for kind in ("kill", "stop", "term"):
             yield Case(world, phase, kind, "starter")
         for kind in ("kill", "term", "interrupt"):
             yield Case(world, phase, kind, "launcher")
-    for phase in PHASES:
-        yield Case(4, phase, "asleep", 1)
-        yield Case(4, phase, "abort", 2)
-        yield Case(4, phase, "leave", 3)
+    for world, phase in itertools.product(completions.COMPOSITES, PHASES):
+        if phase != "warm-up":  # the others compile, for longer than they may be silent
+            yield Case(world, phase, "asleep", 1)
+        yield Case(world, phase, "abort", world // 2)
+        yield Case(world, phase, "leave", world - 1)
+    for phase, kind in itertools.product(PHASES, kinds):
+        if kind != "shape" or phase in COLLECTIVE:
+            yield Case(8, phase, kind, 4)
     for kind in ("kill", "stop"):
         yield Case(64, "step", kind, 32)
 
@@ -128,26 +143,32 @@ def _facts(case: Case) -> dict[str, object]:
 
 def _of_run(case: Case, traces: Traces) -> Outcome:
     """A fault of a rank or of the starting process, seen by the launcher."""
-    timeout = STALL if case.kind == "asleep" else 30.0
     error, made, place = None, 0.0, {}
     wrong: list[str] = []
-    with launched(traces, "steps", case.world, facts=_facts(case), timeout=timeout) as run:
+    done: list[int] = []
+
+    def fault(told: Mapping[str, Any]) -> None:
+        nonlocal made, place
+        place = dict(told)
+        made = place["fault"]
+        if case.kind in SIGNALS:
+            wrong.extend(_listeners(traces))
+            made = _signal(run, case)
+
+    with _launched(case, traces) as run:
         try:
             if case.phase in EARLY:
                 made = _signal(run, case)
-            for event in run.events():
-                if "fault" in event.message:
-                    place = event.message
-                    made = place["fault"]
-                    if case.kind in SIGNALS:
-                        wrong += _listeners(traces)
-                        made = _signal(run, case)
+            for number in _followed(run, case, fault):
+                done.append(number)
         except RunError as raised:
             error = raised
         ended = time.monotonic() - made
         left = traces.left()
     if error is None:
         return Outcome(case, ["the run ended well"])
+    if len(done) != len(set(done)):
+        wrong.append(f"told the results of {done}")
     wrong += [f"left {what}" for what in left] + _misnamed(case, error, place)
     named = error.failures[0].at - made
     if named > BOUNDS.get(case.kind, 1.0):
@@ -155,6 +176,31 @@ def _of_run(case: Case, traces: Traces) -> Outcome:
     if ended - named > ENDED:
         wrong.append(f"ended {ended - named:.1f} s later")
     return Outcome(case, wrong, named, ended)
+
+
+def _launched(case: Case, traces: Traces) -> AbstractContextManager[Launch]:
+    timeout = STALL if case.kind == "asleep" else 60.0
+    if case.real:
+        settings = completions.settings_of(case.phase, timeout)
+        return completions.launched(case.world, settings, _facts(case), _environment(traces))
+    return launched(traces, "steps", case.world, facts=_facts(case), timeout=timeout)
+
+
+def _environment(traces: Traces) -> dict[str, str]:
+    """What a real run's processes are given: what is compiled is kept on purpose."""
+    return {**traces.environment, "TORCHINDUCTOR_CACHE_DIR": COMPILED}
+
+
+def _followed(run: Launch, case: Case, fault: Callable[[Mapping[str, Any]], None]) -> Iterator[int]:
+    """The requests that end well, while faults are told."""
+    if case.real:
+        settings = completions.settings_of(case.phase)
+        for result in completions.results(run, case.world, settings, fault):
+            yield result.number
+        return
+    for event in run.events():
+        if "fault" in event.message:
+            fault(event.message)
 
 
 def _listeners(traces: Traces) -> list[str]:
@@ -197,24 +243,29 @@ def _misnamed(case: Case, error: RunError, place: dict[str, object]) -> list[str
 
 _LAUNCHER = """
 import json, signal, sys, time
-from parframe.launching import Launch
+import completions
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # also where it began in the background
-module, world, facts, phase = sys.argv[1:]
-with Launch(module, "steps", int(world), json.loads(facts)) as run:
+world, facts, phase, environment = sys.argv[1:]
+settings = completions.settings_of(phase)
+
+def ready(message=None):
+    print("ready", flush=True)
+
+with completions.launched(int(world), settings, json.loads(facts), json.loads(environment)) as run:
     while phase == "fork" and run.processes[0] is None:
         time.sleep(0.001)
     if phase in ("start", "fork"):
-        print("ready", flush=True)
-    for event in run.events():
-        if "fault" in event.message:
-            print("ready", flush=True)
+        ready()
+    for result in completions.results(run, int(world), settings, ready):
+        pass
 """
 
 
 def _of_launcher(case: Case, traces: Traces) -> Outcome:
     """A fault of the launcher itself: nobody is there to name it, and all must be gone."""
-    arguments = [MODULE, str(case.world), json.dumps(_facts(case)), case.phase]
+    environment = json.dumps(_environment(traces))
+    arguments = [str(case.world), json.dumps(_facts(case)), case.phase, environment]
     with subprocess.Popen(
         [sys.executable, "-c", _LAUNCHER, *arguments],
         env=os.environ | traces.environment | {"PYTHONPATH": str(Path(MODULE).parent)},
@@ -279,7 +330,9 @@ def _print(outcomes: list[Outcome], seconds: float) -> None:
     console.print(table)
     right = sum(not outcome.wrong for outcome in outcomes)
     left = sum(w.startswith("left") for o in outcomes for w in o.wrong)
+    real = sum(outcome.case.real for outcome in outcomes)
     console.print(
+        f"{real} of {len(outcomes)} faults in runs of plans; "
         f"{right} of {len(outcomes)} faults named rightly, in time, with nothing left; "
         f"{left} things left behind, no hang; {seconds:.0f} s"
     )

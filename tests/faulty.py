@@ -70,6 +70,12 @@ def _memory() -> None:
     torch.ones(1 << 28)
 
 
+def _shape() -> None:
+    """Give a collective with the fewest peers another shape than they do."""
+    groups = [group for group in dist.distributed_c10d._world.pg_map if group.size() > 1]
+    dist.all_reduce(torch.ones(3), group=min(groups, key=lambda group: group.size()))
+
+
 def _raise() -> None:
     raise ParframeError("weights", "a.safetensors", "it is cut short", "copy it again")
 
@@ -82,7 +88,7 @@ FAULTS: dict[str, Callable[[], object]] = {
     "memory": _memory,
     "outside": lambda: time.sleep(HELD),
     "segv": lambda: ctypes.string_at(0),
-    "shape": lambda: dist.all_reduce(torch.ones(777)),
+    "shape": _shape,
     "abort": lambda: os.kill(os.getpid(), signal.SIGABRT),
 }
 """Kinds of faults; `outside` only stays, so that one can be made from outside."""

@@ -1,4 +1,4 @@
-"""What transformers says on from prompts by its most likely tokens, and what a plan's processes say."""
+"""How transformers goes on from prompts by its likeliest tokens, and how a plan's processes do."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 import attrs
 
 from parframe.checking.deadlock import check_deadlock
-from parframe.checking.findings import Finding, Memory, Report
+from parframe.checking.findings import Finding, Memory, Report, in_words
 from parframe.checking.follow import Followed, each_on_its_own
 from parframe.checking.matching import check_matching
 from parframe.checking.memory import memory_of_all, sizing, traffic
@@ -105,12 +105,7 @@ def _over(used: dict[int, Memory], budget: int | None) -> list[Finding]:
     return [
         Finding(
             "memory", tuple(found), "", "",
-            f"needs {_gib(own.total)} ({_gib(own.weights)} of weights, {_gib(own.cache)} of cache, "
-            f"{_gib(own.activations)} of activations), the budget is {_gib(budget)}",
+            f"needs {own}, the budget is {in_words(budget)}",
         )
         for own, found in ranks.items()
     ]  # fmt: skip
-
-
-def _gib(size: int) -> str:
-    return f"{size / 2**30:.2f} GiB" if size >= 2**27 else f"{size / 2**20:.2f} MiB"

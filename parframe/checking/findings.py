@@ -72,6 +72,23 @@ class Memory:
         """All of them together."""
         return self.weights + self.cache + self.activations
 
+    def __str__(self) -> str:
+        return (
+            f"{in_words(self.total)} ({in_words(self.weights)} of weights, "
+            f"{in_words(self.cache)} of cache, {in_words(self.activations)} of activations)"
+        )
+
+
+def in_words(size: int) -> str:
+    """An amount of memory.
+
+    Examples
+    --------
+    >>> in_words(3 * 2**20)
+    '3.00 MiB'
+    """
+    return f"{size / 2**30:.2f} GiB" if size >= 2**27 else f"{size / 2**20:.2f} MiB"
+
 
 @attrs.frozen
 class Traffic:

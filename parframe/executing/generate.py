@@ -6,9 +6,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from parframe.errors import ParframeError, did_you_mean
 from parframe.executing import local
-from parframe.generating.requests import Failure, Request, Result, Token
+from parframe.executing.rank import check_device
+from parframe.generating.limits import limits_of
+from parframe.generating.requests import Failure, Request, Result, Token, check_request
 from parframe.generating.settings import Settings
 from parframe.plan import Plan
+from parframe.weights import open_weights
+from parframe.weights.sharded import is_sharded
 
 Executor = Callable[[Plan, Sequence[Request], Settings], Iterator[Token | Result | Failure]]
 """Completes requests: tokens as they are drawn, and one result or failure for each request."""
@@ -40,7 +44,8 @@ def generate(
     Raises
     ------
     ParframeError
-        If the run cannot begin, or fails.
+        If the run cannot begin, which is told before any process is started where it can be known,
+        or fails.
     """
     executor = EXECUTORS.get(settings.executor)
     if executor is None:
@@ -52,4 +57,31 @@ def generate(
         )
     if not requests:
         return
+    checked(plan, requests, settings)
     yield from executor(plan, requests, settings)
+
+
+def checked(plan: Plan, requests: Sequence[Request], settings: Settings) -> None:
+    """Refuse what cannot end well, before any process is started.
+
+    Parameters
+    ----------
+    plan
+        The plan.
+    requests
+        What is to be completed.
+    settings
+        How the plan is run.
+
+    Raises
+    ------
+    ParframeError
+        Of kind ``input`` for a request that the model or its cache cannot hold, of kind ``run``
+        for a device that is not there, of kind ``weights`` for those of another model.
+    """
+    limits = limits_of(plan.graph)
+    for request in requests:
+        check_request(request, limits.vocabulary, limits.positions, settings.context)
+    check_device(settings.device, "this host")
+    if settings.weights is not None and not is_sharded(settings.weights):
+        open_weights(plan.graph, settings.weights)  # names and shapes only

@@ -5,16 +5,19 @@ from __future__ import annotations
 import uuid
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import attrs
 
+from parframe.executing.estimates import estimates
 from parframe.executing.rank import shape_of
 from parframe.generating.replicas import replicas_of
 from parframe.generating.requests import Failure, Request, Result, Token, facts_of, outcome_of
 from parframe.generating.schedule import Batch, batches
 from parframe.generating.settings import Settings, facts_of_settings
 from parframe.launching import Launch
+from parframe.launching.channel import Message
+from parframe.launching.launch import Event
 from parframe.plan import Plan
 from parframe.plan.file import dump
 
@@ -29,44 +32,91 @@ ENVIRONMENT: Mapping[str, str] = {
 """Nothing listens beyond loopback; connections are made when needed; memory in large pages."""
 
 
+class Served(Protocol):
+    """The processes of a run, as what serves them sees them."""
+
+    def events(self) -> Iterator[Event]:
+        """What the ranks tell."""
+
+    def send(self, rank: int, message: Message) -> None:
+        """Tell a rank."""
+
+
 def generate(
     plan: Plan, requests: Sequence[Request], settings: Settings
 ) -> Iterator[Token | Result | Failure]:
     """Complete requests; see `parframe.executing.generate`."""
-    replicas = replicas_of(plan)
+    with launched(plan, requests, settings) as run:
+        yield from served(run, plan, requests, settings)
+
+
+def launched(
+    plan: Plan,
+    requests: Sequence[Request],
+    settings: Settings,
+    module: str = MODULE,
+    facts: Mapping[str, Any] | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> Launch:
+    """The processes of a run, to be entered as a context.
+
+    Parameters
+    ----------
+    plan
+        The plan.
+    requests
+        What will be completed.
+    settings
+        How the plan is run.
+    module
+        The module of the starting process, or the path of its file.
+    facts
+        More that every rank is told.
+    environment
+        More variables of the environment.
+    """
     shape = shape_of(plan, requests, settings)
-    waiting = deque(batches(requests, shape.rows * shape.lanes, len(replicas)))
-    facts = {
+    told = {
         "settings": facts_of_settings(settings),
         "shape": attrs.asdict(shape),
         "run": uuid.uuid4().hex,
     }
-    with Launch(
-        MODULE,
+    return Launch(
+        module,
         "generate",
         plan.mesh.size,
-        facts,
+        {**told, **(facts or {})},
         dump(plan).encode(),
         timeout=settings.timeout,
-        environment=ENVIRONMENT,
-    ) as run:
-        served = {rank: replica for replica in replicas for rank in replica.ranks}
-        unready = {replica.number: set(replica.ranks) for replica in replicas}
-        for event in run.events():
-            message = event.message
-            replica = served[event.rank]
-            if "ready" in message:
-                unready[replica.number].discard(event.rank)
-                if not unready[replica.number]:
-                    _next(run, replica.ranks, waiting)
-            elif "tokens" in message:
-                yield from _outcomes(message["tokens"])
-            elif "results" in message:
-                yield from _outcomes(message["results"])
+        estimates=estimates(plan, shape, settings.dtype),
+        environment={**ENVIRONMENT, **(environment or {})},
+    )
+
+
+def served(
+    run: Served, plan: Plan, requests: Sequence[Request], settings: Settings
+) -> Iterator[Token | Result | Failure]:
+    """Give the processes of a run its requests, and tell what comes of them."""
+    replicas = replicas_of(plan)
+    shape = shape_of(plan, requests, settings)
+    waiting = deque(batches(requests, shape.rows * shape.lanes, len(replicas)))
+    serving = {rank: replica for replica in replicas for rank in replica.ranks}
+    unready = {replica.number: set(replica.ranks) for replica in replicas}
+    for event in run.events():
+        message = event.message
+        replica = serving[event.rank]
+        if "ready" in message:
+            unready[replica.number].discard(event.rank)
+            if not unready[replica.number]:
                 _next(run, replica.ranks, waiting)
+        elif "tokens" in message:
+            yield from _outcomes(message["tokens"])
+        elif "results" in message:
+            yield from _outcomes(message["results"])
+            _next(run, replica.ranks, waiting)
 
 
-def _next(run: Launch, ranks: Sequence[int], waiting: deque[Batch]) -> None:
+def _next(run: Served, ranks: Sequence[int], waiting: deque[Batch]) -> None:
     """Give a replica that is free the next batch, or let it end."""
     message: dict[str, Any] = {"end": True}
     if waiting:

@@ -108,6 +108,7 @@ def ready(
     device = device_of(settings.device, rank)
     replicas = replicas_of(plan)
     replica = next(one for one in replicas if rank in one.ranks)
+    station.operator("meet the other ranks")
     if station.store is not None:
         meet(
             station.store, rank=rank, world=station.world, run=run, facts=facts_of_run(plan),
@@ -119,6 +120,7 @@ def ready(
         store=station.store,
     )  # fmt: skip
     station.phase("load")
+    station.operator("weights")
     module = loaded(plan, rank, settings, device, groups.of, progress)
     engine = Engine(
         module,
@@ -176,6 +178,23 @@ def facts_of_run(plan: Plan) -> dict[str, str]:
     }
 
 
+def check_device(kind: str, where: str) -> None:
+    """Refuse a kind of device that is not here.
+
+    Raises
+    ------
+    ParframeError
+        Of kind ``run``, if there is none.
+    """
+    if kind == "cuda" and not (torch.cuda.is_available() and torch.cuda.device_count()):
+        raise ParframeError(
+            "run",
+            f"{where}, device cuda",
+            "there is no GPU here that PyTorch can use",
+            "run on cpu, or install PyTorch with CUDA and its driver",
+        )
+
+
 def device_of(kind: str, rank: int) -> torch.device:
     """The torch device of a rank.
 
@@ -184,17 +203,10 @@ def device_of(kind: str, rank: int) -> torch.device:
     ParframeError
         Of kind ``run``, if there is none.
     """
+    check_device(kind, f"rank {rank}")
     if kind != "cuda":
         return torch.device(kind)
-    count = torch.cuda.device_count()
-    if not torch.cuda.is_available() or not count:
-        raise ParframeError(
-            "run",
-            f"rank {rank}, device cuda",
-            "there is no GPU here that PyTorch can use",
-            "run on cpu, or install PyTorch with CUDA and its driver",
-        )
-    device = torch.device("cuda", rank % count)
+    device = torch.device("cuda", rank % torch.cuda.device_count())
     torch.cuda.set_device(device)
     return device
 
