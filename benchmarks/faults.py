@@ -5,7 +5,8 @@ ranks; those of more ranks do a task that is made for this. Every case starts a 
 process to a place, and makes a fault there: a signal from outside, or something that the process
 does to itself. The run must end in time with an error that names rank, phase, step and operator,
 and leave nothing: no process, no file, no shared memory, no port; and no result may be told twice.
-``--jobs`` cases run at once; ``--only`` takes those whose name contains a text.
+``--jobs`` cases run at once; ``--only`` takes those whose name contains a text. They run in an
+order without order, so that what is done after ``--minutes``, when no more begin, is some of all.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import argparse
 import itertools
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -64,7 +66,7 @@ CAUSES = {
 }
 """The cause that each kind of fault must be given."""
 
-STALL = 3.0  # seconds without progress that are allowed where a rank falls asleep
+STALL = 8.0  # seconds without progress that are allowed where a rank falls asleep
 BOUNDS = {"stop": 5.0, "asleep": STALL + 2.0}
 """Seconds within which a fault must be named; one for all others."""
 
@@ -167,6 +169,8 @@ def _of_run(case: Case, traces: Traces) -> Outcome:
         left = traces.left()
     if error is None:
         return Outcome(case, ["the run ended well"])
+    if not made:
+        return Outcome(case, [f"failed before it was there: {error}"])
     if len(done) != len(set(done)):
         wrong.append(f"told the results of {done}")
     wrong += [f"left {what}" for what in left] + _misnamed(case, error, place)
@@ -282,8 +286,10 @@ def _of_launcher(case: Case, traces: Traces) -> Outcome:
     return Outcome(case, wrong, 0.0, ended)
 
 
-def _watched(case: Case) -> Outcome:
-    """A case that must not hang: it runs in a thread that is not waited for longer than that."""
+def _watched(case: Case, last: float) -> Outcome | None:
+    """A case that must not hang: it runs in a thread that is not waited for for ever."""
+    if time.monotonic() > last:
+        return None
     with ThreadPoolExecutor(1) as pool:
         try:
             return pool.submit(examine, case).result(HANG)
@@ -296,12 +302,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--only", default="")
+    parser.add_argument("--minutes", type=float, default=60.0)
     given = parser.parse_args()
     chosen = [case for case in cases() if given.only in case.name]
+    random.Random(0).shuffle(chosen)
+    for world in completions.COMPOSITES:
+        completions.plan_of(world)  # once, and not in several threads
     began = time.monotonic()
+    last = began + given.minutes * 60
     outcomes = []
     with ThreadPoolExecutor(given.jobs) as pool:
-        for outcome in pool.map(_watched, chosen):
+        for outcome in pool.map(lambda case: _watched(case, last), chosen):
+            if outcome is None:
+                continue
             outcomes.append(outcome)
             if len(outcomes) % 20 == 0:
                 print(f"{len(outcomes)} of {len(chosen)}", file=sys.stderr, flush=True)

@@ -66,10 +66,21 @@ def run(group: click.Group, arguments: Sequence[str]) -> int:
         return CLOSED
     except BaseException as fault:  # noqa: BLE001  # whatever it is, it ends as one line
         if debug:
-            traceback.print_exc()
+            _tell_all(fault)
         error = told(fault)
         _tell(error, "--json" in arguments and not isinstance(fault, Reported))
         return error.exit_code
+
+
+def _tell_all(fault: BaseException) -> None:
+    """Print where it was raised: here, and in the processes of a run that failed."""
+    from parframe.launching import RunError
+    from parframe.report.words import printable
+
+    traceback.print_exception(fault)
+    for failure in fault.failures if isinstance(fault, RunError) else ():
+        if failure.traceback:
+            click.echo(printable(f"\n{failure.where}:\n{failure.traceback.rstrip()}"), err=True)
 
 
 def told(fault: BaseException) -> ParframeError:
