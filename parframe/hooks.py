@@ -2,12 +2,13 @@
 
 A distribution announces itself in the entry-point group `parframe`. An entry point named
 `strategy.XP` claims the code XP; the module that it points to is imported only when the code is
-used in a composite, or when a spec lists the distribution under `plugins`.
+used in a composite, or when a spec lists the distribution under `plugins`. In the same way
+`executor.NAME` claims the name of an executor.
 """
 
 import re
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Any
 
@@ -27,12 +28,16 @@ API_VERSION = 1
 RESERVED = ("DP", "TP", "PP", "EP", "SP", "CP")
 """The codes that only parframe's own plugins may claim."""
 
+EXECUTORS = ("local", "torchrun", "host", "simulate")
+"""The names of parframe's own executors, which no plugin may claim."""
+
 hookspec = pluggy.HookspecMarker("parframe")
 hookimpl = pluggy.HookimplMarker("parframe")
 """Marks a function of a plugin as the implementation of the hook of its name."""
 
 _OWN = "parframe"
 _CLAIM = "strategy."
+_EXECUTOR = "executor."
 
 
 @hookspec
@@ -43,6 +48,11 @@ def parframe_strategies() -> list[type[Strategy]]:  # type: ignore[empty-body]
 @hookspec
 def parframe_rules() -> list["Rule"]:  # type: ignore[empty-body]
     """Offer rules of operators, which come before built-in ones for the same operator."""
+
+
+@hookspec
+def parframe_executors() -> Mapping[str, Callable[..., Any]]:  # type: ignore[empty-body]
+    """Offer what runs plans, by names that the distribution's entry points claim."""
 
 
 @attrs.frozen
@@ -156,6 +166,59 @@ def claimed_codes() -> list[str]:
     return sorted({code for info in installed() for code in info.codes})
 
 
+def executor(name: str) -> Callable[..., Any] | None:
+    """Find the executor of a plugin, importing none but the plugin that claims the name.
+
+    Parameters
+    ----------
+    name : str
+        The name of the executor.
+
+    Returns
+    -------
+    callable or None
+        What takes a plan, requests and settings, and gives what comes of them; None if no
+        installed plugin claims the name.
+
+    Raises
+    ------
+    ParframeError
+        Of kind `plugin`, if the name is claimed twice or is one of parframe's own, or the plugin
+        fails or does not offer what it claims.
+    """
+    claims = [info for info in installed() if info.name == _EXECUTOR + name]
+    if not claims:
+        return None
+    info = claims[0]
+    if len(claims) > 1:
+        others = " and ".join(sorted({info.distribution for info in claims}))
+        raise ParframeError(
+            "plugin", f"executor {name}", f"claimed by {others}", "uninstall all but one of them"
+        )
+    if name in EXECUTORS:
+        what = f"claims the executor {name}, which is parframe's own"
+        raise _broken(info, what, "uninstall it, or ask its author for another name")
+    offered = _ask(info, "parframe_executors")
+    pairs = dict(item for item in offered if isinstance(item, tuple) and len(item) == 2)
+    found: Callable[..., Any] | None = pairs.get(name)
+    if not callable(found):
+        what = f"offers no executor {name!r} that can be called"
+        raise _broken(info, what, f"let parframe_executors give {{{name!r}: a callable}}")
+    return found
+
+
+def claimed_executors() -> list[str]:
+    """List the executors that installed plugins claim, without importing any.
+
+    Returns
+    -------
+    list of str
+        The names in alphabetical order.
+    """
+    names = {info.name for info in installed() if info.name.startswith(_EXECUTOR)}
+    return sorted(name.removeprefix(_EXECUTOR) for name in names)
+
+
 def _read(entry_point: EntryPoint) -> PluginInfo:
     distribution, name = entry_point.dist, entry_point.name
     return PluginInfo(
@@ -227,7 +290,10 @@ def _ask(info: PluginInfo, hook: str) -> list[Any]:
     try:
         manager.register(plugin)
         manager.check_pending()
-        return [item for answer in getattr(manager.hook, hook)() for item in answer]
+        answers = getattr(manager.hook, hook)()
+        return [
+            item for own in answers for item in (own.items() if isinstance(own, Mapping) else own)
+        ]
     except KeyboardInterrupt:
         raise
     except BaseException as fault:

@@ -13,13 +13,14 @@ import attrs
 import click
 
 import parframe
+from parframe import hooks
 from parframe.cli.answer import DEBUG, steps
 from parframe.cli.completions import Completion, Event, Liner, Printer, follow
 from parframe.cli.failures import Reported
 from parframe.cli.options import model_argument
 from parframe.cli.prompts import Prompt, read_prompts
 from parframe.cli.source import load_model, model_of, weights_of
-from parframe.errors import ParframeError
+from parframe.errors import ParframeError, did_you_mean
 from parframe.generating import Request, Sampling, Settings
 from parframe.generating.requests import check_request
 from parframe.generating.text import Text, read_tokenizer, stop_tokens
@@ -69,10 +70,10 @@ _RANDOM = "random"
 @click.option("--device", type=click.Choice(("cpu", "cuda")), default="cpu", show_default=True)
 @click.option(
     "--executor",
-    type=click.Choice(("local", "simulate", "torchrun")),
     default="local",
     show_default=True,
-    help="What starts the devices.",
+    metavar="NAME",
+    help="What runs the devices: local, torchrun, simulate, or one of a plugin.",
 )
 @click.option(
     "--compile/--no-compile", "compiled", default=False, help="Compile the devices' work."
@@ -138,6 +139,8 @@ def command(
             sampling = attrs.evolve(sampling, stop=_stop_tokens(folders))
         requests = _requests(asked, sampling, text)
         _check_requests(plan, requests, settings)
+        if _take_part(plan, requests, settings):
+            return
         completions = [
             Completion(prompt, request, text, stops)
             for prompt, request in zip(asked, requests, strict=True)
@@ -164,6 +167,7 @@ def _check_options(as_json: bool, stream: bool | None, options: dict[str, Any]) 
             raise _usage(option, "the most likely token is taken", "give --temperature as well")
     if as_json and stream:
         raise _usage("--stream", "lines of JSON come when they are whole", "leave out one of both")
+    _check_executor(options["executor"])
     if options["compiled"] and options["executor"] == "simulate":
         raise _usage("--compile", "simulated devices are not compiled", "leave out one of both")
     rows, parts = options["rows"], options["micro_batches"]
@@ -171,6 +175,16 @@ def _check_options(as_json: bool, stream: bool | None, options: dict[str, Any]) 
         raise _usage(
             "--micro-batches", f"{rows} prompts at once cannot be split into {parts} parts",
             f"give at most {rows}, or a larger --batch",
+        )  # fmt: skip
+
+
+def _check_executor(name: str) -> None:
+    """Refuse a name that neither parframe nor a plugin has, before anything is loaded."""
+    known = (*hooks.EXECUTORS, *hooks.claimed_executors())
+    if name not in known:
+        raise _usage(
+            f"--executor {name}", f"there is none of this name{did_you_mean(name, known)}",
+            f"use one of {', '.join(known)}",
         )  # fmt: skip
 
 
@@ -261,6 +275,17 @@ def _events(
     from parframe.executing import generate
 
     yield from generate(plan, requests, settings)
+
+
+def _take_part(plan: Plan, requests: Sequence[Request], settings: Settings) -> bool:
+    """Do the part of a rank that is told nothing; False for all others."""
+    from parframe.executing.generate import hears
+
+    if hears(settings.executor):
+        return False
+    for _ in _events(plan, requests, settings):
+        pass
+    return True
 
 
 @contextmanager

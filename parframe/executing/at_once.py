@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from parframe.executing.generate import generate
+from parframe.executing.generate import generate, hears
 from parframe.generating.requests import Failure, Request, Result, Sampling
 from parframe.generating.schedule import Ledger
 from parframe.generating.settings import Settings
@@ -39,7 +39,7 @@ def run(
     Returns
     -------
     list of Result
-        One for every prompt, in order.
+        One for every prompt, in order; none on ranks other than 0 of a world of others' making.
 
     Raises
     ------
@@ -54,9 +54,12 @@ def run(
     for request in requests:
         ledger.submit(request)
     folder = None if weights == "random" else Path(weights)
-    for event in generate(plan, requests, Settings(weights=folder, **settings)):
+    given = Settings(weights=folder, **settings)
+    for event in generate(plan, requests, given):
         if isinstance(event, Failure):
             raise event.error
         if isinstance(event, Result):
             ledger.settle(event)
+    if not hears(given.executor):
+        return []
     return [outcome for outcome in ledger.close() if isinstance(outcome, Result)]

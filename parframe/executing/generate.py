@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
+from parframe import hooks
 from parframe.errors import ParframeError, did_you_mean
-from parframe.executing import local
+from parframe.executing import host, local, simulated, torchrun
 from parframe.executing.rank import check_device
 from parframe.generating.limits import limits_of
 from parframe.generating.requests import Failure, Request, Result, Token, check_request
@@ -17,8 +18,16 @@ from parframe.weights.sharded import is_sharded
 Executor = Callable[[Plan, Sequence[Request], Settings], Iterator[Token | Result | Failure]]
 """Completes requests: tokens as they are drawn, and one result or failure for each request."""
 
-EXECUTORS: Mapping[str, Executor] = {"local": local.generate}
-"""The executors of parframe's own, by name."""
+EXECUTORS: Mapping[str, Executor] = {
+    "local": local.generate,
+    "torchrun": torchrun.generate,
+    "host": host.generate,
+    "simulate": simulated.generate,
+}
+"""The executors of parframe's own, by name; plugins bring others."""
+
+_HEARS: Mapping[str, Callable[[], bool]] = {"torchrun": torchrun.hears, "host": host.hears}
+"""Where every rank runs the same program, only one of them is told what comes of requests."""
 
 
 def generate(
@@ -39,7 +48,8 @@ def generate(
     ------
     Token, Result or Failure
         Tokens as they are drawn, and exactly one result or failure for every request, in any
-        order across requests. Closing the iterator ends the run.
+        order across requests; nothing on ranks that do not hear it. Closing the iterator ends
+        the run.
 
     Raises
     ------
@@ -47,14 +57,7 @@ def generate(
         If the run cannot begin, which is told before any process is started where it can be known,
         or fails.
     """
-    executor = EXECUTORS.get(settings.executor)
-    if executor is None:
-        raise ParframeError(
-            "run",
-            f"executor {settings.executor!r}",
-            f"there is none of this name{did_you_mean(settings.executor, EXECUTORS)}",
-            f"use one of {', '.join(EXECUTORS)}",
-        )
+    executor = executor_of(settings.executor)
     if not requests:
         return
     checked(plan, requests, settings)
@@ -85,3 +88,35 @@ def checked(plan: Plan, requests: Sequence[Request], settings: Settings) -> None
     check_device(settings.device, "this host")
     if settings.weights is not None and not is_sharded(settings.weights):
         open_weights(plan.graph, settings.weights)  # names and shapes only
+
+
+def hears(executor: str) -> bool:
+    """Whether this process is told what comes of requests; others take part in silence."""
+    return _HEARS.get(executor, lambda: True)()
+
+
+def executor_of(name: str) -> Executor:
+    """Find an executor, of parframe's own or of a plugin.
+
+    Parameters
+    ----------
+    name
+        Its name.
+
+    Raises
+    ------
+    ParframeError
+        Of kind ``run``, if there is none of this name; of kind ``plugin``, if that which brings it
+        is at fault.
+    """
+    found: Executor | None = hooks.executor(name)
+    found = EXECUTORS.get(name, found)
+    if found is None:
+        known = (*EXECUTORS, *hooks.claimed_executors())
+        raise ParframeError(
+            "run",
+            f"executor {name!r}",
+            f"there is none of this name{did_you_mean(name, known)}",
+            f"use one of {', '.join(known)}",
+        )
+    return found

@@ -80,6 +80,7 @@ def ready(
     shape: Shape,
     run: str,
     progress: Callable[[int, int], None] | None = None,
+    local_rank: int | None = None,
 ) -> Ready:
     """Make a rank ready to serve.
 
@@ -97,6 +98,8 @@ def ready(
         What tells this run from others; the same on every rank.
     progress
         Told the bytes of weights that were read, and those that there are.
+    local_rank
+        Which of its host's ranks it is; None if all ranks are on this host.
 
     Raises
     ------
@@ -105,7 +108,7 @@ def ready(
         there.
     """
     rank = station.rank
-    device = device_of(settings.device, rank)
+    device = device_of(settings.device, rank if local_rank is None else local_rank)
     replicas = replicas_of(plan)
     replica = next(one for one in replicas if rank in one.ranks)
     station.operator("meet the other ranks")
