@@ -35,7 +35,10 @@ def model(tmp_path):
         (("--prompt", "a", "--max-new-tokens", "0"), "x>=1"),
         (("--prompt", "a", "--json", "--stream"), "lines of JSON come when they are whole"),
         (("--prompt", "a", "--compile", "--executor", "simulate"), "are not compiled"),
-        (("--prompt", "a", "--executor", "slurm"), "there is none of this name; use one of local, torchrun, host, simulate"),
+        (
+            ("--prompt", "a", "--executor", "slurm"),
+            "there is none of this name; use one of local, torchrun, host, simulate",
+        ),
         (("--prompt", "a", "--device", "tpu"), "'tpu' is not one of"),
         (("--prompt", "a", "--batch", "2", "--micro-batches", "4"), "2 prompts at once cannot"),
         (("--prompt", "a", "--timeout", "0"), "x>0"),

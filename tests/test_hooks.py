@@ -2,10 +2,13 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import models
 import pytest
 
+import parframe
 from parframe import Spec, hooks
 from parframe.errors import ParframeError
+from parframe.executing.generate import executor_of
 
 GOOD = """
 import attrs
@@ -33,6 +36,19 @@ def parframe_rules():
     return [Rule("mine.double.default", "... -> ...", slots="self")]
 """
 
+EXECUTOR = """
+from parframe import hookimpl
+from parframe.generating import Result
+
+def echo(plan, requests, settings):
+    for request in requests:
+        yield Result(request.number, request.tokens, "length")
+
+@hookimpl
+def parframe_executors():
+    return {"echo": echo}
+"""
+
 
 class Site:
     """A folder on sys.path with throwaway distributions in it."""
@@ -40,7 +56,7 @@ class Site:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def install(self, distribution: str, code: str, source: str) -> str:
+    def install(self, distribution: str, code: str, source: str, kind: str = "strategy") -> str:
         """Install a distribution whose module has a source and claims a code."""
         module = f"{distribution.replace('-', '_')}_module"
         (self.folder / f"{module}.py").write_text(source)
@@ -49,7 +65,7 @@ class Site:
         (info / "METADATA").write_text(
             f"Metadata-Version: 2.1\nName: {distribution}\nVersion: 1.2\n"
         )
-        (info / "entry_points.txt").write_text(f"[parframe]\nstrategy.{code} = {module}\n")
+        (info / "entry_points.txt").write_text(f"[parframe]\n{kind}.{code} = {module}\n")
         return module
 
 
@@ -171,3 +187,56 @@ def test_what_is_no_rule_is_refused(site: Site, source: str, told: str) -> None:
     site.install("doubles", "XP", source)
     with pytest.raises(ParframeError, match=rf"'doubles' 1.2.*{told}"):
         Spec(parallel="TP2", plugins=("doubles",)).rules()
+
+
+def plan_of_language_model() -> parframe.Plan:
+    graph = parframe.load(models.tiny_config("llama"), positions=True)
+    return parframe.partition(graph, "TP2")
+
+
+@pytest.mark.parametrize("listed", ['{"echo": echo}', '[("echo", echo)]'])
+def test_an_executor_of_a_plugin_is_used_by_its_name(site: Site, listed: str) -> None:
+    source = EXECUTOR.replace('{"echo": echo}', listed)
+    module = site.install("echoes", "echo", source, "executor")
+    assert "echo" in hooks.claimed_executors()
+    assert module not in sys.modules
+    [result] = parframe.run(plan_of_language_model(), [(1, 2, 3)], "random", executor="echo")
+    assert result.tokens == (1, 2, 3)
+
+
+def test_an_executor_that_nobody_has_is_refused_with_the_nearest_names(site: Site) -> None:
+    module = site.install("echoes", "echo", EXECUTOR, "executor")
+    with pytest.raises(ParframeError, match=r"'ecko'.*none of this name.*'echo'.*simulate, echo"):
+        executor_of("ecko")
+    assert module not in sys.modules
+
+
+@pytest.mark.parametrize("name", hooks.EXECUTORS)
+def test_the_name_of_an_own_executor_cannot_be_claimed(site: Site, name: str) -> None:
+    site.install("usurper", name, EXECUTOR, "executor")
+    with pytest.raises(ParframeError, match=rf"'usurper' 1.2.*executor {name}, which is parframe"):
+        executor_of(name)
+
+
+@pytest.mark.parametrize(
+    ("source", "told"),
+    [
+        (EXECUTOR.replace('{"echo": echo}', '{"echoes": echo}'), "offers no executor 'echo'"),
+        (EXECUTOR.replace('{"echo": echo}', '{"echo": 3}'), "offers no executor 'echo'"),
+        (EXECUTOR.replace('{"echo": echo}', '["echo"]'), "offers no executor 'echo'"),
+        (EXECUTOR.replace('{"echo": echo}', "3"), r"hooks fail \(TypeError"),
+    ],
+)
+def test_a_plugin_must_offer_the_executor_that_it_claims(
+    site: Site, source: str, told: str
+) -> None:
+    site.install("echoes", "echo", source, "executor")
+    with pytest.raises(ParframeError, match=rf"'echoes' 1.2.*{told}"):
+        executor_of("echo")
+
+
+def test_two_plugins_cannot_claim_one_executor(site: Site) -> None:
+    site.install("echoes", "echo", EXECUTOR, "executor")
+    site.install("more-echoes", "echo", EXECUTOR, "executor")
+    with pytest.raises(ParframeError, match=r"executor echo: claimed by echoes and more-echoes"):
+        executor_of("echo")

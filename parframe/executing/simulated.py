@@ -56,10 +56,7 @@ class _Model:
     def __call__(self, step: Step) -> torch.Tensor:
         """The logits of a step."""
         graph = self.plan.graph
-        rows = {
-            name: torch.tensor(step.tokens if name == self.tokens else step.positions)
-            for name in graph.inputs
-        }
+        rows = {self.tokens: torch.tensor(step.tokens)}  # every text begins at position 0
         kind = self.dtype or own_dtype(graph, self.state)
         inputs = input_tensors(graph, rows, kind, self.device)
         given = Given(inputs, self.state, self.dtype, self.device)
