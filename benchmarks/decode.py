@@ -18,8 +18,10 @@ from benchmarks.contest import Contender, Measured, alternate, running
 
 HANDWRITTEN = "hand-written, compiled, TP2"
 CONTENDERS = (
+    Contender("parframe TP2", "benchmarks.partitioned", processes=2, threads=1),
     Contender(HANDWRITTEN, "benchmarks.handwritten", processes=2, threads=1),
     Contender("transformers, eager, TP2", "benchmarks.transformers_peer", processes=2, threads=1),
+    Contender("parframe, one", "benchmarks.partitioned", processes=1, threads=2),
     Contender("hand-written, compiled, one", "benchmarks.handwritten", processes=1, threads=2),
     Contender("reading, two processes", "benchmarks.bandwidth", 2, 1, reads=True),
     Contender("reading, two threads", "benchmarks.bandwidth", 1, 2, reads=True),

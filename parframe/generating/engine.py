@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Any, Protocol
 
 import attrs
@@ -17,6 +17,7 @@ from parframe.generating.sampling import sample
 from parframe.generating.schedule import Batch
 from parframe.layout import Span
 from parframe.ranks.cache import Cache
+from parframe.ranks.compiled import compiled as compiled_form
 from parframe.ranks.module import Groups, RankModule
 from parframe.ranks.prepare import Transfer
 from parframe.running.interpret import widened
@@ -112,7 +113,7 @@ class Engine:
         self.chunk = chunk
         self.steps = 0
         self.block = replica.blocks(shape.rows).get(module.rank)
-        self._decode = torch.compile(module, fullgraph=True) if compiled else module
+        self._decode = compiled_form(module) if compiled else module
         self._sent: list[tuple[torch.Tensor, Any]] = []
         self._known: dict[int, dict[str, int]] = {}
         self._caches = [self._new_cache() for _ in range(shape.lanes)]
@@ -142,13 +143,35 @@ class Engine:
         ParframeError
             Of kind ``run``, if something fails.
         """
+        steps = self.stepwise(batch, told)
+        while True:
+            try:
+                next(steps)
+            except StopIteration as end:
+                results: list[Result] = end.value
+                return results
+
+    def stepwise(self, batch: Batch, told: Told) -> Generator[None, None, list[Result]]:
+        """The same a step at a time, for who wants to do something between steps.
+
+        Parameters
+        ----------
+        batch, told
+            As for `run`.
+
+        Returns
+        -------
+        list of Result
+            What the generator returns.
+        """
         running = self._lanes(batch)
-        with torch.no_grad():
-            while any(not own.lane.finished for own in running):
-                for own in running:
-                    if not own.lane.finished:
+        while any(not own.lane.finished for own in running):
+            for own in running:
+                if not own.lane.finished:
+                    with torch.no_grad():
                         self._advance(own, told)
-            self._settle()
+                    yield
+        self._settle()
         return [result for own in running for result in own.lane.results()]
 
     def _lanes(self, batch: Batch) -> list[_Running]:

@@ -9,16 +9,20 @@ from parframe.loading.operators import attended, seen_of
 _aten = torch.ops.aten
 
 
+_FEW = 4
+"""Up to so many rows, products and sums read weights faster than a matrix product does."""
+
+
 def linear(
     rows: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None
 ) -> torch.Tensor:
-    """``aten.linear``; one row on a CPU as products and sums, which a compiler makes one loop of.
+    """``aten.linear``; few rows on a CPU as products and sums, which a compiler makes one loop of.
 
     The libraries' matrix product reads the weights of a single row at about half the speed of
     memory on many CPUs; the generated loop reads them at nearly all of it.
     """
-    single = rows.numel() == rows.shape[-1] and rows.device.type == "cpu"
-    if not single or not torch.compiler.is_compiling():
+    few = rows.device.type == "cpu" and rows.numel() <= _FEW * rows.shape[-1]
+    if not few or not torch.compiler.is_compiling():
         result: torch.Tensor = _aten.linear.default(rows, weight, bias)
         return result
     product = (rows.unsqueeze(-2) * weight).sum(-1)

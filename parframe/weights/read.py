@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,9 @@ from parframe.weights.random import positive_parameters, random_parameter
 from parframe.weights.reading import Job, Progress, in_file_order, reader
 from parframe.weights.sharded import is_sharded, read_shard
 from parframe.weights.strided import View, cuts, whole_view
+
+_ALIGNED = 64
+"""Tensors in a block begin at multiples of this, which is as much as a processor reads at once."""
 
 
 def read(
@@ -153,46 +158,68 @@ def _gathered(
     progress: Progress | None,
 ) -> dict[str, torch.Tensor]:
     """The slices of views of stored tensors, those that are the same once."""
-    made: dict[tuple[View, Any, str], torch.Tensor] = {}
-    found: dict[str, torch.Tensor] = {}
+    keys = {
+        name: (view, part, _kind(view.dtype, graph.parameters[wanted[name].whole].dtype, dtype))
+        for name, (view, part) in stored.items()
+    }
+    different = {(view, part.runs, kind): (view, part, kind) for view, part, kind in keys.values()}
+    ready = {key: _in_memory(*one, origin, place) for key, one in different.items()}
+    missing = [key for key, tensor in ready.items() if tensor is None]
+    shapes = [(different[key][1].local_shape, key[2]) for key in missing]
+    targets = dict(zip(missing, in_one_block(shapes, place), strict=True))
     jobs: list[Job] = []
-    for name, (view, part) in stored.items():
-        parameter = graph.parameters[wanted[name].whole]
-        kind = _kind(view.dtype, parameter.dtype, dtype)
-        key = (view, part.runs, str(kind))
-        if key not in made:
-            made[key] = _begun(view, part, origin, kind, place, jobs)
-        found[name] = made[key]
+    for key, target in targets.items():
+        view, part, _ = different[key]
+        jobs.extend(_begun(view, part, origin, target))
     with reader(sum(job.bytes for job in jobs), progress) as reading:
         for job in in_file_order(jobs):
             reading.run(job)
-    return found
+    made = {**ready, **targets}
+    found = {name: made[view, part.runs, kind] for name, (view, part, kind) in keys.items()}
+    return {name: tensor for name, tensor in found.items() if tensor is not None}
 
 
-def _begun(
-    view: View,
-    part: Slices,
-    origin: Origin,
-    kind: torch.dtype,
-    place: torch.device,
-    jobs: list[Job],
-) -> torch.Tensor:
-    """The tensor of some slices: from memory at once; from files later, by jobs."""
+def in_one_block(
+    shapes: Sequence[tuple[Sequence[int], torch.dtype]], place: torch.device
+) -> list[torch.Tensor]:
+    """Empty tensors; on the CPU side by side in memory, which large pages then cover nearly whole.
+
+    To PyTorch each is a tensor by itself: a compiler would take parts of one for aliases.
+    """
+    if place.type != "cpu":
+        return [torch.empty(tuple(shape), dtype=kind, device=place) for shape, kind in shapes]
+    sizes = [math.prod(shape) * kind.itemsize for shape, kind in shapes]
+    ends = list(accumulate(-(-size // _ALIGNED) * _ALIGNED for size in sizes))
+    block = torch.empty(ends[-1] if ends else 0, dtype=torch.uint8).numpy()
+    return [
+        torch.from_numpy(block[start : start + size]).view(kind).view(tuple(shape))
+        for (shape, kind), size, start in zip(shapes, sizes, [0, *ends[:-1]], strict=False)
+    ]
+
+
+def _in_memory(
+    view: View, part: Slices, kind: torch.dtype, origin: Origin, place: torch.device
+) -> torch.Tensor | None:
+    """Slices of a tensor that was given itself; None if they must be put together."""
     first = view.pieces[0].tensor if view.pieces else ""
     whole = origin.tensors.get(first)
     if isinstance(whole, torch.Tensor) and view == whole_view(first, view.shape, view.dtype):
         taken: torch.Tensor = part.take(whole)
         return taken.to(place, kind)
-    target = torch.empty(part.local_shape, dtype=kind, device=place)
+    return None
+
+
+def _begun(view: View, part: Slices, origin: Origin, target: torch.Tensor) -> Iterator[Job]:
+    """Fill a tensor with slices: from memory at once; from files later, by the jobs."""
     for cut in cuts(view, part.runs):
         source = origin.tensors[cut.piece.tensor]
         if isinstance(source, Stored):
-            jobs.append(Job(source, cut, target))
+            yield Job(source, cut, target)
         else:
             piece = cut.piece
             flat = source.contiguous().as_strided(piece.shape, piece.strides, piece.offset)
-            target[cut.box] = Slices(piece.tensor, piece.shape, cut.runs).take(flat).to(place)
-    return target
+            taken = Slices(piece.tensor, piece.shape, cut.runs).take(flat)
+            target[cut.box] = taken.to(target.device)
 
 
 def _kind(stored: str, parameter: str, dtype: torch.dtype | None) -> torch.dtype:

@@ -126,8 +126,9 @@ class Reader:
         at, first = 0, 0
         while first < starts.size:
             last = int(numpy.searchsorted(stops, starts[first] + STAGED // 4, side="right"))
+            last = max(last, first + 1)
             far = numpy.flatnonzero(starts[first + 1 : last] - stops[first : last - 1] > _NEAR)
-            last = max(first + int(far[0]) + 1 if far.size else last, first + 1)
+            last = first + int(far[0]) + 1 if far.size else last
             block = bytearray(int(stops[last - 1] - starts[first]))
             self._pread(file, memoryview(block), int(starts[first]), job.stored)
             taken = _picked(block, starts[first:last] - starts[first], lengths[first:last], size)
