@@ -15,6 +15,7 @@ COMMANDS = {
     "check": "Check a plan without running it.",
     "verify": "Run all devices of a plan here and compare with the model.",
     "generate": "Continue prompts with a model on many devices.",
+    "bench": "Measure how fast a model generates on many devices.",
     "shard": "Write what each rank holds of the weights into a file of its own.",
     "show": "Show a plan: its mesh, its stages, a device's operators.",
     "coverage": "Survey which causal language models load and are proved.",

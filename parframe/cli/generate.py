@@ -131,8 +131,8 @@ def command(
         settings = Settings(seed=sampling.seed, **options)
         with steps(2) as step:
             step(f"loading {model}")
-            plan = _plan(model, parallel)
-        settings = attrs.evolve(settings, weights=_weights(plan, weights))
+            plan = plan_of(model, parallel)
+        settings = attrs.evolve(settings, weights=weights_folder(plan, weights))
         folders = _folders(plan, model, settings.weights)
         text = _text(asked, stops, tokenizer, folders)
         if not ignore_eos:
@@ -192,7 +192,7 @@ def _usage(where: str, what: str, mend: str) -> ParframeError:
     return ParframeError("usage", f"parframe generate {where}", what, mend)
 
 
-def _plan(model: Path, parallel: str | None) -> Plan:
+def plan_of(model: Path, parallel: str | None) -> Plan:
     """The plan of a model, or one that was made before."""
     if model.name == "plan.json" or (model / "plan.json").is_file():
         if parallel is not None:
@@ -213,7 +213,7 @@ def _folders(plan: Plan, model: Path, weights: Path | None) -> tuple[Path, ...]:
     return tuple(folder for folder in found if folder.is_dir())
 
 
-def _weights(plan: Plan, weights: str | None) -> Path | None:
+def weights_folder(plan: Plan, weights: str | None) -> Path | None:
     """The folder of the weights; None for random ones."""
     if weights == _RANDOM:
         return None

@@ -1,0 +1,227 @@
+"""`parframe bench`: a model and a composite in; how fast it generates, in numbers, out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from itertools import pairwise
+from pathlib import Path
+from statistics import median, quantiles
+from typing import Any
+
+import click
+from rich.console import RenderableType
+
+import parframe
+from parframe.cli.answer import Answer, answers, steps
+from parframe.cli.generate import plan_of, weights_folder
+from parframe.cli.options import model_argument
+from parframe.errors import ParframeError
+from parframe.generating import Request, Sampling, Settings
+from parframe.plan import Plan
+from parframe.report.memory import draw_memory, memory_facts
+from parframe.report.screen import BLANK, heading, table
+from parframe.report.traffic import draw_traffic, traffic_facts
+from parframe.spec.keys import DTYPES
+
+_COUNT = click.IntRange(1)
+_MANY = click.IntRange(3)
+
+
+@answers("bench")
+@model_argument
+@click.option("--parallel", help="The composite, such as TP2; one device without it.")
+@click.option("--prompt-tokens", type=_COUNT, default=32, show_default=True, metavar="N")
+@click.option("--new-tokens", type=_MANY, default=64, show_default=True, metavar="N")
+@click.option(
+    "--batch", type=_COUNT, default=1, show_default=True, metavar="N", help="Prompts at once."
+)
+@click.option("--weights", metavar="FOLDER", help="Not those of the model; `random` for seeded.")
+@click.option("--dtype", type=click.Choice(DTYPES), help="What to compute in, if not the model's.")
+@click.option("--device", type=click.Choice(("cpu", "cuda")), default="cpu", show_default=True)
+@click.option("--executor", default="local", show_default=True, help="What starts the devices.")
+@click.option("--compile/--no-compile", "compiled", default=True, help="Compile the devices' work.")
+@click.option(
+    "--seed", type=click.IntRange(0), default=0, show_default=True,
+    help="Seed of prompts and of random weights.",
+)  # fmt: skip
+@click.option(
+    "--against",
+    type=click.Choice(("transformers",)),
+    help="Generate by this as well, in one process, and compare.",
+)
+def command(
+    model: Path,
+    parallel: str | None,
+    prompt_tokens: int,
+    new_tokens: int,
+    batch: int,
+    weights: str | None,
+    against: str | None,
+    **options: Any,
+) -> Answer:
+    """Measure how fast a model generates on many devices.
+
+    Prompts are random tokens, and no token ends them. Starting, reading weights and compiling are
+    not counted.
+
+    MODEL is a Hugging Face folder, a config.json, a spec that names a model, or a plan.
+    """
+    from parframe.generating.replicas import replicas_of
+
+    with steps(4 if against else 3) as step:
+        step(f"loading {model}")
+        plan = plan_of(model, parallel)
+        folder = weights_folder(plan, weights)
+        if against and folder is None:
+            raise ParframeError(
+                "usage", "parframe bench --against", "transformers needs a folder of weights",
+                "give --weights FOLDER",
+            )  # fmt: skip
+        step("counting what is sent and held")
+        replicas = replicas_of(plan)
+        counted = partial(
+            parframe.check, plan, dtype=options["dtype"] or dtype_of(plan),
+            batch=batch * len(replicas),
+        )  # fmt: skip
+        sent = counted(sequence=replicas[0].unit).traffic
+        held = counted(sequence=prompt_tokens + new_tokens).memory
+        prompts = random_prompts(plan, batch, prompt_tokens, options["seed"])
+        step(f"generating on {plan.mesh.size} devices")
+        settings = Settings(weights=folder, rows=batch, **options)
+        found = measured(plan, prompts, new_tokens, settings)
+        peer = None
+        if against and folder is not None:
+            step("generating with transformers")
+            peer = transformers_figures(folder, prompts, new_tokens, options["dtype"])
+    facts = {
+        "devices": plan.mesh.size,
+        "batch": batch,
+        "prompt_tokens": prompt_tokens,
+        "new_tokens": new_tokens,
+        "parframe": found,
+        "transformers": peer,
+        "time_to_transformers": found["token"] / peer["token"] if peer else None,
+        "communication": traffic_facts(sent),
+        "memory": memory_facts(held, None),
+    }
+    return Answer(facts, partial(_draw, facts))
+
+
+def dtype_of(plan: Plan) -> str:
+    """The model's own type of floating-point numbers."""
+    kinds = (parameter.dtype for parameter in plan.graph.parameters.values())
+    return next((kind for kind in kinds if "float" in kind), "float32")
+
+
+def random_prompts(plan: Plan, count: int, length: int, seed: int) -> list[tuple[int, ...]]:
+    """Prompts of random tokens of the model's vocabulary."""
+    import random
+
+    from parframe.generating.limits import limits_of
+
+    draw = random.Random(seed)
+    vocabulary = limits_of(plan.graph).vocabulary
+    return [tuple(draw.randrange(vocabulary) for _ in range(length)) for _ in range(count)]
+
+
+def measured(
+    plan: Plan, prompts: Sequence[tuple[int, ...]], new_tokens: int, settings: Settings
+) -> dict[str, float]:
+    """The figures of a batch, after another that warms up."""
+    from parframe.executing import generate
+    from parframe.generating import Result
+    from parframe.generating.replicas import replicas_of
+    from parframe.generating.requests import Failure, Token
+
+    rows = settings.rows * len(replicas_of(plan))
+    sampling = Sampling(max_new_tokens=new_tokens)
+    listed = [
+        Request(number, prompts[number % len(prompts)], sampling) for number in range(2 * rows)
+    ]
+    arrivals: dict[int, list[float]] = {}
+    begun = 0.0
+    for event in generate(plan, listed, settings):
+        now = time.perf_counter()
+        if isinstance(event, Failure):
+            raise event.error
+        if isinstance(event, Token):
+            arrivals.setdefault(event.number, []).append(now)
+        elif isinstance(event, Result) and event.number < rows:
+            begun = begun or now
+    watched = [arrivals[number] for number in sorted(arrivals) if number >= rows]
+    return figures(watched, begun)
+
+
+def figures(arrivals: Sequence[Sequence[float]], begun: float) -> dict[str, float]:
+    """What the times say at which tokens of every prompt came, in seconds."""
+    between = [later - earlier for times in arrivals for earlier, later in pairwise(times)]
+    parts = quantiles(between, n=10)
+    token = median(between)
+    return {
+        "first_token": median(times[0] - begun for times in arrivals),
+        "token": token,
+        "token_p10": parts[0],
+        "token_p90": parts[-1],
+        "tokens_per_second": 1 / token,
+        "tokens_per_second_in_all": len(arrivals) / token,
+    }
+
+
+def transformers_figures(
+    folder: Path, prompts: Sequence[tuple[int, ...]], new_tokens: int, dtype: str | None
+) -> dict[str, float]:
+    """The same of transformers' own `generate`, in this process."""
+    import torch
+    from transformers import AutoModelForCausalLM
+    from transformers.generation.streamers import BaseStreamer
+
+    class Clock(BaseStreamer):
+        """Notes when tokens come; the prompt itself is the first that is told."""
+
+        def __init__(self) -> None:
+            self.times: list[float] = []
+
+        def put(self, value: Any) -> None:
+            self.times.append(time.perf_counter())
+
+        def end(self) -> None:
+            """All tokens have come."""
+
+    peer: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype or "auto")
+    given = torch.tensor(prompts)
+    clock, begun = Clock(), 0.0
+    for _ in range(2):  # the first to warm up
+        clock, begun = Clock(), time.perf_counter()
+        peer.generate(
+            given, attention_mask=torch.ones_like(given), max_new_tokens=new_tokens,
+            min_new_tokens=new_tokens, do_sample=False, streamer=clock,
+        )  # fmt: skip
+    return figures([clock.times[1:]] * len(prompts), begun)
+
+
+_ROWS = {
+    "first_token": "time to first token, ms",
+    "token": "time per token, median, ms",
+    "token_p10": "time per token, p10, ms",
+    "token_p90": "time per token, p90, ms",
+    "tokens_per_second": "tokens a second, each prompt",
+    "tokens_per_second_in_all": "tokens a second, all prompts",
+}
+
+
+def _draw(facts: Mapping[str, Any]) -> Iterator[RenderableType]:
+    names = [name for name in ("parframe", "transformers") if facts[name]]
+    yield heading("Speed", f"{facts['devices']} devices, {facts['batch']} prompts at once")
+    rows = []
+    for key, words in _ROWS.items():
+        scale = 1 if key.startswith("tokens") else 1e3
+        rows.append([words, *(f"{facts[name][key] * scale:.2f}" for name in names)])
+    yield table(("", *names), rows, right=names)
+    if facts["time_to_transformers"] is not None:
+        yield f"time per token to that of transformers: {facts['time_to_transformers']:.2f}"
+    yield BLANK
+    yield from draw_traffic(facts["communication"], "bytes a token")
+    yield BLANK
+    yield from draw_memory(facts["memory"])

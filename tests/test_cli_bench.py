@@ -1,0 +1,47 @@
+import json
+
+import pytest
+from proving import STORIES, needs_stories
+
+from parframe.cli.bench import figures
+
+FEW = ("--prompt-tokens", 4, "--new-tokens", 6, "--no-compile")
+
+
+def test_figures_are_those_of_all_prompts():
+    found = figures([[1.5, 2.0, 2.5, 3.0], [1.5, 2.0, 2.5, 3.0]], begun=1.0)
+    assert found["first_token"] == 0.5
+    assert found["token"] == found["token_p10"] == found["token_p90"] == 0.5
+    assert (found["tokens_per_second"], found["tokens_per_second_in_all"]) == (2, 4)
+
+
+@needs_stories
+def test_a_model_on_two_devices_is_measured_beside_transformers(call):
+    told = call(
+        "bench", STORIES, "--parallel", "TP2", *FEW, "--batch", 2,
+        "--against", "transformers", "--json",
+    )  # fmt: skip
+    facts = json.loads(told.out)
+    assert told.code == 0
+    for name in ("parframe", "transformers"):
+        figure = facts[name]
+        assert 0 < figure["token_p10"] <= figure["token"] <= figure["token_p90"]
+        assert figure["tokens_per_second_in_all"] == pytest.approx(2 * figure["tokens_per_second"])
+    ratio = facts["parframe"]["token"] / facts["transformers"]["token"]
+    assert facts["time_to_transformers"] == ratio
+    assert any(sent["bytes"] for sent in facts["communication"])
+    assert facts["memory"]["most"] > 0
+
+
+@needs_stories
+def test_figures_go_to_stdout_alone(call):
+    told = call("bench", STORIES, *FEW, "--weights", "random")
+    assert told.code == 0
+    assert "time per token, median, ms" in told.out
+    assert "Memory per device" in told.out
+
+
+@needs_stories
+def test_transformers_cannot_have_random_weights(call):
+    told = call("bench", STORIES, *FEW, "--weights", "random", "--against", "transformers")
+    assert told.err.startswith("error[usage] parframe bench --against: transformers needs")
