@@ -109,7 +109,7 @@ def cases() -> Iterator[Case]:
     kinds = ("kill", "stop", "segv", "term", "exception", "exit", "memory", "shape")
     for world, phase, kind in itertools.product(completions.COMPOSITES, PHASES, kinds):
         for victim in sorted({0, world // 2, world - 1}):
-            if kind != "shape" or phase in COLLECTIVE:
+            if kind != "shape" or phase == "step":  # in warm-up the peers compile first
                 yield Case(world, phase, kind, victim)
     for world, phase in itertools.product(completions.COMPOSITES, EARLY + PHASES):
         for kind in ("kill", "stop", "term"):
@@ -121,6 +121,7 @@ def cases() -> Iterator[Case]:
             yield Case(world, phase, "asleep", 1)
         yield Case(world, phase, "abort", world // 2)
         yield Case(world, phase, "leave", world - 1)
+        yield Case(world, phase, "abort", 0)
     for phase, kind in itertools.product(PHASES, kinds):
         if kind != "shape" or phase in COLLECTIVE:
             yield Case(8, phase, kind, 4)
@@ -227,6 +228,9 @@ def _signal(run: Launch, case: Case) -> float:
 def _misnamed(case: Case, error: RunError, place: dict[str, object]) -> list[str]:
     """What the first failure says that is not so."""
     first = error.failures[0]
+    if case.real and (case.phase, case.kind) == ("rendezvous", "asleep"):
+        absent = f" did not come within {0.9 * STALL:g} s: {case.victim}"
+        return [] if absent in str(error) else [f"told {error}"]
     if case.victim == "starter":
         wanted = {"rank": None, "cause": "frozen" if case.kind == "stop" else "lost"}
     else:

@@ -24,6 +24,9 @@ from parframe.ranks.rendezvous import meet
 from parframe.running.given import dtype_of
 from parframe.weights import Random, read
 
+_MEETING = 0.9
+"""Of the time in which something must happen, how much ranks wait: they know who did not come."""
+
 
 class Station(Protocol):
     """Where a rank runs: what it needs of its process."""
@@ -115,7 +118,7 @@ def ready(
     if station.store is not None:
         meet(
             station.store, rank=rank, world=station.world, run=run, facts=facts_of_run(plan),
-            timeout=station.timeout,
+            timeout=_MEETING * station.timeout,
         )  # fmt: skip
     needed = dict.fromkeys((*groups_of(plan), *agreeing(replicas)))
     groups = make_groups(
