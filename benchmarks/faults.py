@@ -250,7 +250,7 @@ def _misnamed(case: Case, error: RunError, place: dict[str, object]) -> list[str
 
 
 _LAUNCHER = """
-import json, signal, sys, time
+import json, os, signal, sys, time
 import completions
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # also where it began in the background
@@ -260,13 +260,17 @@ settings = completions.settings_of(phase)
 def ready(message=None):
     print("ready", flush=True)
 
-with completions.launched(int(world), settings, json.loads(facts), json.loads(environment)) as run:
-    while phase == "fork" and run.processes[0] is None:
-        time.sleep(0.001)
-    if phase in ("start", "fork"):
-        ready()
-    for result in completions.results(run, int(world), settings, ready):
-        pass
+try:
+    run = completions.launched(int(world), settings, json.loads(facts), json.loads(environment))
+    with run:
+        while phase == "fork" and run.processes[0] is None:
+            time.sleep(0.001)
+        if phase in ("start", "fork"):
+            ready()
+        for result in completions.results(run, int(world), settings, ready):
+            pass
+except KeyboardInterrupt:
+    os._exit(130)  # what Python tears down after a run is not part of it
 """
 
 
