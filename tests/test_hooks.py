@@ -190,8 +190,8 @@ def test_what_is_no_rule_is_refused(site: Site, source: str, told: str) -> None:
 
 
 def plan_of_language_model() -> parframe.Plan:
-    graph = parframe.load(models.tiny_config("llama"), positions=True)
-    return parframe.partition(graph, "TP2")
+    config = models.tiny_config("llama", max_position_embeddings=256)
+    return parframe.partition(parframe.load(config, positions=True), "TP2")
 
 
 @pytest.mark.parametrize("listed", ['{"echo": echo}', '[("echo", echo)]'])
