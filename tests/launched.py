@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+
 import torch
 import torch.distributed as dist
 from faulty import faulty
@@ -60,5 +62,13 @@ def echo(worker: Worker) -> None:
         worker.send({"rank": worker.rank, **message, "blob": bytes(worker.blob[:5]).decode()})
 
 
+def compiles(worker: Worker) -> None:
+    """Start a process as a compiler does, tell of it, and wait."""
+    worker.phase("step")
+    child = subprocess.Popen(["sleep", "600"])
+    worker.send({"child": child.pid})
+    worker.receive()
+
+
 if __name__ == "__main__":
-    nursery.main({"echo": echo, "gather": gather, "steps": faulty(steps)})
+    nursery.main({"compiles": compiles, "echo": echo, "gather": gather, "steps": faulty(steps)})

@@ -114,6 +114,19 @@ def test_nobody_listens_beyond_this_host(traces: Traces) -> None:
         assert set(found) <= {"0100007F", "00000000000000000000000001000000"}
 
 
+def test_what_a_killed_rank_had_started_is_ended_as_well(traces: Traces) -> None:
+    with launched(traces, "compiles", 2) as run:
+        events = run.events()
+        children = [next(events).message["child"] for _ in range(2)]
+        victim = run.processes[1]
+        assert victim is not None
+        os.kill(victim, signal.SIGKILL)
+        with pytest.raises(RunError):
+            list(events)
+    assert not [child for child in children if Path(f"/proc/{child}").exists()]
+    assert traces.left() == []
+
+
 def test_leaving_ends_all(traces: Traces) -> None:
     with pytest.raises(KeyboardInterrupt):
         _interrupted(traces)

@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 from parframe.errors import ParframeError, did_you_mean
 from parframe.launching.channel import Channel, Message
 from parframe.launching.failures import described
-from parframe.launching.processes import kill
+from parframe.launching.processes import adopt_orphans, end_children, kill
 from parframe.launching.records import Record
 from parframe.launching.worker import BEAT, FAILED, Start, Task, work
 
@@ -38,6 +38,7 @@ def main(tasks: Mapping[str, Task], prepare: Prepare | None = None) -> NoReturn:
     message = channel.receive()
     if message is None:
         os._exit(FAILED)
+    adopt_orphans()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     nursery = _Nursery(channel, message)
     try:
@@ -161,6 +162,7 @@ class _Nursery:
             kill(process)
         for process in self.alive:
             os.waitpid(process, 0)
+        end_children()
         os._exit(code)
 
     def _fork(self, rank: int, listener: socket.socket) -> None:

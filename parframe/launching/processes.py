@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 _SET_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of linux/prctl.h
+_SET_CHILD_SUBREAPER = 36  # the same file's
 
 
 def die_with(parent: int) -> None:
@@ -27,6 +28,29 @@ def die_with(parent: int) -> None:
         libc.prctl(_SET_DEATH_SIGNAL, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != parent:
         os._exit(1)
+
+
+def adopt_orphans() -> None:
+    """Become the parent of what this process's descendants leave behind, such as a compiler."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def end_children() -> None:
+    """Kill all children of this process and wait for them, also those that it adopts meanwhile."""
+    while children := _children():
+        for process in children:
+            kill(process)
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(process, 0)
+
+
+def _children() -> list[int]:
+    found: list[int] = []
+    for listed in Path("/proc/self/task").glob("*/children"):
+        with contextlib.suppress(OSError):  # the thread has ended
+            found += map(int, listed.read_text().split())
+    return found
 
 
 def watch(process: int) -> int | None:

@@ -144,8 +144,8 @@ class Plan:
             those of the model; of kind ``run``, if a process group is missing, or the model cannot
             be run with a cache.
         """
-        ranks = import_module("parframe.ranks")  # a higher floor, which needs torch
-        return ranks.device_module(self, rank, weights, device, groups, dtype, cache)
+        hosted = import_module("parframe.ranks.hosted")  # a higher floor, which needs torch
+        return hosted.device_module(self, rank, weights, device, groups, dtype, cache)
 
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Write the plan: ``plan.json``, and a readable Python file for every program.
