@@ -1,0 +1,1 @@
+"""What a plan costs on devices that need not be here: memory, time, and which to choose."""
