@@ -14,6 +14,7 @@ from parframe.generating import Request, Sampling, Settings
 from parframe.generating.engine import Engine, Shape
 from parframe.generating.requests import Token
 from parframe.generating.schedule import Batch
+from parframe.launching.processes import bind
 
 
 @attrs.frozen
@@ -39,6 +40,7 @@ class Partitioned:
     """Decodes with the engine that `parframe.run` uses, one request in its one row."""
 
     def __init__(self, job: Job) -> None:
+        bind(job.rank, job.processes)  # as the executor `local` does
         join(job)
         graph = parframe.load(job.folder, positions=True)
         plan = parframe.partition(graph, f"TP{job.processes}")

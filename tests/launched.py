@@ -8,8 +8,10 @@ import torch
 import torch.distributed as dist
 from faulty import faulty
 
+import parframe.ranks.direct  # noqa: F401  registers its operators
 from parframe.launching import Worker, nursery
 from parframe.ranks.groups import close_groups, make_groups
+from parframe.ranks.named import named
 
 
 def steps(worker: Worker) -> None:
@@ -55,6 +57,34 @@ def gather(worker: Worker) -> None:
     close_groups()
 
 
+def reduce(worker: Worker) -> None:
+    """Reduce and gather tensors of several sizes, of different ranks different numbers."""
+    name = _everybody(worker)
+    found = {}
+    for length in worker.facts["lengths"]:
+        own = numbers(worker.rank, length)
+        sites = (worker.world, worker.rank, name)
+        for reduction in worker.facts["reductions"]:
+            reduced = torch.ops.parframe.reduced(own, reduction, *sites)
+            found[f"{reduction} {length}"] = reduced.tolist()
+        found[f"gathered {length}"] = torch.ops.parframe.gathered(own, *sites).tolist()
+    worker.send({"found": found})
+    close_groups()
+
+
+def numbers(rank: int, length: int) -> torch.Tensor:
+    """Small whole numbers, of which sums and products are exact in any order."""
+    return ((torch.arange(length) * 7 + rank * 3) % 5 - 2).to(torch.float64)
+
+
+def _everybody(worker: Worker) -> str:
+    ranks = tuple(range(worker.world))
+    groups = make_groups(
+        [ranks], rank=worker.rank, world=worker.world, timeout=worker.timeout, store=worker.store
+    )
+    return named(groups.of[ranks])
+
+
 def echo(worker: Worker) -> None:
     """Answer every message until there is an empty one."""
     worker.phase("step")
@@ -71,4 +101,12 @@ def compiles(worker: Worker) -> None:
 
 
 if __name__ == "__main__":
-    nursery.main({"compiles": compiles, "echo": echo, "gather": gather, "steps": faulty(steps)})
+    nursery.main(
+        {
+            "compiles": compiles,
+            "echo": echo,
+            "gather": gather,
+            "reduce": reduce,
+            "steps": faulty(steps),
+        }
+    )

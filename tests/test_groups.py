@@ -3,10 +3,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import torch.distributed as dist
+from launched import numbers
 from launches import Traces, launched
 
 from parframe import ParframeError
+from parframe.ranks.direct import LIMIT
 from parframe.ranks.groups import make_groups
 from parframe.ranks.rendezvous import meet
 
@@ -18,6 +21,22 @@ def test_groups_are_made_by_their_ranks_in_their_order(tmp_path: Path) -> None:
     assert gathered == {
         rank: [group for group in groups if rank in group and len(group) > 1] for rank in range(4)
     }
+
+
+def test_small_and_large_messages_are_reduced_alike_on_all_ranks(tmp_path: Path) -> None:
+    lengths = [1, 5, LIMIT // 8]  # of 3 ranks each sends the last one to two others: over the limit
+    facts = {"lengths": lengths, "reductions": ["sum", "product", "max", "min"]}
+    with launched(Traces.of(tmp_path), "reduce", 3, facts=facts) as run:
+        found = [event.message["found"] for event in run.events() if "found" in event.message]
+    assert len(found) == 3
+    for length in lengths:
+        every = torch.stack([numbers(rank, length) for rank in range(3)])
+        expected = {
+            "sum": every.sum(0), "product": every.prod(0), "max": every.amax(0),
+            "min": every.amin(0), "gathered": every.flatten(),
+        }  # fmt: skip
+        for name, whole in expected.items():
+            assert all(own[f"{name} {length}"] == whole.tolist() for own in found)
 
 
 def test_a_group_that_was_not_named_is_refused(tmp_path: Path) -> None:

@@ -43,6 +43,9 @@ _MANY = click.IntRange(3)
 @click.option("--executor", default="local", show_default=True, help="What starts the devices.")
 @click.option("--compile/--no-compile", "compiled", default=True, help="Compile the devices' work.")
 @click.option(
+    "--bind/--no-bind", "bound", default=True, help="Keep each process to processors of its own."
+)
+@click.option(
     "--seed", type=click.IntRange(0), default=0, show_default=True,
     help="Seed of prompts and of random weights.",
 )  # fmt: skip

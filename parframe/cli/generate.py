@@ -78,6 +78,9 @@ _RANDOM = "random"
 @click.option(
     "--compile/--no-compile", "compiled", default=False, help="Compile the devices' work."
 )
+@click.option(
+    "--bind/--no-bind", "bound", default=True, help="Keep each process to processors of its own."
+)
 @click.option("--context", type=_COUNT, metavar="N", help="Positions of the cache of a prompt.")
 @click.option(
     "--batch",

@@ -11,6 +11,7 @@ from parframe.generating.requests import Token, facts_of, request_of
 from parframe.generating.schedule import Batch
 from parframe.generating.settings import settings_of
 from parframe.launching import Worker, nursery
+from parframe.launching.processes import bind
 from parframe.plan import Plan
 from parframe.plan.file import parse
 
@@ -20,6 +21,8 @@ def generate(worker: Worker) -> None:
     plan: Plan = worker.shared
     settings = settings_of(worker.facts["settings"])
     shape = Shape(**worker.facts["shape"])
+    if settings.bound and settings.device == "cpu":
+        bind(worker.rank, worker.world)
 
     def progress(done: int, total: int) -> None:
         worker.step(done * 100 // max(total, 1))

@@ -41,6 +41,8 @@ class Settings:
         How many tokens of a prompt are computed at once, so that memory does not grow with it.
     cached
         Whether keys and values are kept; without that every token computes all before it again.
+    bound
+        Whether each process of a run on the CPUs of this host keeps to processors of its own.
     """
 
     weights: Path | None = None
@@ -55,6 +57,7 @@ class Settings:
     seed: int = 0
     chunk: int = 512
     cached: bool = True
+    bound: bool = True
 
     def __attrs_post_init__(self) -> None:
         counts = {

@@ -10,6 +10,7 @@ import attrs
 import torch
 from torch.fx import Node
 
+import parframe.ranks.direct  # noqa: F401  registers its operators
 from parframe.errors import ParframeError
 from parframe.graph import Operator, Tensor
 from parframe.layout import Span
@@ -97,7 +98,7 @@ def _all_gather(writer: Writer, sent: Sent) -> Node:
     flat = writer.call(_aten.reshape.default, _given(sent), [-1])
     shapes = [shape_of(writer, part) for part in parts]
     lengths = [writer.product(*shape) for shape in shapes]
-    pieces = _gathered(writer, sent.meeting, flat, lengths)
+    pieces = _gathered(writer, sent, flat, lengths)
     shaped = [
         writer.call(_aten.view.default, piece, shape)
         for piece, shape in zip(pieces, shapes, strict=True)
@@ -109,15 +110,14 @@ def _gathered_along(writer: Writer, sent: Sent, parts: list[Regions], axis: int)
     """Parts that lie one after the other along one axis."""
     lengths = [shape_of(writer, part)[axis] for part in parts]
     first = writer.call(_aten.movedim.int, _given(sent), axis, 0) if axis else _given(sent)
-    pieces = _gathered(writer, sent.meeting, first, lengths)
+    pieces = _gathered(writer, sent, first, lengths)
     whole = writer.call(_aten.cat.default, pieces, 0) if len(pieces) > 1 else pieces[0]
     return writer.call(_aten.movedim.int, whole, 0, axis) if axis else whole
 
 
-def _gathered(
-    writer: Writer, meeting: Meeting, first: Node, lengths: Sequence[Number]
-) -> list[Node]:
+def _gathered(writer: Writer, sent: Sent, first: Node, lengths: Sequence[Number]) -> list[Node]:
     """What every member has, each of its own length along axis 0; in one piece if all are equal."""
+    meeting = sent.meeting
     equal = len(set(lengths)) == 1
     longest = lengths[0]
     for length in lengths[1:]:
@@ -126,7 +126,7 @@ def _gathered(
     if not equal:
         missing = writer.arithmetic(operator.sub, longest, lengths[meeting.place])
         first = writer.call(padded, first, missing)
-    whole = _done(writer, _c10d.all_gather_into_tensor.default, first, meeting.size, meeting.name)
+    whole = _whole(writer, sent, first)
     if equal:
         return [whole]
     pieces = []
@@ -134,6 +134,14 @@ def _gathered(
         start = writer.product(place, longest) if place else 0
         pieces.append(writer.call(_aten.narrow.default, whole, 0, start, length))
     return pieces
+
+
+def _whole(writer: Writer, sent: Sent, first: Node) -> Node:
+    """What all members have, equal in shape, one after the other along axis 0."""
+    size, place, name = sent.meeting.size, sent.meeting.place, sent.meeting.name
+    if sent.device.type == "cpu":
+        return writer.call(torch.ops.parframe.gathered.default, first, size, place, name)
+    return _done(writer, _c10d.all_gather_into_tensor.default, first, size, name)
 
 
 def padded(first: torch.Tensor, missing: int) -> torch.Tensor:
@@ -206,7 +214,14 @@ def _reduced(writer: Writer, sent: Sent, given: Node) -> Node:
     truths = kind in ("any", "all")
     if truths:
         given = writer.call(_aten.to.dtype, given, torch.uint8)
-    total = _done(writer, _c10d.all_reduce.default, given, _REDUCTIONS[kind], sent.meeting.name)
+    reduction, meeting = _REDUCTIONS[kind], sent.meeting
+    if sent.device.type == "cpu":
+        total = writer.call(
+            torch.ops.parframe.reduced.default, given, reduction, meeting.size, meeting.place,
+            meeting.name,
+        )  # fmt: skip
+    else:
+        total = _done(writer, _c10d.all_reduce.default, given, reduction, meeting.name)
     return writer.call(_aten.to.dtype, total, torch.bool) if truths else total
 
 
