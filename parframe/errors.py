@@ -11,6 +11,7 @@ KINDS: dict[str, tuple[int, str]] = {
     "mesh": (12, "a mesh, one of its axes or a rank is wrong"),
     "strategy": (13, "strategies are unknown, clash or cannot be placed"),
     "plugin": (14, "an installed plugin cannot be used"),
+    "hardware": (15, "a device or a machine is unknown, or described wrongly"),
     "load": (20, "a model cannot be loaded or exported"),
     "weights": (21, "weights are missing or do not fit the model"),
     "graph": (22, "an operator graph is not legal"),

@@ -3,13 +3,14 @@
 A distribution announces itself in the entry-point group `parframe`. An entry point named
 `strategy.XP` claims the code XP; the module that it points to is imported only when the code is
 used in a composite, or when a spec lists the distribution under `plugins`. In the same way
-`executor.NAME` claims the name of an executor.
+`executor.NAME` claims the name of an executor, and `hardware.NAME` the name of a device or machine.
 """
 
 import re
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -38,6 +39,7 @@ hookimpl = pluggy.HookimplMarker("parframe")
 _OWN = "parframe"
 _CLAIM = "strategy."
 _EXECUTOR = "executor."
+_HARDWARE = "hardware."
 
 
 @hookspec
@@ -53,6 +55,11 @@ def parframe_rules() -> list["Rule"]:  # type: ignore[empty-body]
 @hookspec
 def parframe_executors() -> Mapping[str, Callable[..., Any]]:  # type: ignore[empty-body]
     """Offer what runs plans, by names that the distribution's entry points claim."""
+
+
+@hookspec
+def parframe_hardware() -> list[str | Path]:  # type: ignore[empty-body]
+    """Offer devices and machines, as TOML or paths of files, by names that entry points claim."""
 
 
 @attrs.frozen
@@ -217,6 +224,53 @@ def claimed_executors() -> list[str]:
     """
     names = {info.name for info in installed() if info.name.startswith(_EXECUTOR)}
     return sorted(name.removeprefix(_EXECUTOR) for name in names)
+
+
+def hardware(name: str) -> tuple[str | Path, ...]:
+    """Collect what plugins say of hardware, importing those alone that claim a name in a text.
+
+    Parameters
+    ----------
+    name : str
+        What a user calls a device, a machine or a cluster, as `64xAcme-X1`.
+
+    Returns
+    -------
+    tuple of str or Path
+        TOML, or paths of files of it.
+
+    Raises
+    ------
+    ParframeError
+        Of kind `plugin`, if a plugin fails or offers something else.
+    """
+    asked = set(re.findall(r"[a-z0-9]+", re.sub(r"^\s*\d+\s*[x*]\s*", "", name.casefold())))
+    claims = [
+        info
+        for info in installed()
+        if info.name.startswith(_HARDWARE)
+        and set(re.findall(r"[a-z0-9]+", info.name.removeprefix(_HARDWARE).casefold())) <= asked
+    ]
+    found: list[str | Path] = []
+    for info in {info.module: info for info in claims}.values():
+        for source in _ask(info, "parframe_hardware"):
+            if not isinstance(source, str | Path):
+                what = f"offers {source!r} as hardware"
+                raise _broken(info, what, "let parframe_hardware list TOML or paths of files")
+            found.append(source)
+    return tuple(found)
+
+
+def claimed_hardware() -> list[str]:
+    """List the devices and machines that installed plugins claim, without importing any.
+
+    Returns
+    -------
+    list of str
+        The names in alphabetical order.
+    """
+    names = {info.name for info in installed() if info.name.startswith(_HARDWARE)}
+    return sorted(name.removeprefix(_HARDWARE) for name in names)
 
 
 def _read(entry_point: EntryPoint) -> PluginInfo:

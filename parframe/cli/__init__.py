@@ -18,6 +18,7 @@ COMMANDS = {
     "bench": "Measure how fast a model generates on many devices.",
     "shard": "Write what each rank holds of the weights into a file of its own.",
     "show": "Show a plan: its mesh, its stages, a device's operators.",
+    "devices": "List the hardware that is known, or show one GPU with its machines.",
     "coverage": "Survey which causal language models load and are proved.",
     "plugins": "List the plugins that are installed, without importing them.",
 }

@@ -1,0 +1,19 @@
+"""GPUs, the machines they are in, and clusters of them: published figures as data."""
+
+from parframe.hardware.catalogue import Catalogue, catalogue, cluster, shipped
+from parframe.hardware.cluster import Cluster, Span
+from parframe.hardware.device import DTYPES, Device
+from parframe.hardware.machine import Link, Machine
+
+__all__ = [
+    "DTYPES",
+    "Catalogue",
+    "Cluster",
+    "Device",
+    "Link",
+    "Machine",
+    "Span",
+    "catalogue",
+    "cluster",
+    "shipped",
+]

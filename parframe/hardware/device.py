@@ -1,0 +1,69 @@
+"""A GPU by itself: how fast it computes, how much it holds, how fast its memory is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import attrs
+
+DTYPES = ("bf16", "fp16", "fp8", "fp4", "int8")
+"""The dtypes of matrix operations, of which a device may lack some."""
+
+
+@attrs.frozen
+class Device:
+    """A GPU, without the box that it is in.
+
+    Parameters
+    ----------
+    key
+        Its name in the catalogue.
+    name
+        Its name in tables.
+    maker
+        Who makes it.
+    architecture
+        The family of chips, as ``hopper``: what kernels are written for.
+    part
+        The words that name the chip, which tell it from others.
+    forms
+        The sockets or cards that it comes as, as ``sxm``.
+    rates
+        Dense matrix operations a second (a multiplication and an addition are two) by dtype;
+        what is absent is not supported.
+    memory
+        Bytes of memory.
+    usable_share
+        The part of them that software sees.
+    bandwidth
+        Bytes a second from and to the memory.
+    power
+        The limit of the board, in watts.
+    sources
+        Where the figures come from.
+    notes
+        Where sources disagree, or what a figure means, by the key of the figure.
+    """
+
+    key: str
+    name: str
+    maker: str
+    architecture: str
+    part: str
+    forms: tuple[str, ...]
+    rates: Mapping[str, float] = attrs.field(hash=False)
+    memory: int
+    usable_share: float
+    bandwidth: float
+    power: float
+    sources: tuple[str, ...] = attrs.field(default=(), hash=False, eq=False)
+    notes: Mapping[str, str] = attrs.field(factory=dict, hash=False, eq=False)
+
+    @property
+    def usable(self) -> int:
+        """The bytes of memory that software sees."""
+        return int(self.memory * self.usable_share)
+
+    def rate(self, dtype: str) -> float | None:
+        """Dense operations a second in a dtype; None where the device has none for it."""
+        return self.rates.get(dtype)
