@@ -1,0 +1,100 @@
+"""A GPU as its kernels see it: rates, bandwidth, processors, cache."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from functools import cache, lru_cache
+from importlib.resources import files
+from typing import Protocol
+
+import attrs
+
+from parframe.price.dtypes import sixteen
+
+USUAL_PROCESSORS = 108
+USUAL_CACHE = 40e6
+"""What a chip is taken to have that is not in ``data/chips.toml`` (those of an A100)."""
+
+
+class Gpu(Protocol):
+    """What is asked of a device of the catalogue."""
+
+    def __hash__(self) -> int:
+        """Devices are kept by their hash."""
+
+    @property
+    def key(self) -> str:
+        """Its name in the catalogue."""
+
+    @property
+    def architecture(self) -> str:
+        """The family of chips."""
+
+    @property
+    def rates(self) -> Mapping[str, float]:
+        """Dense operations a second by dtype."""
+
+    @property
+    def bandwidth(self) -> float:
+        """Bytes a second of the memory."""
+
+
+@attrs.frozen(eq=False)
+class Chip:
+    """A GPU as its kernels see it.
+
+    Parameters
+    ----------
+    key
+        Its name in the catalogue.
+    architecture
+        The family of chips, which kernels are written for.
+    rates
+        Dense operations a second by dtype: a multiplication and an addition are two.
+    bandwidth
+        Bytes a second of the memory.
+    processors
+        Streaming multiprocessors or compute units, each of which works on one tile at a time.
+    cache
+        Bytes of the last cache before the memory.
+    why
+        What is a guess.
+    """
+
+    key: str
+    architecture: str
+    rates: Mapping[str, float]
+    bandwidth: float
+    processors: int
+    cache: float
+    why: tuple[str, ...] = ()
+
+    def rate(self, dtype: str) -> float:
+        """Return the operations a second in a dtype, in 16 bits where the chip has none for it."""
+        found = self.rates.get(dtype)
+        return found if found is not None else self.rates[sixteen(self.rates)]
+
+
+@lru_cache(maxsize=512)
+def chip(gpu: Gpu) -> Chip:
+    """Return the chip of a device of the catalogue."""
+    known = _chips().get(gpu.key)
+    why = () if known else (f"how many processors {gpu.key} has is not known",)
+    known = known or {}
+    return Chip(
+        key=gpu.key,
+        architecture=gpu.architecture,
+        rates=dict(gpu.rates),
+        bandwidth=gpu.bandwidth,
+        processors=int(known.get("processors", USUAL_PROCESSORS)),
+        cache=known["cache_mb"] * 1e6 if known else USUAL_CACHE,
+        why=why,
+    )
+
+
+@cache
+def _chips() -> Mapping[str, Mapping[str, float]]:
+    text = (files(__package__) / "data" / "chips.toml").read_text(encoding="utf-8")
+    table: Mapping[str, Mapping[str, float]] = tomllib.loads(text)["chip"]
+    return table
