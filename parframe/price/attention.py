@@ -94,8 +94,13 @@ def _decode(
         keys = min(keys, kernel.window + new - 1)
     keys *= kernel.keys
     width = kernel.key_width + kernel.value_width
-    group = ceil(kernel.heads / kernel.kv_heads * new / FEW) * FEW
-    compute = 2.0 * rows * kernel.kv_heads * group * keys * width
+    each = kernel.kv_heads * width
+    if kernel.kept < each:
+        # a latent cache is not unfolded: all heads score it and sum it as it is
+        one, each = float(kernel.heads), 2 * kernel.kept
+    else:
+        one = kernel.heads / kernel.kv_heads
+    compute = 2.0 * rows * ceil(one * new / FEW) * FEW * keys * each
     moved = rows * (keys + READ_BEHIND) * kernel.kept * cached
     moved += rows * new * kernel.heads * width * SIXTEEN
     return (

@@ -6,38 +6,15 @@ import tomllib
 from collections.abc import Mapping
 from functools import cache, lru_cache
 from importlib.resources import files
-from typing import Protocol
 
 import attrs
 
+from parframe.hardware import Device
 from parframe.price.dtypes import sixteen
 
 USUAL_PROCESSORS = 108
 USUAL_CACHE = 40e6
 """What a chip is taken to have that is not in ``data/chips.toml`` (those of an A100)."""
-
-
-class Gpu(Protocol):
-    """What is asked of a device of the catalogue."""
-
-    def __hash__(self) -> int:
-        """Devices are kept by their hash."""
-
-    @property
-    def key(self) -> str:
-        """Its name in the catalogue."""
-
-    @property
-    def architecture(self) -> str:
-        """The family of chips."""
-
-    @property
-    def rates(self) -> Mapping[str, float]:
-        """Dense operations a second by dtype."""
-
-    @property
-    def bandwidth(self) -> float:
-        """Bytes a second of the memory."""
 
 
 @attrs.frozen(eq=False)
@@ -77,16 +54,16 @@ class Chip:
 
 
 @lru_cache(maxsize=512)
-def chip(gpu: Gpu) -> Chip:
+def chip(device: Device) -> Chip:
     """Return the chip of a device of the catalogue."""
-    known = _chips().get(gpu.key)
-    why = () if known else (f"how many processors {gpu.key} has is not known",)
+    known = _chips().get(device.key)
+    why = () if known else (f"how many processors {device.key} has is not known",)
     known = known or {}
     return Chip(
-        key=gpu.key,
-        architecture=gpu.architecture,
-        rates=dict(gpu.rates),
-        bandwidth=gpu.bandwidth,
+        key=device.key,
+        architecture=device.architecture,
+        rates=dict(device.rates),
+        bandwidth=device.bandwidth,
         processors=int(known.get("processors", USUAL_PROCESSORS)),
         cache=known["cache_mb"] * 1e6 if known else USUAL_CACHE,
         why=why,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from functools import cache
+from functools import cache, lru_cache
 from importlib.resources import files
 from statistics import median
 from typing import Any, Literal
@@ -17,6 +17,18 @@ Operator = Literal["product", "attention", "experts", "pointwise"]
 
 UNMEASURED_DTYPE = 0.15
 """The further spread of a kernel that is timed by the rows of another dtype."""
+
+
+UNMEASURED_ARCHITECTURE = 0.2
+"""The further spread of a kernel on an architecture that no measured one is kindred to."""
+
+WIDER: Mapping[str, tuple[str, ...]] = {
+    "fp4": ("fp8", "bf16"),
+    "int4": ("fp8", "bf16"),
+    "int8": ("fp8", "bf16"),
+    "fp8": ("bf16",),
+}
+"""The dtypes whose rows stand in for those of another."""
 
 
 @attrs.frozen
@@ -69,7 +81,7 @@ Fitted = Mapping[str, Mapping[str, Mapping[str, Efficiency]]]
 """Efficiencies by operator, device and dtype."""
 
 
-@attrs.frozen
+@attrs.frozen(eq=False)
 class Efficiencies:
     """All that is fitted of kernels.
 
@@ -90,13 +102,14 @@ class Efficiencies:
     unseen: Mapping[str, float]
     sources: tuple[str, ...] = ()
 
+    @lru_cache(maxsize=4096)  # noqa: B019 - there are few of them, and all of them stay
     def find(
         self, operator: Operator, chip: Chip, dtype: str, without: str | None = None
     ) -> tuple[Efficiency, tuple[str, ...]]:
         """Return the efficiency for a chip and why it may be off, ``without`` a device's own rows.
 
         Its own rows come first, then the median of its architecture, that of kindred ones, that of
-        all devices; rows of the dtype before those of 16 bits.
+        all devices; rows of the dtype before those of a wider one.
         """
         table = {
             device: dtypes
@@ -115,7 +128,7 @@ class Efficiencies:
             for circle in ((chip.architecture,), *KINDRED)
             if chip.architecture in circle
         ]
-        for kind in dict.fromkeys((dtype, "bf16")):
+        for kind in (dtype, *WIDER.get(dtype, ())):
             for devices in (*circles, table):
                 rows = {device: found[kind] for device, found in devices.items() if kind in found}
                 if rows:
@@ -135,10 +148,17 @@ class Efficiencies:
         why = f"{operator} in {dtype} was not measured on {chip.key}: as on {', '.join(rows)}"
         if chip.key not in rows:
             spread = max(spread, self.unseen.get(operator, 0.0))
+            if not _kindred(chip.architecture, {self.architectures[device] for device in rows}):
+                spread += UNMEASURED_ARCHITECTURE
         if kind != dtype:
             spread += UNMEASURED_DTYPE
             why += f" in {kind}"
         return attrs.evolve(pooled, spread=spread), (why,)
+
+
+def _kindred(architecture: str, others: Iterable[str]) -> bool:
+    circles = ((architecture,), *(circle for circle in KINDRED if architecture in circle))
+    return any(other in circle for circle in circles for other in others)
 
 
 def typical(rows: Iterable[Efficiency]) -> Efficiency:

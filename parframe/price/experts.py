@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 from itertools import pairwise
-from math import ceil, exp
+from math import ceil, exp, floor
 
 import attrs
 
@@ -35,7 +35,7 @@ class Routing:
         with this exponent, from the least to the most popular one (``aiconfigurator`` measures
         1.01 and 1.2).
     exact
-        Tokens are dealt out evenly rather than drawn.
+        Tokens are dealt out in whole numbers as expected, as benchmarks do, rather than drawn.
     """
 
     exponent: float | None = None
@@ -70,6 +70,8 @@ def loads(
             return ((visits * held / experts / here, max(1, round(here))),)
         return ((visits / experts, held),)
     ordered = _popular(tokens, visits, experts, routing.exponent)
+    if routing.exact:
+        ordered = _whole(ordered)
     if held < experts:
         others = ordered[1:]
         stride = len(others) / max(1, held - 1)
@@ -102,6 +104,16 @@ def _popular(tokens: float, visits: float, experts: int, exponent: float) -> lis
             break
         ordered = [min(tokens, load * (1 + missing / free)) for load in ordered]
     return ordered
+
+
+def _whole(ordered: list[float]) -> list[float]:
+    """Round expected tokens to whole ones with the same sum, by the largest remainders."""
+    down = [floor(load + 1e-9) for load in ordered]
+    left = round(sum(ordered)) - sum(down)
+    by_rest = sorted(range(len(down)), key=lambda place: down[place] - ordered[place])
+    for place in by_rest[:left]:
+        down[place] += 1
+    return sorted(map(float, down), reverse=True)
 
 
 @lru_cache(maxsize=65536)

@@ -6,8 +6,9 @@ from functools import lru_cache
 from math import ceil
 from typing import assert_never
 
+from parframe.hardware import Device
 from parframe.price.attention import attention_time
-from parframe.price.chips import Chip, Gpu, chip
+from parframe.price.chips import Chip, chip
 from parframe.price.dtypes import BYTES, SIXTEEN, Dtypes, sixteen
 from parframe.price.efficiency import Efficiencies, Efficiency, Operator, shipped
 from parframe.price.estimate import NOTHING, Estimate, joined
@@ -35,7 +36,7 @@ SUSTAINED = 1e-3
 def kernel_time(
     kernel: Kernel,
     step: Step,
-    gpu: Gpu,
+    gpu: Device,
     dtypes: Dtypes,
     *,
     routing: Routing = EVEN,

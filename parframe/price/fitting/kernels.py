@@ -2,58 +2,23 @@
 
 from __future__ import annotations
 
-import csv
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Mapping, Sequence
 from statistics import mean, median
 from typing import Any
 
 import attrs
 
-from parframe.price.attention import attention_time
-from parframe.price.chips import Chip, Gpu, chip
-from parframe.price.dtypes import BYTES, SIXTEEN
+from parframe.price.chips import Chip
 from parframe.price.efficiency import Efficiencies, Efficiency, Operator
-from parframe.price.experts import Routing, experts_time
-from parframe.price.kernels import pointwise_time, product_time
-from parframe.price.work import Attention, Experts, Step
-
-TABLES = ("aic_gemm.csv", "vidur_compute_ops.csv", "aic_attention.csv", "aic_moe.csv")
-"""The files of measured times that are read from a folder."""
-
-NAMES: Mapping[str, str] = {"a100": "a100_sxm_80gb", "a100_sxm": "a100_sxm_80gb"}
-"""Names of GPUs in the tables that the catalogue has another name for."""
-
-RESIDENT = 0.25
-"""Rows are left out of the fit whose weights are smaller than this part of the last cache: a
-benchmark repeats a kernel and finds them there, a model never does."""
-
-NEGLIGIBLE = 0.025
-"""Caches of keys and values that are smaller than this part of the last cache show the overhead of
-a decode step, wherever they are read from."""
+from parframe.price.fitting.kernel_rows import TABLES, Row
 
 TUNED = 1.25
-"""Implementations of experts are fitted whose times are at most so much longer, by the median over
-equal rows, than the fastest of the architecture; others run without a choice of tiles."""
+"""A device's fastest implementation of experts is fitted if its times are at most so much longer
+than on the best device of the architecture; else it runs without tiles that were chosen for it."""
 
 SOFT = 0.05
 """Error from which rows count less than squared: times jump where a library's choice does."""
-
-
-@attrs.frozen(eq=False)
-class Row:
-    """A measured kernel: ``time`` gives its seconds from an efficiency."""
-
-    operator: Operator
-    kind: str
-    on: Chip
-    dtype: str
-    seconds: float
-    time: Callable[[Efficiency], float]
-    implementation: str
-    like: tuple[object, ...] = ()
-    fits: bool = True
 
 
 @attrs.frozen
@@ -72,120 +37,6 @@ class Error:
     unseen_median: float
     unseen_mean: float
     inside: float
-
-
-def read_rows(folder: Path, devices: Mapping[str, Gpu]) -> list[Row]:
-    """Read the tables of a folder, for the devices of the catalogue that are given by name."""
-    readers = (_gemm, _layer_operators, _attention, _experts)
-    rows: list[Row] = []
-    for name, reader in zip(TABLES, readers, strict=True):
-        with (folder / name).open(encoding="utf-8", newline="") as file:
-            for line in csv.DictReader(file):
-                device = devices.get(NAMES.get(line["gpu"], line["gpu"]))
-                if device is not None:
-                    rows.extend(reader(line, chip(device)))
-    return rows
-
-
-def _gemm(line: Mapping[str, str], on: Chip) -> Iterable[Row]:
-    dtype = {"bfloat16": "bf16"}.get(line["dtype"], line["dtype"])
-    sizes = (int(line["m"]), int(line["k"]), int(line["n"]))
-    yield _product_row(on, dtype, sizes, float(line["latency_us"]) * 1e-6, line["framework"])
-
-
-def _product_row(
-    on: Chip, dtype: str, sizes: tuple[int, int, int], seconds: float, implementation: str
-) -> Row:
-    weight = BYTES[dtype]
-    return Row(
-        operator="product",
-        kind="product",
-        on=on,
-        dtype=dtype,
-        seconds=seconds,
-        time=lambda found: product_time.__wrapped__(on, found, *sizes, weight, dtype),
-        implementation=implementation,
-        fits=sizes[1] * sizes[2] * weight > RESIDENT * on.cache,
-    )
-
-
-def _layer_operators(line: Mapping[str, str], on: Chip) -> Iterable[Row]:
-    """Read an operator of a layer, timed on one GPU that holds its shard under ``tp``."""
-    degree, hidden = int(line["tp"]), int(line["n_embd"])
-    heads, kv_heads = int(line["n_head"]), int(line["n_kv_head"])
-    width, ffn = hidden // heads, int(line["n_expanded_embd"]) // degree
-    tokens, seconds = int(line["num_tokens"]), float(line["median_ms"]) * 1e-3
-    queries = heads // degree * width
-    products = {
-        "attn_pre_proj": (hidden, queries + 2 * max(1, kv_heads // degree) * width),
-        "attn_post_proj": (queries, hidden),
-        "mlp_up_proj": (hidden, 2 * ffn),
-        "mlp_down_proj": (ffn, hidden),
-    }
-    moved = {"add": 3 * hidden, "input_layernorm": 2 * hidden, "mlp_act": 3 * ffn}
-    kind = line["op"]
-    if kind in products:
-        yield _product_row(on, "bf16", (tokens, *products[kind]), seconds, "vidur")
-    elif kind in moved and seconds > 0:
-        size = moved[kind] * tokens * SIXTEEN
-        yield Row(
-            operator="pointwise",
-            kind=kind,
-            on=on,
-            dtype="bf16",
-            seconds=seconds,
-            time=lambda found: pointwise_time(size, on, found),
-            implementation="vidur",
-        )
-
-
-def _attention(line: Mapping[str, str], on: Chip) -> Iterable[Row]:
-    heads, kv_heads = int(line["heads"]), int(line["kv_heads"])
-    width = int(line["head_dim"])
-    kernel = Attention(heads, kv_heads, width, width, kept=2 * kv_heads * width)
-    new, keys = int(line["isl"]), int(line["kv_len"])
-    step = Step(int(line["batch"]), new, keys - new)
-    held = step.rows * keys * kernel.kept * SIXTEEN
-    prompt = line["op"] == "context_attention"
-    # a benchmark reads a small cache from the chip's last cache again and again
-    resident = held < on.cache and not prompt
-    yield Row(
-        operator="attention",
-        kind="prompt" if prompt else "decode, resident" if resident else "decode",
-        on=on,
-        dtype="bf16",
-        seconds=float(line["latency_us"]) * 1e-6,
-        time=lambda found: attention_time(kernel, step, on, found, SIXTEEN),
-        implementation=line["kernel"],
-        fits=not resident or held < NEGLIGIBLE * on.cache,
-    )
-
-
-def _experts(line: Mapping[str, str], on: Chip) -> Iterable[Row]:
-    dtype = {"bfloat16": "bf16"}.get(line["dtype"], line["dtype"])
-    experts, chosen = int(line["experts"]), int(line["topk"])
-    kernel = Experts(
-        held=experts // int(line["moe_ep"]),
-        experts=experts,
-        chosen=chosen,
-        hidden=int(line["hidden"]),
-        ffn=int(line["inter"]) // int(line["moe_tp"]),
-    )
-    law = line["distribution"]
-    routing = Routing(exact=True) if law == "balanced" else Routing(float(law.split("_")[-1]))
-    tokens, weight = int(line["tokens"]), BYTES[dtype]
-    yield Row(
-        operator="experts",
-        kind="experts",
-        on=on,
-        dtype=dtype,
-        seconds=float(line["latency_us"]) * 1e-6,
-        time=lambda found: experts_time.__wrapped__(
-            kernel, tokens, on, found, weight, dtype, routing
-        ),
-        implementation=f"{line['framework']} {line['kernel']}",
-        like=(kernel, tokens, routing),
-    )
 
 
 def fit(rows: Sequence[Row], sources: Iterable[str] = TABLES) -> Efficiencies:
@@ -209,25 +60,31 @@ def _groups(rows: Iterable[Row]) -> dict[tuple[Operator, Chip, str], list[Row]]:
 
 
 def _tuned(rows: Sequence[Row]) -> list[Row]:
-    """Leave out the rows of implementations that are far from the best of their architecture."""
+    """Keep the rows of experts of each device's fastest implementation, if it has tuned ones.
+
+    It has none where the fastest is far from that of another device of the same architecture, each
+    measured by what the same simple roofline says.
+    """
     plain = Efficiency(20e-6, 0.8, 0.7)
-    ratios: dict[tuple[str, str, str], dict[tuple[str, str], list[float]]] = {}
+    ratios: dict[tuple[str, str, str], dict[str, list[float]]] = {}
     for row in rows:
-        if row.like:
-            of = (row.operator, row.on.architecture, row.dtype)
-            times = ratios.setdefault(of, {}).setdefault((row.on.key, row.implementation), [])
-            times.append(row.seconds / row.time(plain))
-    kept = {
-        (*of, *name)
+        if row.operator == "experts":
+            of = ratios.setdefault((row.on.architecture, row.dtype, row.on.key), {})
+            of.setdefault(row.implementation, []).append(row.seconds / row.time(plain))
+    fastest = {
+        of: min((median(found), name) for name, found in implementations.items())
         for of, implementations in ratios.items()
-        for name, found in implementations.items()
-        if median(found) <= TUNED * min(median(other) for other in implementations.values())
     }
+    best = {
+        kind: min(ratio for of, (ratio, _) in fastest.items() if of[:2] == kind)
+        for kind in {of[:2] for of in fastest}
+    }
+    kept = {(*of, name) for of, (ratio, name) in fastest.items() if ratio <= TUNED * best[of[:2]]}
     return [
         row
         for row in rows
-        if not row.like
-        or (row.operator, row.on.architecture, row.dtype, row.on.key, row.implementation) in kept
+        if row.operator != "experts"
+        or (row.on.architecture, row.dtype, row.on.key, row.implementation) in kept
     ]
 
 
