@@ -107,6 +107,8 @@ def test_experts_are_touched_as_tokens_come():
 @pytest.mark.parametrize("routing", [EVEN, Routing(1.2), Routing(exact=True)])
 def test_every_visit_falls_to_an_expert(routing):
     found = loads(1000.0, 8, 128, 128, routing)
+    busiest = loads(1000.0, 8, 128, 16, routing)
+    assert 1000 <= sum(load * count for load, count in busiest) <= 8000
     assert sum(load * count for load, count in found) == pytest.approx(8000)
     assert sum(count for _, count in found) == 128
     assert max(load for load, _ in found) <= 1000
@@ -142,6 +144,13 @@ def test_a_latent_cache_is_scored_as_it_is_kept():
 def test_a_dtype_without_rows_says_so():
     found = kernel_time(KERNELS[0], DECODE, A100, Dtypes("int4"))
     assert any("widen int4 to bf16" in why for why in found.why)
+
+
+def test_a_rate_that_is_not_known_is_refused():
+    with pytest.raises(ParframeError, match="no rate of products in fp32 is known"):
+        kernel_time(KERNELS[0], DECODE, A100, Dtypes("fp32"))
+    own = attrs.evolve(A100, key="mine", rates={"fp32": 19.5e12})
+    assert kernel_time(KERNELS[0], DECODE, own, Dtypes("fp32")).spread > 0.5
 
 
 def test_an_unknown_dtype_is_refused_with_the_nearest():

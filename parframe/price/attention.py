@@ -6,7 +6,7 @@ from functools import lru_cache
 from math import ceil, log2
 
 from parframe.price.chips import Chip
-from parframe.price.dtypes import SIXTEEN, sixteen
+from parframe.price.dtypes import BYTES
 from parframe.price.efficiency import Efficiency
 from parframe.price.roofline import roofline
 from parframe.price.work import Attention, Step
@@ -25,7 +25,12 @@ READ_BEHIND = 64
 
 
 def attention_time(
-    kernel: Attention, step: Step, on: Chip, found: Efficiency, cached: float
+    kernel: Attention,
+    step: Step,
+    on: Chip,
+    found: Efficiency,
+    cached: float,
+    multiplied: str = "bf16",
 ) -> float:
     """Return the seconds of one layer's attention, with ``cached`` bytes an element of the cache.
 
@@ -39,8 +44,8 @@ def attention_time(
     if not rows or not step.new:
         return 0.0
     if step.new <= FEW_NEW:
-        return _decode(kernel, on, found, cached, rows, step.new, step.held)
-    return _prompt(kernel, on, found, cached, rows, step.new, step.held)
+        return _decode(kernel, on, found, cached, multiplied, rows, step.new, step.held)
+    return _prompt(kernel, on, found, cached, multiplied, rows, step.new, step.held)
 
 
 @lru_cache(maxsize=65536)
@@ -49,6 +54,7 @@ def _prompt(
     on: Chip,
     found: Efficiency,
     cached: float,
+    multiplied: str,
     rows: float,
     new: float,
     held: float,
@@ -57,10 +63,10 @@ def _prompt(
     mean = (_seen(kernel, held + TILE * (tiles + 1) / 2, held, tiles)) * kernel.keys + found.tile
     longest = _longest(kernel, held + TILE * tiles) * kernel.keys + found.tile
     width = kernel.key_width + kernel.value_width
-    key = 2.0 * TILE * width * on.processors / (on.rate(sixteen(on.rates)) * found.compute)
+    key = 2.0 * TILE * width * on.processors / (on.rate(multiplied) * found.compute)
     work = rows * kernel.heads * tiles * mean / on.processors
     moved = rows * (held + new) * kernel.keys * kernel.kept * cached
-    moved += rows * new * kernel.heads * width * SIXTEEN
+    moved += rows * new * kernel.heads * width * BYTES[multiplied]
     compute = key * (work**3 + longest**3) ** (1 / 3)
     return found.start + roofline(compute, moved / (on.bandwidth * found.memory))
 
@@ -85,6 +91,7 @@ def _decode(
     on: Chip,
     found: Efficiency,
     cached: float,
+    multiplied: str,
     rows: float,
     new: float,
     held: float,
@@ -102,12 +109,12 @@ def _decode(
         one = kernel.heads / kernel.kv_heads
     compute = 2.0 * rows * ceil(one * new / FEW) * FEW * keys * each
     moved = rows * (keys + READ_BEHIND) * kernel.kept * cached
-    moved += rows * new * kernel.heads * width * SIXTEEN
+    moved += rows * new * kernel.heads * width * BYTES[multiplied]
     return (
         found.overhead
         + found.merge * max(0.0, log2(max(keys, 1.0) / TILE))
         + roofline(
-            compute / (on.rate(sixteen(on.rates)) * found.compute),
+            compute / (on.rate(multiplied) * found.compute),
             moved / (on.bandwidth * found.memory),
         )
     )

@@ -9,8 +9,8 @@ from importlib.resources import files
 
 import attrs
 
+from parframe.errors import ParframeError
 from parframe.hardware import Device
-from parframe.price.dtypes import sixteen
 
 USUAL_PROCESSORS = 108
 USUAL_CACHE = 40e6
@@ -48,9 +48,22 @@ class Chip:
     why: tuple[str, ...] = ()
 
     def rate(self, dtype: str) -> float:
-        """Return the operations a second in a dtype, in 16 bits where the chip has none for it."""
+        """Return the operations a second in a dtype.
+
+        Raises
+        ------
+        ParframeError
+            If the catalogue has no rate for it.
+        """
         found = self.rates.get(dtype)
-        return found if found is not None else self.rates[sixteen(self.rates)]
+        if found is None:
+            raise ParframeError(
+                "hardware",
+                where=self.key,
+                what=f"no rate of products in {dtype} is known",
+                mend=f"use one of {', '.join(self.rates)}, or give the device with this rate",
+            )
+        return found
 
 
 @lru_cache(maxsize=512)

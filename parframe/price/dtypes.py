@@ -21,7 +21,7 @@ BYTES: Mapping[str, float] = {
 ``int4`` 16 bits and a zero point for every 128 or so."""
 
 SIXTEEN = 2.0
-"""Bytes of an activation, of a table and of a partial result that is written."""
+"""Bytes of an activation and of a table, but where all is in ``fp32``."""
 
 
 @attrs.frozen
@@ -32,13 +32,13 @@ class Dtypes:
     ----------
     weights
         One of ``BYTES``: of the products' weights; embedding, head, norms and routers stay in 16
-        bits.
+        bits where these have fewer.
     cache
         One of ``BYTES``: of keys and values.
     activations
         What products multiply in. None: the weights' own dtype where it is ``fp8`` or ``fp4``
-        and the device has such products; else 16 bits, into which weights are widened as they
-        are read (``int8`` and ``int4`` are weights-only so).
+        and the device has such products, ``fp32`` where all is; else 16 bits, into which weights
+        are widened as they are read (``int8`` and ``int4`` are weights-only so).
     """
 
     weights: str = "bf16"
@@ -58,10 +58,11 @@ class Dtypes:
 
     def products(self, rates: Mapping[str, float]) -> str:
         """Return the dtype that products with weights multiply in, on a device with these rates."""
-        asked = self.activations or (self.weights if self.weights in ("fp8", "fp4") else "bf16")
-        return asked if asked in rates else sixteen(rates)
+        asked = self.activations or (self.weights if self.weights in ("fp8", "fp4") else "")
+        return asked if asked in rates else self.plain(rates)
 
-
-def sixteen(rates: Mapping[str, float]) -> str:
-    """Return the dtype of 16 bits that a device multiplies in."""
-    return "bf16" if "bf16" in rates or "fp16" not in rates else "fp16"
+    def plain(self, rates: Mapping[str, float]) -> str:
+        """Return the dtype of all that is not quantised: activations, tables, attention."""
+        if self.weights == "fp32":
+            return "fp32"
+        return "bf16" if "bf16" in rates or "fp16" not in rates else "fp16"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 from itertools import pairwise
-from math import ceil, exp, floor
+from math import ceil, exp, floor, log, sqrt
 
 import attrs
 
@@ -65,10 +65,13 @@ def loads(
     """
     visits = tokens * chosen
     if routing.exponent is None:
-        if routing.exact and visits < experts:
-            here = min(held, max(1.0, visits * held / experts))
-            return ((visits * held / experts / here, max(1, round(here))),)
-        return ((visits / experts, held),)
+        mean = visits * held / experts
+        if not routing.exact:
+            mean = min(mean * _lead(mean, experts / held), tokens * min(chosen, held))
+        elif visits < experts:
+            here = min(held, max(1.0, mean))
+            return ((mean / here, max(1, round(here))),)
+        return ((mean / held, held),)
     ordered = _popular(tokens, visits, experts, routing.exponent)
     if routing.exact:
         ordered = _whole(ordered)
@@ -83,6 +86,14 @@ def loads(
     return tuple(
         (sum(ordered[low:high]) / (high - low), high - low) for low, high in pairwise(edges)
     )
+
+
+def _lead(visits: float, devices: float) -> float:
+    """Return how far the busiest of devices is expected ahead of the mean, as a factor.
+
+    The largest of ``n`` draws with the mean and variance ``v`` is near ``v + sqrt(2 v ln n)``.
+    """
+    return 1 + sqrt(2 * log(devices) / visits) if devices > 1 and visits > 0 else 1.0
 
 
 def _popular(tokens: float, visits: float, experts: int, exponent: float) -> list[float]:
@@ -125,6 +136,7 @@ def experts_time(
     weight: float,
     multiplied: str,
     routing: Routing,
+    plain: float = SIXTEEN,
 ) -> float:
     """Return the seconds of one layer's experts on the busiest device.
 
@@ -152,11 +164,11 @@ def experts_time(
             waves = ceil(tiles / on.processors) * on.processors
             compute = waves * 2.0 * inner * tile_cost(high, wide) / rate
             moved = touched * inner * columns * weight
-            moved += visits * (inner * BYTES[multiplied] + columns * SIXTEEN)
+            moved += visits * (inner * BYTES[multiplied] + columns * plain)
             drawn = bandwidth * min(1.0, STREAMS * tiles / on.processors)
             seconds += roofline(compute, moved / drawn)
         best = min(best, seconds)
     # every token's visits are sorted, gathered and summed up, wherever their experts are
-    around = tokens * kernel.chosen * (2 * kernel.hidden + (into + kernel.ffn)) * SIXTEEN
-    around += tokens * kernel.hidden * SIXTEEN
+    around = tokens * kernel.chosen * (2 * kernel.hidden + (into + kernel.ffn)) * plain
+    around += tokens * kernel.hidden * plain
     return found.overhead + around / bandwidth + best

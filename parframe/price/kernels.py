@@ -9,8 +9,14 @@ from typing import assert_never
 from parframe.hardware import Device
 from parframe.price.attention import attention_time
 from parframe.price.chips import Chip, chip
-from parframe.price.dtypes import BYTES, SIXTEEN, Dtypes, sixteen
-from parframe.price.efficiency import Efficiencies, Efficiency, Operator, shipped
+from parframe.price.dtypes import BYTES, SIXTEEN, Dtypes
+from parframe.price.efficiency import (
+    UNMEASURED_DTYPE,
+    Efficiencies,
+    Efficiency,
+    Operator,
+    shipped,
+)
 from parframe.price.estimate import NOTHING, Estimate, joined
 from parframe.price.experts import EVEN, Routing, experts_time
 from parframe.price.roofline import roofline, tile_cost
@@ -76,20 +82,22 @@ def kernel_time(
     table = efficiencies or shipped()
     if isinstance(kernel, Product):
         return _product(kernel, step, on, dtypes, table, without)
+    plain = dtypes.plain(on.rates)
     if isinstance(kernel, Attention):
-        found, why = table.find("attention", on, "bf16", without)
-        seconds = attention_time(kernel, step, on, found, BYTES[dtypes.cache])
+        found, why = _found(table, "attention", on, plain, without)
+        seconds = attention_time(kernel, step, on, found, BYTES[dtypes.cache], plain)
     elif isinstance(kernel, Experts):
         multiplied = dtypes.products(on.rates)
         found, why = _found(table, "experts", on, multiplied, without)
         weight = BYTES[dtypes.weights]
         tokens = step.rows * step.new * kernel.share
-        seconds = experts_time(kernel, tokens, on, found, weight, multiplied, routing)
-        why = joined(why, _widened_weights(dtypes, multiplied))
+        seconds = experts_time(kernel, tokens, on, found, weight, multiplied, routing, BYTES[plain])
+        estimate = Estimate(seconds * kernel.count, found.spread, joined(why, on.why))
+        return _widened_weights(estimate, dtypes, multiplied)
     elif isinstance(kernel, Pointwise):
-        found, why = table.find("pointwise", on, "bf16", without)
+        found, why = _found(table, "pointwise", on, plain, without)
         moved = kernel.moved * _times(kernel.per, step) * kernel.share
-        seconds = pointwise_time(moved * SIXTEEN, on, found)
+        seconds = pointwise_time(moved * BYTES[plain], on, found)
     else:
         assert_never(kernel)
     return Estimate(seconds * kernel.count, found.spread, joined(why, on.why))
@@ -106,18 +114,16 @@ def _product(
     rows = _times(kernel.per, step) * kernel.share
     if not rows:
         return NOTHING
-    if kernel.table:
-        weight, multiplied = SIXTEEN, sixteen(on.rates)
-    else:
-        weight, multiplied = BYTES[dtypes.weights], dtypes.products(on.rates)
+    plain = dtypes.plain(on.rates)
+    multiplied = plain if kernel.table else dtypes.products(on.rates)
+    weight = BYTES[plain if kernel.table else dtypes.weights]
     found, why = _found(table, "product", on, multiplied, without)
+    whole = max(1, ceil(rows))
     seconds = product_time(
-        on, found, max(1, ceil(rows)), kernel.inner, kernel.columns, weight, multiplied
+        on, found, whole, kernel.inner, kernel.columns, weight, multiplied, BYTES[plain]
     )
-    spread = found.spread
-    if not kernel.table:
-        why = joined(why, _widened_weights(dtypes, multiplied))
-    return Estimate(seconds * kernel.count, spread, joined(why, on.why))
+    estimate = Estimate(seconds * kernel.count, found.spread, joined(why, on.why))
+    return estimate if kernel.table else _widened_weights(estimate, dtypes, multiplied)
 
 
 def _found(
@@ -128,10 +134,12 @@ def _found(
     return table.find(operator, on, kind, without)
 
 
-def _widened_weights(dtypes: Dtypes, multiplied: str) -> tuple[str, ...]:
+def _widened_weights(estimate: Estimate, dtypes: Dtypes, multiplied: str) -> Estimate:
+    """Widen the estimate of a kernel that reads weights of fewer bits than it multiplies."""
     if BYTES[dtypes.weights] >= BYTES[multiplied]:
-        return ()
-    return (f"no kernels that widen {dtypes.weights} to {multiplied} were measured",)
+        return estimate
+    why = f"no kernels that widen {dtypes.weights} to {multiplied} were measured"
+    return estimate.widened(UNMEASURED_DTYPE, why)
 
 
 def _times(per: Per, step: Step) -> float:
@@ -147,15 +155,17 @@ def product_time(
     columns: int,
     weight: float = SIXTEEN,
     multiplied: str = "bf16",
+    plain: float = SIXTEEN,
 ) -> float:
     """Return the seconds of ``rows x inner`` times ``inner x columns``.
 
     The library is taken to choose the best of ``TILES`` and ``SPLITS``. Weights are read once
-    from memory, in ``weight`` bytes each; activations have the dtype that is multiplied.
+    from memory, in ``weight`` bytes each; activations have the dtype that is multiplied, results
+    ``plain`` bytes.
     """
     per_tile = 2.0 * on.processors * inner / (on.rate(multiplied) * found.compute)
     bandwidth = on.bandwidth * found.memory
-    once = inner * columns * weight + rows * inner * BYTES[multiplied] + rows * columns * SIXTEEN
+    once = inner * columns * weight + rows * inner * BYTES[multiplied] + rows * columns * plain
     best = float("inf")
     for high, wide in TILES:
         if high > 64 and high >= 2 * rows:
