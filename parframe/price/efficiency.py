@@ -95,12 +95,15 @@ class Efficiencies:
         By operator: the spread of times on a device that was left out of the fit.
     sources
         The files of rows that it was fitted to.
+    widening
+        How much longer a product takes that widens its weights as it reads them.
     """
 
     fitted: Fitted
     architectures: Mapping[str, str]
     unseen: Mapping[str, float]
     sources: tuple[str, ...] = ()
+    widening: float = 1.0
 
     @lru_cache(maxsize=4096)  # noqa: B019 - there are few of them, and all of them stay
     def find(
@@ -188,6 +191,7 @@ def read(data: Mapping[str, Any]) -> Efficiencies:
         architectures=data["architectures"],
         unseen=data["unseen"],
         sources=tuple(data["sources"]),
+        widening=data["widening"],
     )
 
 
@@ -195,6 +199,7 @@ def write(efficiencies: Efficiencies) -> dict[str, object]:
     """Give efficiencies as plain data for a JSON file."""
     return {
         "sources": list(efficiencies.sources),
+        "widening": efficiencies.widening,
         "architectures": dict(efficiencies.architectures),
         "unseen": {operator: round(s, 3) for operator, s in efficiencies.unseen.items()},
         "fitted": {

@@ -25,6 +25,9 @@ from parframe.price.work import Attention, Experts, Kernel, Per, Pointwise, Prod
 TILES = ((64, 64), (64, 128), (128, 64), (64, 256), (128, 128), (128, 256), (256, 128))
 """Tiles of rows by columns among which libraries of products choose."""
 
+FLAT_TILES = ((16, 64), (32, 64), *TILES)
+"""The same where weights are widened as they are read: such kernels are written for few rows."""
+
 SPLITS = (1, 2, 4, 8)
 """Into how many parts the inner dimension is split where less than half of the processors have a
 tile even so."""
@@ -93,7 +96,7 @@ def kernel_time(
         tokens = step.rows * step.new * kernel.share
         seconds = experts_time(kernel, tokens, on, found, weight, multiplied, routing, BYTES[plain])
         estimate = Estimate(seconds * kernel.count, found.spread, joined(why, on.why))
-        return _widened_weights(estimate, dtypes, multiplied)
+        return _widened_weights(estimate, dtypes, multiplied, table)
     elif isinstance(kernel, Pointwise):
         found, why = _found(table, "pointwise", on, plain, without)
         moved = kernel.moved * _times(kernel.per, step) * kernel.share
@@ -123,7 +126,7 @@ def _product(
         on, found, whole, kernel.inner, kernel.columns, weight, multiplied, BYTES[plain]
     )
     estimate = Estimate(seconds * kernel.count, found.spread, joined(why, on.why))
-    return estimate if kernel.table else _widened_weights(estimate, dtypes, multiplied)
+    return estimate if kernel.table else _widened_weights(estimate, dtypes, multiplied, table)
 
 
 def _found(
@@ -134,12 +137,14 @@ def _found(
     return table.find(operator, on, kind, without)
 
 
-def _widened_weights(estimate: Estimate, dtypes: Dtypes, multiplied: str) -> Estimate:
-    """Widen the estimate of a kernel that reads weights of fewer bits than it multiplies."""
+def _widened_weights(
+    estimate: Estimate, dtypes: Dtypes, multiplied: str, table: Efficiencies
+) -> Estimate:
+    """Lengthen and widen the estimate of a kernel that reads fewer bits than it multiplies."""
     if BYTES[dtypes.weights] >= BYTES[multiplied]:
         return estimate
     why = f"no kernels that widen {dtypes.weights} to {multiplied} were measured"
-    return estimate.widened(UNMEASURED_DTYPE, why)
+    return (estimate * table.widening).widened(UNMEASURED_DTYPE, why)
 
 
 def _times(per: Per, step: Step) -> float:
@@ -167,8 +172,9 @@ def product_time(
     bandwidth = on.bandwidth * found.memory
     once = inner * columns * weight + rows * inner * BYTES[multiplied] + rows * columns * plain
     best = float("inf")
-    for high, wide in TILES:
-        if high > 64 and high >= 2 * rows:
+    tiles_of = FLAT_TILES if weight < BYTES[multiplied] else TILES
+    for high, wide in tiles_of:
+        if high > tiles_of[0][0] and high >= 2 * rows:
             continue
         tiles = ceil(rows / high) * ceil(columns / wide)
         cost = per_tile * tile_cost(high, wide)
