@@ -93,7 +93,8 @@ def test_a_pair_in_a_mesh_is_slower_than_eight():
         ("8xH100", range(8), None),
         ("8xB200", range(8), "no exchange between B200 SXM was measured"),
         ("8xRTX 4090", range(8), "no exchange over the PCIe of rtx_4090 was measured"),
-        ("16xH100", range(16), "no exchange over the InfiniBand of hgx_h100 was measured"),
+        ("16xL40S", range(16), "no exchange over the Ethernet of l40s was measured"),
+        ("16xH100", range(16), None),
         ("16xH100 A3 Mega", range(16), None),
         ("72xGB200", range(72), "no group of more than 8 ranks on one link was measured"),
     ],
@@ -103,7 +104,7 @@ def test_what_was_not_measured_is_said_and_less_sure(text, ranks, told):
     found = exchange_time(exchange, MIB, cluster(text))
     known = exchange_time(Exchange("all_reduce", 1, tuple(range(8))), MIB, cluster("8xH100"))
     assert (told in found.why) if told else not found.why
-    assert found.spread > known.spread if told else found.spread < 0.5
+    assert (found.spread > known.spread) if told else (found.spread < 0.5)
 
 
 def test_a_machine_of_ones_own_has_a_price_by_its_links():
@@ -179,7 +180,7 @@ def test_all_reduces_within_a_node_are_off_by_less_than_a_tenth(rows):
     from parframe.price.fitting.exchanges import ratios
 
     off = of_all_reduce(ratios(rows, exchanges.shipped().terms))
-    assert set(off) == {"a100_sxm_80gb", "h100_sxm", "h200_sxm", "l40s", "v100_pcie"}
+    assert {"a100_sxm_80gb", "h100_sxm", "h200_sxm", "l40s", "v100_pcie"} <= set(off)
     assert {device for device, errors in off.items() if median(errors) > 0.105} == set()
     assert median([error for errors in off.values() for error in errors]) <= 0.08
     assert fmean([error for errors in off.values() for error in errors]) <= 0.12
@@ -194,6 +195,17 @@ def test_the_numbers_that_ship_are_those_of_the_fit_and_hold_for_a_device_left_o
     without = fit([row for row in rows if row.machine.device.key != "h200_sxm"])
     own = [row for row in rows if row.machine.device.key == "h200_sxm"]
     assert median(of_all_reduce(ratios(own, without.terms))["h200_sxm"]) < 0.12
+
+
+@here
+def test_exchanges_between_nodes_are_off_by_less_than_a_quarter(rows):
+    from parframe.price.fitting.exchanges import errors, ratios
+
+    far = [row for row in rows if not row.within and row.fits and row.kind == "all_reduce"]
+    found = errors(ratios(far, exchanges.shipped().terms))
+    known = {error.machine for error in found if error.rows > 10 and error.median < 0.25}
+    assert known == {"a100_80gb_ethernet", "h100_a3_mega", "v100_pcie"}
+    assert all(error.median < 0.45 for error in found)
 
 
 @here

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import lru_cache
 from itertools import groupby
 from typing import Literal
 
@@ -53,7 +54,7 @@ class Span:
         return self.outer or self.inner
 
 
-@attrs.frozen
+@attrs.frozen(cache_hash=True)
 class Cluster:
     """Devices 0 to ``devices - 1`` in machines of one kind, node by node.
 
@@ -102,34 +103,40 @@ class Cluster:
         >>> boxes.span(range(8)).reach, boxes.span([0, 8]).reach, boxes.span(range(16)).per_island
         ('link', 'network', 8)
         """
-        ranks = tuple(dict.fromkeys(members))
-        self._check(ranks)
-        machine, count = self.machine, len(ranks)
-        if count <= 1:
-            return Span("alone", count, 1, count, None, None)
-        domains = {rank // machine.island for rank in ranks} if machine.link else set()
-        if len(domains) == 1:
-            return Span("link", count, 1, count, machine.link, None)
-        if len({rank // machine.per_node for rank in ranks}) == 1:
-            return Span("pcie", count, 1, count, machine.pcie, None)
-        parts = self._parts(ranks)
-        widest = max(parts, key=len)
-        inner = self.span(widest).slowest if len(parts) > 1 else None
-        return Span("network", count, len(parts), len(widest), inner, machine.network)
+        return _span(self, tuple(members))
 
-    def _parts(self, ranks: tuple[int, ...]) -> list[tuple[int, ...]]:
-        """Ranks in nodes, or in the domains of a direct link that reaches beyond nodes."""
-        machine = self.machine
-        size = max(machine.island, machine.per_node) if machine.link else machine.per_node
-        keyed = groupby(sorted(ranks), key=lambda rank: rank // size)
-        return [tuple(part) for _, part in keyed]
 
-    def _check(self, ranks: tuple[int, ...]) -> None:
-        for rank in ranks:
-            if not 0 <= rank < self.devices:
-                raise ParframeError(
-                    "mesh",
-                    f"rank {rank}",
-                    f"the cluster has {self.devices} devices",
-                    f"give ranks from 0 to {self.devices - 1}",
-                )
+@lru_cache(maxsize=4096)  # a plan has few groups, which are asked about for every batch and length
+def _span(cluster: Cluster, members: tuple[int, ...]) -> Span:
+    ranks = tuple(dict.fromkeys(members))
+    _check(cluster, ranks)
+    machine, count = cluster.machine, len(ranks)
+    if count <= 1:
+        return Span("alone", count, 1, count, None, None)
+    domains = {rank // machine.island for rank in ranks} if machine.link else set()
+    if len(domains) == 1:
+        return Span("link", count, 1, count, machine.link, None)
+    if len({rank // machine.per_node for rank in ranks}) == 1:
+        return Span("pcie", count, 1, count, machine.pcie, None)
+    parts = _parts(machine, ranks)
+    widest = max(parts, key=len)
+    inner = cluster.span(widest).slowest if len(parts) > 1 else None
+    return Span("network", count, len(parts), len(widest), inner, machine.network)
+
+
+def _parts(machine: Machine, ranks: tuple[int, ...]) -> list[tuple[int, ...]]:
+    """Ranks in nodes, or in the domains of a direct link that reaches beyond nodes."""
+    size = max(machine.island, machine.per_node) if machine.link else machine.per_node
+    keyed = groupby(sorted(ranks), key=lambda rank: rank // size)
+    return [tuple(part) for _, part in keyed]
+
+
+def _check(cluster: Cluster, ranks: tuple[int, ...]) -> None:
+    for rank in ranks:
+        if not 0 <= rank < cluster.devices:
+            raise ParframeError(
+                "mesh",
+                f"rank {rank}",
+                f"the cluster has {cluster.devices} devices",
+                f"give ranks from 0 to {cluster.devices - 1}",
+            )

@@ -10,7 +10,7 @@ DTYPES = ("bf16", "fp16", "fp8", "fp4", "int8")
 """The dtypes of matrix operations, of which a device may lack some."""
 
 
-@attrs.frozen
+@attrs.frozen(cache_hash=True)
 class Device:
     """A GPU, without the box that it is in.
 

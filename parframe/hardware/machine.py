@@ -13,7 +13,7 @@ Shape = Literal["switch", "mesh", "pairs", "tree", "network"]
 """How a link joins devices; README of the catalogue is the head of ``data/machines.toml``."""
 
 
-@attrs.frozen
+@attrs.frozen(cache_hash=True)
 class Link:
     """What joins devices.
 
@@ -49,7 +49,7 @@ class Link:
         return self.bandwidth
 
 
-@attrs.frozen
+@attrs.frozen(cache_hash=True)
 class Machine:
     """A device in a box.
 

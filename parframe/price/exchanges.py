@@ -46,7 +46,7 @@ class Spreads:
     pcie
         Over the PCIe of another machine than those.
     network
-        Over the network of a measured machine.
+        Over the network of a measured machine, or one of a measured kind.
     other_network
         Over another one.
     wider
@@ -56,7 +56,7 @@ class Spreads:
     measured: Mapping[str, float]
     link: float
     pcie: float
-    network: float
+    network: Mapping[str, float]
     other_network: float
     wider: float
 
@@ -228,10 +228,11 @@ def _doubt(
     if span.outer is not None:
         experts = fitted.terms.sent.get(implementation) if kind == "all_to_all" else None
         kinds = experts.wide if experts is not None else {}
-        off = max(off, spreads.network)
-        if group.machine not in fitted.terms.wide and span.outer.kind not in kinds:
-            off = max(off, spreads.other_network)
+        known = spreads.network.get(group.machine) or spreads.network.get(span.outer.kind)
+        if known is None and span.outer.kind not in kinds:
+            known = spreads.other_network
             why.append(f"no exchange over the {span.outer.kind} of {group.machine} was measured")
+        off = max(off, known or 0.0)
     elif span.reach == "pcie":
         if group.machine not in fitted.terms.crowds:
             off = max(off, spreads.pcie)

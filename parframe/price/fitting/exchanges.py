@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean, median
 
@@ -59,24 +60,42 @@ def fit(rows: Sequence[Row]) -> Fitted:
         With the spreads of its own rows; those for links that were not measured are got by leaving
         out a device at a time, which `fit_with_spreads` does.
     """
-    used = [row for row in rows if row.fits]
-    inside = [row for row in used if row.within]
-    outside = [row for row in used if not row.within]
-    numbers = _solved(inside, names_of(inside), {})
-    networks = sorted({row.machine.key for row in outside})
-    far = [f"wide.{machine}.{word}" for machine in networks for word in ("step", "share")]
-    numbers |= _solved(outside, far, numbers)
+    inside = [row for row in rows if row.fits and row.within]
+    outside = [row for row in rows if row.fits and not row.within]
+    near = _near(inside)
+    return _fitted(inside, outside, {**near, **_far(outside, near)})
+
+
+def _near(inside: Sequence[Row]) -> dict[str, float]:
+    """Fit what rows within nodes tell."""
+    return _solved(inside, names_of(inside), {})
+
+
+def _far(outside: Sequence[Row], near: Mapping[str, float]) -> dict[str, float]:
+    """Fit what rows between nodes tell, all else given."""
+    networks = sorted({row.network for row in outside})
+    names = [f"wide.{network}.{word}" for network in networks for word in ("step", "share")]
+    return _solved(outside, names, near)
+
+
+def _fitted(inside: Sequence[Row], outside: Sequence[Row], numbers: Mapping[str, float]) -> Fitted:
+    """Numbers with what they were fitted to."""
     terms = terms_of(numbers)
     return Fitted(
         terms=terms,
         spreads=Spreads(
-            _by_implementation(inside, terms), 0.3, 1.0, _spread(outside, terms), 1.0, 0.2
+            measured=_by(inside, lambda row: row.implementation, terms),
+            network=_by(outside, lambda row: row.network, terms),
+            link=0.3,
+            pcie=1.0,
+            other_network=1.0,
+            wider=0.2,
         ),
         devices=tuple(
             sorted({r.machine.device.key for r in inside if r.group.span.reach == "link"})
         ),
         ranks=max((row.group.span.ranks for row in inside), default=1),
-        provenance={s: sum(row.source == s for row in used) for s in dict.fromkeys(_sources(used))},
+        provenance=dict(Counter(row.source for row in (*inside, *outside))),
     )
 
 
@@ -85,11 +104,14 @@ def fit_with_spreads(rows: Sequence[Row]) -> Fitted:
     found = fit(rows)
     graphs = [row for row in rows if not row.implementation.endswith(EAGER)]
     left = [(row, math.log(ratio)) for row, ratio in left_out(graphs)]
+    far = [(row, math.log(ratio)) for row, ratio in networks_left_out(rows)]
+    fast = _quantile([off for row, off in far if row.network == "InfiniBand"])
     spreads = attrs.evolve(
         found.spreads,
+        network={**found.spreads.network, "InfiniBand": fast},
         link=_quantile([off for row, off in left if row.group.span.reach == "link"]),
         pcie=_quantile([off for row, off in left if row.group.span.reach == "pcie"]),
-        other_network=_quantile([math.log(ratio) for _, ratio in networks_left_out(rows)]),
+        other_network=_quantile([off for row, off in far if row.network != "InfiniBand"]),
     )
     return attrs.evolve(found, spreads=spreads)
 
@@ -111,13 +133,14 @@ def left_out(rows: Sequence[Row]) -> list[tuple[Row, float]]:
 
 
 def networks_left_out(rows: Sequence[Row]) -> list[tuple[Row, float]]:
-    """Predict the rows between nodes of each machine from fits without these rows."""
+    """Predict the rows between nodes of each cluster from fits without these rows."""
     found: list[tuple[Row, float]] = []
     outside = [row for row in rows if not row.within and row.fits]
-    for machine in dict.fromkeys(row.machine.key for row in outside):
-        kept = [row for row in rows if row.within or row.machine.key != machine]
-        own = [row for row in outside if row.machine.key == machine]
-        found += ratios(own, fit(kept).terms)
+    near = _near([row for row in rows if row.within and row.fits])
+    for cluster in dict.fromkeys((row.source, row.machine.key) for row in outside):
+        own = [row for row in outside if (row.source, row.machine.key) == cluster]
+        kept = [row for row in outside if (row.source, row.machine.key) != cluster]
+        found += ratios(own, terms_of({**near, **_far(kept, near)}))
     return found
 
 
@@ -171,9 +194,10 @@ def _solved(
     return dict(zip(names, numpy.exp(solved.x).tolist(), strict=True))
 
 
-def _by_implementation(rows: Sequence[Row], terms: Terms) -> dict[str, float]:
-    names = dict.fromkeys(row.implementation for row in rows)
-    return {name: _spread([r for r in rows if r.implementation == name], terms) for name in names}
+def _by(rows: Sequence[Row], name: Callable[[Row], str], terms: Terms) -> dict[str, float]:
+    """The spread of rows by what they are."""
+    names = dict.fromkeys(map(name, rows))
+    return {one: _spread([row for row in rows if name(row) == one], terms) for one in names}
 
 
 def _spread(rows: Sequence[Row], terms: Terms) -> float:
@@ -186,7 +210,3 @@ def _quantile(offs: Sequence[float]) -> float:
         return 1.0
     ordered = sorted(map(abs, offs))
     return ordered[min(len(ordered) - 1, round(0.8 * len(ordered)))] / 1.2816
-
-
-def _sources(rows: Iterable[Row]) -> Iterable[str]:
-    return (row.source for row in rows)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import tomllib
 from collections.abc import Iterable, Iterator, Mapping
+from importlib.resources import files
 from pathlib import Path
 
 import attrs
@@ -39,6 +41,11 @@ one, told by the speed that its long messages come near."""
 SLOW = "a100_80gb_ethernet"
 """The machine of `vidur_network.csv` that it calls a100_dgx, as far as nodes exchange: long
 messages come near to 100 Gb/s for all eight devices of a node."""
+
+INTERCONNECTS: Mapping[str, str] = {"a3-mega": "H100 A3 Mega", "PCIe Gen5 x16": "RTX PRO 6000"}
+"""The machines of `nccl_multinode.csv`, by a part of what it calls their interconnect."""
+
+PUBLISHED = "published_exchanges.toml"
 
 UNEVEN = ("a100_pairwise_nvlink",)
 """Machines of that table whose network is told by nothing: their long messages between nodes come
@@ -81,6 +88,12 @@ class Row:
     fits: bool = True
 
     @property
+    def network(self) -> str:
+        """Whose network it crossed: the machine's own, or any of InfiniBand's kind."""
+        outer = self.group.span.outer
+        return "InfiniBand" if outer and outer.kind == "InfiniBand" else self.machine.key
+
+    @property
     def within(self) -> bool:
         """Whether it stayed within a node."""
         return self.group.span.outer is None
@@ -107,7 +120,22 @@ def read_rows(folder: Path) -> list[Row]:
             raise ParframeError("input", str(path), what, "give the folder of measurements")
         with path.open(encoding="utf-8", newline="") as file:
             rows += list(reader(name, csv.DictReader(file)))
-    return rows
+    return rows + list(published())
+
+
+def published() -> Iterator[Row]:
+    """Exchanges between nodes that ship with their sources, being in no table."""
+    text = (files("parframe.price") / "data" / PUBLISHED).read_text(encoding="utf-8")
+    for cluster in tomllib.loads(text)["cluster"]:
+        machine = shipped().machine(cluster["machine"])
+        speed = cluster["gb_s"] * 1e9
+        network = attrs.evolve(machine.network, kind="InfiniBand", bandwidth=speed)
+        group = _group(
+            attrs.evolve(machine, network=network), cluster["ranks"], cluster["per_node"]
+        )
+        for size, time in cluster["rows"]:
+            seconds = time * 1e-6
+            yield Row(cluster["source"], machine, cluster["kind"], "nccl", group, size, seconds)
 
 
 Lines = Iterable[dict[str, str]]
@@ -148,13 +176,19 @@ def _vidur(source: str, lines: Lines) -> Iterator[Row]:
 
 
 def _nodes(source: str, lines: Lines) -> Iterator[Row]:
+    """NCCL's own choices of one length; a time, or a bus bandwidth that tells it."""
     for line in lines:
-        if "a3-mega" not in line["interconnect"] or line["op"] != "all_reduce":
+        machine = next((m for part, m in INTERCONNECTS.items() if part in line["interconnect"]), "")
+        usual = "custom" not in line["framework"] and "CHANNELS" not in line["framework"]
+        size = line["message_bytes"]
+        if not (machine and usual and size.isdigit() and line["op"] == "all_reduce"):
             continue
-        machine = shipped().machine("H100 A3 Mega")
-        group = _group(machine, int(line["n_gpus"]), int(line["gpus_per_node"]))
-        size, seconds = float(line["message_bytes"]), float(line["time_us"]) * 1e-6
-        yield Row(source, machine, "all_reduce", "nccl", group, size, seconds)
+        found, ranks = shipped().machine(machine), int(line["n_gpus"])
+        group = _group(found, ranks, int(line["gpus_per_node"]))
+        wire = 2 * (ranks - 1) / ranks * float(size)
+        told = line["time_us"]
+        seconds = float(told) * 1e-6 if told else wire / (float(line["busbw_GB_s"]) * 1e9)
+        yield Row(source, found, "all_reduce", "nccl", group, float(size), seconds)
 
 
 def _experts(source: str, lines: Lines) -> Iterator[Row]:

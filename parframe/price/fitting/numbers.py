@@ -51,10 +51,6 @@ OVER_NETWORKS: Mapping[str, Mapping[str, float]] = {
 """The share of a 400 Gb/s adapter that all-to-alls of experts reach: medians over the groups of 16
 and more ranks in the table of DeepEP (`deepep_readme.csv`)."""
 
-INFINIBAND = Wide(step=12e-6, share=0.85)
-"""NCCL over InfiniBand, of which no table is: a general figure for the step, and of the bandwidth a
-little less than the experts' kernels reach."""
-
 _PLAIN = tuple(name for name in BEGIN if "." not in name and name != "latency")
 
 
@@ -74,7 +70,7 @@ def names_of(rows: Sequence[Row]) -> list[str]:
         own_rows = [r for r in rows if r.machine.key == machine and r.group.span.reach == "pcie"]
         sizes = {row.group.span.ranks for row in own_rows}
         names.append(f"crowd.{machine}.share")
-        names += [f"crowd.{machine}.crowding"] if len(sizes) > 1 else []
+        names += [f"crowd.{machine}.crowding"] if max(sizes) >= 2 * min(sizes) else []
     return names
 
 
@@ -86,13 +82,15 @@ def terms_of(numbers: Mapping[str, float]) -> Terms:
         for machine, of in _nested(numbers, "crowd").items()
     }
     shares = [crowd.share for crowd in crowds.values()] or [BEGIN["crowd.share"]]
-    crowding = [crowd.crowding for crowd in crowds.values()] or [BEGIN["crowd.crowding"]]
+    told = [of["crowding"] for of in _nested(numbers, "crowd").values() if "crowding" in of]
+    crowding = told or [BEGIN["crowd.crowding"]]
     crowds["any"] = Crowd(_middle(shares), fmean(crowding))
     known = [*latency.values(), 1.0]
     wide = {kind: Wide(**of) for kind, of in _nested(numbers, "wide").items()}
+    slow = [network for kind, network in wide.items() if kind != "InfiniBand"]
     ethernet = Wide(
-        _middle([network.step for network in wide.values()] or [BEGIN["wide.step"]]),
-        _middle([network.share for network in wide.values()] or [BEGIN["wide.share"]]),
+        _middle([network.step for network in slow] or [BEGIN["wide.step"]]),
+        _middle([network.share for network in slow] or [BEGIN["wide.share"]]),
     )
     return Terms(
         **{name: numbers.get(name, BEGIN[name]) for name in _PLAIN},
@@ -106,7 +104,7 @@ def terms_of(numbers: Mapping[str, float]) -> Terms:
             for name, of in _nested(numbers, "sent").items()
         },
         crowds=crowds,
-        wide={**wide, "Ethernet": ethernet, "InfiniBand": INFINIBAND},
+        wide={**wide, "Ethernet": ethernet},
     )
 
 
