@@ -1,0 +1,47 @@
+"""Export the graphs of the models that ship anew, into the package: python -m benchmarks.shipped.
+
+They are exported from the configurations in ``parframe/models/configs``; a name or several export
+those alone. Needs the extra ``hf``.
+"""
+
+from __future__ import annotations
+
+import gzip
+import sys
+from pathlib import Path
+
+import attrs
+
+import parframe
+from parframe import models, serial
+from parframe.graph import OperatorGraph
+
+FOLDER = Path(models.__file__).parent / "graphs"
+
+_LARGEST_DATA = 1 << 16
+"""Characters of a buffer's contents that are kept; planning needs none."""
+
+
+def exported(model: models.Shipped) -> OperatorGraph:
+    """The graph of a shipped model as it is loaded now, without the contents of large buffers."""
+    graph = parframe.load(model.config)
+    parameters = {
+        name: attrs.evolve(parameter, data=None)
+        if parameter.data is not None and len(parameter.data) > _LARGEST_DATA
+        else parameter
+        for name, parameter in graph.parameters.items()
+    }
+    return attrs.evolve(graph, parameters=parameters, source=model.name)
+
+
+def main(names: list[str]) -> None:
+    FOLDER.mkdir(exist_ok=True)
+    for model in [models.find(name) for name in names] or models.shipped():
+        text = serial.dump(exported(model))
+        packed = gzip.compress(text.encode("utf-8"), 9, mtime=0)
+        (FOLDER / f"{model.file}.json.gz").write_bytes(packed)
+        print(f"{model.name}: {len(text)} characters, {len(packed)} bytes", flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
