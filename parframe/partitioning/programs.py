@@ -64,7 +64,7 @@ def write_plan(
 ) -> Plan:
     """Cut the stages and write every program and device."""
     mesh = placing.mesh
-    axis = _stage_axis(placing)
+    axis = stage_axis(placing)
     laid = lay_out(graph, dimensions, mesh, cuts, placed)
     kinds, works = laid.kinds, works_of(graph, dimensions)
     staging = Staging(graph, placed, laid.model, axis, mesh.ratio(axis), placing, works)
@@ -113,7 +113,8 @@ def letters(number: int) -> str:
     return text
 
 
-def _stage_axis(placing: Placing) -> tuple[str, ...]:
+def stage_axis(placing: Placing) -> tuple[str, ...]:
+    """The mesh axes along which the stages of a placing lie."""
     return tuple(
         axis
         for split in placing.splits

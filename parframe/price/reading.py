@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from parframe.checking.samples import symbols_of_graph
 from parframe.errors import ParframeError
-from parframe.graph import Operator
+from parframe.graph import Operator, OperatorGraph
 from parframe.plan import Device, Plan, Program
 from parframe.price.plan_exchanges import exchanges_of
 from parframe.price.extents import ROWS, Extents
@@ -38,13 +38,7 @@ def work_of(plan: Plan) -> Work:
         Of kind ``plan``, if the model has no axis named ``batch``.
     """
     symbols = symbols_of_graph(plan.graph)
-    if ROWS not in symbols:
-        raise ParframeError(
-            "plan",
-            plan.graph.source or "the model",
-            "its inputs have no axis named 'batch', so that work cannot be told from tables",
-            "load it with `dynamic` that names the batch",
-        )
+    check_batch(plan.graph, symbols)
     best: dict[int, tuple[float, Stage]] = {}
     known: set[object] = set()
     measured: dict[tuple[object, ...], Extents] = {}
@@ -64,6 +58,17 @@ def work_of(plan: Plan) -> Work:
     return whole(
         [stage for _, (_, stage) in sorted(best.items())], plan.mesh.size, len(plan.graph.layers)
     )
+
+
+def check_batch(graph: OperatorGraph, symbols: frozenset[str]) -> None:
+    """Refuse a model whose inputs have no batch."""
+    if ROWS not in symbols:
+        raise ParframeError(
+            "plan",
+            graph.source or "the model",
+            "its inputs have no axis named 'batch', so that work cannot be told from tables",
+            "load it with `dynamic` that names the batch",
+        )
 
 
 def stage_of(listing: Listing) -> tuple[float, Stage]:

@@ -1,0 +1,155 @@
+"""A graph with equal layers left out: each kind of layer a few times, with what stands for what."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import attrs
+
+from parframe.graph import Call, OperatorGraph, map_leaves
+
+_LONGEST = 8
+"""Of so many calls at most is a pattern that repeats (layers of a window between full ones)."""
+
+_KEPT = 4
+"""Periods that are kept: the first, which may convert what later ones find converted, and three
+so that what is counted several times has its likes before and behind it."""
+
+
+@attrs.frozen
+class Run:
+    """Calls that repeat with a period, ``dropped`` of them left out behind the second period.
+
+    ``first`` and ``count`` are of the whole graph's calls, ``start`` of the short one's.
+    """
+
+    first: int
+    count: int
+    start: int
+    period: int
+    dropped: int
+
+    @property
+    def kept(self) -> int:
+        """How many calls the short graph has of it."""
+        return self.count - self.dropped
+
+    def short(self, place: int) -> int:
+        """The short graph's call of the same kind as one of the run, as for the whole model."""
+        if place < 2 * self.period:
+            return place
+        if place >= 2 * self.period + self.dropped:
+            return place - self.dropped
+        return self.period + place % self.period
+
+    def portion(self, begin: int, end: int) -> Iterator[tuple[int, int]]:
+        """Calls of the short graph for some of the run that follow each other, with their counts.
+
+        What follows each other in the run does so here, and the first and the last are there once.
+        """
+        length, period = end - begin, self.period
+        if end == self.count:
+            start = max(begin if begin < period else period, self.kept - length)
+            start += (begin - start) % period if begin >= period else 0
+            more = (length - (self.kept - start)) // period
+        else:
+            start = begin if begin < period else period + begin % period
+            more = max(0, -(-(start + length - self.kept) // period))
+        again = max(start + 1, period)
+        for place in range(start, start + length - more * period):
+            yield place, 1 + more * (again <= place < again + period)
+
+
+@attrs.frozen
+class Short:
+    """The short graph, and the runs of the whole one, those of one call alone included."""
+
+    graph: OperatorGraph
+    runs: tuple[Run, ...]
+
+    def portion(self, begin: int, end: int) -> list[tuple[int, int]]:
+        """The short graph's calls for calls ``begin`` to ``end`` of the whole, with counts."""
+        found: list[tuple[int, int]] = []
+        for run in self.runs:
+            low, high = max(begin, run.first), min(end, run.first + run.count)
+            if low < high:
+                inside = run.portion(low - run.first, high - run.first)
+                found.extend((run.start + place, count) for place, count in inside)
+        return found
+
+
+def shorten(graph: OperatorGraph) -> Short | None:
+    """The graph with a few of its equal layers, or None where layers hang together otherwise.
+
+    Parameters
+    ----------
+    graph
+        The whole graph.
+    """
+    runs = tuple(_runs([call.block for call in graph.calls]))
+    stands: dict[str, str] = {}
+    for run in runs:
+        for place in range(run.count):
+            full = graph.calls[run.first + place]
+            short = graph.calls[_whole(run, run.short(place))]
+            stands.update(zip(full.outputs, short.outputs, strict=True))
+    if not all(_repeats(graph, run, stands) for run in runs):
+        return None
+    calls = [
+        attrs.evolve(call, inputs=tuple(stands.get(name, name) for name in call.inputs))
+        for run in runs
+        for place in range(run.kept)
+        for call in [graph.calls[_whole(run, place)]]
+    ]
+    used = {name for call in calls for name in call.parameters}
+    return Short(
+        attrs.evolve(
+            graph,
+            calls=tuple(calls),
+            outputs=map_leaves(graph.outputs, stands),
+            parameters={name: part for name, part in graph.parameters.items() if name in used},
+        ),
+        runs,
+    )
+
+
+def _whole(run: Run, place: int) -> int:
+    """The whole graph's call that the short one has at this place of a run."""
+    return run.first + (place if place < 2 * run.period else place + run.dropped)
+
+
+def _repeats(graph: OperatorGraph, run: Run, stands: dict[str, str]) -> bool:
+    """Whether every call of a run takes what the one before it in the pattern takes."""
+    shifted: dict[str, str] = {}
+    for place in range(run.period, run.count):
+        now, before = graph.calls[run.first + place], graph.calls[run.first + place - run.period]
+        shifted.update(zip(before.outputs, now.outputs, strict=True))
+    own = {name for place in range(run.count) for name in graph.calls[run.first + place].outputs}
+
+    def alike(place: int) -> bool:
+        now: Call = graph.calls[run.first + place]
+        before: Call = graph.calls[run.first + place - run.period]
+        return all(
+            shifted.get(old) == new if new in own else old == new
+            for new, old in zip(now.inputs, before.inputs, strict=True)
+        )
+
+    return not run.dropped or all(alike(place) for place in range(2 * run.period, run.count))
+
+
+def _runs(blocks: list[str]) -> Iterator[Run]:
+    at = start = 0
+    while at < len(blocks):
+        best, period = 1, 1
+        for length in range(1, min(_LONGEST, len(blocks) - at) + 1):
+            end = at + length
+            while end < len(blocks) and blocks[end] == blocks[end - length]:
+                end += 1
+            if end - at > best and end - at >= (_KEPT + 1) * length:
+                best, period = end - at, length
+                break
+        dropped = max(0, best // period - _KEPT) * period if best > 1 else 0
+        run = Run(at, best, start, period, dropped)
+        yield run
+        at += best
+        start += run.kept
