@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 
-from parframe.price.plan_kernels import Kernels
 from parframe.price.listing import PRODUCTS
+from parframe.price.plan_kernels import Kernels
 from parframe.price.work import Attention, Experts, Held, Kernel, Product
 
 

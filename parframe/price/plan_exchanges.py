@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from parframe.graph import Operator
-from parframe.price.plan_kernels import Kernels, counted
 from parframe.price.listing import axes_of
+from parframe.price.plan_kernels import Kernels, counted
 from parframe.price.work import Exchange, Per
 
 

@@ -6,11 +6,11 @@ from parframe.checking.samples import symbols_of_graph
 from parframe.errors import ParframeError
 from parframe.graph import Operator, OperatorGraph
 from parframe.plan import Device, Plan, Program
-from parframe.price.plan_exchanges import exchanges_of
 from parframe.price.extents import ROWS, Extents
 from parframe.price.held import held_of, load_of
-from parframe.price.plan_kernels import Kernels
 from parframe.price.listing import Listing, Looked, axes_of
+from parframe.price.plan_exchanges import exchanges_of
+from parframe.price.plan_kernels import Kernels
 from parframe.price.work import Stage, Work
 
 BETWEEN = frozenset({"parframe.send", "parframe.recv", "parframe.broadcast"})
