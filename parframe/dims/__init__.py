@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
+from typing import Any
 
 import attrs
 
@@ -52,6 +53,11 @@ class Bound:
     rule: Rule | None
     signature: Signature | None
     letters: Mapping[str, Axis | None]
+
+    @cached_property
+    def splitting(self) -> dict[Any, Any]:
+        """What has been found of how the operator can be split, for whoever asks again."""
+        return {}
 
 
 @attrs.frozen

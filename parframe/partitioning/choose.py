@@ -84,9 +84,7 @@ def options(signature: Signature, bound: Bound, axes: Axes, cuts: tuple[Cut, ...
     cuts
         All cuts.
     """
-    blocked = {letter for letter, axis in bound.letters.items() if axis is None}
-    frozen = signature.unsplittable() | blocked
-    found = [_option(cut, signature, bound, axes, frozen) for cut in cuts]
+    found = [_option(cut, signature, bound, axes) for cut in cuts]
     plain = [option for option in found if option is not None]
     return [*(e for option in plain for e in _exchanges(option, signature, bound, axes, cuts)),
             *plain]  # fmt: skip
@@ -122,10 +120,25 @@ def _exchanges(
                 )
 
 
-def _option(
-    cut: Cut, signature: Signature, bound: Bound, axes: Axes, frozen: frozenset[str] | set[str]
-) -> Option | None:
+def _option(cut: Cut, signature: Signature, bound: Bound, axes: Axes) -> Option | None:
+    if signature is not bound.signature:
+        split = _split(cut, signature, bound, axes)
+    else:
+        key = (cut.uneven, cut.tiling)
+        known = bound.splitting.get(key)
+        if known is None or known[0] is not axes:
+            known = bound.splitting[key] = (axes, _split(cut, signature, bound, axes))
+        split = known[1]
+    return None if split is None else Option(cut, *split)
+
+
+def _split(
+    cut: Cut, signature: Signature, bound: Bound, axes: Axes
+) -> tuple[frozenset[str], tuple[bool, ...], tuple[bool, ...], bool] | None:
+    """What a cut splits: letters, inputs, outputs, and whether it contracts any."""
     operator = bound.site.operator
+    blocked = {letter for letter, axis in bound.letters.items() if axis is None}
+    frozen = signature.unsplittable() | blocked
     carry = {
         letter
         for letter, axis in bound.letters.items()
@@ -148,9 +161,7 @@ def _option(
         return None
     width = len(operator.inputs)
     split = [bool(one) for one in has]
-    return Option(
-        cut, frozenset(good), tuple(split[:width]), tuple(split[width:]), bool(contracted)
-    )
+    return frozenset(good), tuple(split[:width]), tuple(split[width:]), bool(contracted)
 
 
 def _tiled(cut: Cut, bound: Bound, contracted: set[str], good: set[str]) -> bool:

@@ -93,6 +93,8 @@ class Cut:
     @cached_property
     def uneven(self) -> frozenset[str]:
         """The chain's dimensions of which members of a group hold different parts."""
+        if not self.mirrored and not isinstance(self.sizes[0], int):
+            return frozenset(self.chain[:1] if self.degree > 1 else ())  # as rectangles are then
         return frozenset(
             dim
             for dim in self.chain
@@ -108,13 +110,10 @@ class Cut:
 
     def piece(self, mesh: Mesh, rank: int) -> Pieces:
         """What a rank holds of the chain's dimensions."""
-        group, cut = 0, self.outer
-        scale = 1
-        while cut is not None:
-            group += scale * mesh.index(rank, cut.axes)
-            scale *= cut.degree
-            cut = cut.outer
-        return self.groups[group][mesh.index(rank, self.axes)]
+        index = mesh.index(rank, self.axes)
+        if self.outer is None:
+            return self.groups[0][index]
+        return self.within(self.outer.piece(mesh, rank))[index]
 
 
 def find_cuts(dimensions: Dimensions, placing: Placing) -> tuple[Cut, ...]:

@@ -83,17 +83,27 @@ class _Writer:
         self.tensors: dict[str, Tensor] = {}
         self.lies: dict[str, Lies] = {}
         self.converted: dict[str, str] = {}
+        self.sizes: dict[tuple[Axis, frozenset[int]], tuple[Size, Region]] = {}
+        self.placed: dict[object, tuple[tuple[Region, ...], ...]] = {}
 
     def local(self, value: str, name: str, layout: Layout) -> Tensor:
         """The local tensor of a value in a layout."""
         whole = self.block.tensors[value]
-        pieces = self.shape.of(layout.cuts)
-        sizes = tuple(local_size(axis, pieces) for axis in self.axes[value])
+        found = [self.sized(axis, layout.cuts) for axis in self.axes[value]]
+        sizes = tuple(size for size, _ in found)
         if name not in self.lies:
-            regions = tuple(region(axis, pieces, {}) for axis in self.axes[value])
+            regions = tuple(lies for _, lies in found)
             partial = {axis: how for axes, how in sorted(layout.partial) for axis in axes}
             self.lies[name] = Lies(value, regions, partial)
         return Tensor(name, sizes, whole.dtype)
+
+    def sized(self, axis: Axis, cuts: frozenset[int]) -> tuple[Size, Region]:
+        """How much of an axis is here under some cuts, and where that lies."""
+        key = (axis, cuts)
+        if key not in self.sizes:
+            pieces = self.shape.of(cuts)
+            self.sizes[key] = (local_size(axis, pieces), region(axis, pieces, {}))
+        return self.sizes[key]
 
     def write(self, action: Action) -> tuple[Operator, ...]:
         """The operators of one action."""
@@ -151,11 +161,14 @@ class _Writer:
         """Where every member's part of a cut lies in a frame that does not have it."""
         if cut is None:
             raise ParframeError("internal", value, "is split by no cut", "report it")
-        outer = self.shape.of(frame.cuts)
-        return tuple(
-            tuple(region(axis, {**outer, **pieces}, outer) for axis in self.axes[value])
-            for pieces in self.cuts[cut].within(outer)
-        )
+        key = (self.axes[value], cut, frame.cuts)
+        if key not in self.placed:
+            outer = self.shape.of(frame.cuts)
+            self.placed[key] = tuple(
+                tuple(region(axis, {**outer, **pieces}, outer) for axis in self.axes[value])
+                for pieces in self.cuts[cut].within(outer)
+            )
+        return self.placed[key]
 
     def add(self, action: Add) -> tuple[Operator, ...]:
         """The sum with an addend that waited: what it is added to was not yet the value."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from itertools import accumulate, pairwise
 
 import sympy
@@ -10,14 +11,17 @@ from parframe.layout import Range
 from parframe.sizes import Size, floordiv, simplify
 
 
-def split(size: Size, shares: tuple[int, ...]) -> list[Range]:
+@lru_cache(maxsize=4096)
+def split(size: Size, shares: tuple[int, ...]) -> tuple[Range, ...]:
     """Parts of ``size`` elements in the ratio of some shares.
 
     Equal shares get parts as even as can be, larger ones first; unequal ones get parts that end
     at the nearest whole element, none of them empty if there are enough.
     """
     ends = _even_ends(size, len(shares)) if min(shares) == max(shares) else _ends(size, shares)
-    return [Range(0, 0) if start == stop else Range(start, stop) for start, stop in pairwise(ends)]
+    return tuple(
+        Range(0, 0) if start == stop else Range(start, stop) for start, stop in pairwise(ends)
+    )
 
 
 def _even_ends(size: Size, parts: int) -> list[Size]:
@@ -42,35 +46,36 @@ def _ends(size: Size, shares: tuple[int, ...]) -> list[Size]:
     return ends
 
 
-def mirrored(halves: tuple[Size, ...], shares: tuple[int, ...]) -> list[list[Range]]:
+def mirrored(halves: tuple[Size, ...], shares: tuple[int, ...]) -> tuple[tuple[Range, ...], ...]:
     """What every member of a group gets of two halves: of the second, counted from its end."""
     front, back = halves
     behind = split(back, shares[::-1])[::-1]
-    return [[one, other] for one, other in zip(split(front, shares), behind, strict=True)]
+    return tuple(zip(split(front, shares), behind, strict=True))
 
 
-def rectangles(sizes: tuple[Size, ...], shares: tuple[int, ...]) -> list[list[Range]]:
+@lru_cache(maxsize=4096)
+def rectangles(sizes: tuple[Size, ...], shares: tuple[int, ...]) -> tuple[tuple[Range, ...], ...]:
     """What every member of a group gets of a chain of dimensions of these sizes."""
     head, rest = sizes[0], sizes[1:]
     if head == 0:
-        return [[Range(0, 0)] * len(sizes) for _ in shares]
-    whole = [Range(0, size) for size in rest]
+        return ((Range(0, 0),) * len(sizes),) * len(shares)
+    whole = tuple(Range(0, size) for size in rest)
     if not rest or not isinstance(head, int):
-        found = [[part, *whole] for part in split(head, shares)]
+        found = [(part, *whole) for part in split(head, shares)]
     elif len(shares) > head:
         found = [
-            [Range(value, value + 1), *inner]
+            (Range(value, value + 1), *inner)
             for value, run in enumerate(_runs(shares, head))
             for inner in rectangles(rest, run)
         ]
     elif not _suffice(head, shares) and _suffice(rest[0], shares):
-        found = [[Range(0, head), *inner] for inner in rectangles(rest, shares)]
+        found = [(Range(0, head), *inner) for inner in rectangles(rest, shares)]
     else:
-        found = [[part, *whole] for part in split(head, shares)]
-    return [
-        [Range(0, 0)] * len(sizes) if any(span.length == 0 for span in rectangle) else rectangle
+        found = [(part, *whole) for part in split(head, shares)]
+    return tuple(
+        (Range(0, 0),) * len(sizes) if any(span.length == 0 for span in rectangle) else rectangle
         for rectangle in found
-    ]
+    )
 
 
 def _suffice(size: Size, shares: tuple[int, ...]) -> bool:

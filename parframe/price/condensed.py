@@ -132,9 +132,15 @@ class Reader:
         )
         if staged is None:
             return self._slow(placing, replicate)
-        stages = [
-            self._stage(staged, number, laid, placed, mesh, axis) for number in range(staged.count)
-        ]
+        stages = []
+        known: dict[object, tuple[int, Stage]] = {}
+        for number in range(staged.count):
+            at = mesh.group(0, axis)[number] if axis else 0
+            key = staged.kind(number)
+            if key not in known:
+                known[key] = at, self._stage(staged, number, laid, placed, mesh, axis)
+            there, stage = known[key]
+            stages.append(_moved(stage, at - there))
         return whole(stages, mesh.size, len(self.graph.layers))
 
     def _slow(self, placing: Placing, replicate: bool) -> Work:
@@ -227,6 +233,17 @@ class Reader:
             extents=Extents(self.symbols, bindings_of(placed.cuts, mesh, rank), mesh.size),
             members=members,
         )
+
+
+def _moved(stage: Stage, by: int) -> Stage:
+    """The work of a like stage: its ranks are others, at the same distance from each other."""
+    if by == 0:
+        return stage
+    exchanges = tuple(
+        attrs.evolve(exchange, members=tuple(member + by for member in exchange.members))
+        for exchange in stage.exchanges
+    )
+    return attrs.evolve(stage, exchanges=exchanges)
 
 
 def _kinds(cuts: tuple[Cut, ...], mesh: Mesh, axis: tuple[str, ...]) -> list[int]:

@@ -33,6 +33,14 @@ class Staged:
         """How many stages there are."""
         return len(self.steps)
 
+    def kind(self, stage: int) -> object:
+        """What is equal for stages that do the same and send it as far."""
+        sent = tuple(
+            (value, how, to - stage if how == "send" else stage)
+            for value, how, to in self.sent[stage]
+        )
+        return self.steps[stage], sent, self.outputs[stage]
+
 
 def stage_steps(
     graph: OperatorGraph,
