@@ -1,0 +1,186 @@
+"""Serving engines as data: what one adds to kernels' times, how it fills batches and memory."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Mapping
+from functools import cache
+from importlib import resources
+from typing import Any
+
+import attrs
+
+from parframe.errors import ParframeError, did_you_mean
+
+POOLED = "pooled"
+"""The entry for an engine that has none of its own."""
+
+
+@attrs.frozen
+class Engine:
+    """The few constants of a serving engine.
+
+    Parameters
+    ----------
+    name
+        Its name in tables.
+    names
+        Spellings that choose it: it is in a framework's name as written in a table, and the
+        longest one counts. One that begins with ``=`` must be the whole name.
+    products, attention, exchanges
+        How many times as long kernels take as their own measurements say.
+    experts
+        How many times as long as other products, against the same, those of experts take.
+    step
+        Seconds that a step takes beside its kernels.
+    layer
+        The same, for each layer of the model.
+    row
+        The same, for each sequence of the step: sampling, text, streaming.
+    launch
+        Seconds that the host needs to launch a layer's kernels; devices wait where they are
+        faster than it. Zero where a step is one graph.
+    overlap
+        How far pipeline stages work at once: 1 fully, 0 one after the other.
+    tokens
+        Most new tokens of one step, prompts and single ones together.
+    rows
+        Most sequences in flight.
+    windows
+        Whether it makes use of sliding windows: keeps and reads no more positions than they have.
+    reserve
+        Bytes of a device that neither weights, activations nor cache can have.
+    share
+        The part of what is then left that the cache may have.
+    request
+        Seconds of a request outside all steps: network, text to tokens.
+    turns
+        How many departures of others a request waits for before it starts, where as many are in
+        flight as may be.
+    burst
+        Prompts of others that a request waits for as a share of those in flight, because clients
+        begin together.
+    fitted
+        The constants that are fitted to rows; the others are as the engine is known to work.
+    spread
+        Standard deviation of the logarithm of what was measured over what is predicted, out of
+        sample, by kind of figure (``rate``, ``token``, ``first``, ``whole``).
+    doubt
+        What kernels and exchanges leave open by themselves in those rows: only more than that
+        widens an interval further.
+    models, devices
+        The models and devices whose rows it was fitted to.
+    other_model, other_device
+        The further spread with any other.
+    source
+        The tables that it was fitted to, each with how many rows.
+    """
+
+    name: str
+    names: tuple[str, ...] = ()
+    products: float = 1.0
+    experts: float = 1.0
+    attention: float = 1.0
+    exchanges: float = 1.0
+    step: float = 1e-3
+    layer: float = 0.0
+    row: float = 0.0
+    launch: float = 0.0
+    overlap: float = 1.0
+    tokens: int = 8192
+    rows: int = 4096
+    windows: bool = True
+    reserve: float = 2e9
+    share: float = 0.9
+    request: float = 0.0
+    turns: float = 0.0
+    burst: float = 0.0
+    spread: Mapping[str, float] = attrs.field(factory=dict, hash=False)
+    fitted: tuple[str, ...] = ()
+    doubt: float = 0.0
+    models: tuple[str, ...] = ()
+    devices: tuple[str, ...] = ()
+    other_model: float = 0.0
+    other_device: float = 0.0
+    source: Mapping[str, int] = attrs.field(factory=dict, hash=False)
+
+    def with_constants(self, constants: Mapping[str, float]) -> Engine:
+        """Return this engine with other numbers for the constants that are named."""
+        fields: dict[str, Any] = dict(constants)
+        return attrs.evolve(self, **fields)
+
+    @property
+    def known(self) -> bool:
+        """Whether rows of this very engine stand behind it."""
+        return self.name != POOLED
+
+
+@cache
+def engines() -> tuple[Engine, ...]:
+    """Return the engines that ship, the pooled one last."""
+    text = resources.files("parframe.price").joinpath("data", "engines.toml").read_text("utf-8")
+    return read(text)
+
+
+def read(text: str) -> tuple[Engine, ...]:
+    """Return the engines of a TOML text."""
+    entries = tomllib.loads(text)["engine"]
+    return tuple(_engine(name, entry) for name, entry in entries.items())
+
+
+def engine(framework: str | None, among: tuple[Engine, ...] | None = None) -> Engine:
+    """Return the engine that a framework's name, as tables spell it, stands for.
+
+    Parameters
+    ----------
+    framework
+        As ``TensorRT-LLM 0.17`` or ``vLLM``; None or an unknown one gives the pooled engine,
+        whose name says so.
+    among
+        Instead of those that ship.
+    """
+    known = engines() if among is None else among
+    spelled = plain(framework or "")
+    best: tuple[int, Engine] | None = None
+    for candidate in known:
+        for name in candidate.names:
+            whole, wanted = name.startswith("="), plain(name)
+            if not wanted or (spelled != wanted if whole else wanted not in spelled):
+                continue
+            length = len(wanted) + (1000 if whole else 0)
+            if best is None or length > best[0]:
+                best = (length, candidate)
+    return best[1] if best else named(POOLED, known)
+
+
+def named(name: str, among: tuple[Engine, ...] | None = None) -> Engine:
+    """Return the engine of exactly this name.
+
+    Raises
+    ------
+    ParframeError
+        Of kind `choice`, if there is none.
+    """
+    known = engines() if among is None else among
+    for candidate in known:
+        if candidate.name == name:
+            return candidate
+    raise ParframeError(
+        "hardware",
+        f"engine {name!r}",
+        "no constants of such an engine are here",
+        did_you_mean(name, [one.name for one in known]),
+    )
+
+
+def plain(name: str) -> str:
+    """Return a name without case, marks and spaces, but with the dots of versions."""
+    return re.sub(r"(?<!\d)\.|\.(?!\d)|[^a-z0-9.]", "", name.lower())
+
+
+def _engine(name: str, entry: Mapping[str, Any]) -> Engine:
+    fields = dict(entry)
+    for name_of in ("names", "fitted", "models", "devices"):
+        fields[name_of] = tuple(fields.get(name_of, ()))
+    return Engine(name, **fields)

@@ -1,0 +1,158 @@
+"""How long one step of a plan takes: kernels, exchanges, the host, and how stages overlap."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Protocol
+
+import attrs
+
+from parframe.price.engines import Engine
+from parframe.price.estimate import NOTHING, Estimate, total
+from parframe.price.work import (
+    Attention,
+    Exchange,
+    Experts,
+    Kernel,
+    Pointwise,
+    Product,
+    Stage,
+    Step,
+    Work,
+)
+
+
+class Clock(Protocol):
+    """What kernels and exchanges take on one kind of device, with weights and cache in some dtypes.
+
+    It must be hashable: times are kept by it.
+    """
+
+    def __hash__(self) -> int: ...
+
+    def kernel(self, kernel: Kernel, step: Step) -> Estimate:
+        """Return the seconds of all ``count`` of a kernel."""
+
+    def exchange(self, exchange: Exchange, step: Step) -> Estimate:
+        """Return the seconds of all ``count`` of an exchange."""
+
+
+@attrs.frozen
+class Load:
+    """What one step carries.
+
+    Parameters
+    ----------
+    decoding
+        Sequences that get one new position each.
+    context
+        Positions that the cache holds of each of them.
+    prompts
+        Prompts (or parts of one) that are read in the same step.
+    prompt
+        New positions of each prompt.
+    """
+
+    decoding: float = 0.0
+    context: float = 0.0
+    prompts: float = 0.0
+    prompt: float = 0.0
+
+    @property
+    def rows(self) -> float:
+        """Sequences in the step."""
+        return self.decoding + self.prompts
+
+    @property
+    def tokens(self) -> float:
+        """New positions in the step."""
+        return self.decoding + self.prompts * self.prompt
+
+    def part(self, share: float) -> Load:
+        """Return a micro-batch: this share of the sequences."""
+        return attrs.evolve(self, decoding=self.decoding * share, prompts=self.prompts * share)
+
+
+@attrs.frozen
+class Parts:
+    """The seconds of a stage's step, by what takes them."""
+
+    products: Estimate = NOTHING
+    experts: Estimate = NOTHING
+    attention: Estimate = NOTHING
+    pointwise: Estimate = NOTHING
+    exchanges: Estimate = NOTHING
+
+    def total(self, engine: Engine) -> Estimate:
+        """Return the seconds of devices, as this engine's kernels take them."""
+        return total(
+            [
+                self.products * engine.products,
+                self.experts * (engine.products * engine.experts),
+                self.attention * engine.attention,
+                self.pointwise,
+                self.exchanges * engine.exchanges,
+            ]
+        )
+
+
+@lru_cache(maxsize=1 << 16)
+def parts(stage: Stage, clock: Clock, load: Load) -> Parts:
+    """Return what the kernels and exchanges of a stage take for a load.
+
+    Products, experts and pointwise kernels run once over all tokens of the step; attention runs
+    over decoding sequences and over prompts apart, as kernels of engines do.
+    """
+    if not load.tokens:
+        return Parts()
+    joint = Step(load.rows, load.tokens / load.rows)
+    apart = [
+        Step(load.decoding, 1, load.context),
+        Step(load.prompts, load.prompt),
+    ]
+    found: dict[type, list[Estimate]] = {
+        kind: [] for kind in (Product, Experts, Attention, Pointwise)
+    }
+    for kernel in stage.kernels:
+        steps = apart if isinstance(kernel, Attention) else [joint]
+        found[type(kernel)] += [clock.kernel(kernel, step) for step in steps if step.rows]
+    return Parts(
+        total(found[Product]),
+        total(found[Experts]),
+        total(found[Attention]),
+        total(found[Pointwise]),
+        total([clock.exchange(exchange, joint) for exchange in stage.exchanges]),
+    )
+
+
+def step_time(work: Work, clock: Clock, engine: Engine, load: Load) -> Estimate:
+    """Return the seconds from one step of all sequences to the next.
+
+    A pipeline of ``s`` stages divides the sequences into up to ``s`` micro-batches; where stages
+    overlap, the round takes what one micro-batch needs for all stages, or all micro-batches for
+    the slowest stage; an engine that does not overlap them takes all in turn (Huang et al.,
+    GPipe, 2019, has the picture).
+    """
+    stages = len(work.stages)
+    micro = max(1, min(stages, int(load.rows / work.replicas)))
+    part = load.part(1 / micro)
+    times = [parts(stage, clock, part).total(engine) for stage in work.stages]
+    through = total(times)
+    serial = through * micro
+    slowest = max(times, key=lambda time: time.value) * micro
+    together = max(through, slowest, key=lambda time: time.value)
+    device = serial if micro == 1 else _blend(serial, together, engine.overlap)
+    return _with_host(device, work, engine, load, micro)
+
+
+def _blend(serial: Estimate, together: Estimate, overlap: float) -> Estimate:
+    value = overlap * together.value + (1 - overlap) * serial.value
+    return attrs.evolve(serial, value=value)
+
+
+def _with_host(device: Estimate, work: Work, engine: Engine, load: Load, micro: int) -> Estimate:
+    """Add what the host takes: launching runs beside devices, the rest between steps."""
+    launching = engine.launch * work.layers * micro
+    busy = (device.value**6 + launching**6) ** (1 / 6)
+    beside = (engine.step + engine.layer * work.layers) + engine.row * load.rows / work.replicas
+    return attrs.evolve(device, value=busy + beside)
