@@ -19,6 +19,7 @@ COMMANDS = {
     "shard": "Write what each rank holds of the weights into a file of its own.",
     "show": "Show a plan: its mesh, its stages, a device's operators.",
     "devices": "List the hardware that is known, or show one GPU with its machines.",
+    "predict": "Predict what rows of a table would measure, each with an 80 % interval.",
     "coverage": "Survey which causal language models load and are proved.",
     "plugins": "List the plugins that are installed, without importing them.",
 }

@@ -1,0 +1,30 @@
+"""What a step of decoding reads from a device's memory: weights that are used, and the cache."""
+
+from __future__ import annotations
+
+from parframe.price.serving import Deployment
+from parframe.price.work import Attention, Experts, Product, Stage
+
+
+def decode_bytes(deployment: Deployment, rows: float, context: float) -> float:
+    """Return the bytes that a device of the busiest stage reads for a step of decoding."""
+    return max(_stage(stage, deployment, rows, context) for stage in deployment.work.stages)
+
+
+def _stage(stage: Stage, deployment: Deployment, rows: float, context: float) -> float:
+    room = deployment.room
+    read = 0.0
+    for kernel in stage.kernels:
+        if isinstance(kernel, Product):
+            width = room.table if kernel.table else room.weight
+            read += kernel.count * kernel.inner * kernel.columns * width
+        elif isinstance(kernel, Experts):
+            missed = (1 - kernel.chosen / kernel.experts) ** (rows * kernel.share)
+            touched = kernel.held * (1 - missed)
+            each = kernel.matrices * kernel.hidden * kernel.ffn * room.weight
+            read += kernel.count * touched * each
+        elif isinstance(kernel, Attention):
+            seen = min(context, kernel.window) if kernel.window else context
+            here = rows * kernel.share * seen * kernel.keys
+            read += kernel.count * here * kernel.kept * room.cache
+    return read
