@@ -22,6 +22,7 @@ from parframe.checking import KINDS as FINDINGS
 from parframe.cli import COMMANDS, group
 from parframe.cli.failures import CLOSED, INTERRUPTED, run
 from parframe.errors import KINDS
+from parframe.models import shipped
 from parframe.spec import KEYS, Spec
 
 ROOT = Path(__file__).parents[1]
@@ -121,6 +122,12 @@ def printed(arguments: list[str]) -> str:
     return out.getvalue()
 
 
+def models() -> str:
+    """Every model that ships."""
+    rows = [[one.name, f"`{one.file}`", one.weights, one.note] for one in shipped()]
+    return table(("model", "name", "weights as published", "note"), rows)
+
+
 TABLES: Mapping[str, Callable[[], str]] = {
     "strategies": strategies,
     "spec-keys": spec_keys,
@@ -129,6 +136,7 @@ TABLES: Mapping[str, Callable[[], str]] = {
     "commands": commands,
     "quickstart": quickstart,
     "hooks": hook_list,
+    "models": models,
 }
 """Every part that is made from the code."""
 

@@ -20,6 +20,7 @@ COMMANDS = {
     "show": "Show a plan: its mesh, its stages, a device's operators.",
     "devices": "List the hardware that is known, or show one GPU with its machines.",
     "predict": "Predict what rows of a table would measure, each with an 80 % interval.",
+    "fit": "Tell on how many GPUs a model fits, with how many sequences.",
     "coverage": "Survey which causal language models load and are proved.",
     "plugins": "List the plugins that are installed, without importing them.",
 }
