@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from parframe.mesh import Mesh
     from parframe.partitioning import partition
     from parframe.plan import Plan, load_plan
+    from parframe.price.asked import choose, estimate
     from parframe.rules import Rule
     from parframe.running.simulate import simulate
     from parframe.running.verify import verify
@@ -28,6 +29,8 @@ __all__ = [
     "Spec",
     "Strategy",
     "check",
+    "choose",
+    "estimate",
     "hookimpl",
     "load",
     "load_plan",
@@ -46,6 +49,8 @@ _HOMES = {
     "Spec": "parframe.spec",
     "Strategy": "parframe.strategy",
     "check": "parframe.checking",
+    "choose": "parframe.price.asked",
+    "estimate": "parframe.price.asked",
     "hookimpl": "parframe.hooks",
     "load": "parframe.loading",
     "load_plan": "parframe.plan",

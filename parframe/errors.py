@@ -23,6 +23,7 @@ KINDS: dict[str, tuple[int, str]] = {
     "memory": (33, "a device would need more memory than its budget"),
     "verify": (34, "a plan does not compute what the model computes"),
     "run": (35, "a plan could not be executed"),
+    "choice": (36, "there is nothing to choose from, or what is asked contradicts itself"),
     "output": (40, "a result cannot be written"),
 }
 """Every kind of error: its exit code and what it means."""

@@ -18,6 +18,8 @@ COMMANDS = {
     "bench": "Measure how fast a model generates on many devices.",
     "shard": "Write what each rank holds of the weights into a file of its own.",
     "show": "Show a plan: its mesh, its stages, a device's operators.",
+    "choose": "Rank every composite of a model for a number of devices.",
+    "estimate": "Price a spec: memory, time to the first token, time per token, tokens per second.",
     "devices": "List the hardware that is known, or show one GPU with its machines.",
     "predict": "Predict what rows of a table would measure, each with an 80 % interval.",
     "fit": "Tell on how many GPUs a model fits, with how many sequences.",

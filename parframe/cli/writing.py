@@ -68,3 +68,22 @@ def _parents(folder: Path) -> Iterator[None]:
 def _remove_empty(folder: Path) -> None:
     if folder.is_dir() and not any(folder.iterdir()):
         folder.rmdir()
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file whole, or leave what is there.
+
+    Raises
+    ------
+    ParframeError
+        Of kind ``output``, if it cannot be written.
+    """
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        beside.write_text(text, encoding="utf-8", newline="\n")
+        beside.replace(path)
+    except OSError as error:
+        beside.unlink(missing_ok=True)
+        raise ParframeError(
+            "output", str(path)[:100], f"cannot be written ({error.strerror})", "choose another"
+        ) from error

@@ -1,0 +1,156 @@
+"""What users ask for: which composite to use, and what a plan costs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from parframe.errors import ParframeError
+from parframe.graph import OperatorGraph
+from parframe.models import find
+from parframe.plan import Plan
+from parframe.price.candidates import Candidate, Setting, candidate, deployed
+from parframe.price.choice import Choice, Objective
+from parframe.price.choice import choose as choose_by
+from parframe.price.condensed import work_of_composite
+from parframe.price.dtypes import Dtypes
+from parframe.price.engines import engine as engine_of
+from parframe.price.machines import cluster
+from parframe.price.reading import work_of
+from parframe.price.use_cases import UseCase, use_case
+
+CODES = ("PP", "EP", "DP", "TP")
+"""The strategies that are tried unless others are named."""
+
+_EXPERTS = ("parframe.experts", "parframe.routed_experts")
+
+
+def choose(
+    model: OperatorGraph | str,
+    devices: str,
+    use: UseCase | str = "chat",
+    *,
+    objective: Objective = "throughput",
+    strategies: Sequence[str] = CODES,
+    engine: str = "",
+    weights: str = "bf16",
+    cache: str = "bf16",
+    hardware: Iterable[Path] = (),
+    progress: Callable[[int, int], None] | None = None,
+) -> Choice:
+    """Rank every composite of a model for a number of devices.
+
+    Parameters
+    ----------
+    model
+        A graph, or the name of a model that ships.
+    devices
+        Such as ``"64xH100"``.
+    use
+        A use case or its name.
+    objective
+        ``throughput``, ``latency`` or ``cost``; see `parframe.price.choice.choose`.
+    strategies
+        The codes of the strategies.
+    engine
+        What serves; the middle of those known if empty.
+    weights, cache
+        Dtypes: ``bf16``, ``fp16``, ``fp8``, ``int8``, ``int4``, ``fp4``.
+    hardware
+        Files with devices and machines of the user's own.
+    progress
+        Told how many of how many composites are done.
+
+    Raises
+    ------
+    ParframeError
+        If something is not known, or there is nothing to choose from.
+
+    Examples
+    --------
+    >>> choose("mistral-7b", "2xH100").best.composite
+    'DP2'
+    """
+    graph = find(model).graph() if isinstance(model, str) else model
+    use = use_case(use) if isinstance(use, str) else use
+    setting = setting_of(devices, weights, cache, engine, hardware)
+    codes = [code for code in strategies if code != "EP" or has_experts(graph)]
+    return choose_by(partial(work_of_composite, graph), setting, use, codes, objective, progress)
+
+
+def estimate(
+    plan: Plan,
+    devices: str,
+    use: UseCase | str = "chat",
+    *,
+    engine: str = "",
+    weights: str = "bf16",
+    cache: str = "bf16",
+    hardware: Iterable[Path] = (),
+) -> Candidate:
+    """Price one plan.
+
+    Parameters
+    ----------
+    plan
+        The plan; of whatever strategies, since its device graphs are read.
+    devices, use, engine, weights, cache, hardware
+        As for `choose`.
+
+    Raises
+    ------
+    ParframeError
+        Of kind ``memory``, if it does not fit; of kind ``mesh``, if it is for other devices.
+    """
+    use = use_case(use) if isinstance(use, str) else use
+    setting = setting_of(devices, weights, cache, engine, hardware)
+    return priced(work_of(plan), setting, use, str(plan.mesh))
+
+
+def priced(work: Any, setting: Setting, use: UseCase, name: str) -> Candidate:
+    """Price the work of one plan.
+
+    Raises
+    ------
+    ParframeError
+        As `estimate` does.
+    """
+    if work.devices != setting.cluster.devices:
+        raise ParframeError(
+            "mesh",
+            f"{setting.cluster.devices} x {setting.cluster.machine.name}",
+            f"the plan is for {work.devices} devices",
+            f"give {work.devices} devices",
+        )
+    found = candidate(name, deployed(work, setting), use)
+    if isinstance(found, str):
+        raise ParframeError(
+            "memory", name, found, "use more devices, narrower weights or shorter sequences"
+        )
+    return found
+
+
+def setting_of(
+    devices: str, weights: str, cache: str, engine: str = "", hardware: Iterable[Path] = ()
+) -> Setting:
+    """Find the devices and the engine by their names."""
+    return Setting.of(cluster(devices, hardware), Dtypes(weights, cache), engine_of(engine))
+
+
+def has_experts(graph: OperatorGraph) -> bool:
+    """Whether a model has experts to split."""
+    return any(
+        operator.target.startswith(_EXPERTS)
+        for block in graph.blocks.values()
+        for operator in block.operators
+    )
+
+
+def overridden(use: UseCase, **own: float | None) -> UseCase:
+    """Give a use case with figures of the user's own, those that are not None."""
+    given: dict[str, Any] = {name: value for name, value in own.items() if value is not None}
+    return attrs.evolve(use, **given)

@@ -1,0 +1,182 @@
+"""One composite on one cluster: whether it fits, and how it serves at every number in flight."""
+
+from __future__ import annotations
+
+import math
+
+import attrs
+
+from parframe.hardware import Cluster
+from parframe.price.basis import without_windows
+from parframe.price.clock import MeasuredClock
+from parframe.price.dtypes import BYTES, Dtypes
+from parframe.price.engines import Engine
+from parframe.price.estimate import Estimate
+from parframe.price.exchanges import implementation_of
+from parframe.price.room import Room
+from parframe.price.serving import Deployment, closed_loop, most_rows
+from parframe.price.use_cases import UseCase
+from parframe.price.work import Work
+
+
+@attrs.frozen
+class Point:
+    """A candidate at one number of requests in flight.
+
+    Parameters
+    ----------
+    rows
+        Requests in flight over the whole deployment.
+    first, token
+        Seconds to the first token, and of every later one.
+    rate
+        Output tokens a second, of all devices together.
+    devices
+        How many devices.
+    """
+
+    rows: float
+    first: Estimate
+    token: Estimate
+    rate: Estimate
+    devices: int
+
+    @property
+    def per_user(self) -> float:
+        """Tokens a second that a user sees."""
+        return 1 / self.token.value
+
+    @property
+    def per_device(self) -> float:
+        """Output tokens a second of a device."""
+        return self.rate.value / self.devices
+
+    def keeps(self, use: UseCase) -> bool:
+        """Whether it keeps the limits of a use."""
+        return not self.broken(use)
+
+    def broken(self, use: UseCase) -> list[str]:
+        """Say which limits it breaks."""
+        limits = (
+            ("first token", self.first.value, use.first),
+            ("token", self.token.value, use.token),
+        )
+        return [
+            f"{name} {value * 1e3:.3g} ms, limit {limit * 1e3:g} ms"
+            for name, value, limit in limits
+            if limit is not None and value > limit
+        ]
+
+
+@attrs.frozen
+class Candidate:
+    """A composite, what it needs, and how it serves.
+
+    Parameters
+    ----------
+    composite
+        Its name.
+    deployment
+        It, on the devices, under the engine.
+    most
+        Requests in flight at most.
+    limit
+        What limits them.
+    points
+        How it serves, from one request in flight up to the most.
+    """
+
+    composite: str
+    deployment: Deployment = attrs.field(repr=False)
+    most: float
+    limit: str
+    points: tuple[Point, ...]
+
+    def at(self, use: UseCase) -> Point:
+        """It at the number in flight of a use, or the most there can be."""
+        wanted = min(use.concurrency, self.most)
+        return point(self.deployment, wanted, use)
+
+
+@attrs.frozen
+class Setting:
+    """What all candidates of a choice have in common.
+
+    Parameters
+    ----------
+    cluster
+        The devices.
+    dtypes
+        Of weights and cache.
+    engine
+        What serves.
+    implementation
+        Whose collectives.
+    """
+
+    cluster: Cluster
+    dtypes: Dtypes
+    engine: Engine
+    implementation: str
+
+    @classmethod
+    def of(cls, cluster: Cluster, dtypes: Dtypes, engine: Engine) -> Setting:
+        """Take the collectives that the engine uses."""
+        return cls(cluster, dtypes, engine, implementation_of(engine.name))
+
+
+def deployed(work: Work, setting: Setting, clock: MeasuredClock | None = None) -> Deployment:
+    """Put the work of a plan on the devices.
+
+    Parameters
+    ----------
+    work
+        What a step of the plan asks.
+    setting
+        Devices, dtypes and engine.
+    clock
+        That of the setting; shared, it computes equal kernels of many plans once.
+    """
+    device = setting.cluster.machine.device
+    dtypes = setting.dtypes
+    room = Room(device.usable, BYTES[dtypes.weights], BYTES[dtypes.cache])
+    own = clock or MeasuredClock(setting.cluster, dtypes, setting.implementation)
+    work = work if setting.engine.windows else without_windows(work)
+    return Deployment(work, own, setting.engine, room)
+
+
+def shortage(deployment: Deployment) -> str | None:
+    """Say by how much the weights do not fit, or None where they do."""
+    room = deployment.room
+    needed = max(room.weights(stage.held) for stage in deployment.work.stages)
+    left = room.memory - needed - deployment.engine.reserve
+    if left > 0:
+        return None
+    return (
+        f"weights take {needed / 1e9:.1f} GB of a device's {room.memory / 1e9:.1f}, "
+        f"and the engine keeps {deployment.engine.reserve / 1e9:.1f}"
+    )
+
+
+def candidate(composite: str, deployment: Deployment, use: UseCase) -> Candidate | str:
+    """Give a candidate, or say why memory excludes it."""
+    short = shortage(deployment)
+    if short is not None:
+        return short
+    tokens = min(deployment.engine.tokens, max(2048.0, use.prompt))
+    held = deployment.capacity(use.prompt + use.output, tokens)
+    if held < 1:
+        return (
+            f"memory holds no sequence of {use.prompt + use.output:g} positions beside the weights"
+        )
+    most, limit = most_rows(deployment, use.prompt, use.output)
+    counts = [2.0**power for power in range(math.ceil(math.log2(max(most, 1))))] or [1.0]
+    points = tuple(point(deployment, rows, use) for rows in (*counts, max(most, 1.0)))
+    return Candidate(composite, deployment, max(most, 1.0), limit, points)
+
+
+def point(deployment: Deployment, rows: float, use: UseCase) -> Point:
+    """Give how it serves so many requests in flight."""
+    served = closed_loop(deployment, rows, use.prompt, use.output)
+    first = served.first or Estimate(math.inf, 0.0, ("nothing is known of the first token",))
+    return Point(rows, first, served.token, served.rate * use.output, deployment.work.devices)

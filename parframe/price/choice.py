@@ -1,0 +1,200 @@
+"""Which composite to use: all legal ones, priced, ranked by an objective under limits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Literal
+
+import attrs
+
+from parframe.errors import ParframeError
+from parframe.price.candidates import Candidate, Point, Setting, candidate, deployed, point
+from parframe.price.clock import MeasuredClock
+from parframe.price.composites import composites
+from parframe.price.use_cases import UseCase
+from parframe.price.work import Work
+
+Objective = Literal["throughput", "latency", "cost"]
+"""What is best: most tokens a second, quickest answers, or fewest device-seconds a token."""
+
+MOST_DEVICES = 1 << 14
+"""Up to how many devices are tried where none of those that there are suffice."""
+
+
+@attrs.frozen
+class Ranked:
+    """A candidate with the point at which it is best.
+
+    Parameters
+    ----------
+    candidate
+        The composite.
+    point
+        It at the number of requests in flight that the objective asks for.
+    broken
+        Which limits it breaks even there; none if it keeps them all.
+    """
+
+    candidate: Candidate
+    point: Point
+    broken: tuple[str, ...] = ()
+
+    @property
+    def composite(self) -> str:
+        """The composite's name."""
+        return self.candidate.composite
+
+
+@attrs.frozen
+class Choice:
+    """What came of choosing.
+
+    Parameters
+    ----------
+    use, objective, setting
+        What was asked.
+    ranked
+        The composites that fit, the best first; those that break limits come last.
+    excluded
+        Why others are not among them, by composite.
+    """
+
+    use: UseCase
+    objective: Objective
+    setting: Setting
+    ranked: tuple[Ranked, ...]
+    excluded: Mapping[str, str]
+
+    @property
+    def best(self) -> Ranked | None:
+        """The winner; None if no composite keeps the limits."""
+        first = self.ranked[0] if self.ranked else None
+        return first if first is not None and not first.broken else None
+
+    def front(self) -> list[tuple[Ranked, Point]]:
+        """Give the Pareto front: no other gives a user and a device more tokens a second."""
+        every = [(one, at) for one in self.ranked for at in one.candidate.points]
+        every.sort(key=lambda pair: (-pair[1].per_user, -pair[1].per_device))
+        found: list[tuple[Ranked, Point]] = []
+        most = 0.0
+        for one, at in every:
+            if at.per_device > most:
+                most = at.per_device
+                found.append((one, at))
+        return found
+
+
+def choose(
+    work: Callable[[str], Work],
+    setting: Setting,
+    use: UseCase,
+    codes: Sequence[str],
+    objective: Objective = "throughput",
+    progress: Callable[[int, int], None] | None = None,
+) -> Choice:
+    """Price every composite and rank them.
+
+    Parameters
+    ----------
+    work
+        Gives what a composite asks of its devices; raises `ParframeError` where it is not legal.
+    setting
+        Devices, dtypes and engine.
+    use
+        Lengths, requests in flight and limits.
+    codes
+        The strategies.
+    objective
+        ``throughput``: most tokens a second at any number in flight that keeps the limits;
+        ``latency``: the shortest answer at the use's number in flight; ``cost``: fewest
+        device-seconds a token at the use's number in flight.
+    progress
+        Told how many of how many composites are done.
+
+    Raises
+    ------
+    ParframeError
+        Of kind ``choice``, if there is nothing to choose from.
+    """
+    names = composites(setting.cluster.devices, codes)
+    clock = MeasuredClock(setting.cluster, setting.dtypes, setting.implementation)
+    found: list[Ranked] = []
+    excluded: dict[str, str] = {}
+    for number, name in enumerate(names):
+        if progress is not None:
+            progress(number, len(names))
+        try:
+            asked = work(name)
+        except ParframeError as fault:
+            excluded[name] = f"{fault.where}: {fault.what}"
+            continue
+        priced = candidate(name, deployed(asked, setting, clock), use)
+        if isinstance(priced, str):
+            excluded[name] = priced
+        else:
+            found.append(_placed(priced, use, objective))
+    return Choice(
+        use, objective, setting, tuple(sorted(found, key=_order(objective, use))), excluded
+    )
+
+
+def fewest_devices(
+    work: Callable[[str], Work], setting: Setting, use: UseCase, codes: Sequence[str]
+) -> tuple[int, str] | None:
+    """Give the smallest number of devices, doubling, that a composite fits, and that composite."""
+    devices = setting.cluster.devices
+    while (devices := devices * 2) <= MOST_DEVICES:
+        larger = attrs.evolve(setting, cluster=attrs.evolve(setting.cluster, devices=devices))
+        clock = MeasuredClock(larger.cluster, larger.dtypes, larger.implementation)
+        for name in composites(devices, codes):
+            try:
+                priced = candidate(name, deployed(work(name), larger, clock), use)
+            except ParframeError:
+                continue
+            if not isinstance(priced, str):
+                return devices, name
+    return None
+
+
+def _placed(priced: Candidate, use: UseCase, objective: Objective) -> Ranked:
+    """A candidate at its best point, or where it comes nearest to the limits."""
+    if objective != "throughput":
+        at = priced.at(use)
+        return Ranked(priced, at, tuple(at.broken(use)))
+    keeping = [at for at in priced.points if at.keeps(use)]
+    if keeping:
+        return Ranked(priced, _between(priced, max(keeping, key=lambda at: at.rate.value), use))
+    at = min(priced.points, key=lambda at: _excess(at, use))
+    return Ranked(priced, at, tuple(at.broken(use)))
+
+
+def _between(priced: Candidate, best: Point, use: UseCase) -> Point:
+    """Look between a point and the next for more that keeps the limits still, by halving."""
+    low, high = best.rows, next((at.rows for at in priced.points if at.rows > best.rows), 0.0)
+    while high - low > max(1.0, low / 32):
+        middle = point(priced.deployment, float(round((low + high) / 2)), use)
+        if middle.keeps(use):
+            low, best = middle.rows, max(best, middle, key=lambda at: at.rate.value)
+        else:
+            high = middle.rows
+    return best
+
+
+def _excess(at: Point, use: UseCase) -> float:
+    """How many times the limits are broken, at most."""
+    shares = [
+        value / limit
+        for value, limit in ((at.first.value, use.first), (at.token.value, use.token))
+        if limit is not None
+    ]
+    return max(shares, default=0.0)
+
+
+def _order(objective: Objective, use: UseCase) -> Callable[[Ranked], tuple[bool, float]]:
+    def key(one: Ranked) -> tuple[bool, float]:
+        at = one.point
+        if objective == "latency":
+            return bool(one.broken), at.first.value + at.token.value * (use.output - 1)
+        return bool(one.broken), -at.rate.value
+
+    return key

@@ -1,0 +1,151 @@
+"""Which composite is chosen, why, and what is refused."""
+
+import json
+import subprocess
+import sys
+import xml.etree.ElementTree as ElementTree
+
+import pytest
+
+import parframe
+from parframe.price.asked import overridden
+from parframe.price.choice import fewest_devices
+from parframe.price.composites import composites
+from parframe.price.reasons import account, explain, loss, reason
+from parframe.price.use_cases import use_case
+
+
+@pytest.fixture(scope="module")
+def on_eight():
+    return parframe.choose("llama-3-70b", "8xH100")
+
+
+def test_every_product_of_degrees_is_a_composite_once():
+    found = composites(12, ("TP", "PP", "XX"))
+    assert len(found) == len(set(found)) == 18  # 12 = 2 * 2 * 3 in three factors
+    assert found[0] == "TP12"
+    assert "XX2PP2TP3" in found
+
+
+def test_all_composites_are_ranked_or_excluded_with_a_reason(on_eight):
+    named = {one.composite for one in on_eight.ranked} | set(on_eight.excluded)
+    assert named == set(composites(8, ("PP", "DP", "TP")))
+    assert "weights take 141" in on_eight.excluded["DP8"]
+
+
+def test_the_best_keeps_the_limits_and_gives_the_most(on_eight):
+    best, use = on_eight.best, on_eight.use
+    assert best.point.first.value <= use.first
+    assert best.point.token.value <= use.token
+    keeping = [one for one in on_eight.ranked if not one.broken]
+    assert best.point.rate.value == max(one.point.rate.value for one in keeping)
+
+
+def test_no_point_beats_one_of_the_front(on_eight):
+    front = on_eight.front()
+    for one in on_eight.ranked:
+        for at in one.candidate.points:
+            assert any(
+                on.per_user >= at.per_user and on.per_device >= at.per_device for _, on in front
+            )
+    users = [at.per_user for _, at in front]
+    assert users == sorted(users, reverse=True)
+    assert len(front) > 3
+
+
+def test_latency_prefers_tensor_parallelism_and_throughput_fits_more_in(on_eight):
+    use = overridden(use_case("chat"), concurrency=1.0)
+    quick = parframe.choose("llama-3-70b", "8xH100", use, objective="latency")
+    assert quick.ranked[0].composite == "TP8"
+    assert quick.ranked[0].point.token.value < on_eight.best.point.token.value
+
+
+def test_reasons_name_what_binds_and_what_the_runner_up_loses(on_eight):
+    best, second = on_eight.ranked[:2]
+    assert "binds" in reason(best, on_eight.use)
+    assert loss(best, second, on_eight.use)
+    assert explain(on_eight, "DP8").startswith("excluded: weights take")
+    assert "place 2 of" in explain(on_eight, second.composite)
+    split = next(one for one in on_eight.ranked if one.composite == "TP8")
+    told = account(split.candidate, split.point, on_eight.use)
+    assert told.weights == pytest.approx(70.6e9 * 2 / 8, rel=0.03)
+
+
+def test_a_model_too_large_is_told_how_many_devices_it_needs():
+    small = parframe.choose("llama-3-70b", "1xH100")
+    assert not small.ranked
+    from functools import partial
+
+    from parframe.models import find
+    from parframe.price.condensed import work_of_composite
+
+    work = partial(work_of_composite, find("llama-3-70b").graph())
+    devices, composite = fewest_devices(work, small.setting, small.use, ("PP", "DP", "TP"))
+    assert devices == 2
+    assert composite in ("TP2", "PP2")
+
+
+def test_a_plan_costs_what_its_composite_does(on_eight):
+    plan = parframe.partition(parframe.models.find("llama-3-70b").graph(), "TP8")
+    alone = parframe.estimate(plan, "8xH100")
+    ranked = next(one for one in on_eight.ranked if one.composite == "TP8")
+    mine, theirs = alone.points[3], ranked.candidate.points[3]
+    assert mine.token.value == pytest.approx(theirs.token.value, rel=1e-9)
+    assert alone.most == pytest.approx(ranked.candidate.most, rel=1e-9)
+
+
+def test_a_strategy_of_a_third_party_is_priced_like_any(call, tmp_path):
+    spec = tmp_path / "declared.toml"
+    model = tmp_path / "config.json"
+    model.write_text(json.dumps(parframe.models.find("mistral-7b").config))
+    spec.write_text(
+        f'model = "{model.name}"\nparallel = "WP2"\n[strategies.wp]\nsplits = ["ffn", "vocab"]\n'
+    )
+    done = call("estimate", spec, "--devices", "2xH100", "--json")
+    assert done.code == 0, done.err
+    facts = done.json
+    assert facts["plan"] == "WP2"
+    assert 7e9 < facts["weight_bytes"] < 14.5e9
+
+
+def test_the_winner_is_a_spec_that_apply_takes(call, tmp_path):
+    spec, picture = tmp_path / "best.toml", tmp_path / "front.svg"
+    done = call(
+        "choose", "mistral-7b", "--devices", "2xH100", "-o", spec, "--plot", picture, "--json"
+    )
+    assert done.code == 0, done.err
+    best = done.json["best"]
+    read = parframe.Spec.read(spec)
+    assert read.parallel == best
+    assert read.devices == 2
+    assert read.model.exists()
+    assert ElementTree.parse(picture).getroot().tag.endswith("svg")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "told"),
+    [
+        (("llama-3-70c", "--devices", "8xH100"), 20, "nearest are Llama 3 70B"),
+        (("llama-3-70b", "--devices", "8xH10"), 15, "H10"),
+        (("llama-3-70b", "--devices", "0xH100"), 15, "give 1"),
+        (("mistral-7b", "--devices", "1xH100", "--use-case", "chatt"), 36, "did you mean 'chat'"),
+        (("llama-3-70b", "--devices", "1xL4"), 36, "no composite fits"),
+        (("mistral-7b", "--devices", "1xH100", "--max-first", "10", "--max-token", "50"), 36,
+         "contradict each other"),
+        (("mistral-7b", "--devices", "1xL4", "--max-token", "1"), 36, "comes nearest"),
+        (("mistral-7b", "--devices", "2xH100", "--explain", "TP4"), 36, "is not one of 2 devices"),
+        (("mistral-7b", "--devices", "7xH100", "--strategies", "EP"), 36, "strategies"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_chosen_is_refused(call, arguments, code, told):
+    done = call("choose", *arguments)
+    assert done.code == code
+    assert told in done.err
+
+
+def test_choosing_needs_no_torch():
+    script = (
+        "import sys, parframe; parframe.choose('mistral-7b', '2xH100');"
+        "assert not {'torch', 'transformers'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=120)
