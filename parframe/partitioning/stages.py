@@ -90,13 +90,24 @@ def _places(costs: Sequence[Cost], stages: int, fixed: Sequence[int]) -> list[in
     while True:
         low = [
             i
-            for at, i in enumerate(inner)
-            if crossing[at] <= crossing[max(at - reach, 0) : at + reach + 1].min()
+            for i, is_low in zip(inner, crossing <= _least(crossing, reach), strict=True)
+            if is_low
         ]
         if len(low) >= min(4 * stages, len(inner)) or reach == 0:
             break
         reach //= 2
     return sorted({*low[:: len(low) // _CANDIDATES + 1], *fixed})
+
+
+def _least(values: Any, reach: int) -> Any:
+    """The least of the values within reach of each, by windows of twice the width in turn."""
+    wide = 2 * reach + 1
+    least = numpy.pad(values, reach, constant_values=numpy.inf)
+    width = 1
+    while 2 * width <= wide:
+        least = numpy.minimum(least[:-width], least[width:])
+        width *= 2
+    return numpy.minimum(least[: len(values)], least[wide - width : wide - width + len(values)])
 
 
 def _loads(costs: Sequence[Cost], stages: int) -> Any:
@@ -122,12 +133,13 @@ def _balance(
     best[0] = 0.0
     allowed = _forbid(ends, fixed)
     chosen: list[Any] = []
+    legal = (gap > 0) & allowed
+    spent: dict[int, Any] = {}
     for share in shares:
-        even = sum(shares) / (stages * share)
-        spent = (gap * even) ** _POWER + 0.1 * (mean * even) ** _POWER
-        price = numpy.where(
-            (gap > 0) & allowed, best[:, None] + spent + crossing[None, :], numpy.inf
-        )
+        if share not in spent:
+            even = sum(shares) / (stages * share)
+            spent[share] = (gap * even) ** _POWER + 0.1 * (mean * even) ** _POWER
+        price = numpy.where(legal, best[:, None] + spent[share] + crossing[None, :], numpy.inf)
         chosen.append(price.argmin(axis=0))
         best = price.min(axis=0)
     if not numpy.isfinite(best[-1]):

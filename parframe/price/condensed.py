@@ -33,7 +33,7 @@ from parframe.price.extents import Extents
 from parframe.price.listing import Listing
 from parframe.price.reading import check_batch, stage_of, whole, work_of
 from parframe.price.repetition import Short, shorten
-from parframe.price.stages import Staged, stage_steps
+from parframe.price.stages import Staged, Steps, stage_steps
 from parframe.price.work import Stage, Work
 from parframe.rules import Rule
 from parframe.strategy import Placing
@@ -94,6 +94,7 @@ class _Placed:
     cuts: tuple[Cut, ...]
     placed: PlacedGraph
     graph: OperatorGraph
+    form: object
 
 
 class Reader:
@@ -108,6 +109,9 @@ class Reader:
         self.named: dict[tuple[int, tuple[str, ...]], Dimensions] = {}
         self.works: dict[int, dict[str, float]] = {}
         self.simpler: dict[tuple[int, object], OperatorGraph] = {}
+        self.placed: dict[object, PlacedGraph] = {}
+        self.laid: dict[object, Sequence] = {}
+        self.steps: dict[int, Steps] = {}
 
     def work(self, placing: Placing, replicate: bool = False) -> Work:
         """The work of a placing."""
@@ -119,17 +123,14 @@ class Reader:
             return self._slow(placing, replicate)
         mesh = placing.mesh
         axis = stage_axis(placing)
-        laid: dict[int, Sequence] = {}
-        for rank in _kinds(placed.cuts, mesh, axis):
-            shape = shape_of(placed.cuts, mesh, rank)
-            laid[rank] = sequence(
-                placed.graph, placed.dimensions, placed.placed, placed.cuts, shape
-            )
-        short = attrs.evolve(self.short, graph=placed.graph)
-        works = self._works(placed)
-        staged = stage_steps(
-            self.graph, short, placed.placed, next(iter(laid.values())), placing, axis, works
-        )
+        laid = {
+            rank: self._sequence(placed, mesh, rank) for rank in _kinds(placed.cuts, mesh, axis)
+        }
+        model = next(iter(laid.values()))
+        if id(model) not in self.steps:
+            short = attrs.evolve(self.short, graph=placed.graph)
+            self.steps[id(model)] = Steps(self.graph, short, placed.placed, model)
+        staged = stage_steps(self.steps[id(model)], placing, axis, self._works(placed))
         if staged is None:
             return self._slow(placing, replicate)
         stages = []
@@ -157,7 +158,10 @@ class Reader:
                 return None
             cuts = find_cuts(dimensions, placing.within(mesh))
             check_splits(written, dimensions, placing.within(mesh), cuts)
-            placed = place_graph(written, dimensions, cuts, replicate)
+            form = (id(written), replicate, placing.mirrored, tuple(map(_form, cuts)))
+            if form not in self.placed:
+                self.placed[form] = place_graph(written, dimensions, cuts, replicate)
+            placed = self.placed[form]
             key = (
                 id(written),
                 tuple(sorted((k, tuple(sorted(v))) for k, v in placed.gathering.items())),
@@ -165,8 +169,22 @@ class Reader:
             if key not in self.simpler:
                 self.simpler[key] = expand(written, dimensions.bound, placed.gathering)
             if self.simpler[key] is written:
-                return _Placed(dimensions, cuts, placed, written)
+                return _Placed(dimensions, cuts, placed, written, form)
             written = self.simpler[key]
+
+    def _sequence(self, placed: _Placed, mesh: Mesh, rank: int) -> Sequence:
+        """What the device of a rank would do of the short graph in one stage.
+
+        It is the same for all degrees that leave the shape: of what is split symbolically, only
+        where the parts of others lie differs, and nothing is read of that.
+        """
+        shape = shape_of(placed.cuts, mesh, rank)
+        key = (placed.form, tuple(tuple(pieces.items()) for pieces in shape.pieces))
+        if key not in self.laid:
+            self.laid[key] = sequence(
+                placed.graph, placed.dimensions, placed.placed, placed.cuts, shape
+            )
+        return self.laid[key]
 
     def _named(self, graph: OperatorGraph, mirrored: tuple[str, ...]) -> Dimensions:
         if (id(graph), ()) not in self.named:
@@ -233,6 +251,22 @@ class Reader:
             extents=Extents(self.symbols, bindings_of(placed.cuts, mesh, rank), mesh.size),
             members=members,
         )
+
+
+def _form(cut: Cut) -> object:
+    """What of a cut decides how operators are placed; the degree does not beyond this."""
+    return (
+        cut.rank,
+        cut.priority,
+        cut.axes,
+        cut.chain,
+        all(isinstance(size, int) for size in cut.sizes),
+        cut.uneven,
+        cut.tiling,
+        cut.exchanges,
+        cut.mirrored,
+        None if cut.outer is None else _form(cut.outer),
+    )
 
 
 def _moved(stage: Stage, by: int) -> Stage:

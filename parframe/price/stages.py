@@ -12,7 +12,7 @@ from parframe.graph import OperatorGraph
 from parframe.partitioning.blocks import PlacedGraph
 from parframe.partitioning.costs import cheap_steps, step_costs
 from parframe.partitioning.sequence import Sequence
-from parframe.partitioning.stages import cut_stages
+from parframe.partitioning.stages import Cost, cut_stages
 from parframe.price.repetition import Short
 from parframe.strategy import Placing
 
@@ -43,22 +43,14 @@ class Staged:
 
 
 def stage_steps(
-    graph: OperatorGraph,
-    short: Short,
-    placed: PlacedGraph,
-    model: Sequence,
-    placing: Placing,
-    axis: tuple[str, ...],
-    works: Mapping[str, float],
+    steps: Steps, placing: Placing, axis: tuple[str, ...], works: Mapping[str, float]
 ) -> Staged | None:
     """The stages of a placing, begun where a plan begins them.
 
     Parameters
     ----------
-    graph, short
-        The whole graph and the short one.
-    placed, model
-        The short graph placed, and what a device would do of it in one stage.
+    steps
+        The steps of the model.
     placing, axis
         Where names lie, and the mesh axes of the stages.
     works
@@ -69,9 +61,9 @@ def stage_steps(
     Staged or None
         None where equal layers have not the same steps, so that the short graph tells nothing.
     """
-    found = _Stages(graph, short, placed, model)
-    if not found.alike():
+    if not steps.alike():
         return None
+    graph = steps.graph
     shares = placing.mesh.ratio(axis) if axis else (1,)
     if len(shares) > 1 and graph.layers and len(shares) > len(graph.layers):
         raise ParframeError(
@@ -80,12 +72,19 @@ def stage_steps(
             f"{len(shares)} pipeline stages, but the model has {len(graph.layers)} layers",
             f"use at most {len(graph.layers)} stages",
         )
-    found.cut(shares, placing, works)
-    return found.staged()
+    return _Stages(steps, *steps.cut(shares, placing, works)).staged()
 
 
-class _Stages:
-    """The steps of the whole model, as steps of the short graph."""
+class Steps:
+    """The steps of the whole model, as steps of the short graph.
+
+    Parameters
+    ----------
+    graph, short
+        The whole graph and the short one.
+    placed, model
+        The short graph placed, and what a device would do of it in one stage.
+    """
 
     def __init__(
         self, graph: OperatorGraph, short: Short, placed: PlacedGraph, model: Sequence
@@ -120,8 +119,8 @@ class _Stages:
         for call in self.calls:
             self.firsts.append(self.firsts[-1] + len(self.of_call[call]))
         self.ends = calls
-        self.begins: tuple[int, ...] = (0, self.firsts[-1])
         self.closures: dict[int, frozenset[int]] = {}
+        self.costs: list[Cost] = []
 
     def alike(self) -> bool:
         """Whether all but the first of equal calls have the same steps."""
@@ -133,15 +132,19 @@ class _Stages:
                     return False
         return True
 
-    def cut(self, shares: tuple[int, ...], placing: Placing, works: Mapping[str, float]) -> None:
-        """Find where stages begin."""
+    def cut(
+        self, shares: tuple[int, ...], placing: Placing, works: Mapping[str, float]
+    ) -> tuple[tuple[int, ...], Mapping[int, frozenset[int]]]:
+        """Where stages begin and the last one ends, and the steps that are done again."""
         if len(shares) == 1:
-            return
-        self.closures = cheap_steps(self.model, self.maker, self.given, self.weights, works)
-        costs = step_costs(self.model, self.maker, self.closures, self.given, works)
-        every = [costs[number] for call in self.calls for number in self.of_call[call]]
+            return (0, self.firsts[-1]), {}
+        if not self.costs:
+            self.closures = cheap_steps(self.model, self.maker, self.given, self.weights, works)
+            costs = step_costs(self.model, self.maker, self.closures, self.given, works)
+            self.costs = [costs[number] for call in self.calls for number in self.of_call[call]]
         fixed = sorted({self._fixed(cut) for cut in placing.cuts})
-        self.begins = (0, *cut_stages(every, shares, fixed), len(every))
+        begins = (0, *cut_stages(self.costs, shares, fixed), len(self.costs))
+        return begins, self.closures
 
     def _fixed(self, cut: str | int) -> int:
         layers = self.graph.layers
@@ -154,6 +157,21 @@ class _Stages:
             )
         return self.firsts[layers[cut]]
 
+    def call(self, position: int) -> int:
+        """The whole model's call of a step."""
+        return bisect_right(self.firsts, position) - 1
+
+
+class _Stages:
+    """The stages that some steps make."""
+
+    def __init__(
+        self, of: Steps, begins: tuple[int, ...], closures: Mapping[int, frozenset[int]]
+    ) -> None:
+        self.of = of
+        self.begins = begins
+        self.closures = closures
+
     def staged(self) -> Staged:
         """What every stage does, sends and returns."""
         stages = [self._steps(number) for number in range(len(self.begins) - 1)]
@@ -163,15 +181,15 @@ class _Stages:
             inside = {step for step, _ in own}
             extra: set[int] = set()
             for step, _ in own:
-                for value in self.reads[step]:
-                    if value in self.given or self.maker[value] in inside:
+                for value in self.of.reads[step]:
+                    if value in self.of.given or self.of.maker[value] in inside:
                         continue
-                    made = self.maker[value]
+                    made = self.of.maker[value]
                     if made in self.closures:
                         extra |= self.closures[made]
                     else:
                         place = self._position(number, own, made)
-                        key = (place, self.writes[made].index(value))
+                        key = (place, self.of.writes[made].index(value))
                         sent.setdefault(key, set()).add(number)
             steps.append((*((step, 1) for step in sorted(extra - inside)), *own))
         return Staged(tuple(steps), self._sent(sent), self._outputs())
@@ -179,28 +197,24 @@ class _Stages:
     def _steps(self, stage: int) -> list[tuple[int, int]]:
         """The steps of a stage, with how often."""
         begin, end = self.begins[stage], self.begins[stage + 1]
-        first, last = self._call(begin), self._call(end - 1)
-        calls = self.short.portion(first, min(last + 1, self.ends))
-        if last == self.ends:
-            calls.append((self.calls[last], 1))
+        first, last = self.of.call(begin), self.of.call(end - 1)
+        calls = self.of.short.portion(first, min(last + 1, self.of.ends))
+        if last == self.of.ends:
+            calls.append((self.of.calls[last], 1))
         found: list[tuple[int, int]] = []
         for at, (call, count) in enumerate(calls):
-            numbers = self.of_call[call]
-            low = begin - self.firsts[first] if at == 0 else 0
-            high = end - self.firsts[last] if at == len(calls) - 1 else len(numbers)
+            numbers = self.of.of_call[call]
+            low = begin - self.of.firsts[first] if at == 0 else 0
+            high = end - self.of.firsts[last] if at == len(calls) - 1 else len(numbers)
             found.extend((number, count) for number in numbers[low:high])
         return found
 
-    def _call(self, position: int) -> int:
-        """The whole model's call of a step."""
-        return bisect_right(self.firsts, position) - 1
-
     def _position(self, stage: int, own: list[tuple[int, int]], made: int) -> int:
         """Where in the whole model a step is done of which a stage needs a value."""
-        call, offset = self.place[made]
-        first, _ = self.place[own[0][0]]
-        begun = self._call(self.begins[stage])
-        for run in self.short.runs:
+        call, offset = self.of.place[made]
+        first, _ = self.of.place[own[0][0]]
+        begun = self.of.call(self.begins[stage])
+        for run in self.of.short.runs:
             if run.start <= call < run.start + run.kept:
                 if run.start <= first < run.start + run.kept:
                     whole = begun - (first - call)
@@ -208,8 +222,8 @@ class _Stages:
                     whole = run.first + call - run.start
                 else:
                     whole = run.first + call - run.start + run.dropped
-                return self.firsts[whole] + offset
-        return self.firsts[self.ends] + offset
+                return self.of.firsts[whole] + offset
+        return self.of.firsts[self.of.ends] + offset
 
     def _sent(self, found: Mapping[tuple[int, int], set[int]]) -> tuple[tuple[Sent, ...], ...]:
         count = len(self.begins) - 1
@@ -225,27 +239,27 @@ class _Stages:
 
     def _value(self, stage: int, position: int, which: int) -> str:
         """The value that a step makes, by its name among the steps of its stage."""
-        call = self._call(position)
-        first = self._call(self.begins[stage])
-        last = self._call(self.begins[stage + 1] - 1)
+        call = self.of.call(position)
+        first = self.of.call(self.begins[stage])
+        last = self.of.call(self.begins[stage + 1] - 1)
         flat = [
             short
-            for short, count in self.short.portion(first, min(last + 1, self.ends))
+            for short, count in self.of.short.portion(first, min(last + 1, self.of.ends))
             for _ in range(count)
         ]
-        if last == self.ends:
-            flat.append(self.calls[last])
+        if last == self.of.ends:
+            flat.append(self.of.calls[last])
         here = flat[call - last - 1] if call - first >= len(flat) // 2 else flat[call - first]
-        number = self.of_call[here][position - self.firsts[call]]
-        return self.writes[number][which]
+        number = self.of.of_call[here][position - self.of.firsts[call]]
+        return self.of.writes[number][which]
 
     def _outputs(self) -> tuple[frozenset[str], ...]:
         """The values of the model that each stage returns: where they are made."""
         found: list[set[str]] = [set() for _ in self.begins[1:]]
-        for _, local, _ in self.placed.outputs:
-            if local in self.maker:
-                call, offset = self.place[self.maker[local]]
-                whole = len(self.calls) - 1 - self.calls[::-1].index(call)
-                position = self.firsts[whole] + offset
+        for _, local, _ in self.of.placed.outputs:
+            if local in self.of.maker:
+                call, offset = self.of.place[self.of.maker[local]]
+                whole = len(self.of.calls) - 1 - self.of.calls[::-1].index(call)
+                position = self.of.firsts[whole] + offset
                 found[bisect_right(self.begins, position) - 1].add(local)
         return tuple(map(frozenset, found))
