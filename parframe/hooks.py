@@ -96,7 +96,8 @@ def installed() -> list[PluginInfo]:
     list of PluginInfo
         Sorted by distribution and name.
     """
-    found = (_read(entry_point) for entry_point in entry_points(group="parframe"))
+    told: dict[int, tuple[str, str]] = {}  # the metadata of each distribution is read once
+    found = [_read(entry_point, told) for entry_point in entry_points(group="parframe")]
     return sorted(found, key=lambda info: (info.distribution, info.name))
 
 
@@ -273,11 +274,17 @@ def claimed_hardware() -> list[str]:
     return sorted(name.removeprefix(_HARDWARE) for name in names)
 
 
-def _read(entry_point: EntryPoint) -> PluginInfo:
+def _read(entry_point: EntryPoint, told: dict[int, tuple[str, str]]) -> PluginInfo:
     distribution, name = entry_point.dist, entry_point.name
+    if id(distribution) not in told:
+        told[id(distribution)] = (
+            (distribution and distribution.name) or "unnamed distribution",
+            (distribution and distribution.version) or "unknown",
+        )
+    known, version = told[id(distribution)]
     return PluginInfo(
-        distribution=(distribution and distribution.name) or "unnamed distribution",
-        version=(distribution and distribution.version) or "unknown",
+        distribution=known,
+        version=version,
         name=name,
         codes=(name.removeprefix(_CLAIM).upper(),) if name.startswith(_CLAIM) else (),
         module=_module(entry_point),

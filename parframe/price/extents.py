@@ -54,12 +54,18 @@ class Extents:
             own = {name: measure(size, values) for name, size in bindings.items()}
             self.values.append({**values, **own})
         self.known: dict[tuple[Size, ...], tuple[Bears, float]] = {}
+        self.shapes: dict[tuple[Size, ...], Extent] = {}
 
     def of(self, tensor: Tensor) -> Extent:
         """The extent of a tensor."""
+        if tensor.shape not in self.shapes:
+            self.shapes[tensor.shape] = self._of(tensor.shape)
+        return self.shapes[tensor.shape]
+
+    def _of(self, shape: tuple[Size, ...]) -> Extent:
         width = 1
         sizes = []
-        for size in tensor.shape:
+        for size in shape:
             if isinstance(size, int):
                 width *= size
             else:
