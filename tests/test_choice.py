@@ -8,9 +8,11 @@ import xml.etree.ElementTree as ElementTree
 import pytest
 
 import parframe
+from parframe.models import find
 from parframe.price.asked import overridden
 from parframe.price.choice import fewest_devices
 from parframe.price.composites import composites
+from parframe.price.offered import work_by_codes
 from parframe.price.reasons import account, explain, loss, reason
 from parframe.price.use_cases import use_case
 
@@ -74,19 +76,15 @@ def test_reasons_name_what_binds_and_what_the_runner_up_loses(on_eight):
 def test_a_model_too_large_is_told_how_many_devices_it_needs():
     small = parframe.choose("llama-3-70b", "1xH100")
     assert not small.ranked
-    from functools import partial
-
-    from parframe.models import find
-    from parframe.price.condensed import work_of_composite
-
-    work = partial(work_of_composite, find("llama-3-70b").graph())
-    devices, composite = fewest_devices(work, small.setting, small.use, ("PP", "DP", "TP"))
+    codes = ("PP", "DP", "TP")
+    work = work_by_codes(find("llama-3-70b").graph(), codes)
+    devices, composite = fewest_devices(work, small.setting, small.use, codes)
     assert devices == 2
     assert composite in ("TP2", "PP2")
 
 
 def test_a_plan_costs_what_its_composite_does(on_eight):
-    plan = parframe.partition(parframe.models.find("llama-3-70b").graph(), "TP8")
+    plan = parframe.partition(find("llama-3-70b").graph(), "TP8")
     alone = parframe.estimate(plan, "8xH100")
     ranked = next(one for one in on_eight.ranked if one.composite == "TP8")
     mine, theirs = alone.points[3], ranked.candidate.points[3]
@@ -97,7 +95,7 @@ def test_a_plan_costs_what_its_composite_does(on_eight):
 def test_a_strategy_of_a_third_party_is_priced_like_any(call, tmp_path):
     spec = tmp_path / "declared.toml"
     model = tmp_path / "config.json"
-    model.write_text(json.dumps(parframe.models.find("mistral-7b").config))
+    model.write_text(json.dumps(find("mistral-7b").config))
     spec.write_text(
         f'model = "{model.name}"\nparallel = "WP2"\n[strategies.wp]\nsplits = ["ffn", "vocab"]\n'
     )
@@ -135,6 +133,7 @@ def test_the_winner_is_a_spec_that_apply_takes(call, tmp_path):
         (("mistral-7b", "--devices", "1xL4", "--max-token", "1"), 36, "comes nearest"),
         (("mistral-7b", "--devices", "2xH100", "--explain", "TP4"), 36, "is not one of 2 devices"),
         (("mistral-7b", "--devices", "7xH100", "--strategies", "EP"), 36, "strategies"),
+        (("mistral-7b", "--devices", "2xH100", "--strategies", "TP,XP"), 13, "XP"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_chosen_is_refused(call, arguments, code, told):

@@ -71,7 +71,7 @@ def command(
     from parframe.price import use_cases
     from parframe.price.asked import has_experts, overridden
     from parframe.price.choice import choose
-    from parframe.price.condensed import work_of_composite
+    from parframe.price.offered import work_by_codes
     from parframe.report.choice import draw, facts_of, svg
 
     named = model_named(model)
@@ -86,7 +86,7 @@ def command(
     )
     codes = [code.strip().upper() for code in strategies.split(",") if code.strip()]
     codes = [code for code in codes if code != "EP" or has_experts(named.graph)]
-    work = partial(work_of_composite, named.graph)
+    work = work_by_codes(named.graph, codes)
     with counting("pricing composites") as told:
         found = choose(work, setting, use, codes, objective, told)
     error = _failure(found, work, setting, use, codes)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +15,10 @@ from parframe.plan import Plan
 from parframe.price.candidates import Candidate, Setting, candidate, deployed
 from parframe.price.choice import Choice, Objective
 from parframe.price.choice import choose as choose_by
-from parframe.price.condensed import work_of_composite
 from parframe.price.dtypes import Dtypes
 from parframe.price.engines import engine as engine_of
 from parframe.price.machines import cluster
+from parframe.price.offered import work_by_codes
 from parframe.price.reading import work_of
 from parframe.price.use_cases import UseCase, use_case
 
@@ -79,7 +78,7 @@ def choose(
     use = use_case(use) if isinstance(use, str) else use
     setting = setting_of(devices, weights, cache, engine, hardware)
     codes = [code for code in strategies if code != "EP" or has_experts(graph)]
-    return choose_by(partial(work_of_composite, graph), setting, use, codes, objective, progress)
+    return choose_by(work_by_codes(graph, codes), setting, use, codes, objective, progress)
 
 
 def estimate(

@@ -18,6 +18,9 @@ from parframe.price.serving import Deployment, closed_loop, most_rows
 from parframe.price.use_cases import UseCase
 from parframe.price.work import Work
 
+COARSE, FINE = 4.0, 2.0
+"""How far apart numbers in flight are: of all candidates, and of those that are shown."""
+
 
 @attrs.frozen
 class Point:
@@ -170,9 +173,23 @@ def candidate(composite: str, deployment: Deployment, use: UseCase) -> Candidate
             f"memory holds no sequence of {use.prompt + use.output:g} positions beside the weights"
         )
     most, limit = most_rows(deployment, use.prompt, use.output)
-    counts = [2.0**power for power in range(math.ceil(math.log2(max(most, 1))))] or [1.0]
-    points = tuple(point(deployment, rows, use) for rows in (*counts, max(most, 1.0)))
-    return Candidate(composite, deployment, max(most, 1.0), limit, points)
+    most = max(most, 1.0)
+    points = tuple(point(deployment, rows, use) for rows in _counts(most, COARSE))
+    return Candidate(composite, deployment, most, limit, points)
+
+
+def finer(one: Candidate, use: UseCase) -> Candidate:
+    """A candidate with more points."""
+    known = {at.rows: at for at in one.points}
+    counts = sorted({*_counts(one.most, FINE), *known})
+    points = tuple(known.get(rows) or point(one.deployment, rows, use) for rows in counts)
+    return attrs.evolve(one, points=points)
+
+
+def _counts(most: float, factor: float) -> list[float]:
+    """Numbers in flight from one to the most, each so many times the one before."""
+    powers = range(math.ceil(math.log(most, factor) - 1e-9))
+    return [*(factor**power for power in powers), most]
 
 
 def point(deployment: Deployment, rows: float, use: UseCase) -> Point:

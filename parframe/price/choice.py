@@ -17,6 +17,9 @@ from parframe.price.work import Work
 Objective = Literal["throughput", "latency", "cost"]
 """What is best: most tokens a second, quickest answers, or fewest device-seconds a token."""
 
+FINER = 10
+"""How many of the best are looked at more closely."""
+
 MOST_DEVICES = 1 << 14
 """Up to how many devices are tried where none of those that there are suffice."""
 

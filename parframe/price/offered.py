@@ -1,0 +1,39 @@
+"""The work of many composites of the same strategies, which are looked up once for all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from parframe import hooks
+from parframe.graph import OperatorGraph
+from parframe.mesh import parse_composite
+from parframe.price.condensed import reader
+from parframe.price.work import Work
+from parframe.spec import Spec
+from parframe.strategy import mesh_of, place
+
+
+def work_by_codes(graph: OperatorGraph, codes: Sequence[str]) -> Callable[[str], Work]:
+    """Give what tells the work of composites of some strategies.
+
+    Parameters
+    ----------
+    graph
+        The model.
+    codes
+        The strategies' codes, those of plugins too.
+
+    Raises
+    ------
+    ParframeError
+        Of kind ``strategy`` or ``plugin``, for a code that nobody claims or a plugin that fails.
+    """
+    Spec(parallel="".join(f"{code}1" for code in codes)).placing()  # says what is wrong with a code
+    offered = hooks.strategies(codes)
+    own = reader(graph, hooks.rules(codes))
+
+    def work(composite: str) -> Work:
+        parts = [(offered[code](), degree) for code, degree in parse_composite(composite)]
+        return own.work(place(parts, mesh_of(parts)))
+
+    return work
