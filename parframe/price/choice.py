@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Literal
 
 import attrs
 
 from parframe.errors import ParframeError
-from parframe.price.candidates import Candidate, Point, Setting, candidate, deployed, point
+from parframe.price.candidates import Candidate, Point, Setting, candidate, deployed, finer, point
 from parframe.price.clock import MeasuredClock
 from parframe.price.composites import composites
 from parframe.price.use_cases import UseCase
@@ -120,6 +121,38 @@ def choose(
         Of kind ``choice``, if there is nothing to choose from.
     """
     names = composites(setting.cluster.devices, codes)
+    order = _order(objective, use)
+    with _collecting_nothing():
+        found, excluded = _priced(names, work, setting, use, objective, progress)
+        found.sort(key=order)
+        best = [_placed(finer(one.candidate, use), use, objective) for one in found[:FINER]]
+    ranked = sorted([*best, *found[FINER:]], key=order)
+    return Choice(use, objective, setting, tuple(ranked), excluded)
+
+
+@contextmanager
+def _collecting_nothing() -> Iterator[None]:
+    """Pause the collection of cycles: there are few, and looking for them takes a fifth of all."""
+    import gc
+
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+def _priced(
+    names: Sequence[str],
+    work: Callable[[str], Work],
+    setting: Setting,
+    use: UseCase,
+    objective: Objective,
+    progress: Callable[[int, int], None] | None,
+) -> tuple[list[Ranked], dict[str, str]]:
+    """Price composites; those that cannot be, with why."""
     clock = MeasuredClock(setting.cluster, setting.dtypes, setting.implementation)
     found: list[Ranked] = []
     excluded: dict[str, str] = {}
@@ -136,9 +169,7 @@ def choose(
             excluded[name] = priced
         else:
             found.append(_placed(priced, use, objective))
-    return Choice(
-        use, objective, setting, tuple(sorted(found, key=_order(objective, use))), excluded
-    )
+    return found, excluded
 
 
 def fewest_devices(
