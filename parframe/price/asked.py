@@ -12,7 +12,7 @@ from parframe.errors import ParframeError
 from parframe.graph import OperatorGraph
 from parframe.models import find
 from parframe.plan import Plan
-from parframe.price.candidates import Candidate, Setting, candidate, deployed
+from parframe.price.candidates import Candidate, Setting, candidate, deployed, finer
 from parframe.price.choice import Choice, Objective
 from parframe.price.choice import choose as choose_by
 from parframe.price.dtypes import Dtypes
@@ -130,7 +130,7 @@ def priced(work: Any, setting: Setting, use: UseCase, name: str) -> Candidate:
         raise ParframeError(
             "memory", name, found, "use more devices, narrower weights or shorter sequences"
         )
-    return found
+    return finer(found, use)
 
 
 def setting_of(
