@@ -73,6 +73,13 @@ def test_an_engine_or_a_device_without_rows_widens_the_interval():
     assert width(predicted(framework="something new")) > width(known)
 
 
+def test_what_no_row_of_an_engine_tells_widens_the_interval():
+    known = predicted(n_gpus="4", tp="4")
+    piped = predicted(n_gpus="4", tp="2", pp="2")
+    assert width(piped) > width(known)
+    assert "tell of pipelines" in piped.why
+
+
 @pytest.mark.parametrize(
     ("cells", "why"),
     [

@@ -62,6 +62,15 @@ def test_launching_is_a_floor_and_no_sum():
     assert step_time(work(), CLOCK, slow, Load(1)).value == pytest.approx(4.0, rel=1e-3)
 
 
+def test_an_engine_may_read_the_cache_again_for_each_query_head_of_a_group():
+    kernels = (Attention(8, 2, 8, 8, 100),)
+    grouped = Work((Stage(kernels, (), Held(1, 0, ((100, None),))),), 1)
+    load = Load(decoding=4, context=1000)
+    once = step_time(grouped, CLOCK, BARE, load).value
+    again = step_time(grouped, CLOCK, attrs.evolve(BARE, regrouping=0.5), load).value
+    assert again == pytest.approx(once * (1 + 0.5 * 3))
+
+
 def test_stages_that_overlap_take_as_long_as_the_slowest_for_all_parts():
     load = Load(decoding=8)
     one = step_time(work(), CLOCK, BARE, Load(decoding=2)).value
@@ -80,6 +89,12 @@ def test_a_request_alone_passes_the_stages_in_turn():
 def test_memory_holds_what_is_left_of_it():
     # 2 MB of weights leave 8 MB; a sequence of 50 positions of 100 elements needs 10 kB.
     assert deployment(memory=10e6).capacity(50, 0) == pytest.approx(800)
+
+
+def test_a_share_may_be_of_all_memory():
+    whole = attrs.evolve(BARE, share=0.8, of_all=True)
+    # 8 of 10 MB less 2 MB of weights.
+    assert deployment(whole, memory=10e6).capacity(50, 0) == pytest.approx(600)
 
 
 def test_a_window_bounds_what_a_sequence_needs():

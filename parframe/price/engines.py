@@ -30,6 +30,9 @@ class Engine:
         longest one counts. One that begins with ``=`` must be the whole name.
     products, attention, exchanges
         How many times as long kernels take as their own measurements say.
+    regrouping
+        How much of the cache a decode step reads again for every further query head that shares it,
+        because kernels take each query head by itself.
     experts
         How many times as long as other products, against the same, those of experts take.
     step
@@ -53,6 +56,8 @@ class Engine:
         Bytes of a device that neither weights, activations nor cache can have.
     share
         The part of what is then left that the cache may have.
+    of_all
+        Whether that share is of all memory instead, from which the rest is then taken.
     request
         Seconds of a request outside all steps: network, text to tokens.
     turns
@@ -83,6 +88,7 @@ class Engine:
     experts: float = 1.0
     attention: float = 1.0
     exchanges: float = 1.0
+    regrouping: float = 0.0
     step: float = 1e-3
     layer: float = 0.0
     row: float = 0.0
@@ -93,6 +99,7 @@ class Engine:
     windows: bool = True
     reserve: float = 2e9
     share: float = 0.9
+    of_all: bool = False
     request: float = 0.0
     turns: float = 0.0
     burst: float = 0.0

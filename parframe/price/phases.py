@@ -75,13 +75,18 @@ class Load:
 
 @attrs.frozen
 class Parts:
-    """The seconds of a stage's step, by what takes them."""
+    """The seconds of a stage's step, by what takes them.
+
+    ``again`` is what attention of decode steps would take longer, were the cache read anew for each
+    query head of a group.
+    """
 
     products: Estimate = NOTHING
     experts: Estimate = NOTHING
     attention: Estimate = NOTHING
     pointwise: Estimate = NOTHING
     exchanges: Estimate = NOTHING
+    again: Estimate = NOTHING
 
     def total(self, engine: Engine) -> Estimate:
         """Return the seconds of devices, as this engine's kernels take them."""
@@ -90,6 +95,7 @@ class Parts:
                 self.products * engine.products,
                 self.experts * (engine.products * engine.experts),
                 self.attention * engine.attention,
+                self.again * (engine.attention * engine.regrouping),
                 self.pointwise,
                 self.exchanges * engine.exchanges,
             ]
@@ -106,22 +112,29 @@ def parts(stage: Stage, clock: Clock, load: Load) -> Parts:
     if not load.tokens:
         return Parts()
     joint = Step(load.rows, load.tokens / load.rows)
-    apart = [
-        Step(load.decoding, 1, load.context),
-        Step(load.prompts, load.prompt),
-    ]
-    found: dict[type, list[Estimate]] = {
-        kind: [] for kind in (Product, Experts, Attention, Pointwise)
-    }
+    decoding, reading = Step(load.decoding, 1, load.context), Step(load.prompts, load.prompt)
+    attention: list[Estimate] = []
+    again: list[Estimate] = []
     for kernel in stage.kernels:
-        steps = apart if isinstance(kernel, Attention) else [joint]
-        found[type(kernel)] += [clock.kernel(kernel, step) for step in steps if step.rows]
+        if not isinstance(kernel, Attention):
+            continue
+        if decoding.rows:
+            time = clock.kernel(kernel, decoding)
+            attention.append(time)
+            again.append(time * (kernel.heads / kernel.kv_heads - 1))
+        if reading.rows:
+            attention.append(clock.kernel(kernel, reading))
+
+    def joined(kind: type[Product] | type[Experts] | type[Pointwise]) -> Estimate:
+        return total([clock.kernel(one, joint) for one in stage.kernels if isinstance(one, kind)])
+
     return Parts(
-        total(found[Product]),
-        total(found[Experts]),
-        total(found[Attention]),
-        total(found[Pointwise]),
+        joined(Product),
+        joined(Experts),
+        total(attention),
+        joined(Pointwise),
         total([clock.exchange(exchange, joint) for exchange in stage.exchanges]),
+        total(again),
     )
 
 

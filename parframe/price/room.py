@@ -43,8 +43,10 @@ class Room:
     def free(self, stage: Stage, engine: Engine, tokens: float) -> float:
         """Return the bytes that an engine gives the cache on a stage's device."""
         activations = stage.held.alive * tokens * self.table
-        left = self.memory - self.weights(stage.held) - engine.reserve - activations
-        return left * engine.share
+        taken = self.weights(stage.held) + engine.reserve + activations
+        if engine.of_all:
+            return self.memory * engine.share - taken
+        return (self.memory - taken) * engine.share
 
     def capacity(self, work: Work, engine: Engine, length: float, tokens: float) -> float:
         """Return how many sequences of this length the whole deployment holds.

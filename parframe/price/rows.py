@@ -14,9 +14,18 @@ from parframe.price.basis import Basis, Concrete, concrete
 from parframe.price.engines import Engine
 from parframe.price.estimate import Estimate, joined
 from parframe.price.metrics import METRICS, Kind, metric_name, seen, unit_size
+from parframe.price.work import Experts
 
 UNKNOWN = 0.4
 """The spread of an engine's figures where none is fitted."""
+
+UNMEASURED = {
+    "pipelines": 0.2,
+    "experts": 0.15,
+    "such figures": 0.15,
+}
+"""The further spread of what no row of an engine tells: how its pipeline stages overlap, how its
+kernels of experts compare, or any figure of a kind. Nothing is fitted here: these are judged."""
 
 ADDED = ("predicted", "low", "high", "why")
 """The columns that a prediction adds."""
@@ -75,7 +84,9 @@ def predict(asked: Question, basis: Basis) -> Prediction:
     )
     reach = math.exp(NormalDist().inv_cdf(0.9) * spread)
     value = estimate.value / size
-    return Prediction(value, value / reach, value * reach, "; ".join(_why(estimate, found)))
+    return Prediction(
+        value, value / reach, value * reach, "; ".join(_why(metric.kind, estimate, found))
+    )
 
 
 def estimated(asked: Question, found: Concrete) -> Estimate:
@@ -121,10 +132,23 @@ def spread_of(kind: Kind, found: Concrete) -> float:
         spread = math.hypot(spread, own.other_model)
     if found.device not in own.devices:
         spread = math.hypot(spread, own.other_device)
-    return spread
+    return math.hypot(spread, *(UNMEASURED[name] for name in unmeasured(kind, found)))
 
 
-def _why(estimate: Estimate, found: Concrete) -> tuple[str, ...]:
+def unmeasured(kind: Kind, found: Concrete) -> list[str]:
+    """Return what a row asks that no row of its engine tells."""
+    own, work = found.deployment.engine, found.deployment.work
+    kernels = (kernel for stage in work.stages for kernel in stage.kernels)
+    lacking = {
+        "pipelines": len(work.stages) > 1 and "overlap" not in own.fitted,
+        "experts": "experts" not in own.fitted
+        and any(isinstance(kernel, Experts) for kernel in kernels),
+        "such figures": bool(own.spread) and kind not in own.spread,
+    }
+    return [name for name, lacks in lacking.items() if lacks]
+
+
+def _why(kind: Kind, estimate: Estimate, found: Concrete) -> tuple[str, ...]:
     own = found.deployment.engine
     new = [
         f"no rows of {own.name} {where} {name}"
@@ -134,4 +158,5 @@ def _why(estimate: Estimate, found: Concrete) -> tuple[str, ...]:
         )
         if own.known and name not in seen_before
     ]
+    new += [f"no rows of {own.name} tell of {name}" for name in unmeasured(kind, found)]
     return joined(found.why, tuple(new), estimate.why)

@@ -21,6 +21,7 @@ USUAL: Mapping[str, tuple[float, float, float, float]] = {
     "experts": (1.0, 0.2, 0.5, 2.5),
     "attention": (0.9, 0.2, 0.4, 3.0),
     "exchanges": (1.0, 0.5, 0.3, 6.0),
+    "regrouping": (0.05, 1.5, 1e-3, 1.0),
     "step": (5e-4, 1.5, 1e-6, 5e-2),
     "layer": (1e-5, 1.5, 1e-7, 1e-3),
     "row": (2e-6, 1.5, 1e-8, 1e-3),
