@@ -36,6 +36,14 @@ class PlainClock:
         return Estimate(0.0)
 
 
+@attrs.frozen(eq=False)
+class ShareClock(PlainClock):
+    """A microsecond for each token that is here."""
+
+    def kernel(self, kernel, step):
+        return Estimate(1e-6 * step.rows * step.new * kernel.share)
+
+
 CLOCK = PlainClock()
 
 
@@ -78,6 +86,16 @@ def test_stages_that_overlap_take_as_long_as_the_slowest_for_all_parts():
     in_turn = step_time(work(4), CLOCK, attrs.evolve(BARE, overlap=0.0), load).value
     assert together == pytest.approx(4 * one)
     assert in_turn == pytest.approx(16 * one)
+
+
+def test_a_request_alone_is_wholly_on_one_replica():
+    held = Held(1, 0, ((100, None),), share=0.25)
+    split = Work((Stage((Product(8, 8, 0.25),), (), held),), 4, replicas=4)
+    one = step_time(split, ShareClock(), BARE, Load(prompts=1, prompt=1000)).value
+    four = step_time(split, ShareClock(), BARE, Load(prompts=4, prompt=1000)).value
+    eight = step_time(split, ShareClock(), BARE, Load(prompts=8, prompt=1000)).value
+    assert one == four == pytest.approx(1e-3)
+    assert eight == pytest.approx(2 * one)
 
 
 def test_a_request_alone_passes_the_stages_in_turn():
@@ -130,6 +148,14 @@ def test_clients_in_a_loop_are_all_in_flight_and_are_answered_at_their_rate():
     assert served.rows == 16
     one = served.first.value + 49 * served.token.value
     assert served.rate.value == pytest.approx(16 / one)
+
+
+def test_who_is_alone_waits_for_nobody():
+    queueing = attrs.evolve(BARE, turns=1.0)
+    alone = closed_loop(deployment(queueing), 1, 100, 50).first.value
+    assert alone == closed_loop(deployment(), 1, 100, 50).first.value
+    several = closed_loop(deployment(queueing), 8, 100, 50).first.value
+    assert several > closed_loop(deployment(), 8, 100, 50).first.value
 
 
 def test_an_offered_load_has_in_flight_what_littles_law_says():

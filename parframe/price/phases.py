@@ -68,6 +68,13 @@ class Load:
         """New positions in the step."""
         return self.decoding + self.prompts * self.prompt
 
+    def busiest(self, replicas: int) -> Load:
+        """Return the load in which each replica has as much as the busiest one has: whole rows."""
+        decoding, prompts = (
+            max(rows, float(replicas)) if rows else rows for rows in (self.decoding, self.prompts)
+        )
+        return attrs.evolve(self, decoding=decoding, prompts=prompts)
+
     def part(self, share: float) -> Load:
         """Return a micro-batch: this share of the sequences."""
         return attrs.evolve(self, decoding=self.decoding * share, prompts=self.prompts * share)
@@ -103,16 +110,17 @@ class Parts:
 
 
 @lru_cache(maxsize=1 << 16)
-def parts(stage: Stage, clock: Clock, load: Load) -> Parts:
+def parts(stage: Stage, clock: Clock, load: Load, replicas: int = 1) -> Parts:
     """Return what the kernels and exchanges of a stage take for a load.
 
     Products, experts and pointwise kernels run once over all tokens of the step; attention runs
-    over decoding sequences and over prompts apart, as kernels of engines do.
+    over decoding sequences and over prompts apart, as kernels of engines do. What is divided over
+    replicas takes as long as on the replica that has the most rows: one of them at least.
     """
     if not load.tokens:
         return Parts()
-    joint = Step(load.rows, load.tokens / load.rows)
-    decoding, reading = Step(load.decoding, 1, load.context), Step(load.prompts, load.prompt)
+    own = load.busiest(replicas)
+    decoding, reading = Step(own.decoding, 1, own.context), Step(own.prompts, own.prompt)
     attention: list[Estimate] = []
     again: list[Estimate] = []
     for kernel in stage.kernels:
@@ -125,15 +133,21 @@ def parts(stage: Stage, clock: Clock, load: Load) -> Parts:
         if reading.rows:
             attention.append(clock.kernel(kernel, reading))
 
-    def joined(kind: type[Product] | type[Experts] | type[Pointwise]) -> Estimate:
-        return total([clock.kernel(one, joint) for one in stage.kernels if isinstance(one, kind)])
+    def step(part: Kernel | Exchange) -> Step:
+        here = own if part.share < 1 else load
+        return Step(here.rows, here.tokens / here.rows)
+
+    def joint(kind: type[Product] | type[Experts] | type[Pointwise]) -> Estimate:
+        return total(
+            [clock.kernel(one, step(one)) for one in stage.kernels if isinstance(one, kind)]
+        )
 
     return Parts(
-        joined(Product),
-        joined(Experts),
+        joint(Product),
+        joint(Experts),
         total(attention),
-        joined(Pointwise),
-        total([clock.exchange(exchange, joint) for exchange in stage.exchanges]),
+        joint(Pointwise),
+        total([clock.exchange(exchange, step(exchange)) for exchange in stage.exchanges]),
         total(again),
     )
 
@@ -149,7 +163,7 @@ def step_time(work: Work, clock: Clock, engine: Engine, load: Load) -> Estimate:
     stages = len(work.stages)
     micro = max(1, min(stages, int(load.rows / work.replicas)))
     part = load.part(1 / micro)
-    times = [parts(stage, clock, part).total(engine) for stage in work.stages]
+    times = [parts(stage, clock, part, work.replicas).total(engine) for stage in work.stages]
     through = total(times)
     serial = through * micro
     slowest = max(times, key=lambda time: time.value) * micro

@@ -123,7 +123,8 @@ def static_batch(deployment: Deployment, rows: float, prompt: float, output: flo
 
 def _read_prompts(deployment: Deployment, rows: float, prompt: float) -> Estimate:
     """Seconds of reading the prompts of a batch, as many in a step as the engine takes."""
-    at_once = min(rows, max(deployment.engine.tokens // max(prompt, 1), deployment.work.replicas))
+    each = max(deployment.engine.tokens // max(prompt, 1), 1)
+    at_once = min(rows, each * deployment.work.replicas)
     return deployment.step(Load(prompts=at_once, prompt=prompt)) * (rows / at_once)
 
 
@@ -137,7 +138,8 @@ def iteration(deployment: Deployment, rows: float, prompt: float, output: float)
     context = prompt + output / 2
     engine = deployment.engine
     arriving = rows * prompt / max(output, 1)
-    piece = max(engine.tokens - rows, prompt, 1.0)
+    replicas = deployment.work.replicas
+    piece = max(engine.tokens * replicas - rows, prompt * replicas, 1.0)
     share = min(arriving / piece, 1.0)
     reading = max(piece, arriving)
     mixed = deployment.step(Load(rows, context, reading / prompt, prompt))
@@ -200,8 +202,10 @@ def closed_loop(deployment: Deployment, concurrency: float, prompt: float, outpu
     token = iteration(deployment, rows, prompt, output)
     lasting = token.value * output
     own = deployment.step(Load(max(rows - 1, 0), prompt + output / 2, 1, prompt))
-    waiting = engine.turns * lasting / rows
-    waiting += engine.burst * rows * _read_prompts(deployment, 1, prompt).value
+    others = max(rows - 1, 0) / rows
+    waiting = engine.turns * others * lasting / rows
+    together = rows / deployment.work.replicas
+    waiting += engine.burst * together * _read_prompts(deployment, 1, prompt).value
     waiting += max(concurrency - rows, 0) * lasting / rows
     first = Estimate(own.value + waiting + engine.request, own.spread, own.why)
     if "turns" not in engine.fitted:
