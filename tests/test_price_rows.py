@@ -112,6 +112,14 @@ def test_instances_side_by_side_serve_each_their_part():
     assert each.value == pytest.approx(one.value)
 
 
+def test_a_load_that_is_kept_up_with_is_answered_as_it_comes():
+    online = {"framework": "TensorRT-LLM 0.14.0 + tensorrtllm_backend", "metric": "requests_per_s"}
+    light = predicted(**online, concurrency="qps=2", unit="req/s")
+    heavy = predicted(**online, concurrency="qps=inf", unit="req/s")
+    assert light.value == pytest.approx(2, rel=0.05)
+    assert width(light) < 1.2 < width(heavy)
+
+
 def test_metrics_of_one_batch_agree():
     batch = {"batch": "8", "concurrency": "8"}
     whole = predicted(**batch, metric="e2e_latency", unit="s").value

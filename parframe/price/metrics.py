@@ -73,6 +73,8 @@ class Seen:
         GPUs.
     read
         Bytes that a device reads for a step of decoding.
+    offered
+        Whether the rate is what is offered.
     """
 
     first: Estimate | None
@@ -84,6 +86,7 @@ class Seen:
     output: float
     devices: int
     read: float
+    offered: bool = False
 
 
 def seen(asked: Question, deployment: Deployment, devices: int) -> Seen:
@@ -140,7 +143,9 @@ def _served(
     rate = attrs.evolve(served.rate, why=joined(served.why, served.rate.why))
     token = attrs.evolve(served.token, why=joined(served.why, served.token.why))
     read = decode_bytes(deployment, served.rows, prompt + output / 2)
-    return Seen(first, token, whole, rate, served.rows, prompt, output, devices, read)
+    return Seen(
+        first, token, whole, rate, served.rows, prompt, output, devices, read, served.offered
+    )
 
 
 def _first(view: Seen) -> Estimate:

@@ -13,7 +13,7 @@ from parframe.price.asking import Question, question
 from parframe.price.basis import Basis, Concrete, concrete
 from parframe.price.engines import Engine
 from parframe.price.estimate import Estimate, joined
-from parframe.price.metrics import METRICS, Kind, metric_name, seen, unit_size
+from parframe.price.metrics import METRICS, Kind, Metric, Seen, metric_name, seen, unit_size
 from parframe.price.work import Experts
 
 UNKNOWN = 0.4
@@ -78,10 +78,12 @@ def predict(asked: Question, basis: Basis) -> Prediction:
     metric = METRICS[metric_name(asked.metric)]
     size = unit_size(asked.unit, metric)
     found = concrete(asked, basis)
-    estimate = estimated(asked, found)
-    spread = math.hypot(
-        beyond(estimate.spread, found.deployment.engine), spread_of(metric.kind, found)
-    )
+    view = viewed(asked, found)
+    estimate = _of(metric, view)
+    spread = estimate.spread
+    if not (view.offered and metric.kind == "rate"):
+        # How much is answered of a load that is kept up with, the load says and not the engine.
+        spread = math.hypot(beyond(spread, found.deployment.engine), spread_of(metric.kind, found))
     reach = math.exp(NormalDist().inv_cdf(0.9) * spread)
     value = estimate.value / size
     return Prediction(
@@ -91,11 +93,19 @@ def predict(asked: Question, basis: Basis) -> Prediction:
 
 def estimated(asked: Question, found: Concrete) -> Estimate:
     """Return what a question asks in basic units, with the doubt of kernels and exchanges alone."""
+    return _of(METRICS[metric_name(asked.metric)], viewed(asked, found))
+
+
+def viewed(asked: Question, found: Concrete) -> Seen:
+    """Return what a client sees of all instances together."""
     if found.instances > 1:
         asked = _of_one(asked, found.instances)
     view = seen(asked, found.deployment, found.devices)
-    view = attrs.evolve(view, rate=view.rate * found.instances, rows=view.rows * found.instances)
-    estimate = METRICS[metric_name(asked.metric)].of(view)
+    return attrs.evolve(view, rate=view.rate * found.instances, rows=view.rows * found.instances)
+
+
+def _of(metric: Metric, view: Seen) -> Estimate:
+    estimate = metric.of(view)
     if not math.isfinite(estimate.value) or estimate.value <= 0:
         raise ParframeError(
             "usage",

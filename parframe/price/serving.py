@@ -95,6 +95,8 @@ class Served:
         Requests a second, over the whole deployment.
     why
         What decided.
+    offered
+        Whether the rate is what is offered, which the engine keeps up with.
     """
 
     rows: float
@@ -102,6 +104,7 @@ class Served:
     first: Estimate | None
     rate: Estimate
     why: tuple[str, ...] = ()
+    offered: bool = False
 
 
 def static_batch(deployment: Deployment, rows: float, prompt: float, output: float) -> Batch:
@@ -248,7 +251,7 @@ def open_loop(
         lasting = first.value + token.value * output
         rate = requests / (requests / offered + lasting)
     why = (f"{use:.0%} of what can be served",)
-    return Served(rows, token, first, Estimate(rate, 0.02 + 0.1 * use), why)
+    return Served(rows, token, first, Estimate(rate, 0.02 + 0.1 * use), why, offered=True)
 
 
 def _overloaded(full: Served, offered: float, requests: float | None) -> Served:
