@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-import torch.distributed as dist
+import torch.distributed._functional_collectives  # registers their operators
 
 from parframe.ranks.named import group_of
 
@@ -27,10 +27,7 @@ _TAG = 0x7A11
 _REDUCE: Mapping[str, Callable[[torch.Tensor, int], torch.Tensor]] = {
     "sum": torch.sum, "product": torch.prod, "max": torch.amax, "min": torch.amin,
 }  # fmt: skip
-_RING = {
-    "sum": dist.ReduceOp.SUM, "product": dist.ReduceOp.PRODUCT, "max": dist.ReduceOp.MAX,
-    "min": dist.ReduceOp.MIN,
-}  # fmt: skip
+_c10d = torch.ops._c10d_functional
 
 _library: Any = torch.library.Library("parframe", "FRAGMENT")  # type: ignore[no-untyped-call]
 _library.define("reduced(Tensor own, str reduction, int size, int place, str group) -> Tensor")
@@ -40,9 +37,7 @@ _library.define("gathered(Tensor own, int size, int place, str group) -> Tensor"
 def _reduced(own: torch.Tensor, reduction: str, size: int, place: int, group: str) -> torch.Tensor:
     """The reduction of all members' tensors."""
     if not _is_small(own, size):
-        total = own.clone(memory_format=torch.contiguous_format)
-        dist.all_reduce(total, _RING[reduction], group=group_of(group))
-        return total
+        return _waited(_c10d.all_reduce(own, reduction, group))
     whole = own.new_empty(size, *own.shape)
     _exchange(whole, own, place, group)
     return _REDUCE[reduction](whole, 0)
@@ -50,12 +45,16 @@ def _reduced(own: torch.Tensor, reduction: str, size: int, place: int, group: st
 
 def _gathered(own: torch.Tensor, size: int, place: int, group: str) -> torch.Tensor:
     """All members' tensors, equal in shape, one after the other along axis 0."""
+    if not _is_small(own, size):
+        return _waited(_c10d.all_gather_into_tensor(own.contiguous(), size, group))
     whole = own.new_empty(size * own.shape[0], *own.shape[1:])
-    if _is_small(own, size):
-        _exchange(whole.view(size, *own.shape), own, place, group)
-    else:
-        dist.all_gather_into_tensor(whole, own.contiguous(), group=group_of(group))
+    _exchange(whole.view(size, *own.shape), own, place, group)
     return whole
+
+
+def _waited(sent: torch.Tensor) -> torch.Tensor:
+    done: torch.Tensor = _c10d.wait_tensor(sent)
+    return done
 
 
 def _is_small(own: torch.Tensor, size: int) -> bool:
