@@ -51,9 +51,10 @@ def account(one: Candidate, at: Point, use: UseCase) -> Account:
     context = use.prompt + use.output / 2
     load = Load(at.rows / micro, context)
     stage = max(
-        work.stages, key=lambda stage: parts(stage, deployment.clock, load).total(engine).value
+        work.stages,
+        key=lambda stage: parts(stage, deployment.clock, load, work.replicas).total(engine).value,
     )
-    found = parts(stage, deployment.clock, load)
+    found = parts(stage, deployment.clock, load, work.replicas)
     factors = {
         "products": engine.products,
         "experts": engine.products * engine.experts,
@@ -62,6 +63,7 @@ def account(one: Candidate, at: Point, use: UseCase) -> Account:
         "exchanges": engine.exchanges,
     }
     seconds = {name: getattr(found, name).value * factor for name, factor in factors.items()}
+    seconds["attention"] += found.again.value * engine.attention * engine.regrouping
     cluster = deployment.clock.cluster  # type: ignore[attr-defined]
     device = cluster.machine.device
     reading = decode_bytes(deployment, load.decoding, context) / device.bandwidth
@@ -70,7 +72,10 @@ def account(one: Candidate, at: Point, use: UseCase) -> Account:
     fullest = max(work.stages, key=lambda stage: room.weights(stage.held))
     cache = at.rows * room.row(fullest.held, use.prompt + use.output)
     weights = room.weights(fullest.held)
-    times = [parts(each, deployment.clock, load).total(engine).value for each in work.stages]
+    times = [
+        parts(each, deployment.clock, load, work.replicas).total(engine).value
+        for each in work.stages
+    ]
     busy = max(sum(times), micro * max(times))
     step = deployment.step(Load(at.rows, context)).value
     full = at.rows >= 0.95 * one.most and one.limit == "memory"
