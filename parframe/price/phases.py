@@ -133,23 +133,31 @@ def parts(stage: Stage, clock: Clock, load: Load, replicas: int = 1) -> Parts:
         if reading.rows:
             attention.append(clock.kernel(kernel, reading))
 
-    def step(part: Kernel | Exchange) -> Step:
-        here = own if part.share < 1 else load
-        return Step(here.rows, here.tokens / here.rows)
-
     def joint(kind: type[Product] | type[Experts] | type[Pointwise]) -> Estimate:
-        return total(
-            [clock.kernel(one, step(one)) for one in stage.kernels if isinstance(one, kind)]
-        )
+        kernels = (one for one in stage.kernels if isinstance(one, kind))
+        return total([clock.kernel(one, _joint(one, own, load)) for one in kernels])
 
     return Parts(
         joint(Product),
         joint(Experts),
         total(attention),
         joint(Pointwise),
-        total([clock.exchange(exchange, step(exchange)) for exchange in stage.exchanges]),
+        _exchanges(stage, clock, load, replicas),
         total(again),
     )
+
+
+def _exchanges(stage: Stage, clock: Clock, load: Load, replicas: int) -> Estimate:
+    if not load.tokens:
+        return NOTHING
+    own = load.busiest(replicas)
+    return total([clock.exchange(one, _joint(one, own, load)) for one in stage.exchanges])
+
+
+def _joint(part: Kernel | Exchange, own: Load, load: Load) -> Step:
+    """Return the step of all sequences; of what replicas divide, that of the busiest one."""
+    here = own if part.share < 1 else load
+    return Step(here.rows, here.tokens / here.rows)
 
 
 def step_time(work: Work, clock: Clock, engine: Engine, load: Load) -> Estimate:
@@ -163,13 +171,28 @@ def step_time(work: Work, clock: Clock, engine: Engine, load: Load) -> Estimate:
     stages = len(work.stages)
     micro = max(1, min(stages, int(load.rows / work.replicas)))
     part = load.part(1 / micro)
-    times = [parts(stage, clock, part, work.replicas).total(engine) for stage in work.stages]
+    times = [own.total(engine) for own in _of_all(work, clock, part)]
     through = total(times)
     serial = through * micro
     slowest = max(times, key=lambda time: time.value) * micro
     together = max(through, slowest, key=lambda time: time.value)
     device = serial if micro == 1 else _blend(serial, together, engine.overlap)
     return _with_host(device, work, engine, load, micro)
+
+
+def _of_all(work: Work, clock: Clock, load: Load) -> list[Parts]:
+    """Return the parts of every stage; stages that compute the same differ in exchanges alone."""
+    known: dict[int, Parts] = {}
+    found = []
+    for stage in work.stages:
+        alike = known.get(id(stage.kernels))
+        if alike is None:
+            own = parts(stage, clock, load, work.replicas)
+            known[id(stage.kernels)] = own
+        else:
+            own = attrs.evolve(alike, exchanges=_exchanges(stage, clock, load, work.replicas))
+        found.append(own)
+    return found
 
 
 def _blend(serial: Estimate, together: Estimate, overlap: float) -> Estimate:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import attrs
+
 from parframe.checking.samples import symbols_of_graph
 from parframe.errors import ParframeError
 from parframe.graph import Operator, OperatorGraph
@@ -11,7 +13,7 @@ from parframe.price.held import held_of, load_of
 from parframe.price.listing import Listing, Looked, axes_of
 from parframe.price.plan_exchanges import exchanges_of
 from parframe.price.plan_kernels import Kernels
-from parframe.price.work import Stage, Work
+from parframe.price.work import Kernel, Stage, Work
 
 BETWEEN = frozenset({"parframe.send", "parframe.recv", "parframe.broadcast"})
 """Communication between stages."""
@@ -80,9 +82,14 @@ def stage_of(listing: Listing) -> tuple[float, Stage]:
 
 
 def whole(stages: list[Stage], devices: int, layers: int) -> Work:
-    """The stages as the work of a plan."""
+    """The stages as the work of a plan; those that compute the same have the same object for it."""
     share = max(stage.held.share for stage in stages)
-    return Work(tuple(stages), devices, max(1, round(1 / share)), layers)
+    known: dict[tuple[Kernel, ...], tuple[Kernel, ...]] = {}
+    alike = (
+        attrs.evolve(stage, kernels=known.setdefault(stage.kernels, stage.kernels))
+        for stage in stages
+    )
+    return Work(tuple(alike), devices, max(1, round(1 / share)), layers)
 
 
 def _listing(plan: Plan, program: Program, device: Device, extents: Extents) -> Listing:
