@@ -80,7 +80,7 @@ def test_a_name_is_understood_in_any_usual_spelling(name, device, machine):
     ("name", "told"),
     [
         ("H1000", "no such GPU is known (did you mean 'H800'?)"),
-        ("A10G", "no such GPU is known (did you mean 'A10'?)"),
+        ("A10M", "no such GPU is known (did you mean 'A10'?)"),
         ("RTX 4090 Laptop", "'laptop' says nothing about RTX 4090"),
         ("A100 60GB", "give one of A100 SXM 80GB, A100 SXM 40GB, A100 PCIe 80GB"),
         ("H200 PCIe", "there is no H200 like it"),
