@@ -128,8 +128,13 @@ def test_what_a_killed_rank_had_started_is_ended_as_well(traces: Traces) -> None
 
 
 def test_leaving_ends_all(traces: Traces) -> None:
-    with pytest.raises(KeyboardInterrupt):
-        _interrupted(traces)
+    # what a shell started in the background ignores ctrl-c
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            _interrupted(traces)
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert traces.left() == []
 
 
