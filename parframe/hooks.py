@@ -223,8 +223,7 @@ def claimed_executors() -> list[str]:
     list of str
         The names in alphabetical order.
     """
-    names = {info.name for info in installed() if info.name.startswith(_EXECUTOR)}
-    return sorted(name.removeprefix(_EXECUTOR) for name in names)
+    return _claimed(_EXECUTOR)
 
 
 def hardware(name: str) -> tuple[str | Path, ...]:
@@ -270,8 +269,12 @@ def claimed_hardware() -> list[str]:
     list of str
         The names in alphabetical order.
     """
-    names = {info.name for info in installed() if info.name.startswith(_HARDWARE)}
-    return sorted(name.removeprefix(_HARDWARE) for name in names)
+    return _claimed(_HARDWARE)
+
+
+def _claimed(kind: str) -> list[str]:
+    names = {info.name for info in installed() if info.name.startswith(kind)}
+    return sorted(name.removeprefix(kind) for name in names)
 
 
 def _read(entry_point: EntryPoint, told: dict[int, tuple[str, str]]) -> PluginInfo:

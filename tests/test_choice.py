@@ -12,7 +12,7 @@ from parframe.models import find
 from parframe.price.asked import overridden
 from parframe.price.choice import fewest_devices
 from parframe.price.composites import composites
-from parframe.price.offered import work_by_codes
+from parframe.price.offered import usable, work_by_codes
 from parframe.price.reasons import account, explain, loss, reason
 from parframe.price.use_cases import use_case
 
@@ -33,6 +33,12 @@ def test_all_composites_are_ranked_or_excluded_with_a_reason(on_eight):
     named = {one.composite for one in on_eight.ranked} | set(on_eight.excluded)
     assert named == set(composites(8, ("PP", "DP", "TP")))
     assert "weights take 141" in on_eight.excluded["DP8"]
+
+
+def test_strategies_are_tried_where_the_model_has_what_they_need():
+    codes = ("PP", "EP", "TP")
+    assert usable(find("mixtral-8x7b").graph(), codes) == ["PP", "EP", "TP"]
+    assert usable(find("mistral-7b").graph(), codes) == ["PP", "TP"]
 
 
 def test_the_best_keeps_the_limits_and_gives_the_most(on_eight):

@@ -69,9 +69,9 @@ def command(
     MODEL is a name such as llama-3-70b, a Hugging Face folder, a config.json or a graph.
     """
     from parframe.price import use_cases
-    from parframe.price.asked import has_experts, overridden
+    from parframe.price.asked import overridden
     from parframe.price.choice import choose
-    from parframe.price.offered import work_by_codes
+    from parframe.price.offered import usable, work_by_codes
     from parframe.report.choice import draw, facts_of, svg
 
     named = model_named(model)
@@ -85,7 +85,7 @@ def command(
         token=None if max_token is None else max_token / 1e3,
     )
     codes = [code.strip().upper() for code in strategies.split(",") if code.strip()]
-    codes = [code for code in codes if code != "EP" or has_experts(named.graph)]
+    codes = usable(named.graph, codes)
     work = work_by_codes(named.graph, codes)
     with counting("pricing composites") as told:
         found = choose(work, setting, use, codes, objective, told)

@@ -18,14 +18,12 @@ from parframe.price.choice import choose as choose_by
 from parframe.price.dtypes import Dtypes
 from parframe.price.engines import engine as engine_of
 from parframe.price.machines import cluster
-from parframe.price.offered import work_by_codes
+from parframe.price.offered import usable, work_by_codes
 from parframe.price.reading import work_of
 from parframe.price.use_cases import UseCase, use_case
 
 CODES = ("PP", "EP", "DP", "TP")
 """The strategies that are tried unless others are named."""
-
-_EXPERTS = ("parframe.experts", "parframe.routed_experts")
 
 
 def choose(
@@ -77,7 +75,7 @@ def choose(
     graph = find(model).graph() if isinstance(model, str) else model
     use = use_case(use) if isinstance(use, str) else use
     setting = setting_of(devices, weights, cache, engine, hardware)
-    codes = [code for code in strategies if code != "EP" or has_experts(graph)]
+    codes = usable(graph, strategies)
     return choose_by(work_by_codes(graph, codes), setting, use, codes, objective, progress)
 
 
@@ -138,15 +136,6 @@ def setting_of(
 ) -> Setting:
     """Find the devices and the engine by their names."""
     return Setting.of(cluster(devices, hardware), Dtypes(weights, cache), engine_of(engine))
-
-
-def has_experts(graph: OperatorGraph) -> bool:
-    """Whether a model has experts to split."""
-    return any(
-        operator.target.startswith(_EXPERTS)
-        for block in graph.blocks.values()
-        for operator in block.operators
-    )
 
 
 def overridden(use: UseCase, **own: float | None) -> UseCase:

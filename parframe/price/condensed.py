@@ -113,6 +113,10 @@ class Reader:
         self.laid: dict[object, Sequence] = {}
         self.steps: dict[int, Steps] = {}
 
+    def dimensions(self) -> Dimensions:
+        """The named dimensions of the model, as its shortened graph has them."""
+        return self._named(self.short.graph if self.short else self.graph, ())
+
     def work(self, placing: Placing, replicate: bool = False) -> Work:
         """The work of a placing."""
         plain = not isinstance(placing.mesh, StagedMesh) and not any(

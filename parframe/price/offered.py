@@ -10,7 +10,20 @@ from parframe.mesh import parse_composite
 from parframe.price.condensed import reader
 from parframe.price.work import Work
 from parframe.spec import Spec
-from parframe.strategy import mesh_of, place
+from parframe.strategy import Strategy, mesh_of, place
+
+
+def usable(graph: OperatorGraph, codes: Sequence[str]) -> list[str]:
+    """Give the codes of those strategies of which the model has what they need.
+
+    Raises
+    ------
+    ParframeError
+        As `work_by_codes` does.
+    """
+    offered = _offered(codes)
+    dimensions = reader(graph, hooks.rules(codes)).dimensions()
+    return [code for code in codes if all(map(dimensions.targets, offered[code].needs))]
 
 
 def work_by_codes(graph: OperatorGraph, codes: Sequence[str]) -> Callable[[str], Work]:
@@ -28,8 +41,7 @@ def work_by_codes(graph: OperatorGraph, codes: Sequence[str]) -> Callable[[str],
     ParframeError
         Of kind ``strategy`` or ``plugin``, for a code that nobody claims or a plugin that fails.
     """
-    Spec(parallel="".join(f"{code}1" for code in codes)).placing()  # says what is wrong with a code
-    offered = hooks.strategies(codes)
+    offered = _offered(codes)
     own = reader(graph, hooks.rules(codes))
 
     def work(composite: str) -> Work:
@@ -37,3 +49,9 @@ def work_by_codes(graph: OperatorGraph, codes: Sequence[str]) -> Callable[[str],
         return own.work(place(parts, mesh_of(parts)))
 
     return work
+
+
+def _offered(codes: Sequence[str]) -> dict[str, type[Strategy]]:
+    if codes:
+        Spec(parallel="".join(f"{code}1" for code in codes)).placing()  # says what is wrong
+    return hooks.strategies(codes)

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from functools import cache, lru_cache
+from functools import lru_cache
 
 from parframe.errors import ParframeError
-from parframe.models import Shipped, find
+from parframe.models import find
 from parframe.price.basis import Layout, Model
-from parframe.price.condensed import work_of_composite
+from parframe.price.condensed import reader, work_of_composite
 from parframe.price.work import Work
 from parframe.spec import Spec
-
-EXPERTS = ("parframe.experts", "parframe.routed_experts")
-"""The operators of a graph that has experts."""
 
 
 def model(name: str) -> Model:
@@ -30,17 +27,9 @@ def model(name: str) -> Model:
 @lru_cache(maxsize=4096)
 def _work(name: str, layout: Layout) -> Work:
     found = find(name)
-    return work_of_composite(found.graph(), spec_of(layout, _has_experts(found.name)))
-
-
-@cache
-def _has_experts(name: str) -> bool:
-    found: Shipped = find(name)
-    return any(
-        operator.target.startswith(EXPERTS)
-        for block in found.graph().blocks.values()
-        for operator in block.operators
-    )
+    graph = found.graph()
+    experts = bool(reader(graph).dimensions().targets("experts"))
+    return work_of_composite(graph, spec_of(layout, experts))
 
 
 def spec_of(layout: Layout, experts: bool) -> Spec:

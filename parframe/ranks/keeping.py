@@ -19,7 +19,7 @@ from parframe.graph import Arg, Operator, Ref, State, Tensor, rename
 from parframe.layout import Region
 from parframe.plan import Program
 from parframe.plan.device import axes_of
-from parframe.ranks.positionwise import check_positionwise
+from parframe.ranks.positionwise import check_positionwise, refused
 from parframe.rules.table import EXCHANGES, RULES
 from parframe.sizes import Size, substitute, symbol, symbols_of
 
@@ -96,7 +96,7 @@ def keeping(program: Program, lengths: Set[str]) -> Keeping:
         operators.extend(rewriting.attended(operator) if _slots(operator) else (operator,))
     tokens = {rewriting.tokens(operator) for operator in attentions}
     if len(tokens) > 1:
-        raise _refused(attentions[0], "its layers keep different tokens on a device")
+        raise refused(attentions[0], "its layers keep different tokens on a device")
     tensors = {**program.tensors, **rewriting.tensors}
     changed = attrs.evolve(program, operators=tuple(operators), tensors=tensors, states=())
     return Keeping(without_dead(changed), rewriting.kept, tokens.pop() if tokens else ())
@@ -122,9 +122,9 @@ class _Rewriting:
         """The attention over what is kept, after the operators that are new for it."""
         args = dict(attention.args)
         if args.get("mask") is not None:
-            raise _refused(attention, "a mask is computed for the tokens of one step alone")
+            raise refused(attention, "a mask is computed for the tokens of one step alone")
         if not args.get("causal") or not isinstance(args.get("query_positions"), Ref):
-            raise _refused(attention, "its attention looks ahead, or knows no positions")
+            raise refused(attention, "its attention looks ahead, or knows no positions")
         added: list[Operator] = []
         axes = axes_of(attention) if attention.target in EXCHANGES else ()
         for slot in _slots(attention):
@@ -145,13 +145,13 @@ class _Rewriting:
         while name in self.makers:
             maker = self.makers[name]
             if maker.target != "parframe.shard":
-                raise _refused(attention, "its positions are computed, not given")
+                raise refused(attention, "its positions are computed, not given")
             part: Any = maker.args["part"]
             found.append(part)
             name = maker.inputs[0]
         given = next((part for part in self.program.inputs if part.name == name), None)
         if given is None:
-            raise _refused(attention, "its positions are made in the model: load it with positions")
+            raise refused(attention, "its positions are made in the model: load it with positions")
         return (given.region, *reversed(found))
 
     def _kept(self, name: str, added: list[Operator]) -> str:
@@ -259,12 +259,3 @@ def _name(arg: Arg) -> str:
     if not isinstance(arg, Ref):
         raise ParframeError("run", "attention", f"takes {arg!r} for a tensor", "load it again")
     return arg.name
-
-
-def _refused(operator: Operator, why: str) -> ParframeError:
-    return ParframeError(
-        "run",
-        f"{operator.name} ({operator.module or 'the model'})",
-        f"the model cannot be run with a key-value cache: {why}",
-        "run it without a cache, where every token computes all that came before again",
-    )

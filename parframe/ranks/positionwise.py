@@ -76,17 +76,17 @@ def _check(program: Program, operator: Operator, lengths: Set[str]) -> None:
     rule = rule_for(operator.target)
     signature = bind(rule, Site(operator, taken, given)) if rule is not None else None
     if signature is None:
-        raise _refused(operator, "no rule tells how it treats positions")
+        raise refused(operator, "no rule tells how it treats positions")
     borne = _letters_of_lengths(signature, taken, given, lengths)
     if borne & signature.unsplittable():
-        raise _refused(operator, "it looks at several positions at once")
+        raise refused(operator, "it looks at several positions at once")
     ignored = letters(signature.outputs) <= signature.free  # only its shape is looked at
     if borne & (signature.contracted() | signature.dropped) and not ignored:
-        raise _refused(operator, "it sums or drops positions")
+        raise refused(operator, "it sums or drops positions")
     shapes = {size for tensor in (*taken, *given) for size in tensor.shape}
     for size in _numbers(operator):
         if symbols_of(size) & lengths and size not in shapes:
-            raise _refused(operator, "it computes with the length of the sequence")
+            raise refused(operator, "it computes with the length of the sequence")
 
 
 def _letters_of_lengths(
@@ -120,7 +120,8 @@ def _numbers(operator: Operator) -> Iterator[sympy.Expr]:
             yield arg
 
 
-def _refused(operator: Operator, why: str) -> ParframeError:
+def refused(operator: Operator, why: str) -> ParframeError:
+    """The error for an operator that cannot be run with a cache."""
     return ParframeError(
         "run",
         f"{operator.name} ({operator.module or 'the model'})",
