@@ -38,6 +38,8 @@ def main(arguments: Sequence[str]) -> None:
         show(f"Left out, one {split} at a time", summary(own, by_engine))
     figures(fitted, left)
     choice(left)
+    kernels(folder)
+    exchanges(folder)
 
 
 def show(title: str, lines: Iterable[Errors]) -> None:
@@ -106,6 +108,36 @@ def choice(left: Sequence[Outcome]) -> None:
                 shares = (found.exact, found.violated, found.regret, found.none)
                 numbers = " | ".join(f"{100 * share:.1f}" for share in shares)
                 print(f"| {name} | {split} | {found.cases} | {numbers} |")
+
+
+def kernels(folder: Path) -> None:
+    """Print how far times of single kernels are off; left out: by other GPUs' figures alone."""
+    from parframe.price.efficiency import shipped
+    from parframe.price.fitting.kernel_rows import read_rows
+    from parframe.price.fitting.kernels import summed
+
+    print("\nSingle kernels\n")
+    print("| operator | GPU | dtype | rows | median % | mean % | left out: median % | mean % |")
+    print("| --- | --- | --- | --- | --- | --- | --- | --- |")
+    for one in summed(shipped(), read_rows(folder)):
+        shares = (one.median, one.mean, one.unseen_median, one.unseen_mean)
+        numbers = " | ".join(f"{100 * share:.1f}" for share in shares)
+        what = f"{one.operator} {one.kind}".strip()
+        print(f"| {what} | {one.device} | {one.dtype} | {one.rows} | {numbers} |")
+
+
+def exchanges(folder: Path) -> None:
+    """Print how far times of collectives are off."""
+    from parframe.price.exchanges import shipped
+    from parframe.price.fitting.exchanges import errors, ratios
+    from parframe.price.fitting.measured import read_rows
+
+    print("\nCollectives\n")
+    print("| GPU | machine | kind | implementation | table | rows | median % | mean % |")
+    print("| --- | --- | --- | --- | --- | --- | --- | --- |")
+    for one in errors(ratios(read_rows(folder), shipped().terms)):
+        what = " | ".join((one.device, one.machine, one.kind, one.implementation, one.source))
+        print(f"| {what} | {one.rows} | {100 * one.median:.1f} | {100 * one.mean:.1f} |")
 
 
 if __name__ == "__main__":
