@@ -44,7 +44,7 @@ bench:  ## in the environment at hand, with .[hf,bench]: print the figures of be
 validate:  ## in the environment at hand, with .[calibrate]: predictions against measured rows
 	$(BIN)python -m benchmarks.validation
 
-faults:  ## in the environment at hand: make 266 faults in running processes (10 minutes on 2 cores)
+faults:  ## in the environment at hand: make every listed fault in running processes; some seconds each
 	$(BIN)python -m benchmarks.faults
 
 coverage:  ## in the environment at hand: survey all causal language models (an hour on 2 cores)
