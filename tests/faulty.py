@@ -16,6 +16,7 @@ import torch.distributed as dist
 
 from parframe import ParframeError
 from parframe.launching import Task, Worker
+from parframe.ranks.named import is_named
 
 STEP = 1
 """The step in which a fault of the phase `step` is made."""
@@ -73,7 +74,14 @@ def _memory() -> None:
 def _shape() -> None:
     """Give a collective with the fewest peers another shape than they do."""
     groups = [group for group in dist.distributed_c10d._world.pg_map if group.size() > 1]
-    dist.all_reduce(torch.ones(3), group=min(groups, key=lambda group: group.size()))
+    of_plan = [group for group in groups if is_named(group)]
+    group = min(of_plan or groups, key=lambda group: group.size())
+    own = torch.ones(3)
+    if of_plan:  # then the peers are in an operator
+        sites = (group.size(), group.rank(), group.group_name)
+        torch.ops.parframe.reduced(own, "sum", *sites)
+    else:
+        dist.all_reduce(own, group=group)
 
 
 def _raise() -> None:

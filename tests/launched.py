@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+from pathlib import Path
 
 import torch
 import torch.distributed as dist
@@ -10,8 +11,10 @@ from faulty import faulty
 
 import parframe.ranks.direct  # noqa: F401  registers its operators
 from parframe.launching import Worker, nursery
+from parframe.launching.processes import bind
 from parframe.ranks.groups import close_groups, make_groups
 from parframe.ranks.named import named
+from parframe.ranks.shared import NAME
 
 
 def steps(worker: Worker) -> None:
@@ -59,16 +62,19 @@ def gather(worker: Worker) -> None:
 
 def reduce(worker: Worker) -> None:
     """Reduce and gather tensors of several sizes, of different ranks different numbers."""
+    if worker.facts.get("bound"):
+        bind(worker.rank, worker.world)
     name = _everybody(worker)
     found = {}
     for length in worker.facts["lengths"]:
-        own = numbers(worker.rank, length)
+        own = numbers(worker.rank, length).to(getattr(torch, worker.facts["dtype"]))
         sites = (worker.world, worker.rank, name)
         for reduction in worker.facts["reductions"]:
             reduced = torch.ops.parframe.reduced(own, reduction, *sites)
             found[f"{reduction} {length}"] = reduced.tolist()
         found[f"gathered {length}"] = torch.ops.parframe.gathered(own, *sites).tolist()
-    worker.send({"found": found})
+    shared = NAME in Path("/proc/self/maps").read_text()
+    worker.send({"found": found, "shared": shared, "dtype": str(reduced.dtype)})
     close_groups()
 
 

@@ -1,3 +1,4 @@
+import platform
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -9,9 +10,11 @@ from launched import numbers
 from launches import Traces, launched
 
 from parframe import ParframeError
+from parframe.launching.processes import processors
 from parframe.ranks.direct import LIMIT
 from parframe.ranks.groups import make_groups
 from parframe.ranks.rendezvous import meet
+from parframe.ranks.shared import SLOT
 
 
 def test_groups_are_made_by_their_ranks_in_their_order(tmp_path: Path) -> None:
@@ -23,20 +26,29 @@ def test_groups_are_made_by_their_ranks_in_their_order(tmp_path: Path) -> None:
     }
 
 
-def test_small_and_large_messages_are_reduced_alike_on_all_ranks(tmp_path: Path) -> None:
-    lengths = [1, 5, LIMIT // 8]  # of 3 ranks each sends the last one to two others: over the limit
-    facts = {"lengths": lengths, "reductions": ["sum", "product", "max", "min"]}
-    with launched(Traces.of(tmp_path), "reduce", 3, facts=facts) as run:
-        found = [event.message["found"] for event in run.events() if "found" in event.message]
-    assert len(found) == 3
+@pytest.mark.parametrize("dtype", ["float64", "int32"])
+@pytest.mark.parametrize(("ranks", "bound"), [(3, False), (2, True)])
+def test_small_and_large_messages_are_reduced_alike_on_all_ranks(
+    ranks: int, bound: bool, dtype: str, tmp_path: Path
+) -> None:
+    if bound and processors() < ranks:
+        pytest.skip(f"needs {ranks} processors")
+    lengths = [1, 5, LIMIT // 8, SLOT // 8 + 1]  # in one hop, at once or in a ring, in a ring
+    reductions = ["sum", "product", "max", "min"]
+    facts = {"lengths": lengths, "reductions": reductions, "bound": bound, "dtype": dtype}
+    with launched(Traces.of(tmp_path), "reduce", ranks, facts=facts) as run:
+        told = [event.message for event in run.events() if "found" in event.message]
+    assert [own["dtype"] for own in told] == [f"torch.{dtype}"] * ranks
+    in_order = platform.machine() in ("x86_64", "AMD64")
+    assert [own["shared"] for own in told] == [bound and in_order] * ranks
     for length in lengths:
-        every = torch.stack([numbers(rank, length) for rank in range(3)])
+        every = torch.stack([numbers(rank, length) for rank in range(ranks)])
         expected = {
             "sum": every.sum(0), "product": every.prod(0), "max": every.amax(0),
             "min": every.amin(0), "gathered": every.flatten(),
         }  # fmt: skip
         for name, whole in expected.items():
-            assert all(own[f"{name} {length}"] == whole.tolist() for own in found)
+            assert all(own["found"][f"{name} {length}"] == whole.tolist() for own in told)
 
 
 def test_a_group_that_was_not_named_is_refused(tmp_path: Path) -> None:

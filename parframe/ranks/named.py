@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from weakref import WeakValueDictionary
+
 import torch.distributed as dist
 
 from parframe.errors import ParframeError
 
-_KNOWN: dict[str, dist.ProcessGroup] = {}
+_KNOWN: WeakValueDictionary[str, dist.ProcessGroup] = WeakValueDictionary()
 
 
 def named(group: dist.ProcessGroup) -> str:
@@ -14,6 +16,11 @@ def named(group: dist.ProcessGroup) -> str:
     name: str = group.group_name
     _KNOWN[name] = group
     return name
+
+
+def is_named(group: dist.ProcessGroup) -> bool:
+    """Whether operators find a group."""
+    return _KNOWN.get(group.group_name) is group
 
 
 def group_of(name: str) -> dist.ProcessGroup:
