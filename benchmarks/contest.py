@@ -116,21 +116,32 @@ def running(contender: Contender, folder: Path) -> Iterator[Running]:
         started.end()
 
 
+TURNS = 5
+"""Turns of a contender in a round: how fast memory is changes within seconds on shared machines."""
+
+
 def alternate(
     contenders: Sequence[tuple[Running, list[Answer]]], rounds: int, tokens: int
 ) -> list[Measured]:
     """Let contenders take turns, so that what slows the machine slows them alike."""
-    found: list[list[Answer]] = [[] for _ in contenders]
+    found: list[list[list[Answer]]] = [[] for _ in contenders]
     for _ in range(rounds):
-        for (contender, _ready), answers in zip(contenders, found, strict=True):
-            answers.append(contender.ask(tokens)[0])
+        turns = [
+            [contender.ask(tokens // TURNS)[0] for contender, _ready in contenders]
+            for _ in range(TURNS)
+        ]
+        for number, answers in enumerate(found):
+            answers.append([turn[number] for turn in turns])
     return [
         Measured(
             contender=contender.contender,
             bytes=sum(answer["bytes"] for answer in ready),
             prepared=ready[0]["prepared"],
-            rounds=tuple(tuple(answer["seconds"]) for answer in answers),
-            tokens=tuple(answers[0]["tokens"]),
+            rounds=tuple(
+                tuple(second for answer in turns for second in answer["seconds"])
+                for turns in answers
+            ),
+            tokens=tuple(answers[0][0]["tokens"]),
         )
         for (contender, ready), answers in zip(contenders, found, strict=True)
     ]

@@ -19,6 +19,7 @@ from benchmarks.contest import Contender, Measured, alternate, running
 HANDWRITTEN = "hand-written, compiled, TP2"
 CONTENDERS = (
     Contender("parframe TP2", "benchmarks.partitioned", processes=2, threads=1),
+    Contender("parframe TP2, over gloo", "benchmarks.partitioned_gloo", processes=2, threads=1),
     Contender(HANDWRITTEN, "benchmarks.handwritten", processes=2, threads=1),
     Contender("transformers, eager, TP2", "benchmarks.transformers_peer", processes=2, threads=1),
     Contender("parframe, one", "benchmarks.partitioned", processes=1, threads=2),
