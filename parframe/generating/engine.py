@@ -15,13 +15,13 @@ from parframe.generating.replicas import Replica, logits_name, places, tokens_in
 from parframe.generating.requests import Request, Result, Token
 from parframe.generating.sampling import sample
 from parframe.generating.schedule import Batch
-from parframe.layout import Span
+from parframe.generating.widths import Width, width_of
 from parframe.ranks.cache import Cache
 from parframe.ranks.compiled import compiled as compiled_form
 from parframe.ranks.module import Groups, RankModule
 from parframe.ranks.prepare import Transfer
 from parframe.running.interpret import widened
-from parframe.running.regions import numbers, take
+from parframe.running.regions import take
 from parframe.sizes import evaluate
 
 Told = Callable[[Sequence[Token]], None]
@@ -115,10 +115,11 @@ class Engine:
         self.block = replica.blocks(shape.rows).get(module.rank)
         self._decode = compiled_form(module) if compiled else module
         self._sent: list[tuple[torch.Tensor, Any]] = []
-        self._known: dict[int, dict[str, int]] = {}
-        self._caches = [self._new_cache() for _ in range(shape.lanes)]
+        self._known: dict[int, Width] = {}
         self._name = tokens_input(replica.plan.graph).name
         self._logits = logits_name(replica.plan)
+        self._drawn = next((p for p in module.outputs if p.whole == self._logits), None)
+        self._caches = [self._new_cache() for _ in range(shape.lanes)]
         self._complete = self._all_have_all()
         if not compiled:
             self._tell_calls()
@@ -216,29 +217,28 @@ class Engine:
 
     def _computed(self, own: _Running, step: Step) -> Mapping[str, torch.Tensor]:
         """Run the module for a step: receive, compute, send."""
-        sizes = self._sizes(step.width)
-        values = self._inputs(step, sizes)
+        width = self._width(step.width)
+        values = self._inputs(step, width)
         if own.cache is not None:
-            values.update(self._placed(own.cache, step, sizes))
+            values.update(self._placed(own.cache, step, width))
         for transfer in self.module.receives:
-            values[transfer.value.name] = self._received(transfer, sizes)
+            values[transfer.value.name] = self._received(transfer, width.sizes)
         self.watch.operator("the model's step")
-        given = {name: sizes[name] for name in self.module.symbols}
         single = own.cache is not None and step.width == self.replica.unit and step.most == 1
-        results: dict[str, torch.Tensor] = (self._decode if single else self.module)(values, given)
+        run = self._decode if single else self.module
+        results: dict[str, torch.Tensor] = run(values, width.given)
         for transfer in self.module.sends:
             self.watch.operator(f"send {transfer.value.name} to rank {transfer.peer}")
             self._send(results[transfer.value.name], transfer.peer, 0)
         return results
 
-    def _inputs(self, step: Step, sizes: Mapping[str, int]) -> dict[str, torch.Tensor]:
+    def _inputs(self, step: Step, width: Width) -> dict[str, torch.Tensor]:
         """The rank's parts of the model's inputs."""
         values = {}
-        for part in self.module.inputs:
+        for part, regions in width.inputs:
             declared = self.replica.plan.graph.inputs[part.whole]
             rows = step.tokens if part.whole == self._name else step.positions
             whole = self._rows(rows, getattr(torch, declared.dtype))
-            regions = (*whole_rows(whole.shape[0]), numbers(part.region, sizes)[1])
             values[part.name] = take(whole, regions).contiguous()
         return values
 
@@ -247,16 +247,12 @@ class Engine:
         own = rows[block.start : block.stop] if block is not None else rows
         return torch.tensor(own, dtype=dtype, device=self.module.device)
 
-    def _placed(
-        self, cache: Cache, step: Step, sizes: Mapping[str, int]
-    ) -> dict[str, torch.Tensor]:
+    def _placed(self, cache: Cache, step: Step, width: Width) -> dict[str, torch.Tensor]:
         """Find slots for the tokens that this rank keeps."""
-        keeping = self.module.keeping
         positions = self._rows(step.positions, torch.int64)
         real = self._rows(step.real, torch.bool)
-        for region in keeping.tokens if keeping is not None else ():
-            along = (*whole_rows(positions.shape[0]), numbers(region, sizes)[1])
-            positions, real = take(positions, along), take(real, along)
+        for regions in width.kept:
+            positions, real = take(positions, regions), take(real, regions)
         shared = positions.shape[1] < step.width  # then a row's tokens are here or elsewhere
         most = int(real.sum(1).max()) if shared else step.most
         slots = cache.place(positions, real, most)
@@ -285,13 +281,10 @@ class Engine:
 
     def _draw(self, own: _Running, step: Step, results: Mapping[str, torch.Tensor]) -> None:
         """Draw the next token of every row whose logits are here."""
-        part = next((p for p in self.module.outputs if p.whole == self._logits), None)
-        if part is None:
+        if self._drawn is None:
             return
         self.watch.operator("draw")
-        sizes = self._sizes(step.width)
-        here = places(part, sizes, 1, step.width)
-        at = {place: number for number, place in enumerate(here)}
+        at = self._width(step.width).columns
         block = self.block
         first = block.start if block is not None else 0
         rows = [
@@ -303,7 +296,7 @@ class Engine:
             own.pending = torch.full((len(step.last),), -1, dtype=torch.int64)
         if not rows:
             return
-        logits = results[part.name]
+        logits = results[self._drawn.name]
         picked = torch.tensor([row - first for row in rows], device=logits.device)
         columns = torch.tensor([at[step.last[row]] for row in rows], device=logits.device)
         requests = [own.lane.requests[row] for row in rows]
@@ -366,22 +359,29 @@ class Engine:
                 return False
         return True
 
-    def _sizes(self, tokens: int) -> dict[str, int]:
+    def _width(self, tokens: int) -> Width:
         if tokens not in self._known:
-            self._known[tokens] = self.replica.sizes(self.module.rank, self.shape.rows, tokens)
+            rows = self.shape.rows
+            self._known[tokens] = width_of(
+                self.module, self.replica, rows, self._own_rows, tokens, self._drawn
+            )
         return self._known[tokens]
+
+    @property
+    def _own_rows(self) -> int:
+        block = self.block
+        return self.shape.rows if block is None else block.stop - block.start
 
     def _new_cache(self) -> Cache | None:
         if self.module.keeping is None:
             return None
-        rows = self.shape.rows if self.block is None else self.block.stop - self.block.start
         unit, slots = self.replica.unit, self.shape.slots
-        here = torch.zeros(1, unit)
-        for region in self.module.keeping.tokens:
-            here = take(here, (*whole_rows(1), numbers(region, self._sizes(unit))[1]))
+        here = torch.zeros(self._own_rows, unit)
+        for regions in self._width(unit).kept:
+            here = take(here, regions)
         steps = -(-slots // self.chunk) + 1  # each may fill up what the rank has of it
         share = -(-slots // unit) * here.shape[1]
-        return self.module.new_cache(rows, share + steps * here.shape[1], self.dtype)
+        return self.module.new_cache(self._own_rows, share + steps * here.shape[1], self.dtype)
 
     def _tell_calls(self) -> None:
         """Tell of every layer that begins, as the module calls them in turn."""
@@ -395,11 +395,6 @@ class Engine:
 
         for block in self.module.body.get_submodule("blocks").children():
             block.register_forward_pre_hook(tell)
-
-
-def whole_rows(rows: int) -> tuple[Any, ...]:
-    """The region of all rows of a tensor."""
-    return ((Span(rows, 0, rows),),)
 
 
 def agreeing(replicas: Sequence[Replica]) -> list[tuple[int, ...]]:

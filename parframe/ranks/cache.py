@@ -42,6 +42,7 @@ class Cache:
     positions: torch.Tensor
     filled: torch.Tensor
     longest: int = 0
+    _viewed: dict[int, tuple[torch.Tensor, dict[str, torch.Tensor]]] = attrs.field(factory=dict)
 
     @property
     def slots(self) -> int:
@@ -93,10 +94,13 @@ class Cache:
     def view(self) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """The positions and tensors of the slots that may be in use; they share memory."""
         length = min(self.slots + 1, -(-(self.longest + 1) // _STEP) * _STEP)
-        tensors = {
-            name: tensor.narrow(self.axes[name], 0, length) for name, tensor in self.tensors.items()
-        }
-        return self.positions[:, :length], tensors
+        if length not in self._viewed:
+            tensors = {
+                name: tensor.narrow(self.axes[name], 0, length)
+                for name, tensor in self.tensors.items()
+            }
+            self._viewed[length] = self.positions[:, :length], tensors
+        return self._viewed[length]
 
     def clear(self) -> None:
         """Forget everything."""
