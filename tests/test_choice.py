@@ -8,8 +8,10 @@ import xml.etree.ElementTree as ElementTree
 import pytest
 
 import parframe
+from parframe.hardware import cluster
 from parframe.models import find
 from parframe.price.asked import overridden
+from parframe.price.candidates import alike
 from parframe.price.choice import fewest_devices
 from parframe.price.composites import composites
 from parframe.price.offered import usable, work_by_codes
@@ -47,6 +49,14 @@ def test_the_best_keeps_the_limits_and_gives_the_most(on_eight):
     assert best.point.token.value <= use.token
     keeping = [one for one in on_eight.ranked if not one.broken]
     assert best.point.rate.value == max(one.point.rate.value for one in keeping)
+
+
+def test_stages_that_do_the_same_over_like_links_are_one():
+    work = work_by_codes(find("llama-3-70b").graph(), ("PP", "TP"))("PP8TP4")
+    _, across, within, again, *_ = alike(work, cluster("32xH100")).stages
+    assert across is again  # both send to the next node of two stages
+    assert across.exchanges[0] == within.exchanges[0]
+    assert across.exchanges[1].members != within.exchanges[1].members
 
 
 def test_no_point_beats_one_of_the_front(on_eight):

@@ -6,7 +6,7 @@ import math
 
 import attrs
 
-from parframe.hardware import Cluster
+from parframe.hardware import Cluster, Span
 from parframe.price.basis import without_windows
 from parframe.price.clock import MeasuredClock
 from parframe.price.dtypes import BYTES, Dtypes
@@ -16,7 +16,7 @@ from parframe.price.exchanges import implementation_of
 from parframe.price.room import Room
 from parframe.price.serving import Deployment, closed_loop, most_rows
 from parframe.price.use_cases import UseCase
-from parframe.price.work import Work
+from parframe.price.work import Stage, Work
 
 COARSE, FINE = 4.0, 2.0
 """How far apart numbers in flight are: of all candidates, and of those that are shown."""
@@ -145,7 +145,26 @@ def deployed(work: Work, setting: Setting, clock: MeasuredClock | None = None) -
     room = Room(device.usable, BYTES[dtypes.weights], BYTES[dtypes.cache])
     own = clock or MeasuredClock(setting.cluster, dtypes, setting.implementation)
     work = work if setting.engine.windows else without_windows(work)
-    return Deployment(work, own, setting.engine, room)
+    return Deployment(alike(work, setting.cluster), own, setting.engine, room)
+
+
+def alike(work: Work, cluster: Cluster) -> Work:
+    """Give the same work with one object for all stages that take as long as each other.
+
+    The ranks of a group tell which links it spans and nothing else, so that the first group that
+    spans some links stands for all that do.
+    """
+    groups: dict[Span, tuple[int, ...]] = {}
+    stages: dict[Stage, Stage] = {}
+    found = []
+    for stage in work.stages:
+        exchanges = tuple(
+            attrs.evolve(one, members=groups.setdefault(cluster.span(one.members), one.members))
+            for one in stage.exchanges
+        )
+        same = Stage(stage.kernels, exchanges, stage.held)
+        found.append(stages.setdefault(same, same))
+    return attrs.evolve(work, stages=tuple(found))
 
 
 def shortage(deployment: Deployment) -> str | None:

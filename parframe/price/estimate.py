@@ -43,7 +43,7 @@ class Estimate:
         return Estimate(total, off / total, joined(self.why, other.why))
 
     def __mul__(self, factor: float) -> Estimate:
-        return attrs.evolve(self, value=self.value * factor)
+        return Estimate(self.value * factor, self.spread, self.why)
 
     __rmul__ = __mul__
 
@@ -63,15 +63,16 @@ NOTHING = Estimate(0.0)
 
 def total(estimates: list[Estimate]) -> Estimate:
     """Return the sum of independent estimates."""
-    value = sum(estimate.value for estimate in estimates)
+    value = sum([estimate.value for estimate in estimates])
+    why = joined(*[estimate.why for estimate in estimates])
     if not value:
-        return Estimate(0.0, 0.0, joined(*(estimate.why for estimate in estimates)))
-    off = math.hypot(*(estimate.value * estimate.spread for estimate in estimates))
-    return Estimate(value, off / value, joined(*(estimate.why for estimate in estimates)))
+        return Estimate(0.0, 0.0, why)
+    off = math.hypot(*[estimate.value * estimate.spread for estimate in estimates])
+    return Estimate(value, off / value, why)
 
 
 def joined(*reasons: tuple[str, ...]) -> tuple[str, ...]:
     """Return reasons in order, each once."""
     if not any(reasons):
         return ()
-    return tuple(dict.fromkeys(reason for some in reasons for reason in some))
+    return tuple(dict.fromkeys([reason for some in reasons for reason in some]))

@@ -70,14 +70,14 @@ class Load:
 
     def busiest(self, replicas: int) -> Load:
         """Return the load in which each replica has as much as the busiest one has: whole rows."""
-        decoding, prompts = (
-            max(rows, float(replicas)) if rows else rows for rows in (self.decoding, self.prompts)
-        )
-        return attrs.evolve(self, decoding=decoding, prompts=prompts)
+        least = float(replicas)
+        decoding = max(self.decoding, least) if self.decoding else self.decoding
+        prompts = max(self.prompts, least) if self.prompts else self.prompts
+        return Load(decoding, self.context, prompts, self.prompt)
 
     def part(self, share: float) -> Load:
         """Return a micro-batch: this share of the sequences."""
-        return attrs.evolve(self, decoding=self.decoding * share, prompts=self.prompts * share)
+        return Load(self.decoding * share, self.context, self.prompts * share, self.prompt)
 
 
 @attrs.frozen
@@ -120,28 +120,28 @@ def parts(stage: Stage, clock: Clock, load: Load, replicas: int = 1) -> Parts:
     if not load.tokens:
         return Parts()
     own = load.busiest(replicas)
+    whole, divided = _joint(load), _joint(own)
     decoding, reading = Step(own.decoding, 1, own.context), Step(own.prompts, own.prompt)
-    attention: list[Estimate] = []
+    times: dict[type[Kernel], list[Estimate]] = {
+        kind: [] for kind in (Product, Experts, Attention, Pointwise)
+    }
     again: list[Estimate] = []
     for kernel in stage.kernels:
         if not isinstance(kernel, Attention):
+            step = divided if kernel.share < 1 else whole
+            times[type(kernel)].append(clock.kernel(kernel, step))
             continue
         if decoding.rows:
             time = clock.kernel(kernel, decoding)
-            attention.append(time)
+            times[Attention].append(time)
             again.append(time * (kernel.heads / kernel.kv_heads - 1))
         if reading.rows:
-            attention.append(clock.kernel(kernel, reading))
-
-    def joint(kind: type[Product] | type[Experts] | type[Pointwise]) -> Estimate:
-        kernels = (one for one in stage.kernels if isinstance(one, kind))
-        return total([clock.kernel(one, _joint(one, own, load)) for one in kernels])
-
+            times[Attention].append(clock.kernel(kernel, reading))
     return Parts(
-        joint(Product),
-        joint(Experts),
-        total(attention),
-        joint(Pointwise),
+        total(times[Product]),
+        total(times[Experts]),
+        total(times[Attention]),
+        total(times[Pointwise]),
         _exchanges(stage, clock, load, replicas),
         total(again),
     )
@@ -150,14 +150,15 @@ def parts(stage: Stage, clock: Clock, load: Load, replicas: int = 1) -> Parts:
 def _exchanges(stage: Stage, clock: Clock, load: Load, replicas: int) -> Estimate:
     if not load.tokens:
         return NOTHING
-    own = load.busiest(replicas)
-    return total([clock.exchange(one, _joint(one, own, load)) for one in stage.exchanges])
+    whole, divided = _joint(load), _joint(load.busiest(replicas))
+    return total(
+        [clock.exchange(one, divided if one.share < 1 else whole) for one in stage.exchanges]
+    )
 
 
-def _joint(part: Kernel | Exchange, own: Load, load: Load) -> Step:
-    """Return the step of all sequences; of what replicas divide, that of the busiest one."""
-    here = own if part.share < 1 else load
-    return Step(here.rows, here.tokens / here.rows)
+def _joint(load: Load) -> Step:
+    """Return the step of all sequences; of what replicas divide, that of the busiest one counts."""
+    return Step(load.rows, load.tokens / load.rows)
 
 
 def step_time(work: Work, clock: Clock, engine: Engine, load: Load) -> Estimate:
@@ -171,7 +172,7 @@ def step_time(work: Work, clock: Clock, engine: Engine, load: Load) -> Estimate:
     stages = len(work.stages)
     micro = max(1, min(stages, int(load.rows / work.replicas)))
     part = load.part(1 / micro)
-    times = [own.total(engine) for own in _of_all(work, clock, part)]
+    times = _of_all(work, clock, engine, part)
     through = total(times)
     serial = through * micro
     slowest = max(times, key=lambda time: time.value) * micro
@@ -180,19 +181,20 @@ def step_time(work: Work, clock: Clock, engine: Engine, load: Load) -> Estimate:
     return _with_host(device, work, engine, load, micro)
 
 
-def _of_all(work: Work, clock: Clock, load: Load) -> list[Parts]:
-    """Return the parts of every stage; stages that compute the same differ in exchanges alone."""
+def _of_all(work: Work, clock: Clock, engine: Engine, load: Load) -> list[Estimate]:
+    """Return the seconds of every stage, those of one stage or of equal kernels found once."""
     known: dict[int, Parts] = {}
-    found = []
+    times: dict[int, Estimate] = {}
     for stage in work.stages:
-        alike = known.get(id(stage.kernels))
-        if alike is None:
-            own = parts(stage, clock, load, work.replicas)
-            known[id(stage.kernels)] = own
+        if id(stage) in times:
+            continue
+        own = known.get(id(stage.kernels))
+        if own is None:
+            own = known[id(stage.kernels)] = parts(stage, clock, load, work.replicas)
         else:
-            own = attrs.evolve(alike, exchanges=_exchanges(stage, clock, load, work.replicas))
-        found.append(own)
-    return found
+            own = attrs.evolve(own, exchanges=_exchanges(stage, clock, load, work.replicas))
+        times[id(stage)] = own.total(engine)
+    return [times[id(stage)] for stage in work.stages]
 
 
 def _blend(serial: Estimate, together: Estimate, overlap: float) -> Estimate:

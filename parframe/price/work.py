@@ -160,7 +160,7 @@ class Held:
     alive: float = 0.0
 
 
-@attrs.frozen
+@attrs.frozen(cache_hash=True)
 class Stage:
     """The busiest device of one pipeline stage."""
 
