@@ -24,7 +24,7 @@ from parframe.dims import Dimensions
 from parframe.errors import ParframeError, nearest
 from parframe.layout import Pieces, Range
 from parframe.mesh import Mesh
-from parframe.partitioning.rectangles import mirrored, rectangles
+from parframe.partitioning.rectangles import mirrored, rectangle, rectangles
 from parframe.sizes import Size, offset, product, simplify
 from parframe.strategy import STAGES, Placing, Split
 
@@ -69,18 +69,29 @@ class Cut:
         held
             What the group has together of dimensions; all of those that are absent.
         """
-        frame = [
-            held.get(dim, Range(0, size)) for dim, size in zip(self.chain, self.sizes, strict=True)
-        ]
+        frame = self._frame(held)
         lengths = tuple(outer.length for outer in frame)
         parts = (mirrored if self.mirrored else rectangles)(lengths, self.shares)
-        return tuple(
-            {
-                dim: Range(simplify(outer.start + own.start), simplify(outer.start + own.stop))
-                for dim, outer, own in zip(self.chain, frame, rectangle, strict=True)
-            }
-            for rectangle in parts
-        )
+        return tuple(self._inside(frame, rectangle) for rectangle in parts)
+
+    def part(self, held: Pieces, member: int) -> Pieces:
+        """What one member of a group holds: its place in what `within` gives for all."""
+        frame = self._frame(held)
+        lengths = tuple(outer.length for outer in frame)
+        if self.mirrored:
+            return self._inside(frame, mirrored(lengths, self.shares)[member])
+        return self._inside(frame, rectangle(lengths, self.shares, member))
+
+    def _frame(self, held: Pieces) -> list[Range]:
+        return [
+            held.get(dim, Range(0, size)) for dim, size in zip(self.chain, self.sizes, strict=True)
+        ]
+
+    def _inside(self, frame: list[Range], rectangle: tuple[Range, ...]) -> Pieces:
+        return {
+            dim: Range(simplify(outer.start + own.start), simplify(outer.start + own.stop))
+            for dim, outer, own in zip(self.chain, frame, rectangle, strict=True)
+        }
 
     @cached_property
     def groups(self) -> tuple[tuple[Pieces, ...], ...]:
@@ -110,10 +121,8 @@ class Cut:
 
     def piece(self, mesh: Mesh, rank: int) -> Pieces:
         """What a rank holds of the chain's dimensions."""
-        index = mesh.index(rank, self.axes)
-        if self.outer is None:
-            return self.groups[0][index]
-        return self.within(self.outer.piece(mesh, rank))[index]
+        held = {} if self.outer is None else self.outer.piece(mesh, rank)
+        return self.part(held, mesh.index(rank, self.axes))
 
 
 def find_cuts(dimensions: Dimensions, placing: Placing) -> tuple[Cut, ...]:

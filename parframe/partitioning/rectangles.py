@@ -18,20 +18,28 @@ def split(size: Size, shares: tuple[int, ...]) -> tuple[Range, ...]:
     Equal shares get parts as even as can be, larger ones first; unequal ones get parts that end
     at the nearest whole element, none of them empty if there are enough.
     """
-    ends = _even_ends(size, len(shares)) if min(shares) == max(shares) else _ends(size, shares)
-    return tuple(
-        Range(0, 0) if start == stop else Range(start, stop) for start, stop in pairwise(ends)
-    )
+    parts = len(shares)
+    if min(shares) == max(shares):
+        ends = [_even_end(size, parts, part) for part in range(parts + 1)]
+    else:
+        ends = _ends(size, shares)
+    return tuple(_range(start, stop) for start, stop in pairwise(ends))
 
 
-def _even_ends(size: Size, parts: int) -> list[Size]:
+def _range(start: Size, stop: Size) -> Range:
+    return Range(0, 0) if start == stop else Range(start, stop)
+
+
+@lru_cache(maxsize=4096)
+def _even_end(size: Size, parts: int, part: int) -> Size:
     """Where equal parts end: the first ``size % parts`` of them have one element more."""
     if isinstance(size, int):
-        return [part * (size // parts) + min(part, size % parts) for part in range(parts + 1)]
+        return part * (size // parts) + min(part, size % parts)
+    if part in (0, parts):
+        return part and size
     # written as it is: sympy would try for long to tell which of the two is less
-    rest = [sympy.Min(part, sympy.Mod(size, parts), evaluate=False) for part in range(1, parts)]
-    inner = (simplify(part * floordiv(size, parts) + more) for part, more in enumerate(rest, 1))
-    return [0, *inner, size]
+    more = sympy.Min(part, sympy.Mod(size, parts), evaluate=False)
+    return simplify(part * floordiv(size, parts) + more)
 
 
 def _ends(size: Size, shares: tuple[int, ...]) -> list[Size]:
@@ -72,10 +80,23 @@ def rectangles(sizes: tuple[Size, ...], shares: tuple[int, ...]) -> tuple[tuple[
         found = [(Range(0, head), *inner) for inner in rectangles(rest, shares)]
     else:
         found = [(part, *whole) for part in split(head, shares)]
-    return tuple(
-        (Range(0, 0),) * len(sizes) if any(span.length == 0 for span in rectangle) else rectangle
-        for rectangle in found
-    )
+    return tuple(map(_whole_or_none, found))
+
+
+def rectangle(sizes: tuple[Size, ...], shares: tuple[int, ...], member: int) -> tuple[Range, ...]:
+    """What one member of a group gets of a chain: its place in what `rectangles` gives."""
+    head, rest = sizes[0], sizes[1:]
+    if isinstance(head, int) or min(shares) != max(shares):
+        return rectangles(sizes, shares)[member]
+    parts = len(shares)
+    ends = (_even_end(head, parts, place) for place in (member, member + 1))
+    return _whole_or_none((_range(*ends), *(Range(0, size) for size in rest)))
+
+
+def _whole_or_none(rectangle: tuple[Range, ...]) -> tuple[Range, ...]:
+    """Nothing of all dimensions where there is nothing of one."""
+    empty = any(span.length == 0 for span in rectangle)
+    return (Range(0, 0),) * len(rectangle) if empty else rectangle
 
 
 def _suffice(size: Size, shares: tuple[int, ...]) -> bool:
@@ -87,7 +108,7 @@ def _runs(shares: tuple[int, ...], count: int) -> list[tuple[int, ...]]:
     """Consecutive members in so many runs, of which the shares are as equal as can be."""
     parts = len(shares)
     if min(shares) == max(shares):
-        ends = [int(end) for end in _even_ends(parts, count)]
+        ends = [int(_even_end(parts, count, run)) for run in range(count + 1)]
     else:
         ends = [0]
         for run in range(1, count):

@@ -8,7 +8,7 @@ work is that of the plan, whatever the number of devices and layers.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -286,22 +286,30 @@ def _moved(stage: Stage, by: int) -> Stage:
 
 def _kinds(cuts: tuple[Cut, ...], mesh: Mesh, axis: tuple[str, ...]) -> list[int]:
     """A rank of the first stage for every shape of device, the first of its shape."""
-    if all(min(cut.shares) == max(cut.shares) and _even(cut) for cut in cuts):
-        return [0]
-    found: dict[object, int] = {}
-    for rank in range(mesh.size):
-        if axis and mesh.index(rank, axis) > 0:
-            continue
-        key = tuple(
-            tuple(
-                str(piece.length) if cut_uneven else isinstance(piece.length, int) and piece.length
-                for piece in cut.piece(mesh, rank).values()
-            )
-            for cut in cuts
-            for cut_uneven in [min(cut.shares) != max(cut.shares)]
-        )
-        found.setdefault(key, rank)
-    return list(found.values())
+    unequal = {cut.rank: min(cut.shares) != max(cut.shares) for cut in cuts}
+    telling = [cut for cut in cuts if unequal[cut.rank] or not _even(cut)]
+    known: dict[tuple[int, ...], object] = {}
+
+    def lengths(cut: Cut, rank: int) -> object:
+        place = (cut.rank, *(mesh.index(rank, one.axes) for one in _nest(cut)))
+        if place not in known:
+            found = [piece.length for piece in cut.piece(mesh, rank).values()]
+            shown = str if unequal[cut.rank] else lambda length: isinstance(length, int) and length
+            known[place] = tuple(map(shown, found))
+        return known[place]
+
+    firsts: dict[object, int] = {}
+    for rank in range(mesh.size) if telling else (0,):
+        if not axis or mesh.index(rank, axis) == 0:
+            firsts.setdefault(tuple(lengths(cut, rank) for cut in telling), rank)
+    return list(firsts.values())
+
+
+def _nest(cut: Cut) -> Iterator[Cut]:
+    """A cut and those that it lies within."""
+    yield cut
+    if cut.outer is not None:
+        yield from _nest(cut.outer)
 
 
 def _even(cut: Cut) -> bool:
