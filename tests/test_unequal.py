@@ -12,7 +12,7 @@ from parframe.errors import ParframeError
 from parframe.loading import load
 from parframe.mesh import Mesh
 from parframe.partitioning import partition
-from parframe.partitioning.rectangles import rectangles, split
+from parframe.partitioning.rectangles import rectangle, rectangles, split
 from parframe.plan.file import dump, parse
 from parframe.running import verify
 from parframe.sizes import evaluate, symbol
@@ -46,6 +46,13 @@ def test_rectangles_of_a_chain_tile_it(sizes: tuple[int, ...], shares: tuple[int
         for place in _places([range(span.start, span.stop) for span in rectangle])
     ]
     assert len(places) == len(set(places)) == prod(sizes)
+
+
+@pytest.mark.parametrize("sizes", [(7,), (2, 3), (symbol("batch"),), (symbol("batch"), 4)])
+@pytest.mark.parametrize("shares", [(1, 1, 1), (1, 2, 4)])
+def test_one_rectangle_is_one_of_all(sizes, shares) -> None:
+    alone = tuple(rectangle(sizes, shares, member) for member in range(len(shares)))
+    assert alone == rectangles(sizes, shares)
 
 
 def _places(ranges: list[range]) -> list[tuple[int, ...]]:

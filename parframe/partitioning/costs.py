@@ -16,6 +16,9 @@ from parframe.plan import COMMUNICATION
 from parframe.rules.signature import letters
 from parframe.rules.table import EXCHANGES
 
+_MOVING = COMMUNICATION - EXCHANGES.keys()
+"""Communication that computes nothing of the model."""
+
 _CHEAP = 32
 """A value is computed again rather than sent if that takes at most so many elements for one."""
 
@@ -85,7 +88,7 @@ def cheap_steps(
 
 def _step_work(step: Step, works: Mapping[str, float]) -> float:
     """The work of the model's operators that a step computes."""
-    computing = (op for op in step.operators if op.target not in COMMUNICATION - EXCHANGES.keys())
+    computing = (op for op in step.operators if op.target not in _MOVING)
     origins = {op.origin for op in computing}
     return sum(works.get(origin, 0.0) for origin in origins)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import cached_property
 
 import attrs
 
@@ -24,13 +25,13 @@ class Step:
     call: int
     operators: tuple[Operator, ...]
 
-    @property
+    @cached_property
     def reads(self) -> tuple[str, ...]:
         """The values it takes that it does not define itself."""
         own = set(self.writes)
         return tuple(v for operator in self.operators for v in operator.inputs if v not in own)
 
-    @property
+    @cached_property
     def writes(self) -> tuple[str, ...]:
         """The values it defines."""
         return tuple(v for operator in self.operators for v in operator.outputs)

@@ -34,15 +34,43 @@ class Cost:
     crossing: float
 
 
-def cut_stages(
-    costs: Sequence[Cost], shares: Sequence[int], fixed: Sequence[int] = ()
-) -> tuple[int, ...]:
+@attrs.frozen(eq=False)
+class Course:
+    """The costs of all entries, added up along the sequence.
+
+    Parameters
+    ----------
+    before
+        The parts of all compute and of all memory that stand before every entry and at the end.
+    crossing
+        The bytes that cross behind every entry.
+    """
+
+    before: Any
+    crossing: Any
+
+    @classmethod
+    def of(cls, costs: Sequence[Cost]) -> Course:
+        """Add costs up."""
+        rows = numpy.array([[c.flops for c in costs], [c.weight_bytes for c in costs]], float)
+        sums = rows.sum(axis=1, keepdims=True)
+        share = numpy.divide(rows, sums, out=numpy.zeros_like(rows), where=sums > 0)
+        before = numpy.concatenate([numpy.zeros((2, 1)), numpy.cumsum(share, axis=1)], axis=1)
+        return cls(before, numpy.array([c.crossing for c in costs], float))
+
+    @property
+    def count(self) -> int:
+        """How many entries there are."""
+        return len(self.crossing)
+
+
+def cut_stages(course: Course, shares: Sequence[int], fixed: Sequence[int] = ()) -> tuple[int, ...]:
     """Where stages begin.
 
     Parameters
     ----------
-    costs
-        For every entry.
+    course
+        What the entries cost.
     shares
         For every stage, in which ratio they are to be heavy.
     fixed
@@ -68,7 +96,7 @@ def cut_stages(
             f"{len(fixed)} cuts make {len(fixed) + 1} stages, but the mesh has {stages}",
             f"give at most {stages - 1} cuts",
         )
-    places = _places(costs, stages, fixed)
+    places = _places(course, stages, fixed)
     if len(places) < stages - 1:
         raise ParframeError(
             "partition",
@@ -76,27 +104,23 @@ def cut_stages(
             f"{stages} stages, but the model has only {len(places) + 1} parts to make them of",
             f"use at most {len(places) + 1} stages",
         )
-    return _balance(costs, places, shares, sorted(fixed))
+    return _balance(course, places, shares, sorted(fixed))
 
 
-def _places(costs: Sequence[Cost], stages: int, fixed: Sequence[int]) -> list[int]:
+def _places(course: Course, stages: int, fixed: Sequence[int]) -> list[int]:
     """Entries before which a cut is worth considering: the fewest bytes cross there, nearby."""
-    load = _loads(costs, stages).mean(axis=0)
-    inner = [i for i in range(1, len(costs)) if _LEAST < load[i] < stages - _LEAST]
+    load = (course.before * stages).mean(axis=0)[1:-1]
+    inner = 1 + numpy.flatnonzero((load > _LEAST) & (load < stages - _LEAST))
     if len(inner) < stages:
-        inner = [i for i in range(1, len(costs)) if 0 < load[i] < stages]
-    crossing = numpy.array([costs[i - 1].crossing for i in inner])
+        inner = 1 + numpy.flatnonzero((load > 0) & (load < stages))
+    crossing = course.crossing[inner - 1]
     reach = max(len(inner) // (2 * stages), 1)
     while True:
-        low = [
-            i
-            for i, is_low in zip(inner, crossing <= _least(crossing, reach), strict=True)
-            if is_low
-        ]
+        low = inner[crossing <= _least(crossing, reach)]
         if len(low) >= min(4 * stages, len(inner)) or reach == 0:
             break
         reach //= 2
-    return sorted({*low[:: len(low) // _CANDIDATES + 1], *fixed})
+    return sorted({*low[:: len(low) // _CANDIDATES + 1].tolist(), *fixed})
 
 
 def _least(values: Any, reach: int) -> Any:
@@ -110,38 +134,33 @@ def _least(values: Any, reach: int) -> Any:
     return numpy.minimum(least[: len(values)], least[wide - width : wide - width + len(values)])
 
 
-def _loads(costs: Sequence[Cost], stages: int) -> Any:
-    """Compute and memory before every entry, each in shares of an even stage: two rows."""
-    rows = numpy.array([[c.flops for c in costs], [c.weight_bytes for c in costs]], float)
-    sums = rows.sum(axis=1, keepdims=True)
-    share = numpy.divide(rows, sums, out=numpy.zeros_like(rows), where=sums > 0)
-    return numpy.concatenate([numpy.zeros((2, 1)), numpy.cumsum(share, axis=1)], axis=1) * stages
-
-
 def _balance(
-    costs: Sequence[Cost], places: list[int], shares: Sequence[int], fixed: list[int]
+    course: Course, places: list[int], shares: Sequence[int], fixed: list[int]
 ) -> tuple[int, ...]:
+    """The cheapest stages by where each ends; what is from one end to another has it in its row."""
     stages = len(shares)
-    ends = numpy.array([0, *places, len(costs)])
-    loads = _loads(costs, stages)[:, ends]
-    gaps = loads[:, None, :] - loads[:, :, None]
+    ends = numpy.array([0, *places, course.count])
+    loads = (course.before * stages)[:, ends]
+    gaps = loads[:, :, None] - loads[:, None, :]
     gap, mean = gaps.max(axis=0), gaps.mean(axis=0)
-    crossing = numpy.array([0.0, *(costs[i - 1].crossing for i in places), 0.0])
+    crossing = numpy.array([0.0, *course.crossing[numpy.array(places) - 1], 0.0])
     crossing = 0.02 * crossing / max(float(numpy.median(crossing[1:-1])), 1.0)
     width = len(ends)
     best: Any = numpy.full(width, numpy.inf)
     best[0] = 0.0
-    allowed = _forbid(ends, fixed)
     chosen: list[Any] = []
-    legal = (gap > 0) & allowed
+    legal = (gap > 0) & _allowed(ends, fixed)
     spent: dict[int, Any] = {}
     for share in shares:
         if share not in spent:
             even = sum(shares) / (stages * share)
-            spent[share] = (gap * even) ** _POWER + 0.1 * (mean * even) ** _POWER
-        price = numpy.where(legal, best[:, None] + spent[share] + crossing[None, :], numpy.inf)
-        chosen.append(price.argmin(axis=0))
-        best = price.min(axis=0)
+            power = (gap[legal] * even) ** _POWER + 0.1 * (mean[legal] * even) ** _POWER
+            spent[share] = numpy.full((width, width), numpy.inf)
+            spent[share][legal] = power
+        price = best[None, :] + spent[share]
+        price += crossing[:, None]
+        chosen.append(price.argmin(axis=1))
+        best = price[numpy.arange(width), chosen[-1]]
     if not numpy.isfinite(best[-1]):
         raise ParframeError(
             "partition",
@@ -157,8 +176,8 @@ def _balance(
     return tuple(sorted(cuts[:-1]))
 
 
-def _forbid(ends: Any, fixed: list[int]) -> Any:
+def _allowed(ends: Any, fixed: list[int]) -> Any:
     """Which pairs of ends may be one stage: none that a fixed cut lies within."""
     before = numpy.searchsorted(numpy.array(fixed), ends, side="right") if fixed else 0 * ends
     strictly = numpy.searchsorted(numpy.array(fixed), ends, side="left") if fixed else 0 * ends
-    return before[:, None] >= strictly[None, :]
+    return before[None, :] >= strictly[:, None]

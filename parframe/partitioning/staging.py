@@ -20,7 +20,7 @@ from parframe.partitioning.blocks import PlacedGraph
 from parframe.partitioning.costs import cheap_steps, step_costs
 from parframe.partitioning.cuts import Shape
 from parframe.partitioning.sequence import Sequence
-from parframe.partitioning.stages import cut_stages
+from parframe.partitioning.stages import Course, cut_stages
 from parframe.plan import COMMUNICATION, Part, Program
 from parframe.strategy import Placing
 
@@ -93,7 +93,7 @@ class Staging:
             )
         fixed = [self.place_of(cut, layers) for cut in placing.cuts]
         costs = step_costs(model, self.maker, self.closures, self.given, self.works)
-        return cut_stages(costs, self.shares, sorted(set(fixed)))
+        return cut_stages(Course.of(costs), self.shares, sorted(set(fixed)))
 
     def place_of(self, cut: str | int, layers: tuple[int, ...]) -> int:
         """The first step of a user's cut: a layer's number or a module's path."""

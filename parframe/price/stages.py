@@ -12,7 +12,7 @@ from parframe.graph import OperatorGraph
 from parframe.partitioning.blocks import PlacedGraph
 from parframe.partitioning.costs import cheap_steps, step_costs
 from parframe.partitioning.sequence import Sequence
-from parframe.partitioning.stages import Cost, cut_stages
+from parframe.partitioning.stages import Course, cut_stages
 from parframe.price.repetition import Short
 from parframe.strategy import Placing
 
@@ -120,7 +120,7 @@ class Steps:
             self.firsts.append(self.firsts[-1] + len(self.of_call[call]))
         self.ends = calls
         self.closures: dict[int, frozenset[int]] = {}
-        self.costs: list[Cost] = []
+        self.course: Course | None = None
 
     def alike(self) -> bool:
         """Whether all but the first of equal calls have the same steps."""
@@ -138,12 +138,13 @@ class Steps:
         """Where stages begin and the last one ends, and the steps that are done again."""
         if len(shares) == 1:
             return (0, self.firsts[-1]), {}
-        if not self.costs:
+        if self.course is None:
             self.closures = cheap_steps(self.model, self.maker, self.given, self.weights, works)
             costs = step_costs(self.model, self.maker, self.closures, self.given, works)
-            self.costs = [costs[number] for call in self.calls for number in self.of_call[call]]
+            whole = [costs[number] for call in self.calls for number in self.of_call[call]]
+            self.course = Course.of(whole)
         fixed = sorted({self._fixed(cut) for cut in placing.cuts})
-        begins = (0, *cut_stages(self.costs, shares, fixed), len(self.costs))
+        begins = (0, *cut_stages(self.course, shares, fixed), self.course.count)
         return begins, self.closures
 
     def _fixed(self, cut: str | int) -> int:
