@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-from parframe.price.listing import Looked
+from parframe.price.flow import Flow
 
 
-def one_kernel(looked: Looked) -> dict[int, int]:
+def one_kernel(flow: Flow) -> dict[int, int]:
     """For every pointwise operator, the first of those that it is one kernel with."""
     level: dict[str, int] = {}
     height: list[int] = []
@@ -23,11 +23,11 @@ def one_kernel(looked: Looked) -> dict[int, int]:
         low, high = sorted((find(one), find(other)))
         parent[high] = low
 
-    for number, operator in enumerate(looked.operators):
+    for number, operator in enumerate(flow.operators):
         own = max((level.get(name, 0) for name in operator.inputs), default=0)
-        kind = looked.kinds[number]
+        kind = flow.kinds[number]
         height.append(own)
-        made = {looked.maker.get(looked.source(name), -1) for name in operator.inputs}
+        made = {flow.maker.get(flow.source(name), -1) for name in operator.inputs}
         near = [n for n in made if n in parent and height[n] == own]
         if kind == "pointwise":
             parent[number] = number

@@ -3,15 +3,87 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
-from parframe.price.listing import PRODUCTS
+import attrs
+
+from parframe.price.flow import PRODUCTS
+from parframe.price.listing import at
+from parframe.price.merging import Merged
 from parframe.price.plan_kernels import Kernels
 from parframe.price.work import Attention, Experts, Held, Kernel, Product
 
 
-def held_of(kernels: Kernels, computed: tuple[Kernel, ...]) -> Held:
+@attrs.frozen
+class Holding:
+    """What is held when, whatever the sizes.
+
+    Parameters
+    ----------
+    users
+        For every weight, the operators that take it.
+    quantised
+        The weights that are quantised in a quantised model.
+    lives
+        In order of execution: an operator, the activations that come alive with it, and those
+        that no later one takes.
+    """
+
+    users: dict[str, tuple[int, ...]]
+    quantised: frozenset[str]
+    lives: tuple[tuple[int, tuple[str, ...], tuple[str, ...]], ...]
+
+    @classmethod
+    def of(cls, merged: Merged) -> Holding:
+        """Look through the operators of a device."""
+        users: dict[str, list[int]] = {}
+        for number, operator in enumerate(merged.flow.operators):
+            for name in operator.inputs:
+                if name in merged.flow.parameters:
+                    users.setdefault(name, []).append(number)
+        found = {name: tuple(numbers) for name, numbers in users.items()}
+        return cls(found, frozenset(_quantised(merged)), tuple(_lives(merged)))
+
+
+def _quantised(merged: Merged) -> set[str]:
+    """Weights of products and experts, but for those of the head, of routers and of tables."""
+    flow = merged.flow
+    found: set[str] = set()
+    for number, operator in enumerate(flow.operators):
+        if flow.kinds[number] == "product":
+            if number not in merged.routers and number not in merged.rows:
+                weight = at(operator, PRODUCTS[operator.target][1])
+                found.add(flow.weight.get(flow.source(weight), weight))
+        elif flow.kinds[number] == "experts":
+            found |= {flow.weight[at(operator, slot)] for slot in ("up", "down")}
+        elif flow.kinds[number] == "lookup":
+            found.discard(operator.inputs[0])
+    return found
+
+
+def _lives(merged: Merged) -> Iterator[tuple[int, tuple[str, ...], tuple[str, ...]]]:
+    """When activations come and go; what stays within one kernel is never held."""
+    flow, group_of = merged.flow, merged.group_of
+    last = {name: max(numbers) for name, numbers in flow.readers.items()}
+    leaving: dict[int, list[str]] = {}
+    for number, operator in enumerate(flow.operators):
+        coming: list[str] = []
+        counts = flow.kinds[number] not in ("free", "view") and number not in merged.rows
+        for name in operator.outputs if counts else ():
+            alone = group_of.get(number)
+            readers = flow.readers.get(name, ())
+            inside = alone is not None and all(group_of.get(one) == alone for one in readers)
+            if not inside and flow.known[name] == "tokens":
+                coming.append(name)
+                leaving.setdefault(last.get(name, len(flow.operators)), []).append(name)
+        left = leaving.pop(number, [])
+        if coming or left or (counts and flow.kinds[number] == "experts"):
+            yield number, tuple(coming), tuple(left)
+
+
+def held_of(kernels: Kernels, holding: Holding, computed: tuple[Kernel, ...]) -> Held:
     """What the device of a listing holds, in elements."""
-    weights, tables = _weights(kernels)
+    weights, tables = _weights(kernels, holding)
     attentions = [kernel for kernel in computed if isinstance(kernel, Attention)]
     kept: dict[int | None, int] = {}
     for attention in attentions:
@@ -22,55 +94,32 @@ def held_of(kernels: Kernels, computed: tuple[Kernel, ...]) -> Held:
         kept=tuple((elements, window) for window, elements in kept.items()),
         share=max((attention.share for attention in attentions), default=1.0),
         positions=max((attention.keys for attention in attentions), default=1.0),
-        alive=_alive(kernels),
+        alive=_alive(kernels, holding),
     )
 
 
-def _weights(kernels: Kernels) -> tuple[int, int]:
+def _weights(kernels: Kernels, holding: Holding) -> tuple[int, int]:
     """Elements that are quantised in a quantised model, and those that never are."""
-    looked = kernels.looked
-    counts: dict[str, int] = {}
-    quantised: set[str] = set()
-    for number, operator in enumerate(looked.operators):
-        for name in operator.inputs:
-            if name in looked.listing.parameters:
-                counts[name] = max(counts.get(name, 0), kernels.counts[number])
-        if looked.kinds[number] == "product":
-            if number not in kernels.routers and number not in kernels.rows:
-                weight = looked.at(operator, PRODUCTS[operator.target][1])
-                quantised.add(looked.weight.get(looked.source(weight), weight))
-        elif looked.kinds[number] == "experts":
-            quantised |= {looked.weight[looked.at(operator, slot)] for slot in ("up", "down")}
-        elif looked.kinds[number] == "lookup":
-            quantised.discard(operator.inputs[0])
+    listing, counts = kernels.looked.listing, kernels.counts
     sizes = {
-        name: count * math.prod(int(size) for size in looked.listing.tensors[name].shape)
-        for name, count in counts.items()
-        if looked.listing.parameters[name].kind == "parameter"
+        name: max(counts[user] for user in users)
+        * math.prod(int(size) for size in listing.tensors[name].shape)
+        for name, users in holding.users.items()
+        if listing.parameters[name].kind == "parameter"
     }
-    inside = sum(size for name, size in sizes.items() if name in quantised)
+    inside = sum(size for name, size in sizes.items() if name in holding.quantised)
     return inside, sum(sizes.values()) - inside
 
 
-def _alive(kernels: Kernels) -> float:
+def _alive(kernels: Kernels, holding: Holding) -> float:
     """The most elements of activations that are alive at once, for a token of the step."""
-    looked = kernels.looked
-    last = {name: max(numbers) for name, numbers in looked.readers.items()}
-    freed: dict[int, list[str]] = {}
     alive = most = 0.0
-    for number, operator in enumerate(looked.operators):
-        if looked.kinds[number] not in ("free", "view") and number not in kernels.rows:
-            for name in operator.outputs:
-                alone = kernels.group_of.get(number)
-                readers = looked.readers.get(name, ())
-                inside = alone is not None and all(
-                    kernels.group_of.get(reader) == alone for reader in readers
-                )
-                if not inside and looked.extent(name).bears == "tokens":
-                    alive += _size(kernels, name)
-                    freed.setdefault(last.get(name, len(looked.operators)), []).append(name)
+    for number, coming, leaving in holding.lives:
+        for name in coming:
+            alive += _size(kernels, name)
+        if coming or kernels.kinds[number] == "experts":
             most = max(most, alive + _within(kernels, number))
-        for name in freed.pop(number, ()):
+        for name in leaving:
             alive -= _size(kernels, name)
     return most
 
@@ -82,7 +131,7 @@ def _size(kernels: Kernels, name: str) -> float:
 
 def _within(kernels: Kernels, number: int) -> float:
     """What experts need for the tokens that chose them, while they compute."""
-    if kernels.looked.kinds[number] != "experts":
+    if kernels.kinds[number] != "experts":
         return 0.0
     found = kernels.experts(number)
     visits = found.share * found.chosen * found.held / found.experts

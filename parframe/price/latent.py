@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from parframe.price.listing import PRODUCTS, Looked
+from parframe.price.flow import PRODUCTS, Flow
+from parframe.price.listing import Looked, at
 
 
-def kept_elements(looked: Looked, key: str, value: str) -> int:
+def kept_elements(looked: Looked, flow: Flow, key: str, value: str) -> int:
     """Elements that are kept of a position for an attention on this device.
 
     A key or value that is made by position from something narrower need not be kept itself. What
@@ -13,30 +14,32 @@ def kept_elements(looked: Looked, key: str, value: str) -> int:
     its own (and not the stream of hidden states), and narrower than what it becomes. This is the
     latent cache of multi-head latent attention (DeepSeek-V2, arXiv:2405.04434).
     """
-    found = _narrowest(looked, key, {}) | _narrowest(looked, value, {})
+    found = _narrowest(looked, flow, key, {}) | _narrowest(looked, flow, value, {})
     direct = looked.extent(key).width + looked.extent(value).width
     return min(sum(looked.extent(name).width for name in found), direct)
 
 
-def _narrowest(looked: Looked, name: str, known: dict[str, frozenset[str]]) -> frozenset[str]:
+def _narrowest(
+    looked: Looked, flow: Flow, name: str, known: dict[str, frozenset[str]]
+) -> frozenset[str]:
     """The values of which there are the fewest elements that a value can be made from."""
     if name in known:
         return known[name]
-    if not looked.bears(name):
+    if not flow.bears(name):
         return frozenset()
     itself = frozenset({name})
     known[name] = itself
-    number = looked.maker.get(name)
+    number = flow.maker.get(name)
     if number is None:
         return itself
-    operator, kind = looked.operators[number], looked.kinds[number]
+    operator, kind = flow.operators[number], flow.kinds[number]
     before: frozenset[str] | None = None
     if kind in ("view", "pointwise", "exchange"):
-        before = frozenset().union(*(_narrowest(looked, v, known) for v in operator.inputs))
+        before = frozenset().union(*(_narrowest(looked, flow, v, known) for v in operator.inputs))
     elif kind == "product":
-        given = looked.at(operator, PRODUCTS[operator.target][0])
-        if looked.extent(given).width < looked.extent(name).width and _is_latent(looked, given):
-            before = _narrowest(looked, given, known)
+        given = at(operator, PRODUCTS[operator.target][0])
+        if looked.extent(given).width < looked.extent(name).width and _is_latent(flow, given):
+            before = _narrowest(looked, flow, given, known)
     if before and _width(looked, before) < _width(looked, itself):
         known[name] = before
     return known[name]
@@ -46,22 +49,22 @@ def _width(looked: Looked, names: frozenset[str]) -> int:
     return sum(looked.extent(name).width for name in names)
 
 
-def _is_latent(looked: Looked, name: str) -> bool:
+def _is_latent(flow: Flow, name: str) -> bool:
     """Whether a value comes from one product alone."""
     products = set()
     pending, seen = [name], set()
     while pending:
         at = pending.pop()
-        if at in seen or not looked.bears(at):
+        if at in seen or not flow.bears(at):
             continue
         seen.add(at)
-        number = looked.maker.get(at)
-        if number is None or looked.kinds[number] in ("lookup", "attention", "experts"):
+        number = flow.maker.get(at)
+        if number is None or flow.kinds[number] in ("lookup", "attention", "experts"):
             return False
-        if looked.kinds[number] == "product":
+        if flow.kinds[number] == "product":
             products.add(number)
             if len(products) > 1:
                 return False
         else:
-            pending.extend(looked.operators[number].inputs)
+            pending.extend(flow.operators[number].inputs)
     return len(products) == 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from parframe.graph import Operator
-from parframe.price.listing import axes_of
+from parframe.price.listing import at, axes_of
 from parframe.price.plan_kernels import Kernels, counted
 from parframe.price.work import Exchange, Per
 
@@ -46,8 +46,8 @@ def _routed(kernels: Kernels, number: int, operator: Operator) -> Iterator[Excha
     with ``c`` choices with the chance ``1 - (1 - 1/m)^c``.
     """
     looked = kernels.looked
-    extent = looked.extent(looked.at(operator, "hidden"))
-    chosen = looked.extent(looked.at(operator, "ids")).width
+    extent = looked.extent(at(operator, "hidden"))
+    chosen = looked.extent(at(operator, "ids")).width
     members = looked.listing.members(axes_of(operator))
     reached = (len(members) - 1) * (1 - (1 - 1 / len(members)) ** chosen)
     count = 2 * kernels.counts[number]
@@ -60,7 +60,7 @@ def _passed(kernels: Kernels, number: int, operator: Operator) -> Iterator[Excha
     looked = kernels.looked
     members = looked.listing.members(axes_of(operator))
     for slot in ("key", "value"):
-        extent = looked.extent(looked.at(operator, slot))
+        extent = looked.extent(at(operator, slot))
         share = min(1.0, extent.share * len(members))
         count = kernels.counts[number]
         yield Exchange("all_gather", float(extent.width), members, share, "token", count)

@@ -9,8 +9,10 @@ from parframe.errors import ParframeError
 from parframe.graph import Operator, OperatorGraph
 from parframe.plan import Device, Plan, Program
 from parframe.price.extents import ROWS, Extents
-from parframe.price.held import held_of, load_of
+from parframe.price.flow import Flow
+from parframe.price.held import Holding, held_of, load_of
 from parframe.price.listing import Listing, Looked, axes_of
+from parframe.price.merging import Merged
 from parframe.price.plan_exchanges import exchanges_of
 from parframe.price.plan_kernels import Kernels
 from parframe.price.work import Kernel, Stage, Work
@@ -73,11 +75,26 @@ def check_batch(graph: OperatorGraph, symbols: frozenset[str]) -> None:
         )
 
 
-def stage_of(listing: Listing) -> tuple[float, Stage]:
-    """How busy a device is, and its work."""
-    kernels = Kernels(Looked(listing))
+@attrs.frozen
+class Structure:
+    """What a device does and how that hangs together: the same for all sizes and counts."""
+
+    merged: Merged
+    holding: Holding
+
+    @classmethod
+    def of(cls, listing: Listing) -> Structure:
+        """Look through a listing."""
+        merged = Merged(Flow(listing))
+        return cls(merged, Holding.of(merged))
+
+
+def stage_of(listing: Listing, structure: Structure | None = None) -> tuple[float, Stage]:
+    """How busy a device is, and its work; the structure may be that of a like listing."""
+    structure = structure or Structure.of(listing)
+    kernels = Kernels(Looked(listing), structure.merged)
     computed = kernels.kernels()
-    held = held_of(kernels, computed)
+    held = held_of(kernels, structure.holding, computed)
     return load_of(computed, held), Stage(computed, exchanges_of(kernels), held)
 
 
