@@ -10,7 +10,7 @@ from itertools import combinations
 from parframe.dims import Bound, Dimensions
 from parframe.graph import OperatorGraph
 from parframe.partitioning.nominal import NOMINAL, nominal, nominal_bytes, nominal_elements
-from parframe.partitioning.sequence import Sequence, Step
+from parframe.partitioning.sequence import Outline, Step
 from parframe.partitioning.stages import Cost
 from parframe.plan import COMMUNICATION
 from parframe.rules.signature import letters
@@ -57,7 +57,7 @@ def _work(bound: Bound) -> float:
 
 
 def cheap_steps(
-    model: Sequence,
+    model: Outline,
     maker: Mapping[str, int],
     given: set[str],
     weights: set[str],
@@ -94,7 +94,7 @@ def _step_work(step: Step, works: Mapping[str, float]) -> float:
 
 
 def step_costs(
-    model: Sequence,
+    model: Outline,
     maker: Mapping[str, int],
     closures: Mapping[int, frozenset[int]],
     given: set[str],

@@ -10,9 +10,9 @@ import attrs
 
 from parframe.dims import Dimensions
 from parframe.graph import Block, Operator, OperatorGraph, Tensor, rename
-from parframe.partitioning.blocks import PlacedGraph, outer_block
+from parframe.partitioning.blocks import PlacedCall, PlacedGraph, outer_block
 from parframe.partitioning.cuts import Cut, Shape
-from parframe.partitioning.localise import Entry, LocalBlock, localise
+from parframe.partitioning.localise import LocalBlock, localise
 from parframe.plan import Layout as Lies
 
 _BASE = re.compile(r"[@~].*$", re.DOTALL)
@@ -37,17 +37,38 @@ class Step:
         return tuple(v for operator in self.operators for v in operator.outputs)
 
 
-@attrs.frozen
-class Sequence:
-    """What devices of one shape would do if there were one stage.
+@attrs.frozen(eq=False)
+class Outline:
+    """What devices of one shape would do if there were one stage, and their values."""
+
+    steps: tuple[Step, ...]
+    tensors: Mapping[str, Tensor]
+
+
+@attrs.frozen(eq=False)
+class Sequence(Outline):
+    """An outline with all that programs need.
 
     ``states`` are the caches: name, value; ``lies`` tells how values lie in the model's.
     """
 
-    steps: tuple[Step, ...]
-    tensors: Mapping[str, Tensor]
     states: tuple[tuple[str, str], ...]
     lies: Mapping[str, Lies]
+
+
+@attrs.frozen(eq=False)
+class LocalGraph:
+    """Every block, and what is converted between calls, local for one shape of device."""
+
+    placed: PlacedGraph
+    blocks: Mapping[str, LocalBlock]
+    between: LocalBlock
+
+    def names(self, call: PlacedCall) -> dict[str, str]:
+        """The names in the sequence of the values of a call's block."""
+        block = self.placed.blocks[call.call.block].block
+        wholes = call.call.names(block)
+        return _names(wholes, call.call.name, call.inputs, block, self.blocks[block.name])
 
 
 def sequence(
@@ -58,64 +79,56 @@ def sequence(
     shape: Shape,
 ) -> Sequence:
     """Write out every call of every block for one shape of device."""
-    local = {
+    blocks = {
         name: localise(block.block, dimensions.axes[name], block.actions, cuts, shape, block.given)
         for name, block in placed.blocks.items()
     }
-    outer = outer_block(graph)
-    glue = _Glue(outer, dimensions, placed, cuts, shape)
-    steps: list[Step] = []
-    tensors: dict[str, Tensor] = dict(glue.tensors)
-    lies: dict[str, Lies] = dict(glue.lies)
+    between = local_between(graph, dimensions, placed, cuts, shape)
+    local = LocalGraph(placed, blocks, between)
+    tensors: dict[str, Tensor] = dict(between.tensors)
+    lies: dict[str, Lies] = dict(between.lies)
     states: list[tuple[str, str]] = []
-    for number, call in enumerate(placed.calls):
-        for entry in glue.before[number]:
-            steps.append(Step(number, entry.operators))
-        block = placed.blocks[call.call.block].block
-        wholes = call.call.names(block)
-        names = _names(wholes, call.call.name, call.inputs, block, local[block.name])
-        for own, tensor in local[block.name].tensors.items():
+    for call in placed.calls:
+        block, label = placed.blocks[call.call.block], call.call.name
+        names, wholes = local.names(call), call.call.names(block.block)
+        for own, tensor in blocks[block.block.name].tensors.items():
             tensors[names[own]] = attrs.evolve(tensor, name=names[own])
-        for own, lie in local[block.name].lies.items():
+        for own, lie in blocks[block.block.name].lies.items():
             lies[names[own]] = Lies(wholes[lie.whole], lie.region, lie.partial)
-        label = call.call.name
-        star = label.rsplit(".", 1)[-1]
-        for entry in local[block.name].entries:
-            steps.append(
-                Step(number, tuple(_renamed(op, names, label, star) for op in entry.operators))
-            )
         states.extend(
             (f"{label}/{state.name}" if label else state.name, names[cached])
-            for state, cached in zip(block.states, placed.blocks[block.name].states, strict=True)
+            for state, cached in zip(block.block.states, block.states, strict=True)
         )
-        steps.extend(Step(number, entry.operators) for entry in glue.behind[number])
-    steps.extend(Step(len(placed.calls), entry.operators) for entry in glue.after)
-    return Sequence(tuple(steps), tensors, tuple(states), lies)
+    return Sequence(write_steps(local), tensors, tuple(states), lies)
 
 
-class _Glue:
-    """What is converted between calls, localised."""
+def local_between(
+    graph: OperatorGraph,
+    dimensions: Dimensions,
+    placed: PlacedGraph,
+    cuts: tuple[Cut, ...],
+    shape: Shape,
+) -> LocalBlock:
+    """What is converted between calls, localised, with the model's own inputs and parameters."""
+    between = (a for call in placed.calls for a in (*call.glue, *call.leaving))
+    actions = (*between, *placed.glue)
+    return localise(outer_block(graph), dimensions.outer, actions, cuts, shape, placed.held)
 
-    def __init__(
-        self,
-        outer: Block,
-        dimensions: Dimensions,
-        placed: PlacedGraph,
-        cuts: tuple[Cut, ...],
-        shape: Shape,
-    ) -> None:
-        between = (a for call in placed.calls for a in (*call.glue, *call.leaving))
-        actions = (*between, *placed.glue)
-        local = localise(outer, dimensions.outer, actions, cuts, shape, placed.held)
-        self.tensors = local.tensors
-        self.lies = local.lies
-        entries = iter(local.entries)
-        self.before: list[list[Entry]] = []
-        self.behind: list[list[Entry]] = []
-        for call in placed.calls:
-            self.before.append([next(entries) for _ in call.glue])
-            self.behind.append([next(entries) for _ in call.leaving])
-        self.after: list[Entry] = list(entries)
+
+def write_steps(local: LocalGraph) -> tuple[Step, ...]:
+    """The entries of all calls in order, and of what is converted between them."""
+    between = iter(local.between.entries)
+    steps: list[Step] = []
+    for number, call in enumerate(local.placed.calls):
+        steps.extend(Step(number, next(between).operators) for _ in call.glue)
+        names, label = local.names(call), call.call.name
+        star = label.rsplit(".", 1)[-1]
+        for entry in local.blocks[call.call.block].entries:
+            operators = tuple(_renamed(op, names, label, star) for op in entry.operators)
+            steps.append(Step(number, operators))
+        steps.extend(Step(number, next(between).operators) for _ in call.leaving)
+    steps.extend(Step(len(local.placed.calls), entry.operators) for entry in between)
+    return tuple(steps)
 
 
 def _names(

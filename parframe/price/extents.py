@@ -71,10 +71,14 @@ class Extents:
             else:
                 sizes.append(size)
         key = tuple(sizes)
-        if key not in self.known:
-            self.known[key] = self._measured(key)
-        bears, share = self.known[key]
-        return Extent(bears, width, share)
+        bears = self.bears(key)
+        return Extent(bears, width, self.known[key][1])
+
+    def bears(self, sizes: tuple[Size, ...]) -> Bears:
+        """What a product of sizes that are no numbers grows with."""
+        if sizes not in self.known:
+            self.known[sizes] = self._measured(sizes)
+        return self.known[sizes][0]
 
     def _measured(self, sizes: tuple[Size, ...]) -> tuple[Bears, float]:
         here, wider, longer = (

@@ -11,7 +11,7 @@ from parframe.errors import ParframeError
 from parframe.graph import OperatorGraph
 from parframe.partitioning.blocks import PlacedGraph
 from parframe.partitioning.costs import cheap_steps, step_costs
-from parframe.partitioning.sequence import Sequence
+from parframe.partitioning.sequence import Outline, Step
 from parframe.partitioning.stages import Course, cut_stages
 from parframe.price.repetition import Short
 from parframe.strategy import Placing
@@ -43,14 +43,18 @@ class Staged:
 
 
 def stage_steps(
-    steps: Steps, placing: Placing, axis: tuple[str, ...], works: Mapping[str, float]
+    steps: Steps,
+    model: Outline,
+    placing: Placing,
+    axis: tuple[str, ...],
+    works: Mapping[str, float],
 ) -> Staged | None:
     """The stages of a placing, begun where a plan begins them.
 
     Parameters
     ----------
-    steps
-        The steps of the model.
+    steps, model
+        The steps of the model, and a device's with their sizes.
     placing, axis
         Where names lie, and the mesh axes of the stages.
     works
@@ -72,7 +76,7 @@ def stage_steps(
             f"{len(shares)} pipeline stages, but the model has {len(graph.layers)} layers",
             f"use at most {len(graph.layers)} stages",
         )
-    return _Stages(steps, *steps.cut(shares, placing, works)).staged()
+    return _Stages(steps, *steps.cut(model, shares, placing, works)).staged()
 
 
 class Steps:
@@ -82,23 +86,22 @@ class Steps:
     ----------
     graph, short
         The whole graph and the short one.
-    placed, model
-        The short graph placed, and what a device would do of it in one stage.
+    placed, steps
+        The short graph placed, and what devices would do of it in one stage.
     """
 
     def __init__(
-        self, graph: OperatorGraph, short: Short, placed: PlacedGraph, model: Sequence
+        self, graph: OperatorGraph, short: Short, placed: PlacedGraph, steps: tuple[Step, ...]
     ) -> None:
         self.graph = graph
         self.short = short
         self.placed = placed
-        self.model = model
         self.given = {*short.graph.inputs, *short.graph.parameters}
         self.maker: dict[str, int] = {}
         self.of_call: list[list[int]] = [[] for _ in range(len(short.graph.calls) + 1)]
-        self.reads = [step.reads for step in model.steps]
-        self.writes = [step.writes for step in model.steps]
-        for number, step in enumerate(model.steps):
+        self.reads = [step.reads for step in steps]
+        self.writes = [step.writes for step in steps]
+        for number, step in enumerate(steps):
             self.maker.update(dict.fromkeys(self.writes[number], number))
             self.of_call[step.call].append(number)
         self.place = {
@@ -119,8 +122,7 @@ class Steps:
         for call in self.calls:
             self.firsts.append(self.firsts[-1] + len(self.of_call[call]))
         self.ends = calls
-        self.closures: dict[int, frozenset[int]] = {}
-        self.course: Course | None = None
+        self.courses: dict[Outline, tuple[Course, Mapping[int, frozenset[int]]]] = {}
 
     def alike(self) -> bool:
         """Whether all but the first of equal calls have the same steps."""
@@ -133,19 +135,29 @@ class Steps:
         return True
 
     def cut(
-        self, shares: tuple[int, ...], placing: Placing, works: Mapping[str, float]
+        self,
+        model: Outline,
+        shares: tuple[int, ...],
+        placing: Placing,
+        works: Mapping[str, float],
     ) -> tuple[tuple[int, ...], Mapping[int, frozenset[int]]]:
         """Where stages begin and the last one ends, and the steps that are done again."""
         if len(shares) == 1:
             return (0, self.firsts[-1]), {}
-        if self.course is None:
-            self.closures = cheap_steps(self.model, self.maker, self.given, self.weights, works)
-            costs = step_costs(self.model, self.maker, self.closures, self.given, works)
-            whole = [costs[number] for call in self.calls for number in self.of_call[call]]
-            self.course = Course.of(whole)
+        if model not in self.courses:
+            self.courses[model] = self._course(model, works)
+        course, closures = self.courses[model]
         fixed = sorted({self._fixed(cut) for cut in placing.cuts})
-        begins = (0, *cut_stages(self.course, shares, fixed), self.course.count)
-        return begins, self.closures
+        return (0, *cut_stages(course, shares, fixed), course.count), closures
+
+    def _course(
+        self, model: Outline, works: Mapping[str, float]
+    ) -> tuple[Course, Mapping[int, frozenset[int]]]:
+        """What the steps cost, and those that are cheap enough to be done again."""
+        closures = cheap_steps(model, self.maker, self.given, self.weights, works)
+        costs = step_costs(model, self.maker, closures, self.given, works)
+        whole = (costs[number] for call in self.calls for number in self.of_call[call])
+        return Course.of(list(whole)), closures
 
     def _fixed(self, cut: str | int) -> int:
         layers = self.graph.layers
