@@ -8,7 +8,7 @@ from parframe.hardware import Cluster
 from parframe.price.dtypes import SIXTEEN, Dtypes
 from parframe.price.estimate import Estimate
 from parframe.price.exchanges import exchange_time
-from parframe.price.kernels import kernel_time
+from parframe.price.kernels import Timer, timer
 from parframe.price.work import Exchange, Kernel, Step
 
 
@@ -32,11 +32,16 @@ class MeasuredClock:
     dtypes: Dtypes
     implementation: str = "nccl"
     without: str | None = None
+    timers: dict[Kernel, Timer] = attrs.field(factory=dict, init=False, repr=False)
 
     def kernel(self, kernel: Kernel, step: Step) -> Estimate:
         """Return the seconds of all ``count`` of a kernel."""
-        device = self.cluster.machine.device
-        return kernel_time(kernel, step, device, self.dtypes, without=self.without)
+        time = self.timers.get(kernel)
+        if time is None:
+            device = self.cluster.machine.device
+            time = timer(kernel, device, self.dtypes, without=self.without)
+            self.timers[kernel] = time
+        return time(step)
 
     def exchange(self, exchange: Exchange, step: Step) -> Estimate:
         """Return the seconds of all ``count`` of an exchange."""

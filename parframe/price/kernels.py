@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+from collections.abc import Callable
+from functools import cache, lru_cache
 from math import ceil
 from typing import assert_never
 
@@ -17,7 +18,7 @@ from parframe.price.efficiency import (
     Operator,
     shipped,
 )
-from parframe.price.estimate import NOTHING, Estimate, joined
+from parframe.price.estimate import Estimate, joined
 from parframe.price.experts import EVEN, Routing, experts_time
 from parframe.price.roofline import roofline, tile_cost
 from parframe.price.work import Attention, Experts, Kernel, Per, Pointwise, Product, Step
@@ -40,6 +41,10 @@ PARTIAL = 2.0
 
 SUSTAINED = 1e-3
 """Seconds after which the limit of power begins to lower the clock."""
+
+
+Timer = Callable[[Step], Estimate]
+"""Tells how long a kernel takes in a step."""
 
 
 def kernel_time(
@@ -81,52 +86,99 @@ def kernel_time(
     ``t = overhead + (t_compute^3 + t_memory^3)^(1/3)``: the roofline of Williams, Waterman and
     Patterson (2009) with a smooth bend. Compute comes in whole waves of tiles over the processors.
     """
-    on = chip(gpu)
-    table = efficiencies or shipped()
+    return timer(kernel, gpu, dtypes, routing, efficiencies, without)(step)
+
+
+def timer(
+    kernel: Kernel,
+    gpu: Device,
+    dtypes: Dtypes,
+    routing: Routing = EVEN,
+    efficiencies: Efficiencies | None = None,
+    without: str | None = None,
+) -> Timer:
+    """Return what tells how long a kernel takes in a step, as `kernel_time` does.
+
+    What does not depend on the step is looked up once, and equal sizes are computed once.
+    """
+    on, table = chip(gpu), efficiencies or shipped()
+    plain, multiplied = dtypes.plain(on.rates), dtypes.products(on.rates)
+    widened = BYTES[dtypes.weights] < BYTES[multiplied]
+    seconds: Callable[[Step], float]
     if isinstance(kernel, Product):
-        return _product(kernel, step, on, dtypes, table, without)
-    plain = dtypes.plain(on.rates)
-    if isinstance(kernel, Attention):
+        multiplied = plain if kernel.table else multiplied
+        widened = widened and not kernel.table
+        found, why = _found(table, "product", on, multiplied, without)
+        weight = BYTES[plain if kernel.table else dtypes.weights]
+        seconds = _product(kernel, on, found, weight, multiplied, BYTES[plain])
+    elif isinstance(kernel, Attention):
+        widened = False
         found, why = _found(table, "attention", on, plain, without)
-        seconds = attention_time(kernel, step, on, found, BYTES[dtypes.cache], plain)
+        seconds = _attention(kernel, on, found, BYTES[dtypes.cache], plain)
     elif isinstance(kernel, Experts):
-        multiplied = dtypes.products(on.rates)
         found, why = _found(table, "experts", on, multiplied, without)
         weight = BYTES[dtypes.weights]
-        tokens = step.rows * step.new * kernel.share
-        seconds = experts_time(kernel, tokens, on, found, weight, multiplied, routing, BYTES[plain])
-        estimate = Estimate(seconds * kernel.count, found.spread, joined(why, on.why))
-        return _widened_weights(estimate, dtypes, multiplied, table)
+        seconds = _experts(kernel, on, found, weight, multiplied, routing, BYTES[plain])
     elif isinstance(kernel, Pointwise):
+        widened = False
         found, why = _found(table, "pointwise", on, plain, without)
-        moved = kernel.moved * _times(kernel.per, step) * kernel.share
-        seconds = pointwise_time(moved * BYTES[plain], on, found)
+        seconds = _pointwise(kernel, on, found, BYTES[plain])
     else:
         assert_never(kernel)
-    return Estimate(seconds * kernel.count, found.spread, joined(why, on.why))
+    one = Estimate(1.0, found.spread, joined(why, on.why))
+    if widened:
+        remark = f"no kernels that widen {dtypes.weights} to {multiplied} were measured"
+        one = (one * table.widening).widened(UNMEASURED_DTYPE, remark)
+    count, longer, spread, said = kernel.count, one.value, one.spread, one.why
+    return lambda step: Estimate(seconds(step) * count * longer, spread, said)
 
 
 def _product(
-    kernel: Product,
-    step: Step,
+    kernel: Product, on: Chip, found: Efficiency, weight: float, multiplied: str, plain: float
+) -> Callable[[Step], float]:
+    @cache
+    def of(rows: int) -> float:
+        return product_time(
+            on, found, rows, kernel.inner, kernel.columns, weight, multiplied, plain
+        )
+
+    def seconds(step: Step) -> float:
+        rows = _times(kernel.per, step) * kernel.share
+        return of(max(1, ceil(rows))) if rows else 0.0
+
+    return seconds
+
+
+def _attention(
+    kernel: Attention, on: Chip, found: Efficiency, cached: float, plain: str
+) -> Callable[[Step], float]:
+    return lambda step: attention_time(kernel, step, on, found, cached, plain)
+
+
+def _experts(
+    kernel: Experts,
     on: Chip,
-    dtypes: Dtypes,
-    table: Efficiencies,
-    without: str | None,
-) -> Estimate:
-    rows = _times(kernel.per, step) * kernel.share
-    if not rows:
-        return NOTHING
-    plain = dtypes.plain(on.rates)
-    multiplied = plain if kernel.table else dtypes.products(on.rates)
-    weight = BYTES[plain if kernel.table else dtypes.weights]
-    found, why = _found(table, "product", on, multiplied, without)
-    whole = max(1, ceil(rows))
-    seconds = product_time(
-        on, found, whole, kernel.inner, kernel.columns, weight, multiplied, BYTES[plain]
-    )
-    estimate = Estimate(seconds * kernel.count, found.spread, joined(why, on.why))
-    return estimate if kernel.table else _widened_weights(estimate, dtypes, multiplied, table)
+    found: Efficiency,
+    weight: float,
+    multiplied: str,
+    routing: Routing,
+    plain: float,
+) -> Callable[[Step], float]:
+    @cache
+    def of(tokens: float) -> float:
+        return experts_time(kernel, tokens, on, found, weight, multiplied, routing, plain)
+
+    return lambda step: of(step.rows * step.new * kernel.share)
+
+
+def _pointwise(
+    kernel: Pointwise, on: Chip, found: Efficiency, plain: float
+) -> Callable[[Step], float]:
+    def seconds(step: Step) -> float:
+        moved = kernel.moved * _times(kernel.per, step) * kernel.share
+        return pointwise_time(moved * plain, on, found)
+
+    return seconds
 
 
 def _found(
@@ -135,16 +187,6 @@ def _found(
     """Look an efficiency up: products of 16 bits of either kind are fitted as one."""
     kind = "bf16" if multiplied == "fp16" else multiplied
     return table.find(operator, on, kind, without)
-
-
-def _widened_weights(
-    estimate: Estimate, dtypes: Dtypes, multiplied: str, table: Efficiencies
-) -> Estimate:
-    """Lengthen and widen the estimate of a kernel that reads fewer bits than it multiplies."""
-    if BYTES[dtypes.weights] >= BYTES[multiplied]:
-        return estimate
-    why = f"no kernels that widen {dtypes.weights} to {multiplied} were measured"
-    return (estimate * table.widening).widened(UNMEASURED_DTYPE, why)
 
 
 def _times(per: Per, step: Step) -> float:

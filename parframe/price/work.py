@@ -34,7 +34,7 @@ class Step:
     held: float = 0.0
 
 
-@attrs.frozen
+@attrs.frozen(cache_hash=True)
 class Product:
     """A matrix product with a weight: ``inner`` to ``columns``, for each token or row.
 
@@ -50,7 +50,7 @@ class Product:
     count: int = 1
 
 
-@attrs.frozen
+@attrs.frozen(cache_hash=True)
 class Attention:
     """Queries over keys and values in the cache.
 
@@ -71,7 +71,7 @@ class Attention:
     count: int = 1
 
 
-@attrs.frozen
+@attrs.frozen(cache_hash=True)
 class Experts:
     """Feed-forward experts, of which each token visits ``chosen`` of ``experts``.
 
@@ -90,7 +90,7 @@ class Experts:
     count: int = 1
 
 
-@attrs.frozen
+@attrs.frozen(cache_hash=True)
 class Pointwise:
     """Kernels that read and write activations alone: norms, activations, residuals, rotations.
 
@@ -103,7 +103,7 @@ class Pointwise:
     count: int = 1
 
 
-@attrs.frozen
+@attrs.frozen(cache_hash=True)
 class Exchange:
     """A collective operator, or a send to the next pipeline stage.
 
