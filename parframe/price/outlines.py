@@ -7,7 +7,7 @@ calls only once for those that differ in sizes alone, and looked through once.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 import attrs
 
@@ -156,7 +156,7 @@ class Outlines:
 
     def _like(self, local: LocalBlock) -> int:
         operators = tuple(
-            (one.name, one.target, one.outputs, one.origin, _told(tuple(one.args.items())))
+            (one.name, one.target, one.outputs, one.origin, (*one.args,), _told(one.args.values()))
             for entry in local.entries
             for one in entry.operators
         )
@@ -170,12 +170,7 @@ def _symbolic(tensor: Tensor) -> tuple[Size, ...]:
     return tuple(size for size in tensor.shape if not isinstance(size, int))
 
 
-def _told(args: tuple[tuple[str, Arg], ...]) -> tuple[object, ...]:
-    """Arguments without lists of sizes."""
-    return tuple((name, _tensors(arg) if isinstance(arg, tuple) else arg) for name, arg in args)
-
-
-def _tensors(arg: tuple[Arg, ...]) -> tuple[object, ...]:
-    """The values and names in a list."""
-    found = (_tensors(part) if isinstance(part, tuple) else part for part in arg)
-    return tuple(part for part in found if isinstance(part, Ref | str | tuple))
+def _told(args: Iterable[Arg]) -> tuple[object, ...]:
+    """The values and words among arguments; numbers are sizes, or the model's own."""
+    found = (_told(arg) if isinstance(arg, tuple) else arg for arg in args)
+    return tuple(arg for arg in found if isinstance(arg, Ref | str | tuple) and arg != ())
