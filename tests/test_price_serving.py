@@ -6,7 +6,6 @@ import attrs
 import pytest
 
 from parframe.price.engines import Engine, engine, engines
-from parframe.price.estimate import Estimate
 from parframe.price.phases import Load, step_time
 from parframe.price.room import Room
 from parframe.price.serving import (
@@ -18,6 +17,7 @@ from parframe.price.serving import (
     saturated,
     static_batch,
 )
+from parframe.price.timer import Timer
 from parframe.price.work import Attention, Held, Product, Stage, Work
 
 BARE = Engine("bare", step=0.0, reserve=0.0, share=1.0)
@@ -27,21 +27,21 @@ BARE = Engine("bare", step=0.0, reserve=0.0, share=1.0)
 class PlainClock:
     """A millisecond for a product, and a microsecond for a token; attention by positions."""
 
-    def kernel(self, kernel, step):
+    def kernel(self, kernel):
         if isinstance(kernel, Attention):
-            return Estimate(1e-9 * step.rows * step.new * (step.held + step.new / 2))
-        return Estimate(1e-3 + 1e-6 * step.rows * step.new)
+            return Timer(lambda step: 1e-9 * step.rows * step.new * (step.held + step.new / 2))
+        return Timer(lambda step: 1e-3 + 1e-6 * step.rows * step.new)
 
-    def exchange(self, exchange, step):
-        return Estimate(0.0)
+    def exchange(self, exchange):
+        return Timer(lambda step: 0.0)
 
 
 @attrs.frozen(eq=False)
 class ShareClock(PlainClock):
     """A microsecond for each token that is here."""
 
-    def kernel(self, kernel, step):
-        return Estimate(1e-6 * step.rows * step.new * kernel.share)
+    def kernel(self, kernel):
+        return Timer(lambda step: 1e-6 * step.rows * step.new * kernel.share)
 
 
 CLOCK = PlainClock()

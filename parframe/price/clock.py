@@ -5,11 +5,11 @@ from __future__ import annotations
 import attrs
 
 from parframe.hardware import Cluster
-from parframe.price.dtypes import SIXTEEN, Dtypes
-from parframe.price.estimate import Estimate
-from parframe.price.exchanges import exchange_time
-from parframe.price.kernels import Timer, timer
-from parframe.price.work import Exchange, Kernel, Step
+from parframe.price.dtypes import Dtypes
+from parframe.price.exchanges import exchange_timer
+from parframe.price.kernels import kernel_timer
+from parframe.price.timer import Timer
+from parframe.price.work import Exchange, Kernel
 
 
 @attrs.frozen(eq=False)
@@ -32,20 +32,17 @@ class MeasuredClock:
     dtypes: Dtypes
     implementation: str = "nccl"
     without: str | None = None
-    timers: dict[Kernel, Timer] = attrs.field(factory=dict, init=False, repr=False)
+    timers: dict[Kernel | Exchange, Timer] = attrs.field(factory=dict, init=False, repr=False)
 
-    def kernel(self, kernel: Kernel, step: Step) -> Estimate:
-        """Return the seconds of all ``count`` of a kernel."""
-        time = self.timers.get(kernel)
-        if time is None:
+    def kernel(self, kernel: Kernel) -> Timer:
+        """Return what times all ``count`` of a kernel."""
+        if kernel not in self.timers:
             device = self.cluster.machine.device
-            time = timer(kernel, device, self.dtypes, without=self.without)
-            self.timers[kernel] = time
-        return time(step)
+            self.timers[kernel] = kernel_timer(kernel, device, self.dtypes, without=self.without)
+        return self.timers[kernel]
 
-    def exchange(self, exchange: Exchange, step: Step) -> Estimate:
-        """Return the seconds of all ``count`` of an exchange."""
-        times = step.rows * step.new if exchange.per == "token" else step.rows
-        message = exchange.elements * times * exchange.share * SIXTEEN
-        one = exchange_time(exchange, message, self.cluster, self.implementation)
-        return one * exchange.count
+    def exchange(self, exchange: Exchange) -> Timer:
+        """Return what times all ``count`` of an exchange."""
+        if exchange not in self.timers:
+            self.timers[exchange] = exchange_timer(exchange, self.cluster, self.implementation)
+        return self.timers[exchange]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
 from importlib.resources import files
 from typing import Any
@@ -24,8 +24,10 @@ from parframe.price.collectives import (
     nccl,
     sent,
 )
+from parframe.price.dtypes import SIXTEEN
 from parframe.price.estimate import Estimate
-from parframe.price.work import Exchange
+from parframe.price.timer import Timer
+from parframe.price.work import Exchange, Step
 
 EAGER = "_eager"
 """Ends the name of an implementation that the host launches without a graph."""
@@ -122,18 +124,45 @@ def exchange_time(
         Of kind `plan` for an unknown kind of exchange, `usage` for an unknown implementation,
         `mesh` if a rank is not in the cluster.
     """
-    fitted = fitted or shipped()
-    if exchange.kind not in KINDS:
-        what = f"is no kind of exchange that has a price{did_you_mean(exchange.kind, KINDS)}"
-        raise ParframeError("plan", repr(exchange.kind), what, f"use one of {', '.join(KINDS)}")
+    seconds, spread, why = _by_message(exchange, cluster, implementation, fitted or shipped())
+    return Estimate(seconds(message), spread, why) if message > 0 else Estimate(0.0)
+
+
+def exchange_timer(exchange: Exchange, cluster: Cluster, implementation: str = "nccl") -> Timer:
+    """Return what tells how long all ``count`` of an exchange take in a step.
+
+    Parameters, errors
+        As of `exchange_time`.
+    """
+    of, spread, why = _by_message(exchange, cluster, implementation, shipped())
+
+    def seconds(step: Step) -> float:
+        times = step.rows * step.new if exchange.per == "token" else step.rows
+        return of(exchange.elements * times * exchange.share * SIXTEEN) * exchange.count
+
+    return Timer(seconds, spread, why)
+
+
+def _by_message(
+    exchange: Exchange, cluster: Cluster, implementation: str, fitted: Fitted
+) -> tuple[Callable[[float], float], float, tuple[str, ...]]:
+    """The seconds of one exchange by the bytes of its message, their spread, and why."""
+    kind = exchange.kind
+    if kind not in KINDS:
+        what = f"is no kind of exchange that has a price{did_you_mean(kind, KINDS)}"
+        raise ParframeError("plan", repr(kind), what, f"use one of {', '.join(KINDS)}")
     check_implementation(implementation, fitted)
     span = cluster.span(exchange.members)
-    if span.ranks <= 1 or message <= 0:
-        return Estimate(0.0)
+    if span.ranks <= 1:
+        return lambda message: 0.0, 0.0, ()
     group = Group(span, cluster.machine.device, cluster.machine.key)
-    seconds = seconds_of(exchange.kind, message, group, implementation, fitted.terms)
-    spread, why = _doubt(exchange.kind, group, implementation, fitted)
-    return Estimate(seconds, spread, why)
+
+    def seconds(message: float) -> float:
+        if message <= 0:
+            return 0.0
+        return seconds_of(kind, message, group, implementation, fitted.terms)
+
+    return seconds, *_doubt(kind, group, implementation, fitted)
 
 
 def seconds_of(kind: str, message: float, group: Group, implementation: str, terms: Terms) -> float:

@@ -21,6 +21,7 @@ from parframe.price.efficiency import (
 from parframe.price.estimate import Estimate, joined
 from parframe.price.experts import EVEN, Routing, experts_time
 from parframe.price.roofline import roofline, tile_cost
+from parframe.price.timer import Timer
 from parframe.price.work import Attention, Experts, Kernel, Per, Pointwise, Product, Step
 
 TILES = ((64, 64), (64, 128), (128, 64), (64, 256), (128, 128), (128, 256), (256, 128))
@@ -41,10 +42,6 @@ PARTIAL = 2.0
 
 SUSTAINED = 1e-3
 """Seconds after which the limit of power begins to lower the clock."""
-
-
-Timer = Callable[[Step], Estimate]
-"""Tells how long a kernel takes in a step."""
 
 
 def kernel_time(
@@ -86,10 +83,10 @@ def kernel_time(
     ``t = overhead + (t_compute^3 + t_memory^3)^(1/3)``: the roofline of Williams, Waterman and
     Patterson (2009) with a smooth bend. Compute comes in whole waves of tiles over the processors.
     """
-    return timer(kernel, gpu, dtypes, routing, efficiencies, without)(step)
+    return kernel_timer(kernel, gpu, dtypes, routing, efficiencies, without)(step)
 
 
-def timer(
+def kernel_timer(
     kernel: Kernel,
     gpu: Device,
     dtypes: Dtypes,
@@ -129,8 +126,8 @@ def timer(
     if widened:
         remark = f"no kernels that widen {dtypes.weights} to {multiplied} were measured"
         one = (one * table.widening).widened(UNMEASURED_DTYPE, remark)
-    count, longer, spread, said = kernel.count, one.value, one.spread, one.why
-    return lambda step: Estimate(seconds(step) * count * longer, spread, said)
+    count, longer = kernel.count, one.value
+    return Timer(lambda step: seconds(step) * count * longer, one.spread, one.why)
 
 
 def _product(

@@ -9,6 +9,7 @@ import attrs
 
 from parframe.price.engines import Engine
 from parframe.price.estimate import NOTHING, Estimate, total
+from parframe.price.timer import Sum, Timer
 from parframe.price.work import (
     Attention,
     Exchange,
@@ -30,11 +31,11 @@ class Clock(Protocol):
 
     def __hash__(self) -> int: ...
 
-    def kernel(self, kernel: Kernel, step: Step) -> Estimate:
-        """Return the seconds of all ``count`` of a kernel."""
+    def kernel(self, kernel: Kernel) -> Timer:
+        """Return what times all ``count`` of a kernel."""
 
-    def exchange(self, exchange: Exchange, step: Step) -> Estimate:
-        """Return the seconds of all ``count`` of an exchange."""
+    def exchange(self, exchange: Exchange) -> Timer:
+        """Return what times all ``count`` of an exchange."""
 
 
 @attrs.frozen
@@ -109,6 +110,35 @@ class Parts:
         )
 
 
+@attrs.frozen(eq=False)
+class _Timed:
+    """The timers of a stage, by what takes the time."""
+
+    products: Sum
+    experts: Sum
+    pointwise: Sum
+    exchanges: Sum
+    attention: tuple[tuple[Attention, Timer], ...]
+
+    @classmethod
+    def of(cls, stage: Stage, clock: Clock) -> _Timed:
+        timers = [(kernel, clock.kernel(kernel)) for kernel in stage.kernels]
+
+        def some(kind: type[Kernel]) -> Sum:
+            return Sum.of(pair for pair in timers if isinstance(pair[0], kind))
+
+        return cls(
+            some(Product),
+            some(Experts),
+            some(Pointwise),
+            Sum.of((one, clock.exchange(one)) for one in stage.exchanges),
+            tuple((kernel, timer) for kernel, timer in timers if isinstance(kernel, Attention)),
+        )
+
+
+_timed = lru_cache(maxsize=1 << 12)(_Timed.of)
+
+
 @lru_cache(maxsize=1 << 16)
 def parts(stage: Stage, clock: Clock, load: Load, replicas: int = 1) -> Parts:
     """Return what the kernels and exchanges of a stage take for a load.
@@ -119,30 +149,24 @@ def parts(stage: Stage, clock: Clock, load: Load, replicas: int = 1) -> Parts:
     """
     if not load.tokens:
         return Parts()
-    own = load.busiest(replicas)
+    timed, own = _timed(stage, clock), load.busiest(replicas)
     whole, divided = _joint(load), _joint(own)
     decoding, reading = Step(own.decoding, 1, own.context), Step(own.prompts, own.prompt)
-    times: dict[type[Kernel], list[Estimate]] = {
-        kind: [] for kind in (Product, Experts, Attention, Pointwise)
-    }
+    attention: list[Estimate] = []
     again: list[Estimate] = []
-    for kernel in stage.kernels:
-        if not isinstance(kernel, Attention):
-            step = divided if kernel.share < 1 else whole
-            times[type(kernel)].append(clock.kernel(kernel, step))
-            continue
+    for kernel, timer in timed.attention:
         if decoding.rows:
-            time = clock.kernel(kernel, decoding)
-            times[Attention].append(time)
+            time = timer(decoding)
+            attention.append(time)
             again.append(time * (kernel.heads / kernel.kv_heads - 1))
         if reading.rows:
-            times[Attention].append(clock.kernel(kernel, reading))
+            attention.append(timer(reading))
     return Parts(
-        total(times[Product]),
-        total(times[Experts]),
-        total(times[Attention]),
-        total(times[Pointwise]),
-        _exchanges(stage, clock, load, replicas),
+        timed.products(whole, divided),
+        timed.experts(whole, divided),
+        total(attention),
+        timed.pointwise(whole, divided),
+        timed.exchanges(whole, divided),
         total(again),
     )
 
@@ -150,10 +174,7 @@ def parts(stage: Stage, clock: Clock, load: Load, replicas: int = 1) -> Parts:
 def _exchanges(stage: Stage, clock: Clock, load: Load, replicas: int) -> Estimate:
     if not load.tokens:
         return NOTHING
-    whole, divided = _joint(load), _joint(load.busiest(replicas))
-    return total(
-        [clock.exchange(one, divided if one.share < 1 else whole) for one in stage.exchanges]
-    )
+    return _timed(stage, clock).exchanges(_joint(load), _joint(load.busiest(replicas)))
 
 
 def _joint(load: Load) -> Step:
