@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 
 from parframe.graph import BYTES, Tensor
 from parframe.sizes import Size, evaluate, symbols_of
@@ -13,6 +14,11 @@ NOMINAL = 64
 
 def nominal(size: Size) -> int:
     """A size with every symbol at its nominal size."""
+    return size if isinstance(size, int) else _evaluated(size)
+
+
+@lru_cache(maxsize=4096)
+def _evaluated(size: Size) -> int:
     return evaluate(size, dict.fromkeys(symbols_of(size), NOMINAL))
 
 

@@ -140,9 +140,8 @@ def _balance(
     """The cheapest stages by where each ends; what is from one end to another has it in its row."""
     stages = len(shares)
     ends = numpy.array([0, *places, course.count])
-    loads = (course.before * stages)[:, ends]
-    gaps = loads[:, :, None] - loads[:, None, :]
-    gap, mean = gaps.max(axis=0), gaps.mean(axis=0)
+    compute, memory = (row[:, None] - row[None, :] for row in (course.before * stages)[:, ends])
+    gap, mean = numpy.maximum(compute, memory), (compute + memory) / 2
     crossing = numpy.array([0.0, *course.crossing[numpy.array(places) - 1], 0.0])
     crossing = 0.02 * crossing / max(float(numpy.median(crossing[1:-1])), 1.0)
     width = len(ends)
