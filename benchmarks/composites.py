@@ -1,49 +1,56 @@
-"""How long the work of every composite takes: python -m benchmarks.composites.
+"""How long choosing takes, and of it the work of composites: python -m benchmarks.composites.
 
-All products of data, expert, pipeline and tensor parallelism of powers of two are tried, those
-that the model cannot be split by included.
+All products of pipeline, expert, data and tensor parallelism are tried, those that the model cannot
+be split by included. Choosing loads the model, reads the work of each, and prices it; the work is
+then read once more, by a reader that knows nothing yet.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+
+import attrs
 
 from parframe import models
 from parframe.errors import ParframeError
-from parframe.price.condensed import work_of_composite
+from parframe.price.asked import CODES, choose
+from parframe.price.composites import composites
+from parframe.price.offered import work_by_codes
 
 CASES = (("mixtral-8x7b", 64, 2.0), ("deepseek-v3", 1024, 15.0))
-"""A model, a number of devices, and the seconds that it should take at most."""
+"""A model, a number of devices, and the seconds that choosing should take at most."""
 
 
-def composites(count: int) -> Iterator[str]:
-    """Every product of four degrees that are powers of two."""
-    most = count.bit_length() - 1
-    for data in range(most + 1):
-        for expert in range(most + 1 - data):
-            for stages in range(most + 1 - data - expert):
-                degrees = (data, expert, stages, most - data - expert - stages)
-                pairs = zip(("DP", "EP", "PP", "TP"), degrees, strict=True)
-                yield "".join(f"{code}{2**power}" for code, power in pairs if power)
+class Stopwatch:
+    """Seconds since it was made, also those of the processor."""
+
+    def __init__(self) -> None:
+        self.begun, self.used = time.perf_counter(), time.process_time()
+
+    def __str__(self) -> str:
+        wall, own = time.perf_counter() - self.begun, time.process_time() - self.used
+        return f"{wall:.1f} s ({own:.1f} s of the processor)"
 
 
 def main() -> None:
     for name, count, bar in CASES:
-        graph = models.find(name).graph()
-        begun, used = time.perf_counter(), time.process_time()
+        watch = Stopwatch()
+        found = choose(name, f"{count}xH100")
+        print(
+            f"{name} on {count} devices: chosen in {watch}; at most {bar:.0f} s wanted\n"
+            f"  {len(found.ranked)} composites ranked, {len(found.excluded)} excluded"
+        )
+        graph = attrs.evolve(models.find(name).graph())
+        watch = Stopwatch()
         read = refused = 0
-        for composite in composites(count):
+        work = work_by_codes(graph, CODES)
+        for composite in composites(count, CODES):
             try:
-                work_of_composite(graph, composite)
+                work(composite)
                 read += 1
             except ParframeError:
                 refused += 1
-        print(
-            f"{name} on {count} devices: {read} composites read, {refused} refused, in "
-            f"{time.perf_counter() - begun:.1f} s ({time.process_time() - used:.1f} s of the "
-            f"processor); at most {bar:.0f} s wanted"
-        )
+        print(f"  the work of composites: {read} read, {refused} refused, in {watch}")
 
 
 if __name__ == "__main__":

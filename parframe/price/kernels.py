@@ -126,8 +126,9 @@ def kernel_timer(
     if widened:
         remark = f"no kernels that widen {dtypes.weights} to {multiplied} were measured"
         one = (one * table.widening).widened(UNMEASURED_DTYPE, remark)
-    count, longer = kernel.count, one.value
-    return Timer(lambda step: seconds(step) * count * longer, one.spread, one.why)
+    longer = one.value
+    in_all = (lambda step: seconds(step) * longer) if widened else seconds
+    return Timer(in_all, one.spread, one.why)
 
 
 def _product(
@@ -135,9 +136,9 @@ def _product(
 ) -> Callable[[Step], float]:
     @cache
     def of(rows: int) -> float:
-        return product_time(
-            on, found, rows, kernel.inner, kernel.columns, weight, multiplied, plain
-        )
+        inner, columns = kernel.inner, kernel.columns
+        one = product_time(on, found, rows, inner, columns, weight, multiplied, plain)
+        return one * kernel.count
 
     def seconds(step: Step) -> float:
         rows = _times(kernel.per, step) * kernel.share
@@ -149,7 +150,8 @@ def _product(
 def _attention(
     kernel: Attention, on: Chip, found: Efficiency, cached: float, plain: str
 ) -> Callable[[Step], float]:
-    return lambda step: attention_time(kernel, step, on, found, cached, plain)
+    count = kernel.count
+    return lambda step: attention_time(kernel, step, on, found, cached, plain) * count
 
 
 def _experts(
@@ -163,7 +165,8 @@ def _experts(
 ) -> Callable[[Step], float]:
     @cache
     def of(tokens: float) -> float:
-        return experts_time(kernel, tokens, on, found, weight, multiplied, routing, plain)
+        one = experts_time(kernel, tokens, on, found, weight, multiplied, routing, plain)
+        return one * kernel.count
 
     return lambda step: of(step.rows * step.new * kernel.share)
 
@@ -173,7 +176,7 @@ def _pointwise(
 ) -> Callable[[Step], float]:
     def seconds(step: Step) -> float:
         moved = kernel.moved * _times(kernel.per, step) * kernel.share
-        return pointwise_time(moved * plain, on, found)
+        return pointwise_time(moved * plain, on, found) * kernel.count
 
     return seconds
 
