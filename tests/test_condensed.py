@@ -11,7 +11,7 @@ from parframe import models
 from parframe.errors import ParframeError
 from parframe.graph import OperatorGraph
 from parframe.partitioning import partition
-from parframe.price.condensed import work_of_composite
+from parframe.price.condensed import Reader, work_of_composite
 from parframe.price.reading import work_of
 from parframe.price.repetition import shorten
 from parframe.price.work import Work
@@ -56,6 +56,15 @@ def test_stages_beyond_layers_are_refused_as_a_plan_refuses_them() -> None:
     with pytest.raises(ParframeError) as slow:
         partition(graph, "PP64")
     assert str(fast.value) == str(slow.value)
+
+
+def test_degrees_change_sizes_and_not_what_is_written_out() -> None:
+    own = Reader(models.find("Mixtral 8x7B").graph(), ())
+    for composite in ("TP2EP2", "TP4EP8", "DP2TP8EP4", "PP2TP4EP4"):
+        own.work(Spec(parallel=composite).placing())
+    with_data, without = own.outlines.frames.values()
+    assert len(own.outlines.known) == 4
+    assert len(with_data.steps) == len(without.steps)
 
 
 def test_a_graph_is_shortened_to_a_few_of_its_layers() -> None:

@@ -6,6 +6,7 @@ import attrs
 import pytest
 
 from parframe.price.engines import Engine, engine, engines
+from parframe.price.estimate import Estimate, total
 from parframe.price.phases import Load, step_time
 from parframe.price.room import Room
 from parframe.price.serving import (
@@ -17,8 +18,8 @@ from parframe.price.serving import (
     saturated,
     static_batch,
 )
-from parframe.price.timer import Timer
-from parframe.price.work import Attention, Held, Product, Stage, Work
+from parframe.price.timer import Sum, Timer
+from parframe.price.work import Attention, Held, Product, Stage, Step, Work
 
 BARE = Engine("bare", step=0.0, reserve=0.0, share=1.0)
 
@@ -63,6 +64,17 @@ def test_a_step_is_its_kernels_and_the_host_beside_them():
     bare = step_time(work(), CLOCK, BARE, load).value
     assert bare == pytest.approx(1e-3 + 10e-6 + 1e-9 * 10 * 100.5)
     assert step_time(work(), CLOCK, host, load).value == pytest.approx(bare + 5e-3 + 4e-3 + 1e-3)
+
+
+def test_what_follows_each_other_takes_as_long_as_its_parts_together():
+    parts = [
+        (Product(8, 8, share), Timer(lambda step: step.rows, 0.1, ("x",))) for share in (1, 0.5)
+    ]
+    whole, divided = Step(2, 1), Step(3, 1)
+    alone = [timer(step) for (_, timer), step in zip(parts, (whole, divided), strict=True)]
+    assert (
+        Sum.of(parts)(whole, divided) == total(alone) == Estimate(5.0, total(alone).spread, ("x",))
+    )
 
 
 def test_launching_is_a_floor_and_no_sum():
