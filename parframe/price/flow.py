@@ -8,7 +8,7 @@ from typing import Literal
 from parframe.graph import Operator
 from parframe.plan import COMMUNICATION
 from parframe.price.extents import Bears
-from parframe.price.listing import Listing, Looked, at
+from parframe.price.listing import Listing, Measured, at
 from parframe.rules.table import EXCHANGES
 
 Kind = Literal["free", "view", "product", "attention", "experts", "lookup", "exchange", "pointwise"]
@@ -54,7 +54,7 @@ class Flow:
     """A listing looked through, of which sizes tell no more than what values grow with."""
 
     def __init__(self, listing: Listing) -> None:
-        looked = Looked(listing)
+        measured = Measured(listing)
         self.operators = listing.operators
         self.outputs = listing.outputs
         self.ends = {*listing.outputs, *(value for value, _, _ in listing.sent)}
@@ -68,7 +68,7 @@ class Flow:
         for number, operator in enumerate(self.operators):
             for name in (*operator.inputs, *operator.outputs):
                 if name not in self.known:
-                    self.known[name] = looked.extent(name).bears
+                    self.known[name] = measured.extent(name).bears
             self._look(number, operator)
 
     def source(self, name: str) -> str:

@@ -100,7 +100,7 @@ def held_of(kernels: Kernels, holding: Holding, computed: tuple[Kernel, ...]) ->
 
 def _weights(kernels: Kernels, holding: Holding) -> tuple[int, int]:
     """Elements that are quantised in a quantised model, and those that never are."""
-    listing, counts = kernels.looked.listing, kernels.counts
+    listing, counts = kernels.measured.listing, kernels.counts
     sizes = {
         name: max(counts[user] for user in users)
         * math.prod(int(size) for size in listing.tensors[name].shape)
@@ -125,7 +125,7 @@ def _alive(kernels: Kernels, holding: Holding) -> float:
 
 
 def _size(kernels: Kernels, name: str) -> float:
-    extent = kernels.looked.extent(name)
+    extent = kernels.measured.extent(name)
     return extent.width * extent.share
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from parframe.price.flow import PRODUCTS, Flow
-from parframe.price.listing import Looked, at
+from parframe.price.listing import Measured, at
 
 
-def kept_elements(looked: Looked, flow: Flow, key: str, value: str) -> int:
+def kept_elements(measured: Measured, flow: Flow, key: str, value: str) -> int:
     """Elements that are kept of a position for an attention on this device.
 
     A key or value that is made by position from something narrower need not be kept itself. What
@@ -14,13 +14,14 @@ def kept_elements(looked: Looked, flow: Flow, key: str, value: str) -> int:
     its own (and not the stream of hidden states), and narrower than what it becomes. This is the
     latent cache of multi-head latent attention (DeepSeek-V2, arXiv:2405.04434).
     """
-    found = _narrowest(looked, flow, key, {}) | _narrowest(looked, flow, value, {})
-    direct = looked.extent(key).width + looked.extent(value).width
-    return min(sum(looked.extent(name).width for name in found), direct)
+    known: dict[str, frozenset[str]] = {}
+    found = _narrowest(measured, flow, key, known) | _narrowest(measured, flow, value, known)
+    direct = measured.extent(key).width + measured.extent(value).width
+    return min(sum(measured.extent(name).width for name in found), direct)
 
 
 def _narrowest(
-    looked: Looked, flow: Flow, name: str, known: dict[str, frozenset[str]]
+    measured: Measured, flow: Flow, name: str, known: dict[str, frozenset[str]]
 ) -> frozenset[str]:
     """The values of which there are the fewest elements that a value can be made from."""
     if name in known:
@@ -35,18 +36,18 @@ def _narrowest(
     operator, kind = flow.operators[number], flow.kinds[number]
     before: frozenset[str] | None = None
     if kind in ("view", "pointwise", "exchange"):
-        before = frozenset().union(*(_narrowest(looked, flow, v, known) for v in operator.inputs))
+        before = frozenset().union(*(_narrowest(measured, flow, v, known) for v in operator.inputs))
     elif kind == "product":
         given = at(operator, PRODUCTS[operator.target][0])
-        if looked.extent(given).width < looked.extent(name).width and _is_latent(flow, given):
-            before = _narrowest(looked, flow, given, known)
-    if before and _width(looked, before) < _width(looked, itself):
+        if measured.extent(given).width < measured.extent(name).width and _is_latent(flow, given):
+            before = _narrowest(measured, flow, given, known)
+    if before and _width(measured, before) < _width(measured, itself):
         known[name] = before
     return known[name]
 
 
-def _width(looked: Looked, names: frozenset[str]) -> int:
-    return sum(looked.extent(name).width for name in names)
+def _width(measured: Measured, names: frozenset[str]) -> int:
+    return sum(measured.extent(name).width for name in names)
 
 
 def _is_latent(flow: Flow, name: str) -> bool:

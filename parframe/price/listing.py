@@ -44,7 +44,7 @@ class Listing:
     members: Callable[[tuple[str, ...]], tuple[int, ...]]
 
 
-class Looked:
+class Measured:
     """The extents of a listing's values, each measured once."""
 
     def __init__(self, listing: Listing) -> None:
@@ -58,10 +58,6 @@ class Looked:
         if found is None:
             found = self.known[name] = self.listing.extents.of(self.listing.tensors[name])
         return found
-
-    def bears(self, name: str) -> bool:
-        """Whether a value grows with the batch."""
-        return name not in self.listing.parameters and self.extent(name).bears != "nothing"
 
 
 def at(operator: Operator, slot: str) -> str:

@@ -21,8 +21,8 @@ def exchanges_of(kernels: Kernels) -> tuple[Exchange, ...]:
             found.extend(_routed(kernels, number, operator))
         elif operator.target == "parframe.ring_attention":
             found.extend(_passed(kernels, number, operator))
-    for value, what, members in kernels.looked.listing.sent:
-        extent = kernels.looked.extent(value)
+    for value, what, members in kernels.measured.listing.sent:
+        extent = kernels.measured.extent(value)
         per: Per = "row" if extent.bears == "rows" else "token"
         found.append(Exchange(what, float(extent.width), members, extent.share, per))
     return tuple(counted(found))
@@ -33,8 +33,8 @@ def _exchange(kernels: Kernels, number: int, operator: Operator) -> Iterator[Exc
     if kind in ("send", "recv", "broadcast"):
         return  # between stages: told by the listing
     name = operator.outputs[0] if kind == "all_gather" else operator.inputs[0]
-    extent = kernels.looked.extent(name)
-    members = kernels.looked.listing.members(axes_of(operator))
+    extent = kernels.measured.extent(name)
+    members = kernels.measured.listing.members(axes_of(operator))
     count = kernels.counts[number]
     yield Exchange(kind, float(extent.width), members, extent.share, kernels.per(number), count)
 
@@ -45,10 +45,10 @@ def _routed(kernels: Kernels, number: int, operator: Operator) -> Iterator[Excha
     The choices are taken as independent, so that a device of ``m`` is among those of a token
     with ``c`` choices with the chance ``1 - (1 - 1/m)^c``.
     """
-    looked = kernels.looked
-    extent = looked.extent(at(operator, "hidden"))
-    chosen = looked.extent(at(operator, "ids")).width
-    members = looked.listing.members(axes_of(operator))
+    measured = kernels.measured
+    extent = measured.extent(at(operator, "hidden"))
+    chosen = measured.extent(at(operator, "ids")).width
+    members = measured.listing.members(axes_of(operator))
     reached = (len(members) - 1) * (1 - (1 - 1 / len(members)) ** chosen)
     count = 2 * kernels.counts[number]
     elements = extent.width * reached
@@ -57,10 +57,10 @@ def _routed(kernels: Kernels, number: int, operator: Operator) -> Iterator[Excha
 
 def _passed(kernels: Kernels, number: int, operator: Operator) -> Iterator[Exchange]:
     """Keys and values that pass round: every device meets all, as after a gather."""
-    looked = kernels.looked
-    members = looked.listing.members(axes_of(operator))
+    measured = kernels.measured
+    members = measured.listing.members(axes_of(operator))
     for slot in ("key", "value"):
-        extent = looked.extent(at(operator, slot))
+        extent = measured.extent(at(operator, slot))
         share = min(1.0, extent.share * len(members))
         count = kernels.counts[number]
         yield Exchange("all_gather", float(extent.width), members, share, "token", count)

@@ -13,7 +13,7 @@ import attrs
 
 from parframe.price.flow import PRODUCTS
 from parframe.price.latent import kept_elements
-from parframe.price.listing import Looked, at, axes_of
+from parframe.price.listing import Measured, at, axes_of
 from parframe.price.merging import Group, Merged
 from parframe.price.work import Attention, Exchange, Experts, Kernel, Per, Pointwise, Product
 
@@ -23,12 +23,12 @@ T = TypeVar("T", bound=Kernel | Exchange)
 class Kernels:
     """The kernels and exchanges of a listing, in the order of execution."""
 
-    def __init__(self, looked: Looked, merged: Merged) -> None:
-        self.looked = looked
+    def __init__(self, measured: Measured, merged: Merged) -> None:
+        self.measured = measured
         self.merged = merged
-        self.operators = looked.operators
+        self.operators = measured.operators
         self.kinds = merged.flow.kinds
-        self.counts = looked.listing.counts
+        self.counts = measured.listing.counts
 
     def per(self, number: int) -> Per:
         """Whether an operator is done for the last position of each row alone."""
@@ -50,7 +50,7 @@ class Kernels:
             elif kind == "experts":
                 found.append(self.experts(number))
             elif kind == "lookup":
-                extent = self.looked.extent(self.operators[number].outputs[0])
+                extent = self.measured.extent(self.operators[number].outputs[0])
                 moved = 2.0 * extent.width
                 found.append(Pointwise(moved, extent.share, "token", self.counts[number]))
             elif number in self.merged.groups:
@@ -67,7 +67,7 @@ class Kernels:
         """The sizes of a product's weight here."""
         operator = self.operators[number]
         _, slot, columns_first = PRODUCTS[operator.target]
-        shape = self.looked.listing.tensors[at(operator, slot)].shape
+        shape = self.measured.listing.tensors[at(operator, slot)].shape
         one, other = int(shape[-2]), int(shape[-1])
         return (other, one) if columns_first else (one, other)
 
@@ -84,11 +84,11 @@ class Kernels:
         )
 
     def _share(self, number: int) -> float:
-        return max(self.looked.extent(name).share for name in self.operators[number].outputs)
+        return max(self.measured.extent(name).share for name in self.operators[number].outputs)
 
     def _attention(self, number: int) -> Attention:
-        operator, looked = self.operators[number], self.looked
-        tensors, extents = looked.listing.tensors, looked.listing.extents
+        operator, measured = self.operators[number], self.measured
+        tensors, extents = measured.listing.tensors, measured.listing.extents
         if operator.target in PRODUCTS:
             return self._written_out(number)
         key_name, value_name = at(operator, "key"), at(operator, "value")
@@ -100,7 +100,7 @@ class Kernels:
             kv_heads=int(key[1]),
             key_width=int(key[3]),
             value_width=int(value[3]),
-            kept=kept_elements(looked, self.merged.flow, key_name, value_name),
+            kept=kept_elements(measured, self.merged.flow, key_name, value_name),
             window=window if isinstance(window, int) else None,
             share=extents.part(query[0]),
             keys=extents.part(query[2]),
@@ -109,20 +109,20 @@ class Kernels:
 
     def _written_out(self, number: int) -> Attention:
         """An attention that the model's code writes as products: this is the second of them."""
-        operator, looked = self.operators[number], self.looked
-        tensors = looked.listing.tensors
+        operator, measured = self.operators[number], self.measured
+        tensors = measured.listing.tensors
         value = at(operator, PRODUCTS[operator.target][1])
         scores = next(
             earlier
             for earlier in reversed(self.operators[:number])
-            if earlier.target in PRODUCTS and looked.extent(earlier.outputs[0]).bears == "pairs"
+            if earlier.target in PRODUCTS and measured.extent(earlier.outputs[0]).bears == "pairs"
         )
         left = at(scores, PRODUCTS[scores.target][0])
         right = at(scores, PRODUCTS[scores.target][1])
         query, wide = tensors[left].shape, tensors[value].shape
         heads = int(query[-3]) if isinstance(query[-3], int) else 1
-        kept = kept_elements(looked, self.merged.flow, right, value)
-        share = looked.extent(operator.outputs[0]).share
+        kept = kept_elements(measured, self.merged.flow, right, value)
+        share = measured.extent(operator.outputs[0]).share
         return Attention(
             heads, heads, int(query[-1]), int(wide[-1]), kept,
             share=share, count=self.counts[number],
@@ -130,14 +130,14 @@ class Kernels:
 
     def experts(self, number: int) -> Experts:
         """The experts that an operator visits."""
-        operator, looked = self.operators[number], self.looked
-        tensors, parameters = looked.listing.tensors, looked.listing.parameters
+        operator, measured = self.operators[number], self.measured
+        tensors, parameters = measured.listing.tensors, measured.listing.parameters
         hidden, ids = at(operator, "hidden"), at(operator, "ids")
         up, down = at(operator, "up"), at(operator, "down")
         inner = tensors[down].shape[1 if operator.args.get("transposed") else 2]
-        share = looked.extent(hidden).share
+        share = measured.extent(hidden).share
         if operator.target == "parframe.routed_experts":
-            share *= len(looked.listing.members(axes_of(operator)))
+            share *= len(measured.listing.members(axes_of(operator)))
         return Experts(
             held=int(tensors[up].shape[0]),
             experts=int(parameters[self.merged.flow.weight[up]].shape[0]),
@@ -151,8 +151,8 @@ class Kernels:
 
     def _pointwise(self, group: Group) -> Iterator[Pointwise]:
         """One kernel that reads what it takes from elsewhere once, and writes what others take."""
-        moved = [self.looked.extent(name) for name in group.moved]
-        share = max(self.looked.extent(name).share for name in group.made)
+        moved = [self.measured.extent(name) for name in group.moved]
+        share = max(self.measured.extent(name).share for name in group.made)
         elements = sum(extent.width * extent.share for extent in moved) / share
         first = group.numbers[0]
         if elements:

@@ -11,7 +11,7 @@ from parframe.plan import Device, Plan, Program
 from parframe.price.extents import ROWS, Extents
 from parframe.price.flow import Flow
 from parframe.price.held import Holding, held_of, load_of
-from parframe.price.listing import Listing, Looked, axes_of
+from parframe.price.listing import Listing, Measured, axes_of
 from parframe.price.merging import Merged
 from parframe.price.plan_exchanges import exchanges_of
 from parframe.price.plan_kernels import Kernels
@@ -92,7 +92,7 @@ class Structure:
 def stage_of(listing: Listing, structure: Structure | None = None) -> tuple[float, Stage]:
     """How busy a device is, and its work; the structure may be that of a like listing."""
     structure = structure or Structure.of(listing)
-    kernels = Kernels(Looked(listing), structure.merged)
+    kernels = Kernels(Measured(listing), structure.merged)
     computed = kernels.kernels()
     held = held_of(kernels, structure.holding, computed)
     return load_of(computed, held), Stage(computed, exchanges_of(kernels), held)
