@@ -12,30 +12,10 @@ from parframe.graph import Arg, Block, Operator, Ref, Tensor, rename
 from parframe.layout import Axis, Range, Region, local_size, region
 from parframe.partitioning.actions import Action, Add, Compute, Convert, Layout
 from parframe.partitioning.cuts import Cut, Shape
-from parframe.plan import Layout as Lies
+from parframe.partitioning.local import Entry, LocalBlock
 from parframe.rules import Exchange, Local, Signature, Site, without_addend
 from parframe.rules.signature import bearing
 from parframe.sizes import Size
-
-
-@attrs.frozen
-class Entry:
-    """One action made local: its operators, in order, and where it stands in the block."""
-
-    index: int
-    operators: tuple[Operator, ...]
-
-
-@attrs.frozen
-class LocalBlock:
-    """A block for one shape of device, under the block's own names.
-
-    ``lies`` tells of local values how they lie in the block's.
-    """
-
-    entries: tuple[Entry, ...]
-    tensors: Mapping[str, Tensor]
-    lies: Mapping[str, Lies]
 
 
 def localise(
@@ -63,7 +43,7 @@ def localise(
     for value, layout in given.items():
         writer.tensors[value] = writer.local(value, value, layout)
     entries = tuple(Entry(action.index, writer.write(action)) for action in actions)
-    return LocalBlock(entries, writer.tensors, writer.lies)
+    return LocalBlock(entries, writer.tensors, writer.layouts, axes, shape)
 
 
 class _Writer:
@@ -81,28 +61,23 @@ class _Writer:
         self.cuts = cuts
         self.shape = shape
         self.tensors: dict[str, Tensor] = {}
-        self.lies: dict[str, Lies] = {}
+        self.layouts: dict[str, tuple[str, Layout]] = {}
         self.converted: dict[str, str] = {}
-        self.sizes: dict[tuple[Axis, frozenset[int]], tuple[Size, Region]] = {}
+        self.sizes: dict[tuple[Axis, frozenset[int]], Size] = {}
         self.placed: dict[object, tuple[tuple[Region, ...], ...]] = {}
 
     def local(self, value: str, name: str, layout: Layout) -> Tensor:
         """The local tensor of a value in a layout."""
         whole = self.block.tensors[value]
-        found = [self.sized(axis, layout.cuts) for axis in self.axes[value]]
-        sizes = tuple(size for size, _ in found)
-        if name not in self.lies:
-            regions = tuple(lies for _, lies in found)
-            partial = {axis: how for axes, how in sorted(layout.partial) for axis in axes}
-            self.lies[name] = Lies(value, regions, partial)
+        sizes = tuple([self.sized(axis, layout.cuts) for axis in self.axes[value]])
+        self.layouts.setdefault(name, (value, layout))
         return Tensor(name, sizes, whole.dtype)
 
-    def sized(self, axis: Axis, cuts: frozenset[int]) -> tuple[Size, Region]:
-        """How much of an axis is here under some cuts, and where that lies."""
+    def sized(self, axis: Axis, cuts: frozenset[int]) -> Size:
+        """How much of an axis is here under some cuts."""
         key = (axis, cuts)
         if key not in self.sizes:
-            pieces = self.shape.of(cuts)
-            self.sizes[key] = (local_size(axis, pieces), region(axis, pieces, {}))
+            self.sizes[key] = local_size(axis, self.shape.of(cuts))
         return self.sizes[key]
 
     def write(self, action: Action) -> tuple[Operator, ...]:
@@ -173,8 +148,8 @@ class _Writer:
     def add(self, action: Add) -> tuple[Operator, ...]:
         """The sum with an addend that waited: what it is added to was not yet the value."""
         left: str | None = action.left
-        while left in self.lies and self.lies[left].whole == action.value:
-            del self.lies[left]
+        while left in self.layouts and self.layouts[left][0] == action.value:
+            del self.layouts[left]
             left = self.converted.get(left)
         self.tensors[action.output] = self.local(action.value, action.output, action.layout)
         written: list[Operator] = []
@@ -368,4 +343,4 @@ class LocalOperator(Local):
         return name
 
 
-__all__ = ["Entry", "LocalBlock", "LocalOperator", "localise"]
+__all__ = ["LocalOperator", "localise"]

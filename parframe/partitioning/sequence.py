@@ -12,7 +12,8 @@ from parframe.dims import Dimensions
 from parframe.graph import Block, Operator, OperatorGraph, Tensor, rename
 from parframe.partitioning.blocks import PlacedCall, PlacedGraph, outer_block
 from parframe.partitioning.cuts import Cut, Shape
-from parframe.partitioning.localise import LocalBlock, localise
+from parframe.partitioning.local import LocalBlock
+from parframe.partitioning.localise import localise
 from parframe.plan import Layout as Lies
 
 _BASE = re.compile(r"[@~].*$", re.DOTALL)

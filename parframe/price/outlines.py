@@ -15,7 +15,8 @@ from parframe.graph import Arg, Operator, Parameter, Ref, Tensor
 from parframe.layout import dims_of
 from parframe.mesh import Mesh
 from parframe.partitioning.cuts import Shape, shape_of
-from parframe.partitioning.localise import LocalBlock, localise
+from parframe.partitioning.local import LocalBlock
+from parframe.partitioning.localise import localise
 from parframe.partitioning.sequence import LocalGraph, Outline, local_between, write_steps
 from parframe.price.listing import Listing
 from parframe.price.placings import Placed

@@ -1,0 +1,55 @@
+"""What localising gives: a block's operators and values for one shape of device."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property
+
+import attrs
+
+from parframe.graph import Operator, Tensor
+from parframe.layout import Axis, Region, region
+from parframe.partitioning.actions import Layout
+from parframe.partitioning.cuts import Shape
+from parframe.plan import Layout as Lies
+
+
+@attrs.frozen
+class Entry:
+    """One action made local: its operators, in order, and where it stands in the block."""
+
+    index: int
+    operators: tuple[Operator, ...]
+
+
+@attrs.frozen
+class LocalBlock:
+    """A block for one shape of device, under the block's own names.
+
+    ``placed`` has for local values the block's own and their layouts.
+    """
+
+    entries: tuple[Entry, ...]
+    tensors: Mapping[str, Tensor]
+    placed: Mapping[str, tuple[str, Layout]]
+    axes: Mapping[str, tuple[Axis, ...]]
+    shape: Shape
+
+    @cached_property
+    def lies(self) -> dict[str, Lies]:
+        """How local values lie in the block's."""
+        regions: dict[tuple[Axis, frozenset[int]], Region] = {}
+
+        def of(axis: Axis, cuts: frozenset[int]) -> Region:
+            if (axis, cuts) not in regions:
+                regions[axis, cuts] = region(axis, self.shape.of(cuts), {})
+            return regions[axis, cuts]
+
+        return {
+            name: Lies(
+                value,
+                tuple(of(axis, layout.cuts) for axis in self.axes[value]),
+                {axis: how for axes, how in sorted(layout.partial) for axis in axes},
+            )
+            for name, (value, layout) in self.placed.items()
+        }
