@@ -66,7 +66,7 @@ class _Running:
 
     lane: Lane
     cache: Cache | None
-    pending: torch.Tensor | None = None
+    pending: list[int] | None = None
     coming: tuple[torch.Tensor, Any] | None = None
 
 
@@ -293,20 +293,21 @@ class Engine:
             if step.last[row] in at and not own.lane.finish[row]
         ]
         if own.pending is None:
-            own.pending = torch.full((len(step.last),), -1, dtype=torch.int64)
+            own.pending = [-1] * len(step.last)
         if not rows:
             return
         logits = results[self._drawn.name]
-        picked = torch.tensor([row - first for row in rows], device=logits.device)
-        columns = torch.tensor([at[step.last[row]] for row in rows], device=logits.device)
+        picked = [(row - first) * logits.shape[1] + at[step.last[row]] for row in rows]
+        index = torch.tensor(picked, device=logits.device)
         requests = [own.lane.requests[row] for row in rows]
         drawn = sample(
-            logits[picked, columns],
+            logits.flatten(0, 1).index_select(0, index),
             [request.sampling for request in requests if request is not None],
             [request.number for request in requests if request is not None],
             [len(own.lane.drawn[row]) for row in rows],
         )
-        own.pending[torch.tensor(rows)] = drawn.cpu()
+        for row, token in zip(rows, drawn.tolist(), strict=True):
+            own.pending[row] = token
 
     def _pass_on(self, own: _Running) -> None:
         """Let all ranks of the replica know what was drawn, without waiting for it."""
@@ -315,13 +316,13 @@ class Engine:
         if self._in_tail:
             if own.pending is not None and not self._complete:
                 self.watch.operator("agree on what was drawn")
-                drawn = own.pending.to(self.module.device)
+                drawn = self._tensor(own.pending)
                 dist.all_reduce(drawn, dist.ReduceOp.MAX, group=self.groups[tail])
-                own.pending = drawn.cpu()
+                own.pending = drawn.tolist()
             mine = [r for at, r in enumerate(others) if tail[at % len(tail)] == self.module.rank]
             if own.pending is not None:
                 for rank in mine:
-                    self._send(own.pending.to(self.module.device), rank, _TOKENS_TAG)
+                    self._send(self._tensor(own.pending), rank, _TOKENS_TAG)
             return
         source = tail[others.index(self.module.rank) % len(tail)]
         buffer = torch.empty(self.shape.rows, dtype=torch.int64, device=self.module.device)
@@ -333,9 +334,12 @@ class Engine:
             buffer, work = own.coming
             self.watch.operator("wait for what was drawn")
             work.wait()
-            own.coming, own.pending = None, buffer.cpu()
+            own.coming, own.pending = None, buffer.tolist()
         pending, own.pending = own.pending, None
-        return [] if pending is None else [int(token) for token in pending.tolist()]
+        return pending or []
+
+    def _tensor(self, tokens: list[int]) -> torch.Tensor:
+        return torch.tensor(tokens, device=self.module.device)
 
     def _all_have_all(self) -> bool:
         """Whether every rank with logits has those of all rows and all tokens."""

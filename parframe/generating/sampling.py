@@ -7,6 +7,7 @@ Probabilities become whole numbers before they are added up, so no order of addi
 from __future__ import annotations
 
 import hashlib
+import math
 import struct
 from collections.abc import Sequence
 
@@ -59,8 +60,8 @@ def sample(
        Degeneration", ICLR 2020.
     """
     scores = logits.to(torch.float32)
-    tokens = scores.argmax(dim=-1)  # of a row with a nan, that nan's place
-    _check_finite(scores.gather(1, tokens[:, None])[:, 0], numbers)
+    highest, tokens = scores.max(dim=-1)  # of a row with a nan, that
+    _check_finite(highest.tolist(), numbers)
     drawn = [row for row, sampling in enumerate(samplings) if not sampling.greedy]
     if not drawn:
         return tokens
@@ -164,14 +165,12 @@ def _column(values: Sequence[float], dtype: torch.dtype, device: torch.device) -
     return torch.tensor(values, dtype=dtype, device=device)[:, None]
 
 
-def _check_finite(highest: torch.Tensor, numbers: Sequence[int]) -> None:
-    finite = highest.isfinite()
-    if finite.all():
-        return
-    row = int(finite.int().argmin())
-    raise ParframeError(
-        "run",
-        f"request {numbers[row]}",
-        f"its most likely token has the logit {highest[row].item()}",
-        "use a dtype with a larger range (bfloat16 or float32), or check the weights",
-    )
+def _check_finite(highest: Sequence[float], numbers: Sequence[int]) -> None:
+    for number, logit in zip(numbers, highest, strict=True):
+        if not math.isfinite(logit):
+            raise ParframeError(
+                "run",
+                f"request {number}",
+                f"its most likely token has the logit {logit}",
+                "use a dtype with a larger range (bfloat16 or float32), or check the weights",
+            )
