@@ -87,8 +87,7 @@ class Cache:
         counted = real.cumsum(1) + self.filled.unsqueeze(1)
         slots = torch.where(real, counted, 0)
         self.positions.scatter_(1, slots, torch.where(real, positions, _NEVER))
-        self.positions[:, 0] = _NEVER
-        self.filled += real.sum(1)
+        self.filled = counted[:, -1]
         return slots
 
     def view(self) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
