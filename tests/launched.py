@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import subprocess
+import tempfile
+import time
 from pathlib import Path
 
 import torch
@@ -98,9 +100,20 @@ def echo(worker: Worker) -> None:
         worker.send({"rank": worker.rank, **message, "blob": bytes(worker.blob[:5]).decode()})
 
 
-def compiles(worker: Worker) -> None:
-    """Start a process as a compiler does, tell of it, and wait."""
+def late(worker: Worker) -> None:
+    """Wait for the launcher, but for rank 1, which does not come so far."""
+    worker.phase("load")
+    worker.operator("weights")
+    if worker.rank == 1:
+        time.sleep(600)
     worker.phase("step")
+    worker.receive()
+
+
+def compiles(worker: Worker) -> None:
+    """Start a process and write a file as a compiler does, tell of it, and wait."""
+    worker.phase("step")
+    Path(tempfile.mkstemp(suffix=".s")[1]).write_text("nop")
     child = subprocess.Popen(["sleep", "600"])
     worker.send({"child": child.pid})
     worker.receive()
@@ -112,6 +125,7 @@ if __name__ == "__main__":
             "compiles": compiles,
             "echo": echo,
             "gather": gather,
+            "late": late,
             "reduce": reduce,
             "steps": faulty(steps),
         }

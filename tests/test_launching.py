@@ -114,17 +114,37 @@ def test_nobody_listens_beyond_this_host(traces: Traces) -> None:
         assert set(found) <= {"0100007F", "00000000000000000000000001000000"}
 
 
-def test_what_a_killed_rank_had_started_is_ended_as_well(traces: Traces) -> None:
+def test_a_rank_that_never_comes_as_far_as_those_that_wait_is_named(traces: Traces) -> None:
+    with launched(traces, "late", 3, timeouts={"load": 1.5}) as run:
+        error = failure_of(run)
+    first = error.failures[0]
+    assert (first.rank, first.cause, first.phase) == (1, "stalled", "load")
+    assert first.operator == "weights"
+
+
+@pytest.mark.parametrize("victim", ["a rank", "the starting process"])
+def test_what_killed_processes_had_started_and_written_is_gone_as_well(
+    traces: Traces, victim: str
+) -> None:
     with launched(traces, "compiles", 2) as run:
         events = run.events()
         children = [next(events).message["child"] for _ in range(2)]
-        victim = run.processes[1]
-        assert victim is not None
-        os.kill(victim, signal.SIGKILL)
+        assert traces.left()
+        process = run.processes[1] if victim == "a rank" else run.starter
+        assert process is not None
+        os.kill(process, signal.SIGKILL)
         with pytest.raises(RunError):
             list(events)
-    assert not [child for child in children if Path(f"/proc/{child}").exists()]
+    assert not [child for child in children if _lives(child)]
     assert traces.left() == []
+
+
+def _lives(process: int) -> bool:
+    """Whether a process is there and has not ended, even if nobody has asked how."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
 
 
 def test_leaving_ends_all(traces: Traces) -> None:

@@ -31,6 +31,10 @@ ENVIRONMENT: Mapping[str, str] = {
 }
 """Nothing listens beyond loopback; connections are made when needed; memory in large pages."""
 
+_MEETING = 1.25
+"""Of the time in which something must happen, what a rendezvous has: ranks know who did not come,
+and say so before."""
+
 
 class Served(Protocol):
     """The processes of a run, as what serves them sees them."""
@@ -88,6 +92,7 @@ def launched(
         {**told, **(facts or {})},
         dump(plan).encode(),
         timeout=settings.timeout,
+        timeouts={"rendezvous": _MEETING * settings.timeout},
         estimates=estimates(plan, shape, settings.dtype),
         environment={**ENVIRONMENT, **(environment or {})},
     )

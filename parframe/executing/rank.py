@@ -118,7 +118,7 @@ def ready(
     if station.store is not None:
         meet(
             station.store, rank=rank, world=station.world, run=run, facts=facts_of_run(plan),
-            timeout=_MEETING * station.timeout,
+            timeout=_MEETING * settings.timeout,
         )  # fmt: skip
     needed = dict.fromkeys((*groups_of(plan), *agreeing(replicas)))
     groups = make_groups(

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import runpy
+import signal
 import sys
 
+from parframe.launching import scratch
+from parframe.launching.nursery import end_all
 from parframe.launching.processes import die_with
+from parframe.launching.worker import FAILED
 
 
 def begin() -> None:
     """Run the module named on the command line, which calls `parframe.launching.nursery.main`."""
     _, module, connection, launcher = sys.argv
-    die_with(int(launcher))  # before whatever the module imports, which takes seconds
+    signal.signal(signal.SIGTERM, lambda *_: end_all(FAILED))
+    die_with(int(launcher), signal.SIGTERM)  # before what is imported, which takes seconds
+    scratch.make()
     sys.argv[1:] = [connection]
     if module.endswith(".py"):
         runpy.run_path(module, run_name="__main__")

@@ -72,6 +72,9 @@ class Looking:
     ) -> Iterator[tuple[int, float]]:
         """Who stands still, if all do: one that waits for a busy peer does not count.
 
+        Who waits for the launcher is idle, and so may be whoever is in the same phase; others that
+        have not come as far still must.
+
         Parameters
         ----------
         now
@@ -88,7 +91,9 @@ class Looking:
         """
         starting = starter.phase != "watch"
         active = [record for record in seen if not record.done] + [starter] * starting
-        if not active or any(record.waiting for record in active):
+        idle = {record.phase for record in active if record.waiting}
+        active = [record for record in active if record.phase not in idle]
+        if not active:
             return
         limits = {record.rank: self._limit(record.phase) for record in active}
         since = {record.rank: max(record.progressed, self._resumed) for record in active}

@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NoReturn
 
 from parframe.errors import ParframeError, did_you_mean
+from parframe.launching import scratch
 from parframe.launching.channel import Channel, Message
 from parframe.launching.failures import described
 from parframe.launching.processes import adopt_orphans, end_children, kill
@@ -37,7 +38,7 @@ def main(tasks: Mapping[str, Task], prepare: Prepare | None = None) -> NoReturn:
     channel = Channel(socket.socket(fileno=int(sys.argv[1])))
     message = channel.receive()
     if message is None:
-        os._exit(FAILED)
+        end_all(FAILED)
     adopt_orphans()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     nursery = _Nursery(channel, message)
@@ -48,6 +49,13 @@ def main(tasks: Mapping[str, Task], prepare: Prepare | None = None) -> NoReturn:
         nursery.send({"failed": described(fault)})
         nursery.end(FAILED)
     nursery.watch()
+
+
+def end_all(code: int) -> NoReturn:
+    """Kill whatever this process has started, remove the run's temporary files, and end."""
+    end_children()
+    scratch.remove(scratch.of(os.environ))
+    os._exit(code)
 
 
 def _named(tasks: Mapping[str, Task], name: str) -> Task:
@@ -162,8 +170,7 @@ class _Nursery:
             kill(process)
         for process in self.alive:
             os.waitpid(process, 0)
-        end_children()
-        os._exit(code)
+        end_all(code)
 
     def _fork(self, rank: int, listener: socket.socket) -> None:
         parent = os.getpid()
@@ -174,6 +181,7 @@ class _Nursery:
             self.send({"born": rank, "process": process})
             self._tell_ended()
             return
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # what is here is the starting process's
         code = FAILED
         try:
             code = work(self._start(rank, parent, listener), self.task)

@@ -7,14 +7,15 @@ import ctypes
 import os
 import signal
 import sys
+import time
 from pathlib import Path
 
 _SET_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of linux/prctl.h
 _SET_CHILD_SUBREAPER = 36  # the same file's
 
 
-def die_with(parent: int) -> None:
-    """Let the system kill this process as soon as its parent has died.
+def die_with(parent: int, by: signal.Signals = signal.SIGKILL) -> None:
+    """Let the system end this process as soon as its parent has died.
 
     Where the system cannot do that, the end of the connection to the launcher tells instead.
 
@@ -22,10 +23,12 @@ def die_with(parent: int) -> None:
     ----------
     parent
         The process that should be the parent; if it is not any more, this process ends at once.
+    by
+        The signal that it is sent.
     """
     if sys.platform == "linux":
         libc = ctypes.CDLL(None, use_errno=True)
-        libc.prctl(_SET_DEATH_SIGNAL, signal.SIGKILL, 0, 0, 0)
+        libc.prctl(_SET_DEATH_SIGNAL, by, 0, 0, 0)
     if os.getppid() != parent:
         os._exit(1)
 
@@ -70,6 +73,31 @@ def kill(process: int, descriptor: int | None = None) -> None:
             os.kill(process, signal.SIGKILL)
         else:
             signal.pidfd_send_signal(descriptor, signal.SIGKILL)
+
+
+def await_end(child: int, seconds: float) -> int | None:
+    """Wait until a child has ended, and leave it to be waited for: its number stays its own.
+
+    Parameters
+    ----------
+    child
+        The process.
+    seconds
+        How long to wait.
+
+    Returns
+    -------
+    int or None
+        Its exit code, or a signal's number below zero; None if it has not ended in time.
+    """
+    deadline = time.monotonic() + seconds
+    while True:
+        found = os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        if found is not None:
+            return found.si_status if found.si_code == os.CLD_EXITED else -found.si_status
+        if time.monotonic() >= deadline:
+            return None
+        time.sleep(0.01)
 
 
 def is_stopped(process: int) -> bool:

@@ -8,11 +8,13 @@ import socket
 import subprocess
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import attrs
 
 from parframe.errors import ParframeError
+from parframe.launching import scratch
 from parframe.launching.channel import Channel
 from parframe.launching.processes import loopback
 from parframe.launching.records import SIZE, anonymous, clear
@@ -66,11 +68,14 @@ class Started:
         The connection to it.
     channels
         The connection to every worker.
+    folder
+        Where temporary files of all of them lie.
     """
 
     process: subprocess.Popen[bytes]
     channel: Channel
     channels: list[Channel]
+    folder: Path | None
 
 
 def records(world: int) -> tuple[int, mmap.mmap]:
@@ -101,6 +106,7 @@ def start(order: Order, descriptor: int, outputs: Sequence[int]) -> Started:
     Started
         The process, which will make the workers.
     """
+    environment = _environment(order)
     blob = _written(order.blob)
     pairs = [socket.socketpair() for _ in range(order.world + 1)]
     theirs = [theirs.fileno() for _, theirs in pairs]
@@ -109,7 +115,7 @@ def start(order: Order, descriptor: int, outputs: Sequence[int]) -> Started:
             [*_command(), order.module, str(theirs[-1]), str(os.getpid())],
             stdin=subprocess.DEVNULL,
             stdout=2,
-            env=_environment(order),
+            env=environment,
             pass_fds=[*theirs, *outputs, descriptor, blob],
             start_new_session=True,  # so that only the launcher hears of ctrl-c
         )
@@ -130,7 +136,7 @@ def start(order: Order, descriptor: int, outputs: Sequence[int]) -> Started:
         "threads": order.threads,
         "timeout": _PATIENCE * max([order.timeout, *order.timeouts.values()]),
     }
-    started = Started(process, channels.pop(), channels)
+    started = Started(process, channels.pop(), channels, scratch.of(environment))
     try:
         started.channel.send(message)
     except OSError:
@@ -152,7 +158,7 @@ def _command() -> list[str]:
 def _environment(order: Order) -> dict[str, str]:
     """The environment: what can be imported here can be there, and nothing leaves this host."""
     interface = loopback()
-    return {
+    found = {
         **_DEFAULTS,
         "OPENBLAS_NUM_THREADS": "1",  # it makes its threads on import, before the workers are made
         "OMP_NUM_THREADS": str(order.threads),
@@ -163,6 +169,7 @@ def _environment(order: Order) -> dict[str, str]:
         "TORCH_GLOO_LAZY_INIT": "1",  # a group connects those who speak, not all with all
         **order.environment,
     }
+    return found | scratch.variables(found)
 
 
 def _written(blob: bytes | memoryview) -> int:

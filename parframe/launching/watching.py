@@ -7,7 +7,6 @@ import os
 import selectors
 import signal
 import socket
-import subprocess
 import threading
 import time
 from collections.abc import Callable
@@ -16,12 +15,13 @@ from typing import Any
 import attrs
 
 from parframe.errors import ParframeError
+from parframe.launching import scratch
 from parframe.launching.channel import Channel, Message
 from parframe.launching.failures import Failure, explained, in_order
 from parframe.launching.looking import Looking
 from parframe.launching.members import FROZEN, Member, Told, await_death, died, lost, stalled
 from parframe.launching.output import Relay
-from parframe.launching.processes import kill, watch
+from parframe.launching.processes import await_end, kill, watch
 from parframe.launching.records import read
 from parframe.launching.starting import Order, Started, records, start
 
@@ -167,8 +167,8 @@ class Watch:
         if self._settled() or self._others:
             return
         code: int | None = None
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            code = started.process.wait(1)
+        with contextlib.suppress(ChildProcessError):
+            code = await_end(started.process.pid, 1)
         self._others.append(self._failure(None, **lost(code)))
 
     def _hear_member(self, member: Member) -> None:
@@ -282,12 +282,13 @@ class Watch:
                     kill(member.process, member.descriptor)
             self._started.channel.close()
         process = self._started.process
-        try:
-            process.wait(0 if any(failure.cause == "frozen" for failure in self._others) else 1.5)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        frozen = any(failure.cause == "frozen" for failure in self._others)
+        with contextlib.suppress(ChildProcessError, ProcessLookupError):
+            await_end(process.pid, 0 if frozen else 1.5)
+            os.killpg(process.pid, signal.SIGKILL)  # what a starting process that was killed leaves
+        process.wait()
         await_death(self._members, time.monotonic() + 3)
+        scratch.remove(self._started.folder)
 
     def _close(self) -> None:
         self._selector.close()
