@@ -36,6 +36,9 @@ class PlainClock:
     def exchange(self, exchange):
         return Timer(lambda step: 0.0)
 
+    def among(self, busy):
+        return self
+
 
 @attrs.frozen(eq=False)
 class ShareClock(PlainClock):

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from parframe.price.candidates import Setting
     from parframe.spec import DemoModel
 
-_WEIGHTS = ("bf16", "fp16", "fp8", "int8", "int4", "fp4")
-_CACHE = ("bf16", "fp16", "fp8")
+_WEIGHTS = ("bf16", "fp16", "fp8", "int8", "int4", "fp4", "fp32")
+_CACHE = ("bf16", "fp16", "fp8", "fp32")
 
 
 @attrs.frozen
@@ -46,7 +46,10 @@ class Named:
 def deploying_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """Where it runs: ``devices``, ``hardware``, ``engine``, ``weights_dtype``, ``cache_dtype``."""
     for option in (
-        click.option("--cache-dtype", type=click.Choice(_CACHE), default="bf16", show_default=True),
+        click.option(
+            "--cache-dtype", type=click.Choice(_CACHE),
+            help="Of keys and values; fp32 with weights of fp32, else bf16.",
+        ),
         click.option(
             "--dtype", "weights_dtype", type=click.Choice(_WEIGHTS),
             help="Of weights, if not the model's own.",
@@ -71,16 +74,25 @@ def setting_of(
     hardware: tuple[Path, ...],
     engine: str,
     weights_dtype: str | None,
-    cache_dtype: str,
+    cache_dtype: str | None,
 ) -> Setting:
-    """Find devices, dtypes and engine; doubts about a file of hardware are told on stderr."""
+    """Find devices, dtypes and engine; doubts about a file of hardware are told on stderr.
+
+    A model in float32 is priced so where the device is known to compute so, and else in bfloat16,
+    as it would be served.
+    """
     from parframe.price.asked import setting_of as found_setting
-    from parframe.price.machines import known
+    from parframe.price.machines import cluster, known
 
     if hardware:
         for doubt in known(devices, hardware).doubts:
             click.echo(f"warning: {doubt}", err=True)
-    setting = found_setting(devices, weights_dtype or named.weights, cache_dtype, engine, hardware)
+    weights = weights_dtype or named.weights
+    if weights_dtype is None and weights == "fp32":
+        rates = cluster(devices, hardware).machine.device.rates
+        weights = weights if weights in rates else "bf16"
+    cache = cache_dtype or ("fp32" if weights == "fp32" else "bf16")
+    setting = found_setting(devices, weights, cache, engine, hardware)
     if engine and not setting.engine.known:
         click.echo(
             f"warning: nothing was measured of the engine {engine!r}: the middle of those known",
@@ -110,7 +122,7 @@ def _loaded(source: Path | DemoModel) -> Named:
 
     graph = load_model(source)
     floats = [p.dtype for p in graph.parameters.values() if "float" in p.dtype and not p.data]
-    dtypes = {"bfloat16": "bf16", "float16": "fp16"}
+    dtypes = {"bfloat16": "bf16", "float16": "fp16", "float32": "fp32"}
     weights = dtypes.get(floats[0] if floats else "", "bf16")
     if isinstance(source, Path):
         return Named(source.stem, graph, weights, path=source)

@@ -16,8 +16,9 @@ from parframe.hardware.cluster import Cluster
 from parframe.hardware.device import Device
 from parframe.hardware.machine import Machine
 from parframe.hardware.names import find_device, find_machine
-from parframe.hardware.reading import Table, device_of, machine_of, parse, read_text, wrong
+from parframe.hardware.reading import device_of, machine_of, parse, read_text
 from parframe.hardware.sparse import doubts
+from parframe.hardware.table import Table, wrong
 
 _SHIPPED = ("nvidia.toml", "amd.toml", "others.toml", "machines.toml")
 _COUNTED = re.compile(r"\s*(?P<count>\d{1,9})\s*[x*]\s*(?P<name>\S.*?)\s*", re.IGNORECASE)
@@ -68,7 +69,23 @@ class Catalogue:
                 "is not a number of devices",
                 "write it as 64xH100, or give a file that has [cluster]",
             )
-        return Cluster(self.machine(found["name"]), int(found["count"]))
+        return self._of(self.machine(found["name"]), int(found["count"]))
+
+    def _of(self, machine: Machine, count: int) -> Cluster:
+        """So many devices of a machine, divided into so many where that makes a difference."""
+        if machine.divided is None:
+            return Cluster(machine, count)
+        others = (m for m in self.machines.values() if m.name == machine.name)
+        known = {other.divided: other for other in others}
+        if count not in known:
+            told = ", ".join(str(divided) for divided in known)
+            raise ParframeError(
+                "hardware",
+                f"{count}x{machine.name}",
+                f"it was measured when divided into {told}",
+                f"measure it: parframe bench --calibrate --ranks {count}",
+            )
+        return Cluster(known[count], count)
 
     def with_text(self, text: str, name: str) -> Catalogue:
         """Add what a file of TOML says; what it has of the same key takes the older one's place.
@@ -87,7 +104,11 @@ class Catalogue:
             key: machine_of(key, v, devices, name) for key, v in tables.get("machine", {}).items()
         }
         kept = {
-            key: attrs.evolve(machine, device=devices[machine.device.key])
+            key: attrs.evolve(
+                machine,
+                device=devices[machine.device.key],
+                alone=machine.alone and devices[machine.alone.key],
+            )
             for key, machine in self.machines.items()
             if key not in mine
         }
@@ -101,7 +122,7 @@ class Catalogue:
     def _cluster(self, values: Mapping[str, Any], name: str) -> Cluster:
         """Read the table `cluster` of a file."""
         table = Table(f"{name}: cluster", values, ("machine", "devices"))
-        return Cluster(self.machine(table.text("machine")), table.count("devices"))
+        return self._of(self.machine(table.text("machine")), table.count("devices"))
 
 
 @cache

@@ -77,6 +77,14 @@ class Cluster:
                 f"{self.devices} devices",
                 f"give 1 to {MOST:,} devices",
             )
+        most = self.machine.per_node if self.machine.network is None else MOST
+        if self.devices > most:
+            raise ParframeError(
+                "hardware",
+                f"{self.devices}x{self.machine.name}",
+                f"the box has {most} devices, and nothing is known of a network to another",
+                f"give 1 to {most} devices, or the machine's `network`",
+            )
 
     @property
     def nodes(self) -> int:

@@ -1,4 +1,4 @@
-"""A GPU by itself: how fast it computes, how much it holds, how fast its memory is."""
+"""A GPU, or a share of processors: how fast it computes, its memory and that memory's speed."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ from collections.abc import Mapping
 
 import attrs
 
-DTYPES = ("bf16", "fp16", "fp8", "fp4", "int8")
+from parframe.hardware.measured import Measured
+
+DTYPES = ("fp32", "bf16", "fp16", "fp8", "fp4", "int8")
 """The dtypes of matrix operations, of which a device may lack some."""
 
 
@@ -38,11 +40,13 @@ class Device:
     bandwidth
         Bytes a second from and to the memory.
     power
-        The limit of the board, in watts.
+        The limit of the board, in watts; 0 where it is not known.
     sources
         Where the figures come from.
     notes
         Where sources disagree, or what a figure means, by the key of the figure.
+    measured
+        What was measured of this very device; where it is there, times follow from it alone.
     """
 
     key: str
@@ -58,6 +62,7 @@ class Device:
     power: float
     sources: tuple[str, ...] = attrs.field(default=(), hash=False, eq=False)
     notes: Mapping[str, str] = attrs.field(factory=dict, hash=False, eq=False)
+    measured: Measured = attrs.field(factory=dict, hash=False, repr=False)
 
     @property
     def usable(self) -> int:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import Any, Literal
 
 import attrs
 
 from parframe.hardware.device import Device
+from parframe.hardware.measured import Exchanged
 
 Shape = Literal["switch", "mesh", "pairs", "tree", "network"]
 """How a link joins devices; README of the catalogue is the head of ``data/machines.toml``."""
@@ -68,9 +69,19 @@ class Machine:
     pcie
         What joins all devices of a node.
     network
-        What joins nodes: bandwidth is that of one device.
+        What joins nodes: bandwidth is that of one device; None for a box by itself.
     notes
         Where figures come from and what they mean, by their key.
+    alone
+        The device while the others of its node have nothing to do; None where that makes no
+        difference, as where devices share neither memory nor power.
+    divided
+        Where devices are shares of one box's processors: into how many it is divided, for which
+        alone the figures hold. None where devices are what they are, however many are used.
+    exchanges
+        What was measured of exchanges within a node of this very machine.
+    engines
+        What was measured of engines on it: by name, the fields of `parframe.price.engines.Engine`.
     """
 
     key: str
@@ -79,8 +90,12 @@ class Machine:
     per_node: int
     link: Link | None
     pcie: Link
-    network: Link
+    network: Link | None
     notes: Mapping[str, str] = attrs.field(factory=dict, hash=False, eq=False)
+    alone: Device | None = attrs.field(default=None, repr=False)
+    divided: int | None = None
+    exchanges: tuple[Exchanged, ...] = attrs.field(default=(), repr=False)
+    engines: Mapping[str, Mapping[str, Any]] = attrs.field(factory=dict, hash=False, repr=False)
 
     @property
     def within(self) -> Link:

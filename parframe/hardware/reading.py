@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from parframe.errors import ParframeError, did_you_mean
+from parframe.errors import did_you_mean
 from parframe.hardware.device import DTYPES, Device
 from parframe.hardware.machine import Link, Machine, Shape
+from parframe.hardware.measured import OPERATORS, Exchanged, Measured, Speeds
+from parframe.hardware.table import Table, wrong
 
 MAX_BYTES = 1 << 20
 """A longer file is not read."""
@@ -17,67 +19,15 @@ MAX_BYTES = 1 << 20
 _TABLES = ("device", "machine", "cluster")
 _DEVICE = (
     "name", "maker", "architecture", "part", "forms", "dense_tflops", "memory_gib",
-    "usable_share", "bandwidth_gb_s", "power_w", "sources", "notes",
+    "usable_share", "bandwidth_gb_s", "power_w", "sources", "notes", "measured",
 )  # fmt: skip
-_MACHINE = ("name", "device", "gpus", "link", "pcie", "network", "notes")
+_MACHINE = (
+    "name", "device", "gpus", "link", "pcie", "network", "notes", "alone", "divided", "exchange",
+    "engine",
+)  # fmt: skip
 _SHAPES: tuple[Shape, ...] = ("switch", "mesh", "pairs")
-_GIGA, _TERA = 1e9, 1e12
-
-
-class Table:
-    """A table of a file, whose values are read with checks that name the key."""
-
-    def __init__(self, where: str, values: object, keys: Iterable[str]) -> None:
-        self.where = where
-        if not isinstance(values, Mapping):
-            raise wrong(where, "is not a table", "write it as [table] with keys")
-        self.values: Mapping[str, Any] = values
-        keys = tuple(keys)
-        for key in values:
-            if key not in keys:
-                what = f"has no key {key!r}{did_you_mean(key, keys)}"
-                raise wrong(where, what, f"give {', '.join(keys)}")
-
-    def text(self, key: str, default: str | None = None) -> str:
-        """A text, not empty."""
-        return str(self._value(key, default, lambda v: isinstance(v, str) and bool(v), "a text"))
-
-    def texts(self, key: str) -> tuple[str, ...]:
-        """A list of texts, or none."""
-        ok = lambda v: isinstance(v, list) and all(isinstance(t, str) for t in v)  # noqa: E731
-        return tuple(self._value(key, [], ok, "a list of texts"))
-
-    def number(
-        self, key: str, default: float | None = None, least: float = 0.0, most: float = 1e9
-    ) -> float:
-        """A number above ``least`` and up to ``most``."""
-        ok = lambda v: _number(v) and least < v <= most  # noqa: E731
-        return float(self._value(key, default, ok, f"a number above {least:g}, at most {most:g}"))
-
-    def count(self, key: str, default: int | None = None) -> int:
-        """A whole number from 1."""
-        ok = lambda v: _number(v) and isinstance(v, int) and 1 <= v <= 1 << 20  # noqa: E731
-        return int(self._value(key, default, ok, "a whole number from 1"))
-
-    def flag(self, key: str, default: bool) -> bool:
-        """True or false."""
-        return bool(self._value(key, default, lambda v: isinstance(v, bool), "true or false"))
-
-    def notes(self) -> dict[str, str]:
-        """Texts by key."""
-        ok = lambda v: (  # noqa: E731
-            isinstance(v, Mapping) and all(isinstance(t, str) for t in v.values())
-        )
-        return dict(self._value("notes", {}, ok, "texts by the key they are about"))
-
-    def _value(self, key: str, default: Any, ok: Callable[[Any], bool], expected: str) -> Any:
-        value = self.values.get(key, default)
-        if value is None:
-            raise wrong(self.where, f"has no {key!r}", f"give {expected}")
-        if not ok(value):
-            shown = repr(value)
-            raise wrong(f"{self.where}.{key}", f"is {shown[:60]}", f"give {expected}")
-        return value
+_GIGA, _TERA, _MICRO = 1e9, 1e12, 1e-6
+_SURE = 1e-6
 
 
 def parse(text: str, name: str) -> dict[str, dict[str, Any]]:
@@ -130,35 +80,90 @@ def device_of(key: str, values: object, name: str) -> Device:
         memory=round(table.number("memory_gib", most=1e5) * 2**30),
         usable_share=table.number("usable_share", 0.98, most=1.0),
         bandwidth=table.number("bandwidth_gb_s", most=1e6) * _GIGA,
-        power=table.number("power_w", most=1e5),
+        power=table.number("power_w", most=1e5) if "power_w" in table.values else 0.0,
         sources=table.texts("sources"),
         notes=table.notes(),
+        measured=_measured(table),
     )
 
 
 def machine_of(key: str, values: object, devices: Mapping[str, Device], name: str) -> Machine:
     """Make a machine of its table; ``devices`` are those that it may name."""
     table = Table(f"{name}: machine.{key}", values, _MACHINE)
-    device = table.text("device")
-    if device not in devices:
-        what = f"is {device!r}, which is no device's key{did_you_mean(device, devices)}"
-        raise wrong(f"{table.where}.device", what, "give a key that `parframe devices` lists")
+    device = _named(table, "device", devices)
     per_node = table.count("gpus")
     return Machine(
         key=key,
         name=table.text("name", key),
-        device=devices[device],
+        device=device,
         per_node=per_node,
         link=_direct(table) if "link" in table.values else None,
         pcie=_pcie(table, per_node),
-        network=_network(table),
+        network=_network(table) if "network" in table.values else None,
         notes=table.notes(),
+        alone=_named(table, "alone", devices) if "alone" in table.values else None,
+        divided=table.count("divided") if "divided" in table.values else None,
+        exchanges=_exchanges(table),
+        engines=_engines(table),
     )
 
 
-def wrong(where: str, what: str, mend: str) -> ParframeError:
-    """What is told of a file that cannot be used."""
-    return ParframeError("hardware", where, what, mend)
+def _named(table: Table, key: str, devices: Mapping[str, Device]) -> Device:
+    device = table.text(key)
+    if device not in devices:
+        what = f"is {device!r}, which is no device's key{did_you_mean(device, devices)}"
+        raise wrong(f"{table.where}.{key}", what, "give a key that `parframe devices` lists")
+    return devices[device]
+
+
+def _measured(device: Table) -> Measured:
+    """What was measured of a device, by operator and dtype; in 10^9 a second."""
+    operators = Table(f"{device.where}.measured", device.values.get("measured", {}), OPERATORS)
+    found: dict[str, dict[str, Speeds]] = {}
+    for operator, values in operators.values.items():
+        dtypes = Table(f"{operators.where}.{operator}", values, DTYPES)
+        for dtype in dtypes.values:
+            table = _inner(dtypes, dtype, ("sizes", "giga_per_s", "spread"))
+            sizes, speeds = _paired(table, "giga_per_s", _GIGA)
+            spread = table.number("spread", _SURE, most=5.0)
+            found.setdefault(operator, {})[dtype] = Speeds(sizes, speeds, spread)
+    lacking = [name for name in OPERATORS if found and name not in found]
+    if lacking:
+        raise wrong(operators.where, f"has no {lacking[0]!r}", "measure the device again")
+    return found
+
+
+def _exchanges(machine: Table) -> tuple[Exchanged, ...]:
+    listed = machine.values.get("exchange", [])
+    if not isinstance(listed, list):
+        raise wrong(f"{machine.where}.exchange", "is no list", "write each as [[...exchange]]")
+    found = []
+    for number, values in enumerate(listed, 1):
+        where = f"{machine.where}.exchange {number}"
+        table = Table(where, values, ("kind", "ranks", "bytes", "us", "spread"))
+        sizes, seconds = _paired(table, "us", _MICRO, sizes="bytes")
+        spread = table.number("spread", _SURE, most=5.0)
+        found.append(Exchanged(table.text("kind"), table.count("ranks"), sizes, seconds, spread))
+    return tuple(found)
+
+
+def _paired(
+    table: Table, key: str, unit: float, sizes: str = "sizes"
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Sizes, and the values at them."""
+    given, values = table.numbers(sizes, growing=True), table.numbers(key)
+    if len(given) != len(values):
+        what = f"has {len(values)} numbers, and {sizes!r} has {len(given)}"
+        raise wrong(f"{table.where}.{key}", what, "give one for each")
+    return given, tuple(value * unit for value in values)
+
+
+def _engines(machine: Table) -> Mapping[str, Mapping[str, Any]]:
+    """Tables of engines; `parframe.price.engines` knows their keys."""
+    found = machine.values.get("engine", {})
+    if not isinstance(found, Mapping) or not all(isinstance(v, Mapping) for v in found.values()):
+        raise wrong(f"{machine.where}.engine", "is not a table of tables", "write [...engine.NAME]")
+    return found
 
 
 def _direct(machine: Table) -> Link:
@@ -194,7 +199,3 @@ def _inner(machine: Table, key: str, keys: Iterable[str]) -> Table:
     if key not in machine.values:
         raise wrong(machine.where, f"has no {key!r}", f"give a table with {', '.join(keys)}")
     return Table(f"{machine.where}.{key}", machine.values[key], keys)
-
-
-def _number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -16,7 +16,7 @@ from parframe.price.candidates import Candidate, Setting, candidate, deployed, f
 from parframe.price.choice import Choice, Objective
 from parframe.price.choice import choose as choose_by
 from parframe.price.dtypes import Dtypes
-from parframe.price.engines import engine as engine_of
+from parframe.price.engines import engine_on
 from parframe.price.machines import cluster
 from parframe.price.offered import usable, work_by_codes
 from parframe.price.reading import work_of
@@ -135,7 +135,8 @@ def setting_of(
     devices: str, weights: str, cache: str, engine: str = "", hardware: Iterable[Path] = ()
 ) -> Setting:
     """Find the devices and the engine by their names."""
-    return Setting.of(cluster(devices, hardware), Dtypes(weights, cache), engine_of(engine))
+    found = cluster(devices, hardware)
+    return Setting.of(found, Dtypes(weights, cache), engine_on(found.machine, engine))
 
 
 def overridden(use: UseCase, **own: float | None) -> UseCase:

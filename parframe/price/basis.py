@@ -18,7 +18,7 @@ from parframe.price.exchanges import implementation_of
 from parframe.price.machines import known as known_hardware
 from parframe.price.room import Room
 from parframe.price.serving import Deployment
-from parframe.price.work import Attention, Stage, Work
+from parframe.price.work import Attention, Experts, Stage, Work
 
 
 @attrs.frozen
@@ -138,7 +138,9 @@ def concrete(asked: Question, basis: Basis) -> Concrete:
             f"its plan is for {work.devices} of each instance's {devices // instances}",
             "give tp, pp, ep and dp whose product is n_gpus",
         )
-    room = Room(machine.device.usable, BYTES[dtypes.weights], BYTES[dtypes.cache])
+    room = Room(
+        machine.device.usable, BYTES[dtypes.weights], BYTES[dtypes.cache], dtypes.plain_bytes
+    )
     deployment = Deployment(work, clock, chosen, room)
     _check_fits(asked, deployment, machine)
     return Concrete(deployment, devices, instances, model.name, machine.device.key, tuple(why))
@@ -157,6 +159,21 @@ def _unbounded(stage: Stage) -> Stage:
     )
     kept = tuple((elements, None) for elements, _ in stage.held.kept)
     return attrs.evolve(stage, kernels=kernels, held=attrs.evolve(stage.held, kept=kept))
+
+
+@lru_cache(maxsize=4096)
+def with_all_logits(work: Work) -> Work:
+    """Return the work of an engine whose head gives logits of every position of a prompt."""
+    return attrs.evolve(work, stages=tuple(_every_position(stage) for stage in work.stages))
+
+
+def _every_position(stage: Stage) -> Stage:
+    kernels = tuple(
+        one if isinstance(one, Attention | Experts) else attrs.evolve(one, per="token")
+        for one in stage.kernels
+    )
+    exchanges = tuple(attrs.evolve(one, per="token") for one in stage.exchanges)
+    return attrs.evolve(stage, kernels=kernels, exchanges=exchanges)
 
 
 @lru_cache(maxsize=4096)

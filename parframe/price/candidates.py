@@ -7,7 +7,7 @@ import math
 import attrs
 
 from parframe.hardware import Cluster, Span
-from parframe.price.basis import without_windows
+from parframe.price.basis import with_all_logits, without_windows
 from parframe.price.clock import MeasuredClock
 from parframe.price.dtypes import BYTES, Dtypes
 from parframe.price.engines import Engine
@@ -142,9 +142,10 @@ def deployed(work: Work, setting: Setting, clock: MeasuredClock | None = None) -
     """
     device = setting.cluster.machine.device
     dtypes = setting.dtypes
-    room = Room(device.usable, BYTES[dtypes.weights], BYTES[dtypes.cache])
+    room = Room(device.usable, BYTES[dtypes.weights], BYTES[dtypes.cache], dtypes.plain_bytes)
     own = clock or MeasuredClock(setting.cluster, dtypes, setting.implementation)
     work = work if setting.engine.windows else without_windows(work)
+    work = with_all_logits(work) if setting.engine.all_logits else work
     return Deployment(alike(work, setting.cluster), own, setting.engine, room)
 
 

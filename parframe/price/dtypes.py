@@ -56,6 +56,11 @@ class Dtypes:
                     mend=f"use one of {', '.join(BYTES)}{did_you_mean(given, BYTES)}",
                 )
 
+    @property
+    def plain_bytes(self) -> float:
+        """Bytes of an activation, and of a table."""
+        return BYTES["fp32"] if self.weights == "fp32" else SIXTEEN
+
     def products(self, rates: Mapping[str, float]) -> str:
         """Return the dtype that products with weights multiply in, on a device with these rates."""
         asked = self.activations or (self.weights if self.weights in ("fp8", "fp4") else "")

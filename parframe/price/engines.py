@@ -12,6 +12,7 @@ from typing import Any
 import attrs
 
 from parframe.errors import ParframeError, did_you_mean
+from parframe.hardware import Machine
 
 POOLED = "pooled"
 """The entry for an engine that has none of its own."""
@@ -60,6 +61,16 @@ class Engine:
         Whether that share is of all memory instead, from which the rest is then taken.
     request
         Seconds of a request outside all steps: network, text to tokens.
+    reading
+        Seconds more, for each layer, of a step that reads prompts and whose kernels are launched
+        one by one.
+    stage
+        Seconds of each further stage that a token passes: the host's work there, and the way back
+        of the token.
+    batches
+        Whether requests are served in batches, each to its end before the next one begins.
+    all_logits
+        Whether the head gives logits of every position of a prompt, of which the last is used.
     turns
         How many departures of others a request waits for before it starts, where as many are in
         flight as may be.
@@ -103,6 +114,10 @@ class Engine:
     request: float = 0.0
     turns: float = 0.0
     burst: float = 0.0
+    reading: float = 0.0
+    stage: float = 0.0
+    batches: bool = False
+    all_logits: bool = False
     spread: Mapping[str, float] = attrs.field(factory=dict, hash=False)
     fitted: tuple[str, ...] = ()
     doubt: float = 0.0
@@ -134,6 +149,31 @@ def read(text: str) -> tuple[Engine, ...]:
     """Return the engines of a TOML text."""
     entries = tomllib.loads(text)["engine"]
     return tuple(_engine(name, entry) for name, entry in entries.items())
+
+
+def engines_of(machine: Machine) -> tuple[Engine, ...]:
+    """Return the engines that were measured on a machine.
+
+    Raises
+    ------
+    ParframeError
+        Of kind `hardware`, if what its file says of them is illegal.
+    """
+    return tuple(
+        _checked(f"{machine.name}: engine.{name}", name, entry)
+        for name, entry in machine.engines.items()
+    )
+
+
+def engine_on(machine: Machine, framework: str = "") -> Engine:
+    """Return an engine by its name: as measured on the machine, else as it ships.
+
+    Without a name it is the first that was measured there, or the pooled one.
+    """
+    own = engines_of(machine)
+    if own and not framework:
+        return own[0]
+    return engine(framework, (*engines(), *own))
 
 
 def engine(framework: str | None, among: tuple[Engine, ...] | None = None) -> Engine:
@@ -184,6 +224,24 @@ def named(name: str, among: tuple[Engine, ...] | None = None) -> Engine:
 def plain(name: str) -> str:
     """Return a name without case, marks and spaces, but with the dots of versions."""
     return re.sub(r"(?<!\d)\.|\.(?!\d)|[^a-z0-9.]", "", name.lower())
+
+
+def _checked(where: str, name: str, entry: Mapping[str, Any]) -> Engine:
+    """Make an engine of what a user wrote."""
+    kinds = {field.name: type(field.default) for field in attrs.fields(Engine)}
+    known = [key for key in kinds if key != "name"]
+    for key, value in entry.items():
+        if key not in known:
+            what = f"has no key {key!r}{did_you_mean(key, known)}"
+            raise ParframeError("hardware", where, what, f"give {', '.join(known)}")
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if kinds[key] in (int, float) and not (number and 0 <= value < float("inf")):
+            shown = repr(value)[:60]
+            raise ParframeError("hardware", f"{where}.{key}", f"is {shown}", "give a number from 0")
+        if kinds[key] is bool and not isinstance(value, bool):
+            shown = repr(value)[:60]
+            raise ParframeError("hardware", f"{where}.{key}", f"is {shown}", "give true or false")
+    return _engine(name, {"names": [name], **entry})
 
 
 def _engine(name: str, entry: Mapping[str, Any]) -> Engine:

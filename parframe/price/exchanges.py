@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Mapping
 from functools import cache
 from importlib.resources import files
@@ -14,6 +15,8 @@ from parframe.errors import ParframeError, did_you_mean
 from parframe.hardware import Cluster
 from parframe.price.collectives import (
     KINDS,
+    STEPS,
+    WIRE,
     Crowd,
     Direct,
     Group,
@@ -31,6 +34,9 @@ from parframe.price.work import Exchange, Step
 
 EAGER = "_eager"
 """Ends the name of an implementation that the host launches without a graph."""
+
+OTHER_RANKS = 0.3
+"""The further spread of an exchange that was measured among another number of ranks."""
 
 _ENGINES = {"vllm": "vllm", "sglang": "vllm", "tensorrt": "trtllm", "trtllm": "trtllm"}
 
@@ -128,17 +134,23 @@ def exchange_time(
     return Estimate(seconds(message), spread, why) if message > 0 else Estimate(0.0)
 
 
-def exchange_timer(exchange: Exchange, cluster: Cluster, implementation: str = "nccl") -> Timer:
+def exchange_timer(
+    exchange: Exchange, cluster: Cluster, implementation: str = "nccl", width: float = SIXTEEN
+) -> Timer:
     """Return what tells how long all ``count`` of an exchange take in a step.
 
-    Parameters, errors
-        As of `exchange_time`.
+    Parameters
+    ----------
+    exchange, cluster, implementation
+        As for `exchange_time`, which raises the same.
+    width
+        Bytes of an element.
     """
     of, spread, why = _by_message(exchange, cluster, implementation, shipped())
 
     def seconds(step: Step) -> float:
         times = step.rows * step.new if exchange.per == "token" else step.rows
-        return of(exchange.elements * times * exchange.share * SIXTEEN) * exchange.count
+        return of(exchange.elements * times * exchange.share * width) * exchange.count
 
     return Timer(seconds, spread, why)
 
@@ -155,6 +167,9 @@ def _by_message(
     span = cluster.span(exchange.members)
     if span.ranks <= 1:
         return lambda message: 0.0, 0.0, ()
+    own = _measured(kind, cluster, span.ranks) if span.outer is None else None
+    if own is not None:
+        return own
     group = Group(span, cluster.machine.device, cluster.machine.key)
 
     def seconds(message: float) -> float:
@@ -163,6 +178,24 @@ def _by_message(
         return seconds_of(kind, message, group, implementation, fitted.terms)
 
     return seconds, *_doubt(kind, group, implementation, fitted)
+
+
+def _measured(
+    kind: str, cluster: Cluster, ranks: int
+) -> tuple[Callable[[float], float], float, tuple[str, ...]] | None:
+    """The same where it was measured in this very box; among other ranks, scaled."""
+    rows = [one for one in cluster.machine.exchanges if one.kind == kind]
+    if not rows:
+        return None
+    row = min(rows, key=lambda one: (abs(math.log(one.ranks / ranks)), one.ranks))
+    if row.ranks == ranks:
+        return row.time, row.spread, ()
+    start = row.time(0.0)
+    steps = STEPS[kind](ranks) / STEPS[kind](row.ranks)
+    wire = WIRE[kind](ranks) / WIRE[kind](row.ranks)
+    why = f"{kind} was measured among {row.ranks} ranks, not {ranks}"
+    seconds = lambda message: start * steps + (row.time(message) - start) * wire  # noqa: E731
+    return seconds, math.hypot(row.spread, OTHER_RANKS), (why,)
 
 
 def seconds_of(kind: str, message: float, group: Group, implementation: str, terms: Terms) -> float:

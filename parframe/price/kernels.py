@@ -20,6 +20,7 @@ from parframe.price.efficiency import (
 )
 from parframe.price.estimate import Estimate, joined
 from parframe.price.experts import EVEN, Routing, experts_time
+from parframe.price.measured import measured_timer
 from parframe.price.roofline import roofline, tile_cost
 from parframe.price.timer import Timer
 from parframe.price.work import Attention, Experts, Kernel, Per, Pointwise, Product, Step
@@ -63,7 +64,7 @@ def kernel_time(
     step
         The sizes of the step.
     gpu
-        A device of the catalogue.
+        A device of the catalogue, or one that was measured by itself.
     dtypes
         Of weights, cache and arithmetic.
     routing
@@ -98,6 +99,8 @@ def kernel_timer(
 
     What does not depend on the step is looked up once, and equal sizes are computed once.
     """
+    if gpu.measured:
+        return measured_timer(kernel, gpu, dtypes)
     on, table = chip(gpu), efficiencies or shipped()
     plain, multiplied = dtypes.plain(on.rates), dtypes.products(on.rates)
     widened = BYTES[dtypes.weights] < BYTES[multiplied]

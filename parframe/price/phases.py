@@ -37,6 +37,9 @@ class Clock(Protocol):
     def exchange(self, exchange: Exchange) -> Timer:
         """Return what times all ``count`` of an exchange."""
 
+    def among(self, busy: float) -> Clock:
+        """Return the clock of a time when so many devices of the plan compute at once."""
+
 
 @attrs.frozen
 class Load:
@@ -193,6 +196,7 @@ def step_time(work: Work, clock: Clock, engine: Engine, load: Load) -> Estimate:
     stages = len(work.stages)
     micro = max(1, min(stages, int(load.rows / work.replicas)))
     part = load.part(1 / micro)
+    clock = clock.among(work.devices * micro / stages)
     times = _of_all(work, clock, engine, part)
     through = total(times)
     serial = through * micro
@@ -227,5 +231,7 @@ def _with_host(device: Estimate, work: Work, engine: Engine, load: Load, micro: 
     """Add what the host takes: launching runs beside devices, the rest between steps."""
     launching = engine.launch * work.layers * micro
     busy = (device.value**6 + launching**6) ** (1 / 6)
-    beside = (engine.step + engine.layer * work.layers) + engine.row * load.rows / work.replicas
+    layer = engine.layer + (engine.reading if load.prompts else 0.0)
+    beside = engine.step + layer * work.layers + engine.stage * (len(work.stages) - 1)
+    beside += engine.row * load.rows / work.replicas
     return attrs.evolve(device, value=busy + beside)

@@ -200,8 +200,10 @@ def saturated(
 
 def closed_loop(deployment: Deployment, concurrency: float, prompt: float, output: float) -> Served:
     """Return what is served to so many clients, each of which asks anew when it has its answer."""
-    rows, limit = most_rows(deployment, prompt, output, concurrency)
     engine = deployment.engine
+    if engine.batches:
+        return _in_batches(deployment, concurrency, prompt, output)
+    rows, limit = most_rows(deployment, prompt, output, concurrency)
     token = iteration(deployment, rows, prompt, output)
     lasting = token.value * output
     own = deployment.step(Load(max(rows - 1, 0), prompt + output / 2, 1, prompt))
@@ -218,6 +220,20 @@ def closed_loop(deployment: Deployment, concurrency: float, prompt: float, outpu
     )
     why = () if limit == "requests" else (f"{rows:.0f} sequences in flight: {limit}",)
     return Served(rows, token, first, rate, why)
+
+
+def _in_batches(deployment: Deployment, concurrency: float, prompt: float, output: float) -> Served:
+    """The same by an engine that begins a batch when the one before it is done."""
+    rows, limit = most_rows(deployment, prompt, output, concurrency)
+    spread = deployment.engine.spread
+    batch = static_batch(deployment, rows, prompt, output)
+    waiting = max(concurrency / rows - 1, 0) * batch.whole.value
+    first = attrs.evolve(batch.first, value=batch.first.value + deployment.engine.request + waiting)
+    token = batch.token.widened(spread.get("token", 0.0))
+    why = () if limit == "requests" else (f"{rows:.0f} sequences in a batch: {limit}",)
+    whole = first.value - waiting + token.value * max(output - 1, 0)
+    rate = Estimate(rows / whole, token.spread, token.why)
+    return Served(rows, token, first.widened(spread.get("first", 0.0)), rate, why)
 
 
 def open_loop(

@@ -40,7 +40,7 @@ def machine_facts(machine: Machine) -> dict[str, Any]:
         "devices_per_node": machine.per_node,
         "link": link_facts(machine.link) if machine.link else None,
         "pcie": link_facts(machine.pcie),
-        "network": link_facts(machine.network),
+        "network": link_facts(machine.network) if machine.network else None,
         "notes": dict(machine.notes),
     }
 
@@ -78,8 +78,8 @@ def draw_device(facts: Mapping[str, Any]) -> Iterator[RenderableType]:
     rows += [
         ("memory", f"{facts['memory_bytes'] / 2**30:g} GiB, {share:.1%} usable"),
         ("memory bandwidth", f"{facts['bandwidth_bytes_per_second'] / 1e9:,g} GB/s"),
-        ("power", f"{facts['power_watts']:g} W"),
     ]
+    rows += [("power", f"{facts['power_watts']:g} W")] if facts["power_watts"] else []
     yield table(("figure", "value"), rows)
     for machine in facts["machines"]:
         yield BLANK
@@ -110,7 +110,7 @@ def _row(facts: Mapping[str, Any]) -> tuple[str, ...]:
         f"{facts['memory_bytes'] / 2**30:g}",
         f"{facts['bandwidth_bytes_per_second'] / 1e9:.0f}",
         *(_NONE if rate is None else f"{rate:.0f}" for rate in shown),
-        f"{facts['power_watts']:.0f}",
+        f"{facts['power_watts']:.0f}" if facts["power_watts"] else _NONE,
         f"{link['devices']} {link['kind']}" if link else _NONE,
         f"{link['bytes_per_second_each_direction'] / 1e9:g}" if link else "",
     )

@@ -11,7 +11,7 @@ from pathlib import Path
 import attrs
 
 from parframe.errors import ParframeError
-from parframe.hardware import Cluster, Machine, shipped
+from parframe.hardware import Cluster, Link, Machine, shipped
 from parframe.price.collectives import Group
 
 TABLES = (
@@ -129,7 +129,7 @@ def published() -> Iterator[Row]:
     for cluster in tomllib.loads(text)["cluster"]:
         machine = shipped().machine(cluster["machine"])
         speed = cluster["gb_s"] * 1e9
-        network = attrs.evolve(machine.network, kind="InfiniBand", bandwidth=speed)
+        network = Link("InfiniBand", "network", 1 << 30, speed)
         group = _group(
             attrs.evolve(machine, network=network), cluster["ranks"], cluster["per_node"]
         )
@@ -220,5 +220,5 @@ def _with_adapter(machine: Machine, each: int) -> Machine:
     whole = ADAPTERS.get(machine.key)
     if whole is None:
         return machine
-    network = attrs.evolve(machine.network, kind="Ethernet", bandwidth=whole / each)
+    network = Link("Ethernet", "network", 1 << 30, whole / each)
     return attrs.evolve(machine, network=network)
