@@ -16,6 +16,7 @@ COMMANDS = {
     "verify": "Run all devices of a plan here and compare with the model.",
     "generate": "Continue prompts with a model on many devices.",
     "bench": "Measure how fast a model generates on many devices.",
+    "measure": "Measure this machine, so that plans can be priced on it.",
     "shard": "Write what each rank holds of the weights into a file of its own.",
     "show": "Show a plan: its mesh, its stages, a device's operators.",
     "choose": "Rank every composite of a model for a number of devices.",

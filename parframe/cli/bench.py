@@ -5,9 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
-from itertools import pairwise
 from pathlib import Path
-from statistics import median, quantiles
 from typing import Any
 
 import click
@@ -18,7 +16,7 @@ from parframe.cli.answer import Answer, answers, steps
 from parframe.cli.generate import plan_of, weights_folder
 from parframe.cli.options import model_argument
 from parframe.errors import ParframeError
-from parframe.generating import Request, Sampling, Settings
+from parframe.generating import Settings
 from parframe.plan import Plan
 from parframe.report.memory import draw_memory, memory_facts
 from parframe.report.screen import BLANK, heading, table
@@ -36,6 +34,14 @@ _MANY = click.IntRange(3)
 @click.option("--new-tokens", type=_MANY, default=64, show_default=True, metavar="N")
 @click.option(
     "--batch", type=_COUNT, default=1, show_default=True, metavar="N", help="Prompts at once."
+)
+@click.option(
+    "--batches",
+    type=_COUNT,
+    default=1,
+    show_default=True,
+    metavar="N",
+    help="How many batches are measured, after one that warms up.",
 )
 @click.option("--weights", metavar="FOLDER", help="Not those of the model; `random` for seeded.")
 @click.option("--dtype", type=click.Choice(DTYPES), help="What to compute in, if not the model's.")
@@ -60,6 +66,7 @@ def command(
     prompt_tokens: int,
     new_tokens: int,
     batch: int,
+    batches: int,
     weights: str | None,
     against: str | None,
     **options: Any,
@@ -72,6 +79,7 @@ def command(
     MODEL is a Hugging Face folder, a config.json, a spec that names a model, or a plan.
     """
     from parframe.generating.replicas import replicas_of
+    from parframe.measuring.timing import arrivals, figures
 
     with steps(4 if against else 3) as step:
         step(f"loading {model}")
@@ -93,7 +101,7 @@ def command(
         prompts = random_prompts(plan, batch, prompt_tokens, options["seed"])
         step(f"generating on {plan.mesh.size} devices")
         settings = Settings(weights=folder, rows=batch, **options)
-        found = measured(plan, prompts, new_tokens, settings)
+        found = figures(arrivals(plan, prompts, new_tokens, settings, batches))
         peer = None
         if against and folder is not None:
             step("generating with transformers")
@@ -129,49 +137,6 @@ def random_prompts(plan: Plan, count: int, length: int, seed: int) -> list[tuple
     return [tuple(draw.randrange(vocabulary) for _ in range(length)) for _ in range(count)]
 
 
-def measured(
-    plan: Plan, prompts: Sequence[tuple[int, ...]], new_tokens: int, settings: Settings
-) -> dict[str, float]:
-    """The figures of a batch, after another that warms up."""
-    from parframe.executing import generate
-    from parframe.generating import Result
-    from parframe.generating.replicas import replicas_of
-    from parframe.generating.requests import Failure, Token
-
-    rows = settings.rows * len(replicas_of(plan))
-    sampling = Sampling(max_new_tokens=new_tokens)
-    listed = [
-        Request(number, prompts[number % len(prompts)], sampling) for number in range(2 * rows)
-    ]
-    arrivals: dict[int, list[float]] = {}
-    begun = 0.0
-    for event in generate(plan, listed, settings):
-        now = time.perf_counter()
-        if isinstance(event, Failure):
-            raise event.error
-        if isinstance(event, Token):
-            arrivals.setdefault(event.number, []).append(now)
-        elif isinstance(event, Result) and event.number < rows:
-            begun = begun or now
-    watched = [arrivals[number] for number in sorted(arrivals) if number >= rows]
-    return figures(watched, begun)
-
-
-def figures(arrivals: Sequence[Sequence[float]], begun: float) -> dict[str, float]:
-    """What the times say at which tokens of every prompt came, in seconds."""
-    between = [later - earlier for times in arrivals for earlier, later in pairwise(times)]
-    parts = quantiles(between, n=10)
-    token = median(between)
-    return {
-        "first_token": median(times[0] - begun for times in arrivals),
-        "token": token,
-        "token_p10": parts[0],
-        "token_p90": parts[-1],
-        "tokens_per_second": 1 / token,
-        "tokens_per_second_in_all": len(arrivals) / token,
-    }
-
-
 def transformers_figures(
     folder: Path, prompts: Sequence[tuple[int, ...]], new_tokens: int, dtype: str | None
 ) -> dict[str, float]:
@@ -179,6 +144,8 @@ def transformers_figures(
     import torch
     from transformers import AutoModelForCausalLM
     from transformers.generation.streamers import BaseStreamer
+
+    from parframe.measuring.timing import Arrivals, figures
 
     class Clock(BaseStreamer):
         """Notes when tokens come; the prompt itself is the first that is told."""
@@ -201,7 +168,7 @@ def transformers_figures(
             given, attention_mask=torch.ones_like(given), max_new_tokens=new_tokens,
             min_new_tokens=new_tokens, do_sample=False, streamer=clock,
         )  # fmt: skip
-    return figures([clock.times[1:]] * len(prompts), begun)
+    return figures([Arrivals(begun, (tuple(clock.times[1:]),) * len(prompts))])
 
 
 _ROWS = {

@@ -70,6 +70,26 @@ def _remove_empty(folder: Path) -> None:
         folder.rmdir()
 
 
+def check_file(path: Path) -> None:
+    """Refuse a file that cannot be written, before the work for it begins.
+
+    Raises
+    ------
+    ParframeError
+        Of kind ``output``.
+    """
+    above = path.absolute().parent
+    if path.is_dir():
+        what = "is a folder"
+    elif not above.is_dir():
+        what = f"there is no folder {above}"
+    elif not os.access(path if path.exists() else above, os.W_OK):
+        what = "cannot be written"
+    else:
+        return
+    raise ParframeError("output", str(path)[:100], what, "choose another")
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a file whole, or leave what is there.
 

@@ -83,7 +83,7 @@ class Catalogue:
                 "hardware",
                 f"{count}x{machine.name}",
                 f"it was measured when divided into {told}",
-                f"measure it: parframe bench --calibrate --ranks {count}",
+                f"measure it: parframe measure --ranks {count}",
             )
         return Cluster(known[count], count)
 

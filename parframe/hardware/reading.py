@@ -69,6 +69,7 @@ def device_of(key: str, values: object, name: str) -> Device:
     if not rates.values:
         raise wrong(table.where, "has no 'dense_tflops'", "give { bf16 = ... } of dense operations")
     full = table.text("name", key)
+    lacks_power = "measured" in table.values and "power_w" not in table.values
     return Device(
         key=key,
         name=full,
@@ -80,7 +81,7 @@ def device_of(key: str, values: object, name: str) -> Device:
         memory=round(table.number("memory_gib", most=1e5) * 2**30),
         usable_share=table.number("usable_share", 0.98, most=1.0),
         bandwidth=table.number("bandwidth_gb_s", most=1e6) * _GIGA,
-        power=table.number("power_w", most=1e5) if "power_w" in table.values else 0.0,
+        power=0.0 if lacks_power else table.number("power_w", most=1e5),
         sources=table.texts("sources"),
         notes=table.notes(),
         measured=_measured(table),

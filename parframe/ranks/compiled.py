@@ -30,12 +30,16 @@ def compiled(module: RankModule) -> Callable[..., dict[str, torch.Tensor]]:
     callable
         Called as the module is.
     """
-    options = {
-        # Parts of the module never change, so that they are not looked at again with every token.
-        "guard_filter_fn": torch.compiler.skip_guard_on_all_nn_modules_unsafe,
-        **(_ON_CPU if module.device.type == "cpu" else {}),
-    }
     found: Callable[..., dict[str, torch.Tensor]] = torch.compile(
-        module, fullgraph=True, options=options
+        module, fullgraph=True, options=options(module.device.type)
     )
     return found
+
+
+def options(device: str) -> dict[str, Any]:
+    """Give the options of `torch.compile` for a type of device."""
+    return {
+        # Parts of the module never change, so that they are not looked at again with every token.
+        "guard_filter_fn": torch.compiler.skip_guard_on_all_nn_modules_unsafe,
+        **(_ON_CPU if device == "cpu" else {}),
+    }

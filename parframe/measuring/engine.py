@@ -1,0 +1,217 @@
+"""What parframe's own engine takes beside its kernels, from runs of small models of two depths.
+
+A small model's kernels take next to nothing, so that what its steps take is the engine's: for a
+step, for a layer, for a further stage. Another model, of which kernels take the most, tells how
+far off predictions of the whole are.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import attrs
+
+import parframe
+from parframe.generating import Settings
+from parframe.hardware import Cluster, Machine
+from parframe.measuring.machine import DTYPES, Asked
+from parframe.measuring.samples import Part, Times, times_of
+from parframe.measuring.timing import arrivals
+from parframe.plan import Plan
+from parframe.price.candidates import Setting, deployed
+from parframe.price.dtypes import Dtypes
+from parframe.price.engines import Engine
+from parframe.price.phases import Load
+from parframe.price.reading import work_of
+from parframe.price.work import Work
+
+NAME = "parframe"
+
+SHALLOW, DEEP, CHECKED = 2, 10, 6
+"""Layers of the small models, and of the one that predictions are checked with."""
+
+PROMPT, NEW = 32, 24
+"""Tokens of a prompt and of an answer."""
+
+CHUNK = 512
+"""Tokens of a prompt that are computed at once."""
+
+
+@attrs.frozen
+class Run:
+    """One run of a small model.
+
+    Parameters
+    ----------
+    work
+        What its plan asks.
+    layers
+        Of the model.
+    dtype
+        What it is computed in.
+    token, first
+        Of a token, and of the first one.
+    """
+
+    work: Work
+    layers: int
+    dtype: str
+    token: Times
+    first: Times
+
+
+@attrs.frozen
+class Runs:
+    """All that is run: two depths, stages of the deeper one, and the models that check.
+
+    Parameters
+    ----------
+    shallow, deep
+        In tensor parallelism over all ranks.
+    stages
+        The deep one in stages; None on one rank.
+    checked
+        The larger model, each way.
+    """
+
+    shallow: Run
+    deep: Run
+    stages: Run | None
+    checked: tuple[Run, ...]
+
+    @property
+    def dtype(self) -> str:
+        """What all are computed in."""
+        return self.deep.dtype
+
+
+def runs(asked: Asked, told: Callable[[str], None]) -> Runs:
+    """Run all.
+
+    Parameters
+    ----------
+    asked
+        Ranks and device.
+    told
+        Is told of what begins.
+    """
+    split, staged = f"TP{asked.ranks}", f"PP{asked.ranks}"
+    tiny, larger = _tiny(asked.ranks), _larger(asked.ranks)
+
+    def run(config: Mapping[str, Any], layers: int, composite: str) -> Run:
+        layers = max(layers, asked.ranks)
+        batches = asked.batches if config is tiny else max(asked.batches // 4, 2)
+        told(f"{layers} layers, {composite}")
+        graph = parframe.load({**config, "num_hidden_layers": layers}, positions=True)
+        plan = parframe.partition(graph, composite)
+        return _timed(plan, layers, asked, batches)
+
+    several = asked.ranks > 1
+    return Runs(
+        run(tiny, SHALLOW, split),
+        run(tiny, DEEP * (1 + asked.ranks // DEEP), split),
+        run(tiny, DEEP * (1 + asked.ranks // DEEP), staged) if several else None,
+        tuple(run(larger, CHECKED, one) for one in ((split, staged) if several else (split,))),
+    )
+
+
+def with_engine(machine: Machine, found: Runs, resident: int, part: Part) -> Machine:
+    """Give a machine with what parframe's engine takes on it.
+
+    Parameters
+    ----------
+    machine
+        As measured, without engines.
+    found
+        The runs.
+    resident
+        Bytes that a rank holds before it has any weights.
+    part
+        Which of several times counts.
+    """
+    bare: dict[str, Any] = {
+        "step": 0.0, "reserve": float(resident), "share": 1.0, "tokens": CHUNK, "windows": False,
+        "batches": True, "all_logits": True,
+    }  # fmt: skip
+    engine = Engine(NAME, **bare)
+    own = _beside(found, machine, engine, part)
+    if found.stages is not None:
+        left = _left(found.stages, machine, engine.with_constants(own), part)[0]
+        own["stage"] = max(left / (len(found.stages.work.stages) - 1), 0.0)
+    known = engine.with_constants(own)
+    off = [_off(one, machine, known, part) for one in found.checked]
+    scatters = machine.device.measured["product"][found.dtype].spread
+    spread = {
+        kind: math.hypot(scatters, math.hypot(*(one[at] for one in off)) / math.sqrt(len(off)))
+        for at, kind in enumerate(("token", "first"))
+    }
+    return attrs.evolve(machine, engines={NAME: {**bare, **own, "spread": spread}})
+
+
+def _beside(found: Runs, machine: Machine, engine: Engine, part: Part) -> dict[str, float]:
+    """What a step, a layer and a request take, by two depths."""
+    two = (found.shallow, found.deep)
+    (shallow, shallow_first), (deep, deep_first) = (_left(r, machine, engine, part) for r in two)
+    layers = found.deep.layers - found.shallow.layers
+    layer = max((deep - shallow) / layers, 0.0)
+    step = max(shallow - layer * found.shallow.layers, 0.0)
+    reading = max((deep_first - shallow_first) / layers - layer, 0.0)
+    request = max(shallow_first - step - (layer + reading) * found.shallow.layers, 0.0)
+    return {"step": step, "layer": layer, "reading": reading, "request": request}
+
+
+def _left(run: Run, machine: Machine, engine: Engine, part: Part) -> tuple[float, float]:
+    """Seconds of a token and of a first one beyond what is predicted."""
+    token, first = predicted(run, machine, engine)
+    return run.token.part(part) - token, run.first.part(part) - first
+
+
+def _off(run: Run, machine: Machine, engine: Engine, part: Part) -> tuple[float, float]:
+    """Logarithms of what was measured over what is predicted."""
+    token, first = predicted(run, machine, engine)
+    return math.log(run.token.part(part) / token), math.log(run.first.part(part) / first)
+
+
+def predicted(run: Run, machine: Machine, engine: Engine) -> tuple[float, float]:
+    """Seconds of a token and of a first one."""
+    cluster = Cluster(machine, machine.per_node)
+    deployment = deployed(run.work, Setting.of(cluster, Dtypes(run.dtype, run.dtype), engine))
+    token = deployment.step(Load(1, PROMPT + NEW / 2))
+    first = deployment.step(Load(prompts=1, prompt=PROMPT))
+    return token.value, first.value + engine.request
+
+
+def _timed(plan: Plan, layers: int, asked: Asked, batches: int) -> Run:
+    settings = Settings(
+        dtype=asked.dtypes[0], device=asked.device, compiled=True, rows=1, chunk=CHUNK, bound=True,
+        timeout=asked.timeout,
+    )  # fmt: skip
+    prompt = tuple(number % _VOCABULARY for number in range(PROMPT))
+    found = arrivals(plan, [prompt], NEW, settings, batches)
+    token = times_of([seconds for batch in found for seconds in batch.between])
+    first = times_of([batch.first for batch in found])
+    return Run(work_of(plan), layers, DTYPES[asked.dtypes[0]], token, first)
+
+
+_VOCABULARY = 64
+
+
+def _tiny(ranks: int) -> dict[str, Any]:
+    heads = ranks * math.ceil(4 / ranks)
+    return {**_LLAMA, "hidden_size": 16 * heads, "intermediate_size": 32 * heads, "head_dim": 16,
+            "num_attention_heads": heads, "num_key_value_heads": heads,
+            "vocab_size": _VOCABULARY * ranks}  # fmt: skip
+
+
+def _larger(ranks: int) -> dict[str, Any]:
+    heads = ranks * math.ceil(8 / ranks)
+    return {**_LLAMA, "hidden_size": 64 * heads, "intermediate_size": 192 * heads, "head_dim": 64,
+            "num_attention_heads": heads, "num_key_value_heads": heads,
+            "vocab_size": 4096 * math.ceil(2 / ranks) * ranks}  # fmt: skip
+
+
+_LLAMA: Mapping[str, Any] = {
+    "model_type": "llama", "max_position_embeddings": 512, "tie_word_embeddings": False,
+}  # fmt: skip

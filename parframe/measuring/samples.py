@@ -1,0 +1,75 @@
+"""Times of something that is done again and again: the median, and that of quiet moments."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from statistics import median
+from typing import Literal
+
+import attrs
+
+Part = Literal["middle", "low"]
+"""Which of several times counts: the median, or the 10th percentile, which other programs of the
+same machine disturb least."""
+
+_FEWEST = 5
+
+
+@attrs.frozen
+class Times:
+    """What was seen of one thing, in seconds: the 10th percentile and the median."""
+
+    low: float
+    middle: float
+
+    def part(self, part: Part) -> float:
+        """One of both."""
+        return self.low if part == "low" else self.middle
+
+
+def times_of(seconds: Sequence[float]) -> Times:
+    """Sum up what was seen."""
+    ordered = sorted(seconds)
+    return Times(ordered[round(0.1 * (len(ordered) - 1))], median(ordered))
+
+
+def repeated(once: Callable[[], object], seconds: float, done: Callable[[], None]) -> Times:
+    """Time something again and again.
+
+    Parameters
+    ----------
+    once
+        What is timed.
+    seconds
+        For how long, at least a few times.
+    done
+        Waits until it is done, where devices work by themselves.
+    """
+    found: list[float] = []
+    end = time.perf_counter() + seconds
+    while len(found) < _FEWEST or time.perf_counter() < end:
+        begun = time.perf_counter()
+        once()
+        done()
+        found.append(time.perf_counter() - begun)
+    return times_of(found)
+
+
+def over_rounds(seconds: Sequence[float], part: Part) -> tuple[float, float]:
+    """What several rounds come to, and the standard deviation of its logarithm.
+
+    The median of all rounds and how they scatter; or the quietest one, and the next.
+    """
+    if part == "middle":
+        return median(seconds), scatter(seconds)
+    ordered = sorted(seconds)
+    return ordered[0], scatter(ordered[:2])
+
+
+def scatter(seconds: Sequence[float]) -> float:
+    """Standard deviation of the logarithms of a few times."""
+    logs = [math.log(one) for one in seconds]
+    mean = sum(logs) / len(logs)
+    return math.sqrt(sum((one - mean) ** 2 for one in logs) / max(len(logs) - 1, 1))
