@@ -17,6 +17,8 @@ from parframe.errors import ParframeError
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+    from parframe.measuring.whole import Observed
+
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 _DTYPES = ("float32", "bfloat16", "float16")
 
@@ -41,12 +43,16 @@ _DTYPES = ("float32", "bfloat16", "float16")
     help="Of several times the median, or those of moments when other programs disturb least.",
 )  # fmt: skip
 @click.option(
-    "--rounds", type=click.IntRange(1), default=3, show_default=True, metavar="N",
+    "--rounds", type=click.IntRange(1), default=2, show_default=True, metavar="N",
     help="How often all is measured, in turn.",
+)  # fmt: skip
+@click.option(
+    "--patience", type=click.FloatRange(0), default=60.0, show_default=True, metavar="SECONDS",
+    help="How long a round waits in all for moments in which other programs do nothing.",
 )  # fmt: skip
 def command(
     output: Path, ranks: str, dtypes: tuple[str, ...], device: str, name: str, part: Any,
-    rounds: int,
+    rounds: int, patience: float,
 ) -> Answer:  # fmt: skip
     """Measure this machine, so that plans can be priced on it.
 
@@ -55,8 +61,8 @@ def command(
     """
     from parframe.executing.rank import check_device
     from parframe.launching.processes import processors
-    from parframe.measuring.engine import runs, with_engine
-    from parframe.measuring.machine import Asked, machine_of, measured
+    from parframe.measuring.machine import Asked
+    from parframe.measuring.whole import machine, observe
     from parframe.measuring.writing import text_of
 
     check_file(output)
@@ -67,14 +73,15 @@ def command(
     check_device(device, "parframe measure")
     most = processors() if device == "cpu" else _gpus()
     counts = _counts(ranks, most) or sorted({1, min(2, most) if device == "cpu" else most})
-    found = []
-    with steps(len(counts)) as step:
-        for count in counts:
-            step(f"measuring {count} of {device}")
-            asked = Asked(name, count, device, tuple(dict.fromkeys(dtypes)), rounds)
-            heard = measured(asked)
-            machine = machine_of(asked, heard, part)
-            found.append(with_engine(machine, runs(asked, lambda told: None), heard.resident, part))
+    kinds = tuple(dict.fromkeys(dtypes))
+    every = [Asked(name, count, device, kinds, patience=patience) for count in counts]
+    seen: list[list[Observed]] = [[] for _ in every]
+    with steps(len(every) * rounds) as step:
+        for number in range(rounds):
+            for asked, own in zip(every, seen, strict=True):
+                step(f"round {number + 1} of {rounds}, {asked.ranks} ranks")
+                own.append(observe(asked, lambda told: None))
+    found = [machine(asked, own, part) for asked, own in zip(every, seen, strict=True)]
     write_text(output, text_of(found, [f"Measured by `parframe measure --part {part}`."]))
     facts = {
         "output": str(output),

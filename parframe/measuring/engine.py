@@ -16,6 +16,7 @@ import attrs
 import parframe
 from parframe.generating import Settings
 from parframe.hardware import Cluster, Machine
+from parframe.measuring.calm import Calm
 from parframe.measuring.machine import DTYPES, Asked
 from parframe.measuring.samples import Part, Times, times_of
 from parframe.measuring.timing import arrivals
@@ -189,7 +190,8 @@ def _timed(plan: Plan, layers: int, asked: Asked, batches: int) -> Run:
         timeout=asked.timeout,
     )  # fmt: skip
     prompt = tuple(number % _VOCABULARY for number in range(PROMPT))
-    found = arrivals(plan, [prompt], NEW, settings, batches)
+    calm = Calm(asked.patience / 20)
+    found = arrivals(plan, [prompt], NEW, settings, batches, calm)
     token = times_of([seconds for batch in found for seconds in batch.between])
     first = times_of([batch.first for batch in found])
     return Run(work_of(plan), layers, DTYPES[asked.dtypes[0]], token, first)

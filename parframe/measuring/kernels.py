@@ -7,6 +7,7 @@ a token of a model takes: what disturbs a token disturbs a sample alike.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import attrs
@@ -92,24 +93,22 @@ class Kernels:
 
     def warm_up(self) -> None:
         """Compile."""
-        with torch.no_grad():
-            for rows in set(FEW) & set(self.sizes.rows):
-                self.products(self._given(rows), self.weights[0])
-            for positions in self.sizes.positions:
-                self.decode(positions)
+        for rows in set(FEW) & set(self.sizes.rows):
+            self.products(self._given(rows), self.weights[0])
+        for positions in self.sizes.positions:
+            self.decode(positions)
 
-    def points(self) -> Iterator[Point]:
-        """Measure all."""
-        with torch.no_grad():
-            yield self.read()
-            for rows in self.sizes.rows:
-                yield self.product(rows)
-            for positions in self.sizes.positions:
-                yield self.decode(positions)
-            for positions in self.sizes.positions:
-                yield self.prompt(positions)
-            for rows in (8, 64, 512):
-                yield self.pointwise(rows)
+    def points(self) -> Iterator[Callable[[], Point]]:
+        """Give all that is measured, each to be called."""
+        yield self.read
+        for rows in self.sizes.rows:
+            yield partial(self.product, rows)
+        for positions in self.sizes.positions:
+            yield partial(self.decode, positions)
+        for positions in self.sizes.positions:
+            yield partial(self.prompt, positions)
+        for rows in (8, 64, 512):
+            yield partial(self.pointwise, rows)
 
     def read(self) -> Point:
         """Bytes of weights that are only read and summed."""

@@ -38,14 +38,14 @@ class Asked:
         ``cpu`` or ``cuda``.
     dtypes
         Torch's names of dtypes.
-    rounds
-        How often everything is measured, in turn.
     sizes
         Fields of `parframe.measuring.kernels.Sizes` that are not the usual ones.
     exchange_times
-        How often each exchange is measured in a round.
+        How often each exchange is measured.
     batches
         How many answers of each small model are timed; a quarter of it of larger ones.
+    patience
+        Seconds that are waited in all for moments in which other programs leave the processors.
     timeout
         Seconds without any progress after which ranks have failed.
     """
@@ -54,10 +54,10 @@ class Asked:
     ranks: int
     device: str = "cpu"
     dtypes: tuple[str, ...] = ("float32",)
-    rounds: int = 3
     sizes: Mapping[str, Any] = attrs.field(factory=dict)
     exchange_times: int = 20
     batches: int = 40
+    patience: float = 0.0
     timeout: float = 600.0
 
 
@@ -79,9 +79,9 @@ def measured(asked: Asked) -> Heard:
         If a rank fails.
     """
     facts = {
-        "device": asked.device, "dtypes": list(asked.dtypes), "rounds": asked.rounds,
+        "device": asked.device, "dtypes": list(asked.dtypes),
         "sizes": {k: list(v) if isinstance(v, tuple) else v for k, v in asked.sizes.items()},
-        "exchange_times": asked.exchange_times,
+        "exchange_times": asked.exchange_times, "patience": asked.patience / 2,
     }  # fmt: skip
     heard = Heard({}, {})
     with Launch(
@@ -155,7 +155,7 @@ def _device(asked: Asked, heard: Heard, when: str, part: Part) -> Device:
         usable_share=usable,
         bandwidth=max(*read, *few),
         power=0.0,
-        sources=(f"parframe measure, {asked.rounds} rounds",),
+        sources=("parframe measure",),
         measured=found,
     )
 

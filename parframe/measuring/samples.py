@@ -57,6 +57,11 @@ def repeated(once: Callable[[], object], seconds: float, done: Callable[[], None
     return times_of(found)
 
 
+def merged(rounds: Sequence[Times]) -> Times:
+    """What several rounds saw of the same: the quietest one, and the median."""
+    return Times(min(one.low for one in rounds), median(one.middle for one in rounds))
+
+
 def over_rounds(seconds: Sequence[float], part: Part) -> tuple[float, float]:
     """What several rounds come to, and the standard deviation of its logarithm.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from statistics import median, quantiles
 
@@ -48,6 +48,7 @@ def arrivals(
     new_tokens: int,
     settings: Settings,
     batches: int = 1,
+    between: Callable[[], None] | None = None,
 ) -> list[Arrivals]:
     """Generate batch after batch; what the first takes is not told.
 
@@ -63,6 +64,8 @@ def arrivals(
         How it is run; ``rows`` prompts are a batch on each replica.
     batches
         How many are told.
+    between
+        Is called before each batch but the first, while the devices have nothing to do.
 
     Raises
     ------
@@ -83,8 +86,10 @@ def arrivals(
             raise event.error
         if isinstance(event, Token):
             came.setdefault(event.number, []).append(now)
-        elif isinstance(event, Result):
-            ended.setdefault(event.number // rows, now)
+        elif isinstance(event, Result) and event.number // rows not in ended:
+            if between is not None:
+                between()
+            ended[event.number // rows] = time.perf_counter()
     return [
         Arrivals(
             ended[batch - 1],

@@ -13,8 +13,9 @@ import torch.distributed as dist
 from parframe.executing.rank import device_of
 from parframe.launching import Worker, nursery
 from parframe.launching.processes import bind
+from parframe.measuring.calm import Calm
 from parframe.measuring.exchanges import Exchange, Ring, exchanges, sends
-from parframe.measuring.kernels import Kernels, Sizes
+from parframe.measuring.kernels import Kernels, Point, Sizes
 from parframe.ranks.groups import make_groups
 from parframe.running.given import dtype_of
 
@@ -29,21 +30,22 @@ def measure(worker: Worker) -> None:
     facts = worker.facts
     if facts["device"] == "cpu":
         bind(worker.rank, worker.world)
+    torch.set_grad_enabled(False)
     worker.send({"resident": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024})
     device = device_of(facts["device"], worker.rank)
     rings = _rings(worker, device)
     worker.phase("measure")
+    calm = Calm(facts["patience"])
     every = [(name, _kernels(worker, name, device)) for name in facts["dtypes"]]
-    for number in range(facts["rounds"]):
-        worker.step(number)
-        for name, kernels in every:
-            worker.operator(f"kernels in {name}")
-            _points(worker, name, kernels)
-        for ring in rings:
-            worker.operator(f"exchanges of {ring.size} ranks")
-            for found in _exchanges(ring, facts["exchange_times"]):
-                worker.send({"exchange": attrs.asdict(found)})
-        _meet(worker)
+    for name, kernels in every:
+        worker.operator(f"kernels in {name}")
+        _points(worker, name, kernels, calm)
+    for ring in rings:
+        worker.operator(f"exchanges of {ring.size} ranks")
+        calm()
+        for found in _exchanges(ring, facts["exchange_times"]):
+            worker.send({"exchange": attrs.asdict(found)})
+    _meet(worker)
 
 
 def _kernels(worker: Worker, name: str, device: torch.device) -> Kernels:
@@ -54,16 +56,27 @@ def _kernels(worker: Worker, name: str, device: torch.device) -> Kernels:
     return kernels
 
 
-def _points(worker: Worker, name: str, kernels: Kernels) -> None:
+def _points(worker: Worker, name: str, kernels: Kernels, calm: Calm) -> None:
     """Measure kernels at once with the others, then on the first rank alone."""
-    _meet(worker)
-    for point in kernels.points():
+    for point in _calmly(worker, kernels, calm, alone=False):
         worker.send({"point": attrs.asdict(point), "dtype": name, "when": AT_ONCE})
         _meet(worker)
     if worker.world > 1 and worker.rank == 0:
-        for point in kernels.points():
+        for point in _calmly(worker, kernels, calm, alone=True):
             worker.send({"point": attrs.asdict(point), "dtype": name, "when": ALONE})
     _meet(worker)
+
+
+def _calmly(worker: Worker, kernels: Kernels, calm: Calm, alone: bool) -> Iterator[Point]:
+    """Measure points, each in a calm moment, with the others unless they wait."""
+    for measure in kernels.points():
+        if not alone:
+            _meet(worker)
+        if worker.rank == 0:
+            calm()
+        if not alone:
+            _meet(worker)
+        yield measure()
 
 
 def _rings(worker: Worker, device: torch.device) -> list[Ring]:
