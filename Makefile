@@ -41,7 +41,7 @@ docs:  ## in the environment at hand: write the documentation's tables anew
 bench:  ## in the environment at hand, with .[hf,bench]: print the figures of benchmarks/
 	$(BIN)python -m benchmarks
 
-validate:  ## in the environment at hand, with .[calibrate]: predictions against measured rows
+validate:  ## in the environment at hand, with .[calibrate,hf]: predictions against measured rows and own runs
 	$(BIN)python -m benchmarks.validation
 
 faults:  ## in the environment at hand: make every listed fault in running processes; some seconds each

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from benchmarks import own
 from parframe.price.basis import Basis
 from parframe.price.fitting.served import TABLES, TRACES, read_folder
 from parframe.price.planned import model
@@ -25,6 +26,12 @@ FOLDER = Path(__file__).parents[2] / "shared" / "measurements"
 
 def main(arguments: Sequence[str]) -> None:
     folder = Path(arguments[0]) if arguments else FOLDER
+    tables(folder)
+    own.main(())
+
+
+def tables(folder: Path) -> None:
+    """Compare with the tables of measurements, where they are there."""
     lacking = [name for name in (*TABLES, TRACES) if not (folder / name).is_file()]
     if lacking:
         print(f"skipped: {folder} has no {', '.join(lacking)}")

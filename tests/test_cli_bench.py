@@ -3,16 +3,7 @@ import json
 import pytest
 from proving import STORIES, needs_stories
 
-from parframe.cli.bench import figures
-
 FEW = ("--prompt-tokens", 4, "--new-tokens", 6, "--no-compile")
-
-
-def test_figures_are_those_of_all_prompts():
-    found = figures([[1.5, 2.0, 2.5, 3.0], [1.5, 2.0, 2.5, 3.0]], begun=1.0)
-    assert found["first_token"] == 0.5
-    assert found["token"] == found["token_p10"] == found["token_p90"] == 0.5
-    assert (found["tokens_per_second"], found["tokens_per_second_in_all"]) == (2, 4)
 
 
 @needs_stories

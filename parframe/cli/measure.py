@@ -56,8 +56,8 @@ def command(
 ) -> Answer:  # fmt: skip
     """Measure this machine, so that plans can be priced on it.
 
-    For each number of ranks so many processes compute at once, alone and with each other, and
-    small models are run. It takes some minutes.
+    For each number of ranks so many processes compute at once, one of them alone, and exchange,
+    and small models are run. It takes some minutes.
     """
     from parframe.executing.rank import check_device
     from parframe.launching.processes import processors
