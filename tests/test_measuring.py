@@ -172,7 +172,7 @@ def test_a_written_file_is_read_as_what_was_measured():
 def test_the_engine_is_what_small_models_take_beside_their_kernels():
     machine = attrs.evolve(catalogue([HERE]).cluster("2xhere").machine, engines={})
     planted = Engine("parframe", step=2e-3, layer=1e-4, reading=3e-4, stage=5e-4, request=4e-3)
-    planted = attrs.evolve(planted, batches=True, all_logits=True, tokens=512)
+    planted = attrs.evolve(planted, exchanges=1.2, batches=True, all_logits=True, tokens=512)
 
     def run(layers, composite):
         graph = parframe.load({**LLAMA, "num_hidden_layers": layers})
@@ -180,9 +180,13 @@ def test_the_engine_is_what_small_models_take_beside_their_kernels():
         token, first = predicted(bare, machine, planted)
         return attrs.evolve(bare, token=Times(token, token), first=Times(first, first))
 
-    runs = Runs(run(2, "TP2"), run(6, "TP2"), run(6, "PP2"), (run(4, "TP2"), run(4, "PP2")))
+    runs = Runs(
+        (run(2, "TP2"), run(6, "TP2")),
+        (run(2, "PP2"), run(6, "PP2")),
+        (run(4, "TP2"), run(4, "PP2")),
+    )
     found = engine_on(with_engine(machine, runs, 1000, "low"))
-    for name in ("step", "layer", "reading", "stage", "request"):
+    for name in ("step", "layer", "reading", "stage", "request", "exchanges"):
         assert getattr(found, name) == pytest.approx(getattr(planted, name)), name
     assert found.spread == {
         "token": pytest.approx(0, abs=1e-6),

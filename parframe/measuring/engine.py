@@ -30,8 +30,8 @@ from parframe.price.work import Work
 
 NAME = "parframe"
 
-SHALLOW, DEEP, CHECKED = 2, 10, 6
-"""Layers of the small models, and of the one that predictions are checked with."""
+SHALLOW, DEEPER, CHECKED = 2, 8, 6
+"""Layers of a small model, how many more a deeper one has, and of the one that checks."""
 
 PROMPT, NEW = 32, 24
 """Tokens of a prompt and of an answer."""
@@ -63,29 +63,32 @@ class Run:
     first: Times
 
 
+Pair = tuple[Run, Run]
+"""Runs of the small models: the shallow one and the deep one."""
+
+
 @attrs.frozen
 class Runs:
-    """All that is run: two depths, stages of the deeper one, and the models that check.
+    """All that is run.
 
     Parameters
     ----------
-    shallow, deep
-        In tensor parallelism over all ranks.
+    tensor
+        The small models in tensor parallelism over all ranks.
     stages
-        The deep one in stages; None on one rank.
+        The same in stages, between which ranks take turns; None on one rank.
     checked
         The larger model, each way.
     """
 
-    shallow: Run
-    deep: Run
-    stages: Run | None
+    tensor: Pair
+    stages: Pair | None
     checked: tuple[Run, ...]
 
     @property
     def dtype(self) -> str:
         """What all are computed in."""
-        return self.deep.dtype
+        return self.tensor[0].dtype
 
 
 def runs(asked: Asked, told: Callable[[str], None]) -> Runs:
@@ -98,24 +101,24 @@ def runs(asked: Asked, told: Callable[[str], None]) -> Runs:
     told
         Is told of what begins.
     """
-    split, staged = f"TP{asked.ranks}", f"PP{asked.ranks}"
     tiny, larger = _tiny(asked.ranks), _larger(asked.ranks)
 
     def run(config: Mapping[str, Any], layers: int, composite: str) -> Run:
-        layers = max(layers, asked.ranks)
         batches = asked.batches if config is tiny else max(asked.batches // 4, 2)
         told(f"{layers} layers, {composite}")
         graph = parframe.load({**config, "num_hidden_layers": layers}, positions=True)
         plan = parframe.partition(graph, composite)
         return _timed(plan, layers, asked, batches)
 
-    several = asked.ranks > 1
-    return Runs(
-        run(tiny, SHALLOW, split),
-        run(tiny, DEEP * (1 + asked.ranks // DEEP), split),
-        run(tiny, DEEP * (1 + asked.ranks // DEEP), staged) if several else None,
-        tuple(run(larger, CHECKED, one) for one in ((split, staged) if several else (split,))),
-    )
+    def pair(composite: str) -> Pair:
+        shallow = max(SHALLOW, asked.ranks)
+        return run(tiny, shallow, composite), run(tiny, shallow + DEEPER, composite)
+
+    names = [f"TP{asked.ranks}", *([f"PP{asked.ranks}"] if asked.ranks > 1 else [])]
+    both = [pair(name) for name in names]
+    layers = max(CHECKED, asked.ranks)
+    checked = tuple(run(larger, layers, name) for name in names)
+    return Runs(both[0], both[1] if len(both) > 1 else None, checked)
 
 
 def with_engine(machine: Machine, found: Runs, resident: int, part: Part) -> Machine:
@@ -138,9 +141,6 @@ def with_engine(machine: Machine, found: Runs, resident: int, part: Part) -> Mac
     }  # fmt: skip
     engine = Engine(NAME, **bare)
     own = _beside(found, machine, engine, part)
-    if found.stages is not None:
-        left = _left(found.stages, machine, engine.with_constants(own), part)[0]
-        own["stage"] = max(left / (len(found.stages.work.stages) - 1), 0.0)
     known = engine.with_constants(own)
     off = [_off(one, machine, known, part) for one in found.checked]
     scatters = machine.device.measured["product"][found.dtype].spread
@@ -152,15 +152,35 @@ def with_engine(machine: Machine, found: Runs, resident: int, part: Part) -> Mac
 
 
 def _beside(found: Runs, machine: Machine, engine: Engine, part: Part) -> dict[str, float]:
-    """What a step, a layer and a request take, by two depths."""
-    two = (found.shallow, found.deep)
-    (shallow, shallow_first), (deep, deep_first) = (_left(r, machine, engine, part) for r in two)
-    layers = found.deep.layers - found.shallow.layers
-    layer = max((deep - shallow) / layers, 0.0)
-    step = max(shallow - layer * found.shallow.layers, 0.0)
-    reading = max((deep_first - shallow_first) / layers - layer, 0.0)
-    request = max(shallow_first - step - (layer + reading) * found.shallow.layers, 0.0)
-    return {"step": step, "layer": layer, "reading": reading, "request": request}
+    """What a step, a layer, a stage, a request and exchanges take, by two depths each way.
+
+    Stages exchange next to nothing: what they take longer when deeper is layers' own. What ranks
+    that split layers take longer than that is their exchanges', and what remains is the step's.
+    """
+    pair = found.stages or found.tensor
+    (shallow, first), (deep, deep_first) = (_left(run, machine, engine, part) for run in pair)
+    layers = pair[1].layers - pair[0].layers
+    own = {"layer": max((deep - shallow) / layers, 0.0)}
+    own["reading"] = max((deep_first - first) / layers - own["layer"], 0.0)
+    if found.stages is not None:
+        own["exchanges"] = _exchanges(found.tensor, machine, engine.with_constants(own), part)
+    known = engine.with_constants(own)
+    own["step"] = max(_left(found.tensor[0], machine, known, part)[0], 0.0)
+    known = engine.with_constants(own)
+    if found.stages is not None:
+        left = _left(found.stages[0], machine, known, part)[0]
+        own["stage"] = max(left / (len(found.stages[0].work.stages) - 1), 0.0)
+    known = engine.with_constants(own)
+    own["request"] = max(_left(pair[0], machine, known, part)[1], 0.0)
+    return own
+
+
+def _exchanges(pair: Pair, machine: Machine, engine: Engine, part: Part) -> float:
+    """How many times as long exchanges take in a run as by themselves: what depth adds of them."""
+    bare = engine.with_constants({"exchanges": 0.0})
+    left = [_left(run, machine, bare, part)[0] for run in pair]
+    alone = [predicted(run, machine, engine)[0] - predicted(run, machine, bare)[0] for run in pair]
+    return max((left[1] - left[0]) / (alone[1] - alone[0]), 0.0)
 
 
 def _left(run: Run, machine: Machine, engine: Engine, part: Part) -> tuple[float, float]:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import attrs
 
 from parframe.hardware import Machine
-from parframe.measuring.engine import Run, Runs, runs, with_engine
+from parframe.measuring.engine import Pair, Run, Runs, runs, with_engine
 from parframe.measuring.machine import Asked, Heard, machine_of, measured
 from parframe.measuring.samples import Part, merged
 
@@ -65,11 +65,14 @@ def machine(asked: Asked, rounds: Sequence[Observed], part: Part) -> Machine:
 def _merged(several: Sequence[Runs]) -> Runs:
     staged = [one.stages for one in several if one.stages is not None]
     return Runs(
-        _of_run([one.shallow for one in several]),
-        _of_run([one.deep for one in several]),
-        _of_run(staged) if staged else None,
+        _of_pair([one.tensor for one in several]),
+        _of_pair(staged) if staged else None,
         tuple(_of_run(each) for each in zip(*(one.checked for one in several), strict=True)),
     )
+
+
+def _of_pair(several: Sequence[Pair]) -> Pair:
+    return _of_run([shallow for shallow, _ in several]), _of_run([deep for _, deep in several])
 
 
 def _of_run(several: Sequence[Run]) -> Run:
