@@ -86,7 +86,7 @@ def run(plan: Plan, patience: float) -> Seen:
     settings = Settings(dtype="float32", compiled=True, rows=1)
     prompt = [(7 * number) % CONFIG["vocab_size"] for number in range(PROMPT)]
     found = arrivals(plan, [tuple(prompt)], NEW, settings, BATCHES, Calm(patience))
-    token = times_of([seconds for batch in found for seconds in batch.between])
+    token = times_of([seconds for batch in found for seconds in batch.windows()])
     return Seen(token, times_of([batch.first for batch in found]))
 
 

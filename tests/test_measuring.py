@@ -153,6 +153,13 @@ def test_a_machine_without_a_network_is_one_box():
         catalogue([box(1, 2).replace("divided = 1\n", "")]).cluster("2xhere")
 
 
+def test_files_of_several_machines_are_taken_together():
+    other = HERE.replace("here", "there")
+    known = catalogue([HERE, other])
+    assert known.cluster("2xthere").machine.key == "there_2"
+    assert known.cluster("2xhere").machine.key == "here_2"
+
+
 def test_speeds_between_sizes_follow_their_logarithms():
     speeds = Speeds((1.0, 100.0), (10.0, 1000.0))
     assert speeds.at(10) == pytest.approx(100)
@@ -207,6 +214,13 @@ def test_figures_are_those_of_all_prompts_and_batches():
     assert found["first_token"] == 0.5
     assert found["token"] == pytest.approx(0.5)
     assert (found["tokens_per_second"], found["tokens_per_second_in_all"]) == (2, 4)
+
+
+def test_tokens_that_are_heard_of_together_count_as_their_mean():
+    late = Arrivals(0.0, ((1.0, 1.004, 1.004, 1.008, 1.008, 1.012),))
+    assert max(late.windows(8e-3)) == pytest.approx(2e-3, rel=0.21)
+    steady = Arrivals(0.0, ((1.0, 1.02, 1.04, 1.06),))
+    assert steady.windows() == pytest.approx([0.02] * 3)
 
 
 @pytest.mark.slow

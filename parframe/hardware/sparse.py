@@ -50,5 +50,5 @@ def _alike(device: Device, other: Device) -> bool:
     """Whether two are one chip: by its words, or by memory and power where those are other."""
     same_part = set(other.part.split()) <= set(device.part.split())
     same_memory = abs(device.bandwidth / other.bandwidth - 1) <= _NEAR
-    same_power = abs(device.power / other.power - 1) <= _NEAR
+    same_power = abs(device.power - other.power) <= _NEAR * other.power
     return same_part or (same_memory and same_power and device.memory == other.memory)

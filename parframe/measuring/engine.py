@@ -212,7 +212,7 @@ def _timed(plan: Plan, layers: int, asked: Asked, batches: int) -> Run:
     prompt = tuple(number % _VOCABULARY for number in range(PROMPT))
     calm = Calm(asked.patience / 20)
     found = arrivals(plan, [prompt], NEW, settings, batches, calm)
-    token = times_of([seconds for batch in found for seconds in batch.between])
+    token = times_of([seconds for batch in found for seconds in batch.windows()])
     first = times_of([batch.first for batch in found])
     return Run(work_of(plan), layers, DTYPES[asked.dtypes[0]], token, first)
 

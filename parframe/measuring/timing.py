@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from itertools import pairwise
@@ -40,6 +41,19 @@ class Arrivals:
     def between(self) -> list[float]:
         """Seconds from each token to the next of its prompt."""
         return [later - earlier for times in self.tokens for earlier, later in pairwise(times)]
+
+    def windows(self, least: float = 5e-3) -> list[float]:
+        """The same as means over as many tokens as take so long.
+
+        Who hears of tokens late hears of several at once.
+        """
+        each = max(median(self.between), 1e-9)
+        count = min(math.ceil(least / each), min(map(len, self.tokens)) - 1)
+        return [
+            (times[at + count] - times[at]) / count
+            for times in self.tokens
+            for at in range(len(times) - count)
+        ]
 
 
 def arrivals(
