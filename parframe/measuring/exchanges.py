@@ -95,7 +95,7 @@ def _sent(ring: Ring, own: torch.Tensor, times: int) -> Times:
         alone.append(_seconds(ring, memory.sum))
         together.append(_seconds(ring, lambda: _there_and_back(ring, own, memory)))
     both = _difference(together, [2 * one for one in alone])
-    return Times(both.low / 2, both.middle / 2)
+    return both / 2
 
 
 def _there_and_back(ring: Ring, own: torch.Tensor, memory: torch.Tensor) -> None:

@@ -174,7 +174,7 @@ def _speeds(
 
 def _rate(by_rank: Mapping[int, Sequence[tuple[float, Times]]], part: Part) -> tuple[float, float]:
     """The amount a second of a rank, by the median of its rounds, and how rounds scatter."""
-    each = [[times.part(part) / amount for amount, times in own] for own in by_rank.values()]
+    each = [[times / amount for amount, times in own] for own in by_rank.values()]
     found = [over_rounds(one, part) for one in each]
     return len(found) / sum(one for one, _ in found), sum(off for _, off in found) / len(found)
 
@@ -183,8 +183,7 @@ def _exchanges(heard: Heard, part: Part) -> Iterable[Exchanged]:
     """Times of exchanges: the median of all rounds and ranks."""
     for kind, ranks in dict.fromkeys(key[:2] for key in heard.exchanges):
         sizes = sorted(key[2] for key in heard.exchanges if key[:2] == (kind, ranks))
-        each = [[one.part(part) for one in heard.exchanges[kind, ranks, n]] for n in sizes]
-        found = [over_rounds(one, part) for one in each]
+        found = [over_rounds(heard.exchanges[kind, ranks, n], part) for n in sizes]
         times = tuple(one for one, _ in found)
         spread = sum(off for _, off in found) / len(found)
         yield Exchanged(kind, ranks, tuple(map(float, sizes)), times, spread)

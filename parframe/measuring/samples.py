@@ -16,6 +16,9 @@ same machine disturb least."""
 
 _FEWEST = 5
 
+_TENTH = 1.2816
+"""Standard deviations from the median of a normal distribution to its 10th percentile."""
+
 
 @attrs.frozen
 class Times:
@@ -23,6 +26,9 @@ class Times:
 
     low: float
     middle: float
+
+    def __truediv__(self, count: float) -> Times:
+        return Times(self.low / count, self.middle / count)
 
     def part(self, part: Part) -> float:
         """One of both."""
@@ -62,15 +68,16 @@ def merged(rounds: Sequence[Times]) -> Times:
     return Times(min(one.low for one in rounds), median(one.middle for one in rounds))
 
 
-def over_rounds(seconds: Sequence[float], part: Part) -> tuple[float, float]:
-    """What several rounds come to, and the standard deviation of its logarithm.
+def over_rounds(rounds: Sequence[Times], part: Part) -> tuple[float, float]:
+    """What several rounds come to, in seconds, and the standard deviation of its logarithm.
 
-    The median of all rounds and how they scatter; or the quietest one, and the next.
+    The median of all rounds, or the quietest one. How far off it may be: as rounds scatter (of the
+    quietest, it and the next), and as a moment within a round differs from a quiet one.
     """
-    if part == "middle":
-        return median(seconds), scatter(seconds)
-    ordered = sorted(seconds)
-    return ordered[0], scatter(ordered[:2])
+    within = median(math.log(one.middle / one.low) for one in rounds) / _TENTH
+    ordered = sorted(one.part(part) for one in rounds)
+    value = ordered[0] if part == "low" else median(ordered)
+    return value, math.hypot(scatter(ordered[:2] if part == "low" else ordered), within)
 
 
 def scatter(seconds: Sequence[float]) -> float:
