@@ -181,7 +181,9 @@ class Kernels:
     def _timed(self, once: Callable[[], object], seconds: float | None = None) -> Times:
         once()
         self._done()
-        return repeated(once, self.sizes.seconds if seconds is None else seconds, self._done)
+        seconds = self.sizes.seconds if seconds is None else seconds
+        computes = self.device.type == "cpu" and torch.get_num_threads() == 1
+        return repeated(once, seconds, self._done, computes)
 
     def _done(self) -> None:
         if self.device.type == "cuda":

@@ -41,7 +41,9 @@ def times_of(seconds: Sequence[float]) -> Times:
     return Times(ordered[round(0.1 * (len(ordered) - 1))], median(ordered))
 
 
-def repeated(once: Callable[[], object], seconds: float, done: Callable[[], None]) -> Times:
+def repeated(
+    once: Callable[[], object], seconds: float, done: Callable[[], None], computes: bool = False
+) -> Times:
     """Time something again and again.
 
     Parameters
@@ -52,15 +54,21 @@ def repeated(once: Callable[[], object], seconds: float, done: Callable[[], None
         For how long, at least a few times.
     done
         Waits until it is done, where devices work by themselves.
+    computes
+        Whether one thread of this process computes all the time. Of quiet moments counts then what
+        it had the processor for: a pass is longer than other programs leave it to itself.
     """
     found: list[float] = []
+    own: list[float] = []
     end = time.perf_counter() + seconds
     while len(found) < _FEWEST or time.perf_counter() < end:
-        begun = time.perf_counter()
+        begun, before = time.perf_counter(), time.process_time()
         once()
         done()
         found.append(time.perf_counter() - begun)
-    return times_of(found)
+        own.append(min(time.process_time() - before, found[-1]))
+    times = times_of(found)
+    return Times(times_of(own).low, times.middle) if computes else times
 
 
 def merged(rounds: Sequence[Times]) -> Times:
