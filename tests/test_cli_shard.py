@@ -47,6 +47,17 @@ def test_a_plan_is_sharded_with_the_weights_beside_its_model_or_given(call, mode
     assert not torch.equal(one["lm_head.weight"], drawn["lm_head.weight"])
 
 
+def test_shards_are_what_generate_begins_with(call, model, tmp_path):
+    out, prompts = tmp_path / "out", tmp_path / "prompts.jsonl"
+    assert call("shard", model, "--parallel", "TP2", "-o", out).code == 0
+    prompts.write_text('{"tokens": [5, 17, 9]}')
+    asked = ("--prompt-file", prompts, "--max-new-tokens", "4")
+    for source in ([out], [model, "--parallel", "TP2", "--weights", out]):
+        told = call("generate", *source, *asked)
+        assert (told.code, told.err) == (0, "")
+        assert told.out == call("generate", model, *asked).out
+
+
 REFUSED = {
     "no strategy": (lambda model, tmp: [model], "give --parallel"),
     "two strategies": (lambda model, tmp: [tmp / "plan", "--parallel", "TP2"], "says that already"),

@@ -80,6 +80,15 @@ def test_without_a_cache_the_tokens_are_the_same(llama):
     assert texts.run(graph, "TP2", llama, PROMPTS[:2], 6, cached=False) == expected
 
 
+@pytest.mark.parametrize("name", ["bloom", "falcon"])
+def test_a_model_that_keeps_nothing_says_what_transformers_says(name, tmp_path):
+    folder = texts.folder_of(name, tmp_path)
+    graph = parframe.load(folder, positions=None)
+    assert ("position_ids" in graph.inputs) == (name == "falcon")
+    expected = texts.continued(folder, PROMPTS[:3], 6)
+    assert texts.run(graph, "TP2", folder, PROMPTS[:3], 6, cached=False) == expected
+
+
 @pytest.mark.slow
 def test_a_compiled_run_gives_the_same_tokens(llama):
     graph = parframe.load(llama, positions=True)

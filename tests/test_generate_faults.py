@@ -21,6 +21,7 @@ from parframe.executing.estimates import estimates
 from parframe.executing.rank import shape_of
 from parframe.generating import Request, Sampling, Settings
 from parframe.launching import RunError
+from parframe.weights import write_shards
 
 
 @pytest.fixture(scope="module")
@@ -75,6 +76,29 @@ def test_weights_of_another_model_are_told_before(nothing_starts, plan, tmp_path
     saved("llama", tmp_path, hidden_size=32)
     error = refused(plan, request(), Settings(tmp_path))
     assert error.kind == "weights"
+
+
+def test_shards_of_another_plan_are_told_before(nothing_starts, plan, folder, tmp_path):
+    write_shards(parframe.partition(plan.graph, "PP2"), folder, tmp_path / "shards")
+    error = refused(plan, request(), Settings(tmp_path / "shards"))
+    assert error.kind == "weights"
+    assert "holds the shards of another plan" in error.what
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "what"),
+    [
+        ("bloom", {}, "needs the positions of tokens as an input, and its graph has none"),
+        ("falcon", {}, "cannot be run with a key-value cache"),
+        ("bert", {"cached": False}, "generates no text"),
+    ],
+)
+def test_a_model_that_cannot_be_run_so_is_told_before(nothing_starts, name, settings, what):
+    graph = parframe.load(models.tiny_config(name), positions=None)
+    error = refused(parframe.partition(graph, "TP2"), request(), Settings(**settings))
+    assert error.kind == "run"
+    assert what in error.what
+    assert ("--no-cache" in error.mend) == (not settings)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")

@@ -58,7 +58,7 @@ def command(spec: Path, weights: Path | None, **options: Any) -> Answer:
     read.placing()  # a mistake in the spec is told before the model is loaded
     with steps(6) as step:
         step("loading the model")
-        graph = load_model(source, positions=bool(read.run.prompts))
+        graph = load_model(source, positions=None if read.run.prompts else False)
         if read.verify.execute:
             refuse_too_large(graph)
         step("partitioning")

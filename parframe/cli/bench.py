@@ -49,6 +49,12 @@ _MANY = click.IntRange(3)
 @click.option("--executor", default="local", show_default=True, help="What starts the devices.")
 @click.option("--compile/--no-compile", "compiled", default=True, help="Compile the devices' work.")
 @click.option(
+    "--cache/--no-cache",
+    "cached",
+    default=True,
+    help="Keep keys and values; without, every token computes all before it again.",
+)
+@click.option(
     "--bind/--no-bind", "bound", default=True, help="Keep each process to processors of its own."
 )
 @click.option(
@@ -84,7 +90,7 @@ def command(
     with steps(4 if against else 3) as step:
         step(f"loading {model}")
         plan = plan_of(model, parallel)
-        folder = weights_folder(plan, weights)
+        folder = weights_folder(plan, model, weights)
         if against and folder is None:
             raise ParframeError(
                 "usage", "parframe bench --against", "transformers needs a folder of weights",

@@ -81,6 +81,12 @@ _RANDOM = "random"
 @click.option(
     "--bind/--no-bind", "bound", default=True, help="Keep each process to processors of its own."
 )
+@click.option(
+    "--cache/--no-cache",
+    "cached",
+    default=True,
+    help="Keep keys and values; without, every token computes all before it again.",
+)
 @click.option("--context", type=_COUNT, metavar="N", help="Positions of the cache of a prompt.")
 @click.option(
     "--batch",
@@ -135,7 +141,7 @@ def command(
         with steps(2) as step:
             step(f"loading {model}")
             plan = plan_of(model, parallel)
-        settings = attrs.evolve(settings, weights=weights_folder(plan, weights))
+        settings = attrs.evolve(settings, weights=weights_folder(plan, model, weights))
         folders = _folders(plan, model, settings.weights)
         text = _text(asked, stops, tokenizer, folders)
         if not ignore_eos:
@@ -204,8 +210,8 @@ def plan_of(model: Path, parallel: str | None) -> Plan:
     if model.suffix == ".toml":
         spec = Spec.read(model)
         spec = attrs.evolve(spec, parallel=parallel) if parallel is not None else spec
-        return parframe.partition(load_model(model_of(spec), positions=True), spec)
-    return parframe.partition(load_model(model, positions=True), parallel or "TP1")
+        return parframe.partition(load_model(model_of(spec), positions=None), spec)
+    return parframe.partition(load_model(model, positions=None), parallel or "TP1")
 
 
 def _folders(plan: Plan, model: Path, weights: Path | None) -> tuple[Path, ...]:
@@ -216,8 +222,8 @@ def _folders(plan: Plan, model: Path, weights: Path | None) -> tuple[Path, ...]:
     return tuple(folder for folder in found if folder.is_dir())
 
 
-def weights_folder(plan: Plan, weights: str | None) -> Path | None:
-    """The folder of the weights; None for random ones."""
+def weights_folder(plan: Plan, model: Path, weights: str | None) -> Path | None:
+    """The folder of the weights, by default what lies beside the model; None for random ones."""
     if weights == _RANDOM:
         return None
     if weights is not None:
@@ -226,7 +232,7 @@ def weights_folder(plan: Plan, weights: str | None) -> Path | None:
                 "weights", weights, "is not a folder", "give a folder with .safetensors, or random"
             )
         return Path(weights)
-    found = weights_of(Path(plan.graph.source or "no model"))
+    found = weights_of(model) or weights_of(Path(plan.graph.source or "no model"))
     if found is None:
         raise _usage(
             "--weights", f"{plan.graph.source or 'the model'} has no .safetensors",

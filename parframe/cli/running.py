@@ -47,6 +47,7 @@ def run_facts(
         Sampling(max_new_tokens=spec.run.max_new_tokens),
         executor=spec.run.executor,
         device=spec.run.device,
+        cached=spec.run.cached,
         compiled=spec.run.compiled,
         seed=spec.verify.seed,
     )

@@ -95,13 +95,13 @@ def _planned(source: Path, parallel: str | None) -> tuple[Plan, Path | DemoModel
         spec = Spec.read(source)
         spec = spec if parallel is None else attrs.evolve(spec, parallel=parallel)
         model = model_of(spec)
-        return parframe.partition(load_model(model), spec), model
+        return parframe.partition(load_model(model, positions=None), spec), model
     if parallel is None:
         raise ParframeError(
             "usage", str(source), "is no plan, so it must be said how to split it",
             "give --parallel, such as --parallel TP2",
         )  # fmt: skip
-    return parframe.partition(load_model(source), Spec(parallel=parallel)), source
+    return parframe.partition(load_model(source, positions=None), Spec(parallel=parallel)), source
 
 
 def _near(model: Path | DemoModel, source: Path) -> Path:

@@ -18,7 +18,7 @@ _CGROUP = Path("/sys/fs/cgroup/memory.max")
 _FLOAT64 = 8
 
 
-def load_model(source: Path | DemoModel, positions: bool = False) -> OperatorGraph:
+def load_model(source: Path | DemoModel, positions: bool | None = False) -> OperatorGraph:
     """Load a model from a path, or from the configuration of a demo model.
 
     Parameters

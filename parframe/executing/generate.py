@@ -12,8 +12,9 @@ from parframe.generating.limits import limits_of
 from parframe.generating.requests import Failure, Request, Result, Token, check_request
 from parframe.generating.settings import Settings
 from parframe.plan import Plan
+from parframe.ranks.suited import check_causal, check_kept
 from parframe.weights import open_weights
-from parframe.weights.sharded import is_sharded
+from parframe.weights.sharded import check_plan, is_sharded
 
 Executor = Callable[[Plan, Sequence[Request], Settings], Iterator[Token | Result | Failure]]
 """Completes requests: tokens as they are drawn, and one result or failure for each request."""
@@ -25,6 +26,9 @@ EXECUTORS: Mapping[str, Executor] = {
     "simulate": simulated.generate,
 }
 """The executors of parframe's own, by name; plugins bring others."""
+
+_KEEPING = ("local", "torchrun", "host")
+"""Those that run a device's module, with a cache unless told otherwise."""
 
 _HEARS: Mapping[str, Callable[[], bool]] = {"torchrun": torchrun.hears, "host": host.hears}
 """Where every rank runs the same program, only one of them is told what comes of requests."""
@@ -80,14 +84,28 @@ def checked(plan: Plan, requests: Sequence[Request], settings: Settings) -> None
     ------
     ParframeError
         Of kind ``input`` for a request that the model or its cache cannot hold, of kind ``run``
-        for a device that is not there, of kind ``weights`` for those of another model.
+        for a device that is not there or a model that cannot be run so, of kind ``weights`` for
+        those of another model or plan.
     """
     limits = limits_of(plan.graph)
     for request in requests:
         check_request(request, limits.vocabulary, limits.positions, settings.context)
     check_device(settings.device, "this host")
-    if settings.weights is not None and not is_sharded(settings.weights):
+    _check_suited(plan, settings)
+    if settings.weights is None:
+        return
+    if is_sharded(settings.weights):
+        check_plan(plan, settings.weights)
+    else:
         open_weights(plan.graph, settings.weights)  # names and shapes only
+
+
+def _check_suited(plan: Plan, settings: Settings) -> None:
+    """Refuse a model that generates no text, or not in this way."""
+    if settings.cached and settings.executor in _KEEPING:
+        check_kept(plan)
+    else:
+        check_causal(plan)
 
 
 def hears(executor: str) -> bool:

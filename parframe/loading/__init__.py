@@ -17,7 +17,7 @@ def load(
     source: Any,
     inputs: Mapping[str, Any] | None = None,
     dynamic: Mapping[str, Mapping[int, str]] | None = None,
-    positions: bool = False,
+    positions: bool | None = False,
 ) -> OperatorGraph:
     """Load a model as an operator graph.
 
@@ -34,7 +34,7 @@ def load(
     positions
         Whether the positions of tokens are an input as well, as running with a key-value cache
         needs; where they are not given, they are counted. For language models of Hugging Face;
-        a graph that was loaded before is as it is.
+        None for those whose code takes them. A graph that was loaded before is as it is.
 
     Returns
     -------
@@ -74,7 +74,7 @@ def _load_path(
     path: Path,
     inputs: Mapping[str, Any] | None,
     dynamic: Mapping[str, Mapping[int, str]] | None,
-    positions: bool,
+    positions: bool | None,
 ) -> OperatorGraph:
     if path.is_dir():
         from parframe.loading.huggingface import load_folder

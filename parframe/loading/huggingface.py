@@ -49,7 +49,7 @@ def load_folder(
     folder: Path,
     inputs: Mapping[str, Any] | None,
     dynamic: Dynamic | None,
-    positions: bool = False,
+    positions: bool | None = False,
 ) -> OperatorGraph:
     """Load the model that a folder's config.json describes; its weights are not read.
 
@@ -68,7 +68,7 @@ def load_config(
     dynamic: Dynamic | None = None,
     source: str = "",
     shorten: bool = True,
-    positions: bool = False,
+    positions: bool | None = False,
 ) -> OperatorGraph:
     """Load the model that a configuration describes.
 
@@ -99,6 +99,7 @@ def load_config(
     kind = model_class(config)
     if positions:
         _check_positions(kind, inputs)
+    positions = _takes_positions(kind, inputs) if positions is None else positions
     record = _record({**config.to_diff_dict(), "architectures": [kind.__name__]})
     failures: list[ParframeError] = []
     for implementation in _implementations(kind):
@@ -327,9 +328,9 @@ def _export(
 
 def _check_positions(kind: Any, inputs: Mapping[str, Any] | None) -> None:
     """Refuse to make positions an input of a model that takes none."""
-    takes = POSITIONS in inspect.signature(kind.forward).parameters
-    if takes and getattr(kind, "main_input_name", None) == "input_ids" and inputs is None:
+    if _takes_positions(kind, inputs):
         return
+    takes = POSITIONS in inspect.signature(kind.forward).parameters
     raise ParframeError(
         "load",
         kind.__name__,
@@ -337,6 +338,12 @@ def _check_positions(kind: Any, inputs: Mapping[str, Any] | None) -> None:
         + (" beside inputs that are given" if takes else f": its code takes no {POSITIONS}"),
         "load it without `inputs`" if takes else "load it without `positions`",
     )
+
+
+def _takes_positions(kind: Any, inputs: Mapping[str, Any] | None) -> bool:
+    """Whether positions can be an input of a model beside its tokens."""
+    takes = POSITIONS in inspect.signature(kind.forward).parameters
+    return takes and getattr(kind, "main_input_name", None) == "input_ids" and inputs is None
 
 
 def _note_positions(usage: Usage, model: Any, args: Any, given: Mapping[str, Any]) -> None:

@@ -11,7 +11,8 @@ import sympy
 import torch
 from torch.fx import GraphModule, Node
 
-import parframe.ranks.across  # registers its operator
+import parframe.loading.recurrence  # registers its operator, as the next two do
+import parframe.ranks.across
 import parframe.ranks.routing  # noqa: F401
 from parframe.errors import ParframeError
 from parframe.graph import Arg, Block, Operator, OperatorGraph, Ref

@@ -19,7 +19,7 @@ from parframe.graph import Arg, Operator, Ref, State, Tensor, rename
 from parframe.layout import Region
 from parframe.plan import Program
 from parframe.plan.device import axes_of
-from parframe.ranks.positionwise import check_positionwise, refused
+from parframe.ranks.positionwise import WITHOUT_CACHE, check_positionwise, refused
 from parframe.rules.table import EXCHANGES, RULES
 from parframe.sizes import Size, substitute, symbol, symbols_of
 
@@ -170,7 +170,7 @@ class _Rewriting:
                 "run",
                 f"{name} ({maker.module if maker else 'the model'})",
                 "the model cannot be run with a key-value cache: nothing of this value is kept",
-                "run it without a cache, where every token computes all that came before again",
+                WITHOUT_CACHE,
             )
         names = {
             used: self._kept(used, added)
@@ -194,7 +194,7 @@ class _Rewriting:
         where = maker.module if maker is not None else state.name
         if len(axes) != 1 or axes[0] == 0:
             raise ParframeError(
-                "run", where, "its cache has not one axis of positions", "run it without a cache"
+                "run", where, "its cache has not one axis of positions", WITHOUT_CACHE
             )
         cache = self._over_context(tensor, state.name)
         self.kept[state.name] = Kept(state.name, cache.shape, cache.dtype, axes[0])

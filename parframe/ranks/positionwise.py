@@ -17,6 +17,12 @@ from parframe.sizes import symbols_of
 
 Tensors = tuple[Tensor, ...]
 
+WITHOUT_CACHE = (
+    "run it without a cache (--no-cache, cached=False), where every token computes all before it "
+    "again"
+)
+"""What else can be done with a model that cannot keep anything."""
+
 _LOCAL = frozenset({"parframe.embedding", "parframe.shard", "parframe.some_experts"})
 """Operators of device programs alone that treat every position by itself."""
 
@@ -126,5 +132,5 @@ def refused(operator: Operator, why: str) -> ParframeError:
         "run",
         f"{operator.name} ({operator.module or 'the model'})",
         f"the model cannot be run with a key-value cache: {why} ({operator.target})",
-        "run it without a cache, where every token computes all that came before again",
+        WITHOUT_CACHE,
     )

@@ -76,7 +76,7 @@ def prepare(plan: Plan, rank: int, keeps: bool) -> Prepared:
     device = plan.devices[rank]
     program = bound_program(plan.program(rank), device)
     formulas = {name: size for name, size in device.bindings.items() if not isinstance(size, int)}
-    kept = keeping(program, _lengths(plan, formulas)) if keeps else None
+    kept = keeping(program, lengths_of(plan, formulas)) if keeps else None
     program = kept.program if kept is not None else program
     receives, sends = (tuple(_transfers(plan, rank, program, kind)) for kind in _PEERS[::-1])
     inner = [operator for operator in program.operators if operator.target not in _PEERS]
@@ -136,7 +136,7 @@ def _has(plan: Plan, rank: int, axes: tuple[str, ...]) -> bool:
     return any(op.target in COMMUNICATION and axes_of(op) == axes for op in operators)
 
 
-def _lengths(plan: Plan, formulas: Mapping[str, Size]) -> set[str]:
+def lengths_of(plan: Plan, formulas: Mapping[str, Size]) -> set[str]:
     """The symbols that are, or follow from, the length of the sequence."""
     found = {
         name

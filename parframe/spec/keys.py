@@ -137,6 +137,9 @@ KEYS: dict[str, Key] = {
         'the name of an executor, such as "local"', "what starts the devices", values.text
     ),
     "run.device": Key('"cpu" or "cuda"', "what the devices are", values.one_of("cpu", "cuda")),
+    "run.cached": Key(
+        "true or false", "whether keys and values are kept from token to token", values.truth
+    ),
     "run.compiled": Key("true or false", "whether the step of one token is compiled", values.truth),
 }
 """Every key of a spec; `*` is a name that the user chooses."""

@@ -52,6 +52,8 @@ class Run:
         How many tokens each gets at most.
     executor, device : str
         What starts the devices, and what they are.
+    cached : bool
+        Whether keys and values are kept from token to token.
     compiled : bool
         Whether the step of one token is compiled.
     """
@@ -60,6 +62,7 @@ class Run:
     max_new_tokens: int = 32
     executor: str = "local"
     device: str = "cpu"
+    cached: bool = True
     compiled: bool = False
 
 

@@ -46,7 +46,7 @@ def read_shard(plan: Plan, rank: int, folder: Path) -> tuple[Origin, dict[str, V
         for name, part in plan.weights(rank).items()
         if plan.graph.parameters[part.whole].data is None
     }
-    file = folder / _file_of(plan, rank, folder)
+    file = folder / _files(plan, folder)[rank]
     tensors = read_header(file).tensors
     views, wrong = {}, []
     for name, own in stored_names(wanted).items():
@@ -65,7 +65,13 @@ def read_shard(plan: Plan, rank: int, folder: Path) -> tuple[Origin, dict[str, V
     return Origin(str(file), dict(tensors)), views
 
 
-def _file_of(plan: Plan, rank: int, folder: Path) -> str:
+def check_plan(plan: Plan, folder: Path) -> None:
+    """Refuse a folder of shards of another plan; as `read_shard`, but no rank's file is read."""
+    _files(plan, folder)
+
+
+def _files(plan: Plan, folder: Path) -> list[str]:
+    """The name of every rank's file."""
     index = folder / SHARDS
     content = read_json(read_text(index, "weights", LARGEST), "weights")
     match content:
@@ -96,4 +102,4 @@ def _file_of(plan: Plan, rank: int, folder: Path) -> str:
         raise ParframeError(
             "weights", str(index), "is broken", "write the folder again with parframe shard"
         )
-    return str(files[rank])
+    return [str(file) for file in files]
