@@ -21,6 +21,7 @@ from parframe.plan import Plan
 from parframe.report.memory import draw_memory, memory_facts
 from parframe.report.screen import BLANK, heading, table
 from parframe.report.traffic import draw_traffic, traffic_facts
+from parframe.report.words import counted
 from parframe.spec.keys import DTYPES
 
 _COUNT = click.IntRange(1)
@@ -98,12 +99,12 @@ def command(
             )  # fmt: skip
         step("counting what is sent and held")
         replicas = replicas_of(plan)
-        counted = partial(
+        checked = partial(
             parframe.check, plan, dtype=options["dtype"] or dtype_of(plan),
             batch=batch * len(replicas),
         )  # fmt: skip
-        sent = counted(sequence=replicas[0].unit).traffic
-        held = counted(sequence=prompt_tokens + new_tokens).memory
+        sent = checked(sequence=replicas[0].unit).traffic
+        held = checked(sequence=prompt_tokens + new_tokens).memory
         prompts = random_prompts(plan, batch, prompt_tokens, options["seed"])
         step(f"generating on {plan.mesh.size} devices")
         settings = Settings(weights=folder, rows=batch, **options)
@@ -189,7 +190,8 @@ _ROWS = {
 
 def _draw(facts: Mapping[str, Any]) -> Iterator[RenderableType]:
     names = [name for name in ("parframe", "transformers") if facts[name]]
-    yield heading("Speed", f"{facts['devices']} devices, {facts['batch']} prompts at once")
+    devices, prompts = counted(facts["devices"], "device"), counted(facts["batch"], "prompt")
+    yield heading("Speed", f"{devices}, {prompts} at once")
     rows = []
     for key, words in _ROWS.items():
         scale = 1 if key.startswith("tokens") else 1e3

@@ -5,7 +5,7 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
-from typing import Any, TextIO
+from typing import Any, Protocol
 
 from parframe.cli.answer import dump
 from parframe.cli.failures import facts_of
@@ -118,6 +118,19 @@ def follow(
     return tuple(outcome for outcome in ledger.close() if isinstance(outcome, Failure))
 
 
+class Output(Protocol):
+    """Where completions are printed."""
+
+    def write(self, text: str, /) -> int:
+        """Write."""
+
+    def flush(self) -> None:
+        """Let all be seen that was written."""
+
+    def isatty(self) -> bool:
+        """Whether it is a terminal."""
+
+
 class Printer:
     """Prints completions in their order, each with a newline at its end.
 
@@ -131,11 +144,16 @@ class Printer:
         Whether text is printed as it comes, or when its completion has ended.
     """
 
-    def __init__(self, completions: Sequence[Completion], out: TextIO, streaming: bool) -> None:
+    def __init__(self, completions: Sequence[Completion], out: Output, streaming: bool) -> None:
         self._left = list(completions)
         self._out = out
         self._streaming = streaming
         self._printed = 0
+
+    @property
+    def resting(self) -> bool:
+        """Whether completions are still to come, and nothing of the next is printed yet."""
+        return bool(self._left) and not self._printed
 
     def __call__(self) -> None:
         """Print what has come since."""
@@ -167,9 +185,14 @@ class Liner:
         Where to.
     """
 
-    def __init__(self, completions: Sequence[Completion], out: TextIO) -> None:
+    def __init__(self, completions: Sequence[Completion], out: Output) -> None:
         self._left = list(completions)
         self._out = out
+
+    @property
+    def resting(self) -> bool:
+        """Whether completions are still to come."""
+        return bool(self._left)
 
     def __call__(self) -> None:
         """Print what has ended since."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Generator, Iterator, Sequence
-from contextlib import contextmanager, redirect_stdout
+from collections.abc import Callable, Generator, Sequence
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from parframe import hooks
 from parframe.cli.answer import DEBUG, steps
 from parframe.cli.completions import Completion, Event, Liner, Printer, follow
 from parframe.cli.failures import Reported
+from parframe.cli.live import View
 from parframe.cli.options import model_argument
 from parframe.cli.prompts import Prompt, read_prompts
 from parframe.cli.source import load_model, model_of, weights_of
@@ -155,8 +156,17 @@ def command(
             for prompt, request in zip(asked, requests, strict=True)
         ]
         streaming = stream is not False
-        show = Liner(completions, out) if as_json else Printer(completions, out, streaming)
-        with _speed(completions, plan, live=not out.isatty()):
+        with View(_speed(completions, plan)) as view:
+            beside = view.aside(out)
+            printed = (
+                Liner(completions, beside) if as_json else Printer(completions, beside, streaming)
+            )
+
+            def show() -> None:
+                printed()
+                if printed.resting:
+                    view.show()
+
             failures = follow(_events(plan, requests, settings), completions, show)
     if failures:
         raise Reported(failures[0].error)
@@ -297,32 +307,23 @@ def _take_part(plan: Plan, requests: Sequence[Request], settings: Settings) -> b
     return True
 
 
-@contextmanager
-def _speed(completions: Sequence[Completion], plan: Plan, live: bool) -> Iterator[None]:
-    """Show on a terminal's stderr how many tokens came and how fast, all the time or in the end."""
-    if not sys.stderr.isatty():
-        yield
-        return
-    from rich.console import Console
-    from rich.live import Live
-    from rich.text import Text as Line
-
+def _speed(completions: Sequence[Completion], plan: Plan) -> Callable[[], str]:
+    """A line that says how many tokens came, and how fast since the first ones."""
     start = time.monotonic()
+    first: list[tuple[float, int]] = []
 
-    def line() -> Line:
+    def line() -> str:
+        now = time.monotonic()
         tokens = sum(len(completion.tokens) for completion in completions)
         ended = sum(completion.outcome is not None for completion in completions)
-        seconds = time.monotonic() - start
-        return Line(
-            f"{tokens} tokens in {seconds:.1f} s, {tokens / max(seconds, 1e-3):.1f} a second; "
-            f"{ended} of {len(completions)} prompts ended; {counted(plan.mesh.size, 'device')}",
-            style="dim",
+        if tokens and not first:
+            first.append((now, tokens))
+        since, before = first[0] if first else (now, tokens)
+        rate = f", {(tokens - before) / (now - since):.1f} a second" if tokens > before else ""
+        return (
+            f"{counted(tokens, 'token')} in {now - start:.1f} s{rate}; "
+            f"{ended} of {counted(len(completions), 'prompt')} ended; "
+            f"{counted(plan.mesh.size, 'device')}"
         )
 
-    console = Console(stderr=True)
-    if live:
-        with Live(get_renderable=line, console=console, refresh_per_second=8):
-            yield
-    else:
-        yield
-        console.print(line())
+    return line

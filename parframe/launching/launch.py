@@ -24,6 +24,8 @@ TIMEOUT = 600.0
 
 _ENDING = 6.0
 
+_RUNNING: list[Launch] = []  # for who wants to show what this process runs
+
 
 @attrs.frozen
 class Event:
@@ -146,6 +148,7 @@ class Launch:
             raise
         if not self._watch.channels:
             self._raise()
+        _RUNNING.append(self)
         return self
 
     def __exit__(
@@ -154,6 +157,8 @@ class Launch:
         fault: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        if self in _RUNNING:
+            _RUNNING.remove(self)
         failed = bool(self._watch.failures)
         self._watch.stop()
         self._thread.join(_ENDING)
@@ -242,3 +247,8 @@ class Launch:
         if self._watch.failures and not self._told:
             self._told = True
             raise RunError(self._watch.failures)
+
+
+def running() -> tuple[Launch, ...]:
+    """The runs that this process has begun and not ended, in the order of their beginning."""
+    return tuple(_RUNNING)
