@@ -1,4 +1,5 @@
 import json
+import os
 import subprocess
 import sys
 import time
@@ -178,6 +179,18 @@ def test_a_terminal_cannot_be_steered_by_what_was_given(call, tmp_path):
     told = call("show", tmp_path / "\x1b[31mred")
     assert "\x1b" not in told.err
     assert "?[31mred" in told.err
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no full disk here")
+def test_an_answer_that_finds_no_room_is_told(plan):
+    with open("/dev/full", "w") as full:
+        told = subprocess.run(
+            [sys.executable, "-m", "parframe", "show", plan], stdout=full, stderr=subprocess.PIPE,
+            check=False, text=True,
+        )  # fmt: skip
+    assert told.returncode == KINDS["output"][0]
+    assert told.stderr.startswith("error[output] standard output: cannot be written (No space")
+    assert told.stderr.count("\n") == 1
 
 
 def test_the_version_is_told(call):

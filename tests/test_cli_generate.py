@@ -75,6 +75,7 @@ def test_weights_that_are_not_there_are_told(call, model):
     ("arguments", "what"),
     [
         (("--context", "4"), "the prompt has 5 tokens, the cache holds 4"),
+        (("--context", "9", "--max-new-tokens", "6"), "cache holds 9; ask for at most 5 new"),
         (("--max-new-tokens", "511"), "the model holds 512; ask for at most 508 new tokens"),
         (("--stop", ""), "stop text: is empty"),
     ],
@@ -83,6 +84,13 @@ def test_a_prompt_that_does_not_fit_is_told_before_a_device_is_started(call, arg
     told = call("generate", STORIES, "--prompt", "Once upon a time", *arguments)
     assert told.code == KINDS["input"][0]
     assert what in told.err
+
+
+@needs_stories
+def test_without_a_number_there_are_as_many_new_tokens_as_fit(call):
+    given = ("--prompt", "Once upon a time", "--context", "9", "--executor", "simulate", "--json")
+    told = call("generate", STORIES, *given)
+    assert len(told.json["tokens"]) == 5
 
 
 def test_text_needs_a_tokenizer(call, tmp_path):
@@ -114,6 +122,7 @@ def test_prompts_come_from_standard_input(monkeypatch):
         ('{"prompt": "a", "tokens": [1]}', "needs either prompt or tokens"),
         ('{"prompt": 1}', "its prompt is not a text"),
         ('{"tokens": "1 2"}', "its tokens are not a list"),
+        ('{"tokens": [1, 2.5]}', "its tokens are not whole numbers"),
         ('{"prompt": "a", "top_kk": 1}', "'top_kk' is not a key (did you mean 'top_k'?)"),
     ],
 )

@@ -218,6 +218,15 @@ def test_a_world_of_another_size_is_refused_before_work(folder, call, monkeypatc
     assert told.out == ""
 
 
+def test_a_store_that_nobody_hosts_is_told_in_a_line(folder, call, monkeypatch):
+    for name, text in (WORLD | {"MASTER_PORT": "1"}).items():
+        monkeypatch.setenv(name, text)
+    told = call("generate", *generating(folder, "TP1")[3:], "--timeout", "1")
+    assert told.code == KINDS["run"][0]
+    assert "torchrun's store at 127.0.0.1, port 1, does not answer" in told.err
+    assert told.err.count("\n") == 1
+
+
 def test_a_host_without_a_process_group_is_told_to_make_one(folder):
     with pytest.raises(ParframeError, match=r"no process group; call .*init_process_group first"):
         completed(folder, "TP1", "host")

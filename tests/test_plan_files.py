@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 
 import attrs
 import pytest
@@ -53,6 +54,22 @@ def test_the_same_plan_gives_the_same_bytes(saved):
     load_plan(folder).save(folder)
     assert contents(folder) == before
     assert os.listdir(folder.parent) == ["plan"]
+
+
+def test_runs_that_write_one_folder_at_once_leave_a_whole_plan_and_nothing_else(saved, tmp_path):
+    plan, folder = saved
+
+    def write(times):
+        for _ in range(times):
+            plan.save(folder)
+
+    writing = [threading.Thread(target=write, args=(10,)) for _ in range(3)]
+    for thread in writing:
+        thread.start()
+    for thread in writing:
+        thread.join()
+    assert load_plan(folder) == plan
+    assert [path.name for path in tmp_path.iterdir()] == ["plan"]
 
 
 def test_a_plan_is_read_and_written_without_torch(saved, tmp_path):

@@ -233,6 +233,11 @@ def test_settings_that_cannot_be_are_refused(values):
     assert told.value.kind == "input"
 
 
+def test_a_device_that_is_none_is_refused_with_the_nearest():
+    with pytest.raises(ParframeError, match=r"kind 'cude' .did you mean 'cuda'\?.; give one of cpu"):
+        Settings(device="cude")
+
+
 def test_requests_are_read_and_scheduled_without_torch():
     code = "import parframe.generating, sys; print('torch' in sys.modules)"
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

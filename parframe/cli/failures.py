@@ -21,6 +21,9 @@ CLOSED = 141
 """The exit code of a command whose output nobody read to the end."""
 
 
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+
+
 class Reported(Exception):  # noqa: N818  # it carries an error, and is none itself
     """An error of which the command's output tells already.
 
@@ -62,14 +65,21 @@ def run(group: click.Group, arguments: Sequence[str]) -> int:
         click.echo("\ninterrupted", err=True)
         return INTERRUPTED
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing left to flush
+        _forget_output()
         return CLOSED
     except BaseException as fault:  # noqa: BLE001  # whatever it is, it ends as one line
         if debug:
             _tell_all(fault)
         error = told(fault)
+        if isinstance(fault, OSError) and fault.errno in _NO_ROOM:
+            _forget_output()
         _tell(error, "--json" in arguments and not isinstance(fault, Reported))
         return error.exit_code
+
+
+def _forget_output() -> None:
+    """Let what could not be written go: it would be tried again at the end of the process."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _tell_all(fault: BaseException) -> None:
@@ -94,6 +104,13 @@ def told(fault: BaseException) -> ParframeError:
     if isinstance(fault, OSError) and fault.errno == errno.ENAMETOOLONG:
         return ParframeError(
             "usage", str(fault.filename)[:60], "the path is too long", "give a shorter one"
+        )
+    if isinstance(fault, OSError) and fault.errno in _NO_ROOM:
+        return ParframeError(
+            "output",
+            str(fault.filename or "standard output"),
+            f"cannot be written ({fault.strerror})",
+            "make room, or write to another disk",
         )
     if isinstance(fault, MemoryError) or "can't allocate memory" in str(fault):
         return ParframeError(

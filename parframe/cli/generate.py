@@ -32,6 +32,8 @@ from parframe.spec.keys import DTYPES
 
 _COUNT = click.IntRange(1)
 _RANDOM = "random"
+MOST = 128
+"""How many new tokens a prompt gets where nothing is said of it, and so many fit."""
 
 
 @click.command("generate")
@@ -41,7 +43,12 @@ _RANDOM = "random"
 @click.option(
     "--prompt-file", metavar="FILE", help="A prompt, or a JSON object, a line; - for stdin."
 )
-@click.option("--max-new-tokens", type=_COUNT, default=128, show_default=True, metavar="N")
+@click.option(
+    "--max-new-tokens",
+    type=_COUNT,
+    metavar="N",
+    help=f"At most so many for a prompt; without it {MOST}, or as many as fit.",
+)
 @click.option(
     "--temperature",
     type=click.FloatRange(0),
@@ -137,7 +144,10 @@ def command(
     with redirect_stdout(sys.stderr):
         _check_options(as_json, stream, options)
         asked = read_prompts(prompts, prompt_file)
-        sampling = Sampling(**{name: options.pop(name) for name in _SAMPLING})
+        most = options.pop("max_new_tokens")
+        sampling = Sampling(
+            max_new_tokens=most or MOST, **{name: options.pop(name) for name in _SAMPLING}
+        )
         settings = Settings(seed=sampling.seed, **options)
         with steps(2) as step:
             step(f"loading {model}")
@@ -147,8 +157,13 @@ def command(
         text = _text(asked, stops, tokenizer, folders)
         if not ignore_eos:
             sampling = attrs.evolve(sampling, stop=_stop_tokens(folders))
-        requests = _requests(asked, sampling, text)
-        _check_requests(plan, requests, settings)
+        from parframe.generating.limits import limits_of  # needs torch
+
+        limits = limits_of(plan.graph)
+        room = None if most else _room(limits.positions, settings.context)
+        requests = _requests(asked, sampling, text, room)
+        for request in requests:
+            check_request(request, limits.vocabulary, limits.positions, settings.context)
         if _take_part(plan, requests, settings):
             return
         completions = [
@@ -174,7 +189,7 @@ def command(
 
 command.params.append(DEBUG)
 
-_SAMPLING = ("temperature", "top_k", "top_p", "seed", "max_new_tokens")
+_SAMPLING = ("temperature", "top_k", "top_p", "seed")
 
 
 def _check_options(as_json: bool, stream: bool | None, options: dict[str, Any]) -> None:
@@ -266,25 +281,26 @@ def _stop_tokens(folders: Sequence[Path]) -> tuple[int, ...]:
     return next((found for folder in folders if (found := stop_tokens(folder))), ())
 
 
+def _room(model: int | None, cache: int | None) -> int | None:
+    """How many positions there are for a prompt and what comes of it; None for any number."""
+    return min((size for size in (model, cache) if size is not None), default=None)
+
+
 def _requests(
-    prompts: Sequence[Prompt], sampling: Sampling, text: Text | None
+    prompts: Sequence[Prompt], sampling: Sampling, text: Text | None, room: int | None
 ) -> tuple[Request, ...]:
-    """The requests that prompts become, numbered in order."""
+    """The requests that prompts become, numbered in order; no longer than there is room, if any."""
     found = []
     for number, prompt in enumerate(prompts):
         tokens = prompt.tokens
         if prompt.text is not None and text is not None:
             tokens = text.encode(prompt.text)
-        found.append(Request(number, tokens, attrs.evolve(sampling, **prompt.sampling)))
+        own = sampling
+        if room is not None:
+            fitting = max(1, min(MOST, room - len(tokens) + 1))
+            own = attrs.evolve(own, max_new_tokens=fitting)
+        found.append(Request(number, tokens, attrs.evolve(own, **prompt.sampling)))
     return tuple(found)
-
-
-def _check_requests(plan: Plan, requests: Sequence[Request], settings: Settings) -> None:
-    from parframe.generating.limits import limits_of
-
-    limits = limits_of(plan.graph)
-    for request in requests:
-        check_request(request, limits.vocabulary, limits.positions, settings.context)
 
 
 def _events(

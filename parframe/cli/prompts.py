@@ -107,6 +107,8 @@ def _parsed(line: str, where: str) -> Prompt:
         raise _bad(where, "its prompt is not a text")
     if tokens is not None and not isinstance(tokens, list):
         raise _bad(where, "its tokens are not a list")
+    if any(type(token) is not int for token in tokens or ()):
+        raise _bad(where, "its tokens are not whole numbers")
     return Prompt(text, tuple(tokens or ()), facts)
 
 

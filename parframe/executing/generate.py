@@ -13,6 +13,7 @@ from parframe.generating.requests import Failure, Request, Result, Token, check_
 from parframe.generating.settings import Settings
 from parframe.plan import Plan
 from parframe.ranks.suited import check_causal, check_kept
+from parframe.running.given import dtype_of
 from parframe.weights import open_weights
 from parframe.weights.sharded import check_plan, is_sharded
 
@@ -90,6 +91,7 @@ def checked(plan: Plan, requests: Sequence[Request], settings: Settings) -> None
     limits = limits_of(plan.graph)
     for request in requests:
         check_request(request, limits.vocabulary, limits.positions, settings.context)
+    dtype_of(settings.dtype)
     check_device(settings.device, "this host")
     _check_suited(plan, settings)
     if settings.weights is None:

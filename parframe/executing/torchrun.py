@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import os
+import socket
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
 from typing import Any
@@ -25,6 +27,8 @@ from parframe.plan import Plan
 _COUNTS = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_PORT")
 _NAMES = ("MASTER_ADDR", "TORCHELASTIC_RUN_ID")
 _MEND = "start it by torchrun --nproc-per-node N -m parframe generate ..., and set none of them"
+_REACHED = 30.0  # seconds in which the store must listen: torchrun has made it before the ranks
+_AGAIN = 0.2
 _runs = itertools.count()
 
 
@@ -147,10 +151,11 @@ def _reaching(world: World) -> str:
 def _store(world: World, timeout: float) -> Any:
     """Torchrun's store; nothing is hosted here."""
     try:
+        _reach(world, min(timeout, _REACHED))  # PyTorch itself would fill the screen
         return TCPStore(
             world.address, world.port, is_master=False, timeout=timedelta(seconds=timeout)
         )
-    except (DistError, RuntimeError) as error:
+    except (DistError, RuntimeError, OSError) as error:
         first = next(iter(str(error).splitlines()), type(error).__name__)
         raise ParframeError(
             "run",
@@ -158,6 +163,19 @@ def _store(world: World, timeout: float) -> Any:
             f"torchrun's store at {world.address}, port {world.port}, does not answer ({first})",
             "see whether torchrun runs, and whether a firewall is between the hosts",
         ) from error
+
+
+def _reach(world: World, timeout: float) -> None:
+    """Wait until somebody listens where the store should be."""
+    end = time.monotonic() + timeout
+    while True:
+        try:
+            with socket.create_connection((world.address, world.port), timeout):
+                return
+        except OSError:
+            if time.monotonic() > end:
+                raise
+            time.sleep(_AGAIN)
 
 
 def _refused(what: str) -> ParframeError:

@@ -8,7 +8,10 @@ from typing import Any
 
 import attrs
 
-from parframe.errors import ParframeError
+from parframe.errors import ParframeError, did_you_mean
+
+DEVICES = ("cpu", "cuda")
+"""The kinds of devices that a plan is run on."""
 
 
 @attrs.frozen
@@ -69,6 +72,13 @@ class Settings:
         for name, count in counts.items():
             if count is not None and count < 1:
                 raise ParframeError("input", name, f"is {count}", "give at least 1")
+        if self.device not in DEVICES:
+            raise ParframeError(
+                "input",
+                "device",
+                f"there is none of the kind {self.device!r}{did_you_mean(self.device, DEVICES)}",
+                f"give one of {', '.join(DEVICES)}",
+            )
         if not 0 < self.timeout < float("inf"):
             raise ParframeError(
                 "input", "timeout", f"is {self.timeout} seconds", "give a number above 0"

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import os
-import secrets
 import shutil
 import stat
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from parframe import serial
 from parframe.errors import ParframeError
+from parframe.plan.beside import beside
 from parframe.plan.file import dump, parse
 from parframe.plan.legal import verify_plan
 from parframe.plan.plan import Plan
@@ -33,19 +32,9 @@ def save_plan(plan: Plan, folder: str | os.PathLike[str], report: str | None = N
     texts[FILE] = dump(plan)
     if report is not None:
         texts[REPORT] = report
-    mark = secrets.token_hex(4)
-    beside = target.with_name(f".{target.name}.{mark}.new")
-    before = target.with_name(f".{target.name}.{mark}.old")
-    try:
-        _write(beside, texts)
-        _swap(target, beside, before)
-    except OSError as error:
-        raise ParframeError(
-            "output", str(folder), f"cannot be written ({error.strerror})", "choose another folder"
-        ) from error
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
-    shutil.rmtree(before, ignore_errors=True)
+    with beside(target, check_replaceable, wait=True) as made:
+        _write(made, texts)
+        _swap(target, made, target.with_name(f".{target.name}.old"))
 
 
 def load_plan(folder: str | os.PathLike[str]) -> Plan:
@@ -123,18 +112,21 @@ def _foreign(folder: Path) -> str | None:
 
 
 def _write(folder: Path, texts: Mapping[str, str]) -> None:
-    (folder / ROLES).mkdir(parents=True)
+    (folder / ROLES).mkdir()
     for name, text in texts.items():
         with (folder / name).open("w", encoding="utf-8", newline="\n") as file:
             file.write(text)
 
 
-def _swap(target: Path, beside: Path, before: Path) -> Any:
-    if not target.exists():
-        return beside.rename(target)
-    target.rename(before)
+def _swap(target: Path, made: Path, before: Path) -> None:
+    """Put a new folder in the place of an old one, which is whole again if that fails."""
+    if target.exists():
+        shutil.rmtree(before, ignore_errors=True)  # of a run that was killed
+        target.rename(before)
     try:
-        return beside.rename(target)
+        made.rename(target)
     except OSError:
-        before.rename(target)
+        if before.exists():
+            before.rename(target)
         raise
+    shutil.rmtree(before, ignore_errors=True)

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -17,6 +13,7 @@ import torch
 
 from parframe.errors import ParframeError
 from parframe.plan import Plan, plan_digest
+from parframe.plan.beside import beside, unwritable
 from parframe.plan.file import dump
 from parframe.plan.folder import FILE
 from parframe.weights.folder import SHARDS
@@ -85,11 +82,11 @@ def write_shards(
     check_free(target)
     given = weights if is_random(weights) or isinstance(weights, Opened) else None
     given = given or open_weights(plan.graph, weights, pickled, extra)
-    with _alone(target) as beside:
-        files = _write_all(plan, given, beside, dtype, progress)
-        _write_index(plan, files, beside)
-        sizes = {name: (beside / name).stat().st_size for name in files}
-        beside.rename(target)
+    with beside(target, check_free, wait=False) as made:
+        files = _write_all(plan, given, made, dtype, progress)
+        _write_index(plan, files, made)
+        sizes = {name: (made / name).stat().st_size for name in files}
+        made.rename(target)
     return Written(files, sizes, given.fit.remarks if isinstance(given, Opened) else ())
 
 
@@ -105,7 +102,7 @@ def check_free(target: Path) -> None:
         filled = target.exists() and (not target.is_dir() or any(target.iterdir()))
         parent = target.parent.is_dir() and os.access(target.parent, os.W_OK)
     except OSError as error:
-        raise _unwritable(target, str(error.strerror)) from error
+        raise unwritable(target, str(error.strerror)) from error
     if filled:
         raise ParframeError(
             "output", str(target), "is there already", "choose another folder, or delete this one"
@@ -170,7 +167,7 @@ def _write_one(plan: Plan, rank: int, tensors: dict[str, torch.Tensor], folder: 
     try:
         save_file(content, path, metadata)
     except (SafetensorError, OSError) as error:
-        raise _unwritable(path, str(error)) from error
+        raise unwritable(path, str(error)) from error
 
 
 def _alone_in_memory(tensor: torch.Tensor) -> torch.Tensor:
@@ -192,38 +189,3 @@ def _write_index(plan: Plan, files: tuple[str, ...], folder: Path) -> None:
     readable = (folder / SHARDS).stat().st_mode  # the library makes files for their owner alone
     for name in files:
         (folder / name).chmod(readable)
-
-
-@contextmanager
-def _alone(target: Path) -> Iterator[Path]:
-    """A new folder beside the target, as long as nobody else writes there."""
-    beside = target.with_name(f".{target.name}.new")
-    lock = target.with_name(f".{target.name}.lock")
-    try:
-        with lock.open("w") as held:
-            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if not _is_at(held.fileno(), lock):  # another run ended between these two lines
-                raise BlockingIOError
-            try:
-                check_free(target)
-                shutil.rmtree(beside, ignore_errors=True)  # of one that was killed
-                beside.mkdir()
-                yield beside
-            finally:
-                shutil.rmtree(beside, ignore_errors=True)
-                lock.unlink(missing_ok=True)
-    except BlockingIOError as error:
-        raise ParframeError(
-            "output", str(target), "is being written by another run", "wait for it to end"
-        ) from error
-    except OSError as error:
-        raise _unwritable(target, str(error.strerror)) from error
-
-
-def _is_at(file: int, path: Path) -> bool:
-    """Whether an open file is still the one of this name."""
-    return path.exists() and os.path.samestat(os.fstat(file), path.stat())
-
-
-def _unwritable(path: Path, why: str) -> ParframeError:
-    return ParframeError("output", str(path), f"cannot be written ({why})", "choose another folder")
