@@ -18,7 +18,7 @@ from parframe import ParframeError
 from parframe.cli import failures
 from parframe.executing import generate, local
 from parframe.executing.estimates import estimates
-from parframe.executing.rank import shape_of
+from parframe.executing.rank import check_device, shape_of
 from parframe.generating import Request, Sampling, Settings
 from parframe.launching import RunError
 from parframe.weights import write_shards
@@ -105,6 +105,23 @@ def test_a_model_that_cannot_be_run_so_is_told_before(nothing_starts, name, sett
 def test_a_gpu_that_is_not_there_is_told_before(nothing_starts, plan):
     error = refused(plan, request(), Settings(device="cuda"))
     assert (error.kind, error.where) == ("run", "this host, device cuda")
+
+
+def test_too_few_gpus_are_told_before_with_the_way_to_share_them(nothing_starts, monkeypatch, plan):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    error = refused(plan, request(), Settings(device="cuda"))
+    assert error.what == "2 ranks need a GPU each, and there are 1"
+    assert "--share-gpus" in error.mend
+    check_device("cuda", "this host", ranks=2, shared=True)  # over gloo
+
+
+def test_a_build_without_nccl_is_told_before(nothing_starts, monkeypatch, plan):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.distributed, "is_backend_available", lambda name: name == "gloo")
+    error = refused(plan, request(), Settings(device="cuda"))
+    assert error.what == "this build of PyTorch has no nccl"
 
 
 def test_a_killed_rank_is_named(plan):

@@ -12,7 +12,7 @@ from launches import Traces, launched
 from parframe import ParframeError
 from parframe.launching.processes import processors
 from parframe.ranks.direct import LIMIT
-from parframe.ranks.groups import make_groups
+from parframe.ranks.groups import make_groups, wire
 from parframe.ranks.rendezvous import meet
 from parframe.ranks.shared import SLOT
 
@@ -81,6 +81,18 @@ def test_groups_that_cannot_be_are_refused(ranks: tuple[int, ...], device: str, 
     finally:
         if dist.is_initialized():
             dist.destroy_process_group()
+
+
+def test_what_ranks_that_share_a_gpu_send_each_other_goes_through_the_hosts_memory() -> None:
+    gpu, cpu = torch.device("cuda", 0), torch.device("cpu")
+    assert (wire(gpu), wire(cpu)) == (gpu, cpu)
+    try:
+        make_groups(
+            [], rank=0, world=1, device="cuda", timeout=5, store=dist.HashStore(), shared=True
+        )
+        assert (wire(gpu), wire(cpu)) == (cpu, cpu)
+    finally:
+        dist.destroy_process_group()
 
 
 def test_ranks_that_are_the_same_meet() -> None:

@@ -234,7 +234,9 @@ def test_settings_that_cannot_be_are_refused(values):
 
 
 def test_a_device_that_is_none_is_refused_with_the_nearest():
-    with pytest.raises(ParframeError, match=r"kind 'cude' .did you mean 'cuda'\?.; give one of cpu"):
+    with pytest.raises(
+        ParframeError, match=r"kind 'cude' .did you mean 'cuda'\?.; give one of cpu"
+    ):
         Settings(device="cude")
 
 

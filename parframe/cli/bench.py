@@ -56,6 +56,12 @@ _MANY = click.IntRange(3)
     help="Keep keys and values; without, every token computes all before it again.",
 )
 @click.option(
+    "--share-gpus",
+    "shared",
+    is_flag=True,
+    help="Let several devices of the plan share a GPU, slowly, to try it out.",
+)
+@click.option(
     "--bind/--no-bind", "bound", default=True, help="Keep each process to processors of its own."
 )
 @click.option(

@@ -87,6 +87,12 @@ MOST = 128
     "--compile/--no-compile", "compiled", default=False, help="Compile the devices' work."
 )
 @click.option(
+    "--share-gpus",
+    "shared",
+    is_flag=True,
+    help="Let several devices of the plan share a GPU, slowly, to try it out.",
+)
+@click.option(
     "--bind/--no-bind", "bound", default=True, help="Keep each process to processors of its own."
 )
 @click.option(

@@ -92,7 +92,8 @@ def checked(plan: Plan, requests: Sequence[Request], settings: Settings) -> None
     for request in requests:
         check_request(request, limits.vocabulary, limits.positions, settings.context)
     dtype_of(settings.dtype)
-    check_device(settings.device, "this host")
+    here = plan.mesh.size if settings.executor == "local" else 1
+    check_device(settings.device, "this host", here, settings.shared)
     _check_suited(plan, settings)
     if settings.weights is None:
         return

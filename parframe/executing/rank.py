@@ -17,7 +17,7 @@ from parframe.generating.requests import Request, Result, Sampling, Token
 from parframe.generating.schedule import Batch
 from parframe.generating.settings import Settings
 from parframe.plan import Plan, plan_digest
-from parframe.ranks.groups import make_groups
+from parframe.ranks.groups import backend_of, make_groups
 from parframe.ranks.module import RankModule, build
 from parframe.ranks.prepare import groups_of
 from parframe.ranks.rendezvous import meet
@@ -111,7 +111,8 @@ def ready(
         there.
     """
     rank = station.rank
-    device = device_of(settings.device, rank if local_rank is None else local_rank)
+    local = rank if local_rank is None else local_rank
+    device = device_of(settings.device, local, settings.shared)
     replicas = replicas_of(plan)
     replica = next(one for one in replicas if rank in one.ranks)
     station.operator("meet the other ranks")
@@ -123,7 +124,7 @@ def ready(
     needed = dict.fromkeys((*groups_of(plan), *agreeing(replicas)))
     groups = make_groups(
         needed, rank=rank, world=station.world, device=device.type, timeout=station.timeout,
-        store=station.store,
+        store=station.store, shared=settings.shared,
     )  # fmt: skip
     station.phase("load")
     station.operator("weights")
@@ -184,13 +185,24 @@ def facts_of_run(plan: Plan) -> dict[str, str]:
     }
 
 
-def check_device(kind: str, where: str) -> None:
-    """Refuse a kind of device that is not here.
+def check_device(kind: str, where: str, ranks: int = 1, shared: bool = False) -> None:
+    """Refuse a kind of device that is not here, or not as often as is needed.
+
+    Parameters
+    ----------
+    kind
+        ``cpu`` or ``cuda``.
+    where
+        Who asks, in words.
+    ranks
+        How many ranks this host has.
+    shared
+        Whether they may share a GPU.
 
     Raises
     ------
     ParframeError
-        Of kind ``run``, if there is none.
+        Of kind ``run``, if there are none or too few, or ranks on them cannot speak.
     """
     if kind == "cuda" and not (torch.cuda.is_available() and torch.cuda.device_count()):
         raise ParframeError(
@@ -199,17 +211,27 @@ def check_device(kind: str, where: str) -> None:
             "there is no GPU here that PyTorch can use",
             "run on cpu, or install PyTorch with CUDA and its driver",
         )
+    if kind == "cuda" and ranks > torch.cuda.device_count() and not shared:
+        raise ParframeError(
+            "run",
+            f"{where}, device cuda",
+            f"{ranks} ranks need a GPU each, and there are {torch.cuda.device_count()}",
+            "use fewer devices or more hosts; to try a plan out, let ranks share GPUs "
+            "(--share-gpus, shared=True), or run on cpu",
+        )
+    if ranks > 1:
+        backend_of(kind, shared)
 
 
-def device_of(kind: str, rank: int) -> torch.device:
-    """The torch device of a rank.
+def device_of(kind: str, rank: int, shared: bool = False) -> torch.device:
+    """The torch device of a rank, numbered on its host.
 
     Raises
     ------
     ParframeError
-        Of kind ``run``, if there is none.
+        Of kind ``run``, if there is none for it.
     """
-    check_device(kind, f"rank {rank}")
+    check_device(kind, f"rank {rank}", rank + 1, shared)
     if kind != "cuda":
         return torch.device(kind)
     device = torch.device("cuda", rank % torch.cuda.device_count())

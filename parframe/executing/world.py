@@ -191,7 +191,7 @@ def _agree(seat: Seat, plan: Plan, requests: Sequence[Request], settings: Settin
         for fact in facts.values()
     )
     mine = torch.tensor(list(digests), dtype=torch.uint8)
-    mine = mine.to(device_of(settings.device, seat.local_rank))
+    mine = mine.to(device_of(settings.device, seat.local_rank, settings.shared))
     all_of = [torch.empty_like(mine) for _ in range(seat.world)]
     dist.all_gather(all_of, mine)
     for rank, theirs in enumerate(all_of):

@@ -18,6 +18,7 @@ from parframe.generating.schedule import Batch
 from parframe.generating.widths import Width, width_of
 from parframe.ranks.cache import Cache
 from parframe.ranks.compiled import compiled as compiled_form
+from parframe.ranks.groups import wire
 from parframe.ranks.module import Groups, RankModule
 from parframe.ranks.prepare import Transfer
 from parframe.running.interpret import widened
@@ -263,14 +264,14 @@ class Engine:
         self.watch.operator(f"receive {value.name} from rank {transfer.peer}")
         kind = widened(getattr(torch, value.dtype), self.dtype)
         shape = [evaluate(size, sizes) for size in value.shape]
-        tensor = torch.empty(shape, dtype=kind, device=self.module.device)
+        tensor = torch.empty(shape, dtype=kind, device=wire(self.module.device))
         dist.recv(tensor, transfer.peer)
-        return tensor
+        return tensor.to(self.module.device)
 
     def _send(self, tensor: torch.Tensor, peer: int, tag: int) -> None:
         """Send without waiting; the tensor is held until it has arrived."""
         self._sent = [(own, work) for own, work in self._sent if not work.is_completed()]
-        whole = tensor.contiguous()
+        whole = tensor.to(wire(self.module.device)).contiguous()
         self._sent.append((whole, dist.isend(whole, peer, tag=tag)))
 
     def _settle(self) -> None:
@@ -325,7 +326,7 @@ class Engine:
                     self._send(self._tensor(own.pending), rank, _TOKENS_TAG)
             return
         source = tail[others.index(self.module.rank) % len(tail)]
-        buffer = torch.empty(self.shape.rows, dtype=torch.int64, device=self.module.device)
+        buffer = torch.empty(self.shape.rows, dtype=torch.int64, device=wire(self.module.device))
         own.coming = buffer, dist.irecv(buffer, source, tag=_TOKENS_TAG)
 
     def _obtained(self, own: _Running) -> list[int]:

@@ -44,6 +44,9 @@ class Settings:
         How many tokens of a prompt are computed at once, so that memory does not grow with it.
     cached
         Whether keys and values are kept; without that every token computes all before it again.
+    shared
+        Whether several ranks may share a GPU, as tests do: NCCL refuses that, so that they speak
+        over gloo, which is slow.
     bound
         Whether each process of a run on the CPUs of this host keeps to processors of its own.
     """
@@ -60,6 +63,7 @@ class Settings:
     seed: int = 0
     chunk: int = 512
     cached: bool = True
+    shared: bool = False
     bound: bool = True
 
     def __attrs_post_init__(self) -> None:

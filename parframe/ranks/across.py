@@ -16,6 +16,7 @@ import torch
 import torch.distributed as dist
 
 from parframe.loading.operators import logits_of, ungrouped
+from parframe.ranks.groups import wire
 from parframe.ranks.named import group_of
 from parframe.running.ring import finished, met
 
@@ -88,6 +89,7 @@ def _passing(
     """Keys and values go round; after each round a device has those of the one before."""
     count = len(keys)
     slots = [slot for slot in ("key", "value", "key_positions") if own[slot] is not None]
+    between = wire(own["key"].device)
     block = {slot: own[slot].contiguous() for slot in slots}
     after, before = ((place + step) % count for step in (1, -1))
     peers = [dist.get_global_rank(group, at) for at in (after, before)]
@@ -97,12 +99,13 @@ def _passing(
         if step == count - 1:
             break
         length = keys[(place - step - 1) % count]
-        coming = {slot: _of_length(block[slot], slot, length) for slot in slots}
-        transfers = [dist.P2POp(dist.isend, block[slot], peers[0], group) for slot in slots]
+        going = {slot: block[slot].to(between) for slot in slots}
+        coming = {slot: _of_length(going[slot], slot, length) for slot in slots}
+        transfers = [dist.P2POp(dist.isend, going[slot], peers[0], group) for slot in slots]
         transfers += [dist.P2POp(dist.irecv, coming[slot], peers[1], group) for slot in slots]
         for work in dist.batch_isend_irecv(transfers):
             work.wait()
-        block = coming
+        block = {slot: coming[slot].to(own[slot].device) for slot in slots}
     return finished(running, own)
 
 

@@ -11,6 +11,7 @@ import attrs
 from parframe.errors import ParframeError, did_you_mean
 
 if TYPE_CHECKING:
+    import torch
     from torch.distributed import ProcessGroup, Store  # type: ignore[attr-defined]
 
 BACKENDS: Mapping[str, str] = {"cpu": "gloo", "cuda": "nccl"}
@@ -72,6 +73,7 @@ def make_groups(
     device: str = "cpu",
     timeout: float,
     store: Store | None = None,
+    shared: bool = False,
 ) -> Groups:
     """Make the process groups of one rank.
 
@@ -92,6 +94,8 @@ def make_groups(
         Seconds that a communication may take.
     store
         Where the ranks meet; None if the host has a process group of all ranks.
+    shared
+        Whether several ranks may share a device, which leaves gloo alone.
 
     Returns
     -------
@@ -108,7 +112,7 @@ def make_groups(
     wanted = list(groups)
     for ranks in wanted:
         _check_ranks(ranks, world)
-    backend = _backend(device)
+    backend = backend_of(device, shared)
     limit = timedelta(seconds=timeout)
     if dist.is_initialized():
         _check_host(rank, world, backend)
@@ -141,7 +145,32 @@ def close_groups() -> None:
         dist.destroy_process_group()
 
 
-def _backend(device: str) -> str:
+def wire(device: torch.device) -> torch.device:
+    """Where a tensor must lie that one rank sends another: gloo reads the host's memory alone."""
+    import torch
+    import torch.distributed as dist
+
+    if device.type == "cpu":
+        return device
+    speaks = str(dist.get_backend_config()) if dist.is_initialized() else ""
+    return torch.device("cpu") if f"{device.type}:gloo" in speaks else device
+
+
+def backend_of(device: str, shared: bool = False) -> str:
+    """The backend of torch.distributed for a type of device.
+
+    Parameters
+    ----------
+    device
+        The type, `cpu` or `cuda`.
+    shared
+        Whether several ranks may share a device.
+
+    Raises
+    ------
+    ParframeError
+        If this build of PyTorch has none.
+    """
     import torch.distributed as dist
 
     if not dist.is_available():
@@ -158,7 +187,7 @@ def _backend(device: str) -> str:
             f"there is no backend for it{did_you_mean(device, BACKENDS)}",
             f"use one of {', '.join(BACKENDS)}",
         )
-    backend = BACKENDS[device]
+    backend = "gloo" if shared else BACKENDS[device]
     if not dist.is_backend_available(backend):
         raise ParframeError(
             "run",
