@@ -227,6 +227,21 @@ def test_a_failure_leaves_the_other_completions_whole():
     assert found[1].facts["error"]["what"] == "was lost"
 
 
+def test_a_run_that_fails_ends_every_prompt_that_is_open_with_its_error():
+    found, (first, *_) = completions("the cat", "a dog", "and the dog")
+
+    def events():
+        yield from first
+        raise LOST.error
+
+    out = io.StringIO()
+    failures = follow(events(), found, Liner(found, out))
+    lines = [json.loads(line) for line in out.getvalue().splitlines()]
+    assert [failure.number for failure in failures] == [1, 2]
+    assert lines[0]["text"] == "the cat"
+    assert [line["error"]["where"] for line in lines[1:]] == ["rank 1", "rank 1"]
+
+
 def test_a_prompt_of_which_nothing_came_is_named():
     found, (first, _) = completions("the cat", "a dog")
     with pytest.raises(ParframeError, match="requests 1: nothing came of 1 of 2"):

@@ -216,14 +216,6 @@ def test_requests_of_which_nothing_came_are_named():
     assert told.value.what == "nothing came of 11 of 12 requests"
 
 
-def test_a_lost_device_ends_the_requests_that_are_open():
-    account = ledger(0, 1, 2)
-    account.settle(Result(1, (1,), "length"))
-    assert [failure.number for failure in account.fail_open(LOST)] == [0, 2]
-    assert account.open == ()
-    assert [isinstance(outcome, Failure) for outcome in account.close()] == [True, False, True]
-
-
 @pytest.mark.parametrize(
     "values", [{"rows": 0}, {"context": 0}, {"timeout": 0.0}, {"rows": 2, "micro_batches": 3}]
 )

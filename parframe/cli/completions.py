@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from typing import Any, Protocol
 
 from parframe.cli.answer import dump
 from parframe.cli.failures import facts_of
 from parframe.cli.prompts import Prompt
+from parframe.errors import ParframeError
 from parframe.generating import Failure, Ledger, Request, Result, Token
 from parframe.generating.streaming import TextStream
 from parframe.generating.text import Text
@@ -89,7 +90,8 @@ def follow(
 ) -> tuple[Failure, ...]:
     """Take events until every completion has ended, and show each; the failures among them.
 
-    Once all have ended, at stop texts perhaps, the events are closed.
+    Once all have ended, at stop texts perhaps, the events are closed. An error of the run is that
+    of every completion that was still open.
 
     Raises
     ------
@@ -101,7 +103,7 @@ def follow(
     for completion in completions:
         ledger.submit(completion.request)
     with closing(events):
-        for event in events:
+        for event in _with_failures(events, ledger):
             completion = by_number[event.number]
             if completion.stopped:
                 continue
@@ -116,6 +118,16 @@ def follow(
             if not ledger.open:
                 break
     return tuple(outcome for outcome in ledger.close() if isinstance(outcome, Failure))
+
+
+def _with_failures(events: Iterable[Event], ledger: Ledger) -> Iterator[Event]:
+    """Events, and where they end in an error a failure of every request that is open."""
+    try:
+        yield from events
+    except ParframeError as error:
+        if not ledger.open:
+            raise
+        yield from (Failure(number, error) for number in ledger.open)
 
 
 class Output(Protocol):
@@ -165,7 +177,8 @@ class Printer:
                 self._printed = len(first.text)
             if not ended:
                 break
-            self._write("\n")
+            if self._printed or not isinstance(first.outcome, Failure):
+                self._write("\n")
             self._left.pop(0)
             self._printed = 0
         self._out.flush()

@@ -87,8 +87,9 @@ def _tell_all(fault: BaseException) -> None:
     from parframe.launching import RunError
     from parframe.report.words import printable
 
-    traceback.print_exception(fault)
-    for failure in fault.failures if isinstance(fault, RunError) else ():
+    cause = fault.error if isinstance(fault, Reported) else fault
+    traceback.print_exception(cause)
+    for failure in cause.failures if isinstance(cause, RunError) else ():
         if failure.traceback:
             click.echo(printable(f"\n{failure.where}:\n{failure.traceback.rstrip()}"), err=True)
 

@@ -136,13 +136,6 @@ class Ledger:
             )
         self._outcomes[number] = outcome
 
-    def fail_open(self, error: ParframeError) -> tuple[Failure, ...]:
-        """End every request that is open with the same error, as when a device is lost."""
-        failures = tuple(Failure(number, error) for number in self.open)
-        for failure in failures:
-            self.settle(failure)
-        return failures
-
     @property
     def open(self) -> tuple[int, ...]:
         """The requests of which nothing came so far."""
