@@ -58,6 +58,33 @@ def test_shards_are_what_generate_begins_with(call, model, tmp_path):
         assert told.out == call("generate", model, *asked).out
 
 
+def test_weights_are_run_in_the_dtype_that_is_asked_for_however_they_are_stored(
+    call, model, tmp_path
+):
+    prompts = tmp_path / "prompts.jsonl"
+    prompts.write_text('{"tokens": [5, 17, 9]}')
+    asked = ("--prompt-file", prompts, "--max-new-tokens", "4", "--dtype", "bfloat16")
+    assert call("shard", model, "--parallel", "TP2", "-o", tmp_path / "one").code == 0
+    assert call("shard", model, "--parallel", "TP2", "-o", tmp_path / "two", *asked[-2:]).code == 0
+    expected = call("generate", model, *asked, "--executor", "simulate")
+    assert expected.code == 0, expected.err
+    for source in ([model, "--parallel", "TP2"], [tmp_path / "two"]):
+        told = call("generate", *source, *asked)
+        assert (told.code, told.err, told.out) == (0, "", expected.out)
+    told = call("generate", tmp_path / "one", *asked)
+    assert "give the model in place of its plan" in told.err
+
+
+def test_a_pickle_begins_a_run_where_that_is_asked_for(call, model, tmp_path):
+    (tmp_path / "config.json").write_text((model / "config.json").read_text())
+    torch.save(load_file(model / "model.safetensors"), tmp_path / "pytorch_model.bin")
+    (tmp_path / "prompts.jsonl").write_text('{"tokens": [5, 17, 9]}')
+    asked = ("--prompt-file", tmp_path / "prompts.jsonl", "--max-new-tokens", "4")
+    assert "has no .safetensors" in call("generate", tmp_path, *asked).err
+    told = call("generate", tmp_path, *asked, "--pickled")
+    assert (told.code, told.out) == (0, call("generate", model, *asked).out)
+
+
 REFUSED = {
     "no strategy": (lambda model, tmp: [model], "give --parallel"),
     "two strategies": (lambda model, tmp: [tmp / "plan", "--parallel", "TP2"], "says that already"),

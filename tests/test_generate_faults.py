@@ -85,6 +85,11 @@ def test_shards_of_another_plan_are_told_before(nothing_starts, plan, folder, tm
     assert "holds the shards of another plan" in error.what
 
 
+def test_a_dtype_narrower_than_the_graph_is_told_before(nothing_starts, plan):
+    error = refused(plan, request(), Settings(dtype="bfloat16"))
+    assert error.what == "the model's graph computes in float32, which is not narrower"
+
+
 @pytest.mark.parametrize(
     ("name", "settings", "what"),
     [

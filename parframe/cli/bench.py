@@ -45,6 +45,8 @@ _MANY = click.IntRange(3)
     help="How many batches are measured, after one that warms up.",
 )
 @click.option("--weights", metavar="FOLDER", help="Not those of the model; `random` for seeded.")
+@click.option("--pickled", is_flag=True, help="Read weights from .bin or .pt files too.")
+@click.option("--extra", is_flag=True, help="Leave out weights that the model has no use for.")
 @click.option("--dtype", type=click.Choice(DTYPES), help="What to compute in, if not the model's.")
 @click.option("--device", type=click.Choice(("cpu", "cuda")), default="cpu", show_default=True)
 @click.option("--executor", default="local", show_default=True, help="What starts the devices.")
@@ -93,11 +95,12 @@ def command(
     """
     from parframe.generating.replicas import replicas_of
     from parframe.measuring.timing import arrivals, figures
+    from parframe.running.given import float_dtype
 
     with steps(4 if against else 3) as step:
         step(f"loading {model}")
-        plan = plan_of(model, parallel)
-        folder = weights_folder(plan, model, weights)
+        plan = plan_of(model, parallel, options["dtype"])
+        folder = weights_folder(plan, model, weights, options["pickled"])
         if against and folder is None:
             raise ParframeError(
                 "usage", "parframe bench --against", "transformers needs a folder of weights",
@@ -106,7 +109,7 @@ def command(
         step("counting what is sent and held")
         replicas = replicas_of(plan)
         checked = partial(
-            parframe.check, plan, dtype=options["dtype"] or dtype_of(plan),
+            parframe.check, plan, dtype=options["dtype"] or float_dtype(plan.graph) or "float32",
             batch=batch * len(replicas),
         )  # fmt: skip
         sent = checked(sequence=replicas[0].unit).traffic
@@ -131,12 +134,6 @@ def command(
         "memory": memory_facts(held, None),
     }
     return Answer(facts, partial(_draw, facts))
-
-
-def dtype_of(plan: Plan) -> str:
-    """The model's own type of floating-point numbers."""
-    kinds = (parameter.dtype for parameter in plan.graph.parameters.values())
-    return next((kind for kind in kinds if "float" in kind), "float32")
 
 
 def random_prompts(plan: Plan, count: int, length: int, seed: int) -> list[tuple[int, ...]]:

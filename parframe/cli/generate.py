@@ -74,6 +74,8 @@ MOST = 128
 @click.option("--ignore-eos", is_flag=True, help="Go on after the model's own stop tokens.")
 @click.option("--weights", metavar="FOLDER", help="Not those of the model; `random` for seeded.")
 @click.option("--tokenizer", type=click.Path(path_type=Path), help="Folder, if not the model's.")
+@click.option("--pickled", is_flag=True, help="Read weights from .bin or .pt files too.")
+@click.option("--extra", is_flag=True, help="Leave out weights that the model has no use for.")
 @click.option("--dtype", type=click.Choice(DTYPES), help="What to compute in, if not the model's.")
 @click.option("--device", type=click.Choice(("cpu", "cuda")), default="cpu", show_default=True)
 @click.option(
@@ -157,8 +159,10 @@ def command(
         settings = Settings(seed=sampling.seed, **options)
         with steps(2) as step:
             step(f"loading {model}")
-            plan = plan_of(model, parallel)
-        settings = attrs.evolve(settings, weights=weights_folder(plan, model, weights))
+            plan = plan_of(model, parallel, options["dtype"])
+        settings = attrs.evolve(
+            settings, weights=weights_folder(plan, model, weights, settings.pickled)
+        )
         folders = _folders(plan, model, settings.weights)
         text = _text(asked, stops, tokenizer, folders)
         if not ignore_eos:
@@ -232,8 +236,8 @@ def _usage(where: str, what: str, mend: str) -> ParframeError:
     return ParframeError("usage", f"parframe generate {where}", what, mend)
 
 
-def plan_of(model: Path, parallel: str | None) -> Plan:
-    """The plan of a model, or one that was made before."""
+def plan_of(model: Path, parallel: str | None, dtype: str | None = None) -> Plan:
+    """The plan of a model that computes in a dtype, or one that was made before."""
     if model.name == "plan.json" or (model / "plan.json").is_file():
         if parallel is not None:
             raise _usage("--parallel", f"{model} is a plan already", "give the model instead")
@@ -241,8 +245,8 @@ def plan_of(model: Path, parallel: str | None) -> Plan:
     if model.suffix == ".toml":
         spec = Spec.read(model)
         spec = attrs.evolve(spec, parallel=parallel) if parallel is not None else spec
-        return parframe.partition(load_model(model_of(spec), positions=None), spec)
-    return parframe.partition(load_model(model, positions=None), parallel or "TP1")
+        return parframe.partition(load_model(model_of(spec), None, dtype), spec)
+    return parframe.partition(load_model(model, None, dtype), parallel or "TP1")
 
 
 def _folders(plan: Plan, model: Path, weights: Path | None) -> tuple[Path, ...]:
@@ -253,7 +257,9 @@ def _folders(plan: Plan, model: Path, weights: Path | None) -> tuple[Path, ...]:
     return tuple(folder for folder in found if folder.is_dir())
 
 
-def weights_folder(plan: Plan, model: Path, weights: str | None) -> Path | None:
+def weights_folder(
+    plan: Plan, model: Path, weights: str | None, pickled: bool = False
+) -> Path | None:
     """The folder of the weights, by default what lies beside the model; None for random ones."""
     if weights == _RANDOM:
         return None
@@ -264,6 +270,8 @@ def weights_folder(plan: Plan, model: Path, weights: str | None) -> Path | None:
             )
         return Path(weights)
     found = weights_of(model) or weights_of(Path(plan.graph.source or "no model"))
+    if found is None and pickled and model.is_dir():
+        return model
     if found is None:
         raise _usage(
             "--weights", f"{plan.graph.source or 'the model'} has no .safetensors",

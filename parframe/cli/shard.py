@@ -60,7 +60,7 @@ def command(
     check_free(output.absolute())
     with steps(2) as step:
         step(f"reading {source}")
-        plan, near = _planned(source, parallel)
+        plan, near = _planned(source, parallel, dtype)
     with bytes_bar("writing") as told:
         written = write_shards(
             plan,
@@ -82,7 +82,9 @@ def command(
     return Answer(facts, partial(_draw, facts))
 
 
-def _planned(source: Path, parallel: str | None) -> tuple[Plan, Path | DemoModel]:
+def _planned(
+    source: Path, parallel: str | None, dtype: str | None
+) -> tuple[Plan, Path | DemoModel]:
     """The plan that is asked for, and the model whose weights go with it."""
     if source.name == FILE or (source / FILE).is_file():
         if parallel is not None:
@@ -95,13 +97,13 @@ def _planned(source: Path, parallel: str | None) -> tuple[Plan, Path | DemoModel
         spec = Spec.read(source)
         spec = spec if parallel is None else attrs.evolve(spec, parallel=parallel)
         model = model_of(spec)
-        return parframe.partition(load_model(model, positions=None), spec), model
+        return parframe.partition(load_model(model, None, dtype), spec), model
     if parallel is None:
         raise ParframeError(
             "usage", str(source), "is no plan, so it must be said how to split it",
             "give --parallel, such as --parallel TP2",
         )  # fmt: skip
-    return parframe.partition(load_model(source, positions=None), Spec(parallel=parallel)), source
+    return parframe.partition(load_model(source, None, dtype), Spec(parallel=parallel)), source
 
 
 def _near(model: Path | DemoModel, source: Path) -> Path:

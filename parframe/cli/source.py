@@ -18,14 +18,16 @@ _CGROUP = Path("/sys/fs/cgroup/memory.max")
 _FLOAT64 = 8
 
 
-def load_model(source: Path | DemoModel, positions: bool | None = False) -> OperatorGraph:
+def load_model(
+    source: Path | DemoModel, positions: bool | None = False, dtype: str | None = None
+) -> OperatorGraph:
     """Load a model from a path, or from the configuration of a demo model.
 
     Parameters
     ----------
     source
         The path or the demo model.
-    positions
+    positions, dtype
         As for `parframe.load`.
 
     Raises
@@ -36,8 +38,8 @@ def load_model(source: Path | DemoModel, positions: bool | None = False) -> Oper
     if isinstance(source, Path) and source.suffix == ".toml":
         source = model_of(Spec.read(source))
     if isinstance(source, DemoModel):
-        return parframe.load(dict(source.config), positions=positions)
-    return parframe.load(source, positions=positions)
+        return parframe.load(dict(source.config), positions=positions, dtype=dtype)
+    return parframe.load(source, positions=positions, dtype=dtype)
 
 
 def model_of(spec: Spec) -> Path | DemoModel:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
+import torch
+
 from parframe import hooks
 from parframe.errors import ParframeError, did_you_mean
 from parframe.executing import host, local, simulated, torchrun
@@ -13,7 +15,7 @@ from parframe.generating.requests import Failure, Request, Result, Token, check_
 from parframe.generating.settings import Settings
 from parframe.plan import Plan
 from parframe.ranks.suited import check_causal, check_kept
-from parframe.running.given import dtype_of
+from parframe.running.given import dtype_of, float_dtype
 from parframe.weights import open_weights
 from parframe.weights.sharded import check_plan, is_sharded
 
@@ -91,7 +93,7 @@ def checked(plan: Plan, requests: Sequence[Request], settings: Settings) -> None
     limits = limits_of(plan.graph)
     for request in requests:
         check_request(request, limits.vocabulary, limits.positions, settings.context)
-    dtype_of(settings.dtype)
+    _check_dtype(plan, settings.dtype)
     here = plan.mesh.size if settings.executor == "local" else 1
     check_device(settings.device, "this host", here, settings.shared)
     _check_suited(plan, settings)
@@ -100,7 +102,19 @@ def checked(plan: Plan, requests: Sequence[Request], settings: Settings) -> None
     if is_sharded(settings.weights):
         check_plan(plan, settings.weights)
     else:
-        open_weights(plan.graph, settings.weights)  # names and shapes only
+        open_weights(plan.graph, settings.weights, settings.pickled, settings.extra)  # not read
+
+
+def _check_dtype(plan: Plan, name: str | None) -> None:
+    """Refuse a dtype that the model's graph cannot be run in: it says what it computes in."""
+    asked, own = dtype_of(name), dtype_of(float_dtype(plan.graph))
+    if asked is not None and own is not None and torch.promote_types(own, asked) != asked:
+        raise ParframeError(
+            "run",
+            f"dtype {name}",
+            f"the model's graph computes in {float_dtype(plan.graph)}, which is not narrower",
+            f'load the model with dtype="{name}", or give the model in place of its plan',
+        )
 
 
 def _check_suited(plan: Plan, settings: Settings) -> None:

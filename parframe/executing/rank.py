@@ -156,7 +156,10 @@ def loaded(
     """The module of a rank with its weights."""
     dtype = dtype_of(settings.dtype)
     weights: Any = Random(settings.seed) if settings.weights is None else settings.weights
-    parameters = read(plan, rank, weights, device, dtype, progress)
+    parameters = read(
+        plan, rank, weights, device, dtype, progress, settings.pickled, settings.extra,
+        declared=True,
+    )  # fmt: skip
     return build(plan, rank, parameters, device, groups, dtype, cache=settings.cached)
 
 

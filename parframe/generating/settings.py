@@ -44,6 +44,9 @@ class Settings:
         How many tokens of a prompt are computed at once, so that memory does not grow with it.
     cached
         Whether keys and values are kept; without that every token computes all before it again.
+    pickled, extra
+        Whether pickles of weights may be read, and tensors that the model has no use for left out;
+        see `parframe.weights.read`.
     shared
         Whether several ranks may share a GPU, as tests do: NCCL refuses that, so that they speak
         over gloo, which is slow.
@@ -63,6 +66,8 @@ class Settings:
     seed: int = 0
     chunk: int = 512
     cached: bool = True
+    pickled: bool = False
+    extra: bool = False
     shared: bool = False
     bound: bool = True
 

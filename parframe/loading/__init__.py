@@ -18,6 +18,7 @@ def load(
     inputs: Mapping[str, Any] | None = None,
     dynamic: Mapping[str, Mapping[int, str]] | None = None,
     positions: bool | None = False,
+    dtype: str | None = None,
 ) -> OperatorGraph:
     """Load a model as an operator graph.
 
@@ -35,6 +36,9 @@ def load(
         Whether the positions of tokens are an input as well, as running with a key-value cache
         needs; where they are not given, they are counted. For language models of Hugging Face;
         None for those whose code takes them. A graph that was loaded before is as it is.
+    dtype
+        What a model of Hugging Face computes in, where that is narrower than what its
+        configuration says; a wider one is chosen when it is run.
 
     Returns
     -------
@@ -49,15 +53,15 @@ def load(
     if isinstance(source, OperatorGraph):
         return source
     if isinstance(source, str | os.PathLike):
-        return _load_path(Path(source), inputs, dynamic, positions)
+        return _load_path(Path(source), inputs, dynamic, positions, dtype)
     if isinstance(source, Mapping):
         from parframe.loading.huggingface import load_config
 
-        return load_config(dict(source), inputs, dynamic, positions=positions)
+        return load_config(dict(source), inputs, dynamic, positions=positions, dtype=dtype)
     if hasattr(source, "to_diff_dict") and hasattr(source, "model_type"):
         from parframe.loading.huggingface import load_config
 
-        return load_config(source, inputs, dynamic, positions=positions)
+        return load_config(source, inputs, dynamic, positions=positions, dtype=dtype)
     if hasattr(source, "named_parameters"):
         from parframe.loading.module import load_module
 
@@ -75,11 +79,12 @@ def _load_path(
     inputs: Mapping[str, Any] | None,
     dynamic: Mapping[str, Mapping[int, str]] | None,
     positions: bool | None,
+    dtype: str | None,
 ) -> OperatorGraph:
     if path.is_dir():
         from parframe.loading.huggingface import load_folder
 
-        return load_folder(path, inputs, dynamic, positions)
+        return load_folder(path, inputs, dynamic, positions, dtype)
     if path.suffix == ".pt2":
         from parframe.loading.archive import load_archive
 
@@ -97,7 +102,9 @@ def _load_path(
     if "model_type" in content or "architectures" in content:
         from parframe.loading.huggingface import load_config
 
-        return load_config(content, inputs, dynamic, source=str(path), positions=positions)
+        return load_config(
+            content, inputs, dynamic, source=str(path), positions=positions, dtype=dtype
+        )
     from parframe.serial import read
 
     return read(path)

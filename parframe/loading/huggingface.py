@@ -50,6 +50,7 @@ def load_folder(
     inputs: Mapping[str, Any] | None,
     dynamic: Dynamic | None,
     positions: bool | None = False,
+    dtype: str | None = None,
 ) -> OperatorGraph:
     """Load the model that a folder's config.json describes; its weights are not read.
 
@@ -59,7 +60,9 @@ def load_folder(
         If the configuration is not one, or the model cannot be exported.
     """
     content = read_config(folder)
-    return load_config(content, inputs, dynamic, source=str(folder), positions=positions)
+    return load_config(
+        content, inputs, dynamic, source=str(folder), positions=positions, dtype=dtype
+    )
 
 
 def load_config(
@@ -69,6 +72,7 @@ def load_config(
     source: str = "",
     shorten: bool = True,
     positions: bool | None = False,
+    dtype: str | None = None,
 ) -> OperatorGraph:
     """Load the model that a configuration describes.
 
@@ -82,7 +86,7 @@ def load_config(
         Where the configuration came from.
     shorten
         Whether equal layers are exported only once.
-    positions
+    positions, dtype
         As for `parframe.load`.
 
     Raises
@@ -96,6 +100,8 @@ def load_config(
     for part in _configs(config):
         if hasattr(part, "use_cache"):
             part.use_cache = False
+    if dtype is not None:
+        _narrow(config, getattr(torch, dtype))
     kind = model_class(config)
     if positions:
         _check_positions(kind, inputs)
@@ -338,6 +344,15 @@ def _check_positions(kind: Any, inputs: Mapping[str, Any] | None) -> None:
         + (" beside inputs that are given" if takes else f": its code takes no {POSITIONS}"),
         "load it without `inputs`" if takes else "load it without `positions`",
     )
+
+
+def _narrow(config: Any, dtype: torch.dtype) -> None:
+    """Let a configuration say this dtype, unless what it says is no wider."""
+    own = getattr(config, "dtype", None) or torch.float32
+    if torch.promote_types(own, dtype) == dtype:
+        return
+    for part in _configs(config):
+        part.dtype = dtype
 
 
 def _takes_positions(kind: Any, inputs: Mapping[str, Any] | None) -> bool:

@@ -29,7 +29,7 @@ def device_module(
     plan.program(rank)  # refuses a rank that is not there before anything is read
     place, least = torch.device(device), dtype_of(dtype)
     found = _groups(plan, rank, groups)
-    parameters = read(plan, rank, weights, place, least)
+    parameters = read(plan, rank, weights, place, least, declared=True)
     return build(plan, rank, parameters, place, found, least, cache)
 
 

@@ -10,7 +10,6 @@ import torch.distributed as dist
 from torch.fx import GraphModule
 
 from parframe.errors import ParframeError
-from parframe.graph import Tensor
 from parframe.plan import Part, Plan
 from parframe.ranks.cache import Cache, new_cache
 from parframe.ranks.communication import Meeting
@@ -18,7 +17,6 @@ from parframe.ranks.emit import Target, emit, symbols_to_give
 from parframe.ranks.keeping import KEPT_POSITIONS, SLOTS
 from parframe.ranks.named import named
 from parframe.ranks.prepare import Prepared, Transfer, prepare
-from parframe.running.interpret import widened
 
 Groups = Mapping[tuple[int, ...], dist.ProcessGroup]
 """Process groups by the ranks of the plan that are in them, in order."""
@@ -161,11 +159,6 @@ def build(
     symbols = symbols_to_give(prepared.graph, prepared.formulas)
     body = emit(prepared.graph, root, prepared.formulas, symbols, Target(place, dtype, meeting))
     return RankModule(prepared, body, symbols, rank, place)
-
-
-def parameter_dtype(tensor: Tensor, least: torch.dtype | None) -> torch.dtype:
-    """The dtype in which a device holds a parameter."""
-    return widened(getattr(torch, tensor.dtype), least)
 
 
 def _register(root: torch.nn.Module, name: str, tensor: torch.Tensor) -> None:

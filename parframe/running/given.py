@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -37,6 +38,15 @@ def dtype_of(name: str | torch.dtype | None) -> torch.dtype | None:
         )
     found: torch.dtype = getattr(torch, text)
     return found
+
+
+def float_dtype(graph: OperatorGraph) -> str | None:
+    """The dtype to compute in of most elements of a graph's parameters; None if there are none."""
+    found: Counter[str] = Counter()
+    for parameter in graph.parameters.values():
+        if parameter.kind == "parameter" and parameter.dtype in FLOATS:
+            found[parameter.dtype] += int(parameter.elements)
+    return max(found, key=lambda name: found[name], default=None)
 
 
 def input_tensors(

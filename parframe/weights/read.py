@@ -12,7 +12,7 @@ from typing import Any
 import attrs
 import torch
 
-from parframe.graph import OperatorGraph
+from parframe.graph import OperatorGraph, Parameter
 from parframe.loading.convert import decode
 from parframe.plan import Plan, Slices
 from parframe.weights.fit import Fit, fit
@@ -36,6 +36,7 @@ def read(
     progress: Progress | None = None,
     pickled: bool = False,
     extra: bool = False,
+    declared: bool = False,
 ) -> dict[str, torch.Tensor]:
     """What a rank holds of the model's weights.
 
@@ -67,6 +68,9 @@ def read(
         Whether ``.bin`` or ``.pt`` files may be read.
     extra
         Whether tensors that the model has no use for are let pass; see `parframe.weights.fit`.
+    declared
+        Whether floating-point weights become what the graph says of each, or `dtype` where that is
+        wider: what the graph can be run with, however they are stored.
 
     Returns
     -------
@@ -84,10 +88,12 @@ def read(
     if isinstance(weights, str | os.PathLike) and is_sharded(Path(weights)):
         origin, views = read_shard(plan, rank, Path(weights))
         stored = {name: (view, _whole(view)) for name, view in views.items()}
-        found = _gathered(plan.graph, wanted, stored, origin, place, dtype, progress)
+        found = _gathered(plan.graph, wanted, stored, origin, place, dtype, progress, declared)
         found.update(_computed(plan.graph, wanted, place, dtype))
     else:
-        found = slices(plan.graph, wanted, weights, place, dtype, progress, pickled, extra)
+        found = slices(
+            plan.graph, wanted, weights, place, dtype, progress, pickled, extra, declared
+        )
     return {name: found[name] for name in wanted}
 
 
@@ -130,16 +136,17 @@ def slices(
     progress: Progress | None = None,
     pickled: bool = False,
     extra: bool = False,
+    declared: bool = False,
 ) -> dict[str, torch.Tensor]:
     """Slices of a graph's parameters, by any names; for the rest see `read`."""
     if is_random(weights):
-        found = _drawn(graph, wanted, seed_of(weights), place, dtype)
+        found = _drawn(graph, wanted, seed_of(weights), place, dtype, declared)
     else:
         given = weights if isinstance(weights, Opened) else None
         given = given or open_weights(graph, weights, pickled, extra)
         views = given.fit.views
         stored = {n: (views[part.whole], part) for n, part in wanted.items() if part.whole in views}
-        found = _gathered(graph, wanted, stored, given.origin, place, dtype, progress)
+        found = _gathered(graph, wanted, stored, given.origin, place, dtype, progress, declared)
     found.update(_computed(graph, wanted, place, dtype))
     return found
 
@@ -156,10 +163,11 @@ def _gathered(
     place: torch.device,
     dtype: torch.dtype | None,
     progress: Progress | None,
+    declared: bool,
 ) -> dict[str, torch.Tensor]:
     """The slices of views of stored tensors, those that are the same once."""
     keys = {
-        name: (view, part, _kind(view.dtype, graph.parameters[wanted[name].whole].dtype, dtype))
+        name: (view, part, _kind(view.dtype, graph.parameters[wanted[name].whole], dtype, declared))
         for name, (view, part) in stored.items()
     }
     different = {(view, part.runs, kind): (view, part, kind) for view, part, kind in keys.values()}
@@ -222,13 +230,17 @@ def _begun(view: View, part: Slices, origin: Origin, target: torch.Tensor) -> It
             target[cut.box] = taken.to(target.device)
 
 
-def _kind(stored: str, parameter: str, dtype: torch.dtype | None) -> torch.dtype:
+def _kind(
+    stored: str, parameter: Parameter, dtype: torch.dtype | None, declared: bool
+) -> torch.dtype:
     """The dtype that a stored tensor becomes."""
     own: torch.dtype = getattr(torch, stored)
-    if own.is_floating_point:
-        return dtype or own
-    wanted: torch.dtype = getattr(torch, parameter)
-    return wanted
+    wanted: torch.dtype = getattr(torch, parameter.dtype)
+    if not own.is_floating_point:
+        return wanted
+    if declared:
+        return wanted if dtype is None else torch.promote_types(wanted, dtype)
+    return dtype or own
 
 
 def _drawn(
@@ -237,6 +249,7 @@ def _drawn(
     seed: int,
     place: torch.device,
     dtype: torch.dtype | None,
+    declared: bool,
 ) -> dict[str, torch.Tensor]:
     """Slices of random parameters, each drawn whole and freed before the next."""
     positive = positive_parameters(graph)
@@ -249,7 +262,7 @@ def _drawn(
         if parameter.data is not None:
             continue
         drawn = random_parameter(parameter, seed, positive=whole in positive)
-        kind = dtype if dtype is not None and drawn.is_floating_point() else drawn.dtype
+        kind = _kind(str(drawn.dtype).removeprefix("torch."), parameter, dtype, declared)
         made: dict[Any, torch.Tensor] = {}
         for name in names:
             part = wanted[name]
