@@ -48,7 +48,10 @@ class _Model:
         self.plan = plan
         self.dtype = dtype_of(settings.dtype)
         self.device = torch.device(settings.device)
-        state = load_state(plan.graph, settings.weights, self.dtype, settings.seed)
+        state = load_state(
+            plan.graph, settings.weights, self.dtype, settings.seed, settings.pickled,
+            settings.extra,
+        )  # fmt: skip
         self.state = {name: tensor.to(self.device) for name, tensor in state.items()}
         self.tokens = tokens_input(plan.graph).name
         self.logits = logits_name(plan)
