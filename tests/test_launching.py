@@ -282,6 +282,14 @@ def test_a_rank_that_waits_for_a_busy_peer_has_not_stalled() -> None:
     assert list(looking.stalled(106.0, [waits, works], starter)) == [(1, 10.0), (0, 10.0)]
 
 
+def test_of_ranks_that_stand_still_the_one_with_the_fewest_operators_is_blamed() -> None:
+    looking = Looking(_order())
+    ahead = Progress(0, "step", 1, "layers.1", 0, 80.0, False, False, operators=5)
+    asleep = Progress(1, "step", 1, "receive", 0, 85.0, False, False, operators=1)
+    starter = Progress(2, "watch", None, "", 0, 0.0, False, False)
+    assert list(looking.stalled(100.0, [ahead, asleep], starter)) == [(1, 10.0), (0, 10.0)]
+
+
 def test_a_cause_comes_before_what_follows_from_it() -> None:
     lost = _failure(0, "communication", 1.0)
     aborted = _failure(1, "died", 3.0, code=-signal.SIGABRT)

@@ -110,5 +110,5 @@ def _suspects(stalled: Sequence[Progress]) -> list[Progress]:
     at = Counter(str(record) for record in stalled)
     return sorted(
         stalled,
-        key=lambda r: (-1 if r.step is None else r.step, at[str(r)], r.progressed),
+        key=lambda r: (-1 if r.step is None else r.step, at[str(r)], r.operators, r.progressed),
     )

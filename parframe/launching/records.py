@@ -15,7 +15,8 @@ SIZE = 256
 
 _BEAT = struct.Struct("<d")
 _PROGRESS = struct.Struct("<dq")
-_RECORD = struct.Struct("<ddqBB30s128s")
+_COUNT = struct.Struct("<q")
+_RECORD = struct.Struct("<ddqBB30s128sq")
 _AT_BEAT = 0
 _AT_PROGRESS = 8
 _AT_STEP = 16
@@ -23,6 +24,7 @@ _AT_DONE = 24
 _AT_WAITING = 25
 _AT_PHASE, _PHASE = 26, 30
 _AT_OPERATOR, _OPERATOR = 56, 128
+_AT_OPERATORS = 184
 _NO_STEP = -1
 
 
@@ -48,6 +50,8 @@ class Progress:
         Whether it waits for a message of the launcher.
     done
         Whether its task has ended well.
+    operators
+        How many operators it has begun in its step.
     """
 
     rank: int
@@ -58,6 +62,7 @@ class Progress:
     progressed: float
     waiting: bool
     done: bool
+    operators: int = 0
 
     @property
     def age(self) -> float:
@@ -86,6 +91,7 @@ class Record:
     def __init__(self, memory: mmap.mmap, rank: int) -> None:
         self._memory = memory
         self._at = rank * SIZE
+        self._operators = 0
 
     def beat(self) -> None:
         """Say that the process is alive."""
@@ -103,11 +109,13 @@ class Record:
 
     def step(self, number: int) -> None:
         """Begin a step."""
+        self._count(0)
         _PROGRESS.pack_into(self._memory, self._at + _AT_PROGRESS, time.monotonic(), number)
 
     def operator(self, name: str) -> None:
         """Begin an operator."""
         self._text(_AT_OPERATOR, _OPERATOR, name)
+        self._count(self._operators + 1)
         self.progress()
 
     def waiting(self, waits: bool) -> None:
@@ -118,6 +126,10 @@ class Record:
     def done(self) -> None:
         """Say that the task has ended well."""
         self._memory[self._at + _AT_DONE] = True
+
+    def _count(self, operators: int) -> None:
+        self._operators = operators
+        _COUNT.pack_into(self._memory, self._at + _AT_OPERATORS, operators)
 
     def _text(self, offset: int, size: int, text: str) -> None:
         at = self._at + offset
@@ -139,7 +151,7 @@ def read(memory: mmap.mmap, rank: int) -> Progress:
     Progress
         What it says.
     """
-    beat, progressed, step, done, waiting, phase, operator = _RECORD.unpack_from(
+    beat, progressed, step, done, waiting, phase, operator, operators = _RECORD.unpack_from(
         memory, rank * SIZE
     )
     return Progress(
@@ -151,6 +163,7 @@ def read(memory: mmap.mmap, rank: int) -> Progress:
         progressed,
         bool(waiting),
         bool(done),
+        operators,
     )
 
 
