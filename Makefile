@@ -6,7 +6,7 @@ PIP_FLAGS ?= --quiet
 INSTALL = -m pip install $(PIP_FLAGS) -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test quick lint docs bench validate faults coverage clean
+.PHONY: help demo test quick lint docs bench fit validate faults coverage clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
@@ -40,6 +40,9 @@ docs:  ## in the environment at hand: write the documentation's tables anew
 
 bench:  ## in the environment at hand, with .[hf,bench]: print the figures of benchmarks/
 	$(BIN)python -m benchmarks
+
+fit:  ## in the environment at hand, with .[calibrate]: fit prices to measured rows anew; some minutes
+	$(BIN)python -m benchmarks.fitting
 
 validate:  ## in the environment at hand, with .[calibrate,hf]: predictions against measured rows and own runs
 	$(BIN)python -m benchmarks.validation

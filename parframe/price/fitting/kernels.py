@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from statistics import mean, median
 from typing import Any
 
 import attrs
 
 from parframe.price.chips import Chip
-from parframe.price.efficiency import Efficiencies, Efficiency, Operator
-from parframe.price.fitting.kernel_rows import TABLES, Row
+from parframe.price.efficiency import Efficiencies, Efficiency, Operator, write
+from parframe.price.fitting.kernel_rows import TABLES, Row, provenance, read_rows
 
 TUNED = 1.25
 """A device's fastest implementation of experts is fitted if its times are at most so much longer
@@ -55,6 +57,11 @@ def fit(rows: Sequence[Row], sources: Iterable[str] = TABLES) -> Efficiencies:
         architectures[on.key] = on.architecture
     seen = Efficiencies(fitted, architectures, {}, tuple(sources), WIDENING)
     return attrs.evolve(seen, unseen=_unseen(seen, rows))
+
+
+def rebuild(folder: Path) -> str:
+    """Make the text of the data file of kernels from a folder of tables."""
+    return json.dumps(write(fit(read_rows(folder), provenance(folder))), indent=1) + "\n"
 
 
 def _groups(rows: Iterable[Row]) -> dict[tuple[Operator, Chip, str], list[Row]]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from functools import cache
+from pathlib import Path
 
 import attrs
 import numpy as np
@@ -12,12 +13,13 @@ import numpy as np
 from parframe.price.basis import Basis
 from parframe.price.engines import Engine, engine
 from parframe.price.fitting.engines import Case, Split, cases, errors, fit, left_out
-from parframe.price.fitting.served import Measured
+from parframe.price.fitting.served import Measured, read_folder
 from parframe.price.fitting.spreads import beside_of, by_kind, doubts, kind_of, spread
+from parframe.price.planned import model
 
 HEAD = """\
 # Engines: what each adds to its kernels' times, fitted to measured rows by
-# `python -m benchmarks.engines` and described in parframe/price/engines.py. `names`, `fitted` and
+# `python -m benchmarks.fitting` and described in parframe/price/engines.py. `names`, `fitted` and
 # what is not fitted are written by hand and kept.
 """
 
@@ -28,10 +30,31 @@ FIGURES = 4
 """Significant figures that are written."""
 
 
-def rebuilt(rows: Sequence[Measured], basis: Basis) -> tuple[Engine, ...]:
+def rebuild(folder: Path, told: Callable[[str], None]) -> str:
+    """Make the text of the data file of engines from a folder of tables.
+
+    Parameters
+    ----------
+    folder
+        Where they are.
+    told
+        Called with what comes next.
+    """
+    return text(rebuilt(read_folder(folder), Basis(model), told))
+
+
+def rebuilt(
+    rows: Sequence[Measured], basis: Basis, told: Callable[[str], None]
+) -> tuple[Engine, ...]:
     """Fit all engines of a basis to the rows that name them."""
-    found = [_rebuilt(own, _of(own, rows, basis), basis) for own in basis.engines if own.known]
+    found = []
+    for own in basis.engines:
+        if own.known:
+            mine = _of(own, rows, basis)
+            told(f"{own.name}: {len(mine)} rows")
+            found.append(_rebuilt(own, mine, basis))
     found = [_with_usual_spreads(own, found) for own in found]
+    told("the middle of all engines")
     pool = next(own for own in basis.engines if not own.known)
     return (*found, _pooled(pool, found, rows, basis))
 
