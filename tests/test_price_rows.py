@@ -67,6 +67,29 @@ def test_rows_may_leave_out_what_they_do_not_know():
     assert "no rows of this engine" in found.why
 
 
+@pytest.mark.parametrize(
+    ("cells", "lacking"),
+    [
+        ({"metric": "ttft", "unit": "ms", "batch": "4", "concurrency": ""}, "isl"),
+        ({"metric": "e2e_latency", "unit": "s", "batch": "4", "concurrency": ""}, "isl"),
+        ({"metric": "tpot", "unit": "ms", "concurrency": "16"}, "isl"),
+        ({}, "isl"),
+        ({"isl": "1000"}, "osl"),
+    ],
+)
+def test_lengths_on_which_a_figure_hangs_are_not_guessed(cells, lacking):
+    found = predicted(**{"isl": "", "osl": "", **cells})
+    assert found.value is None
+    assert found.why.startswith(f"column {lacking}")
+
+
+def test_a_tokens_time_in_a_batch_says_what_lengths_it_takes():
+    told = {"metric": "tpot", "unit": "ms", "batch": "4", "concurrency": ""}
+    found = predicted(**told, isl="", osl="")
+    assert "isl is not given: taken for 0; osl is not given: taken for 128" in found.why
+    assert width(found) > width(predicted(**told, isl="1", osl="128"))
+
+
 def test_an_engine_or_a_device_without_rows_widens_the_interval():
     known = predicted()
     assert width(predicted(gpu="MI300X")) > 1.1 * width(known)

@@ -29,6 +29,9 @@ DTYPES: Mapping[str, str] = {
 }  # fmt: skip
 """Dtypes by how tables spell them, in small letters without marks."""
 
+MOST = 1e9
+"""No table has a larger number: what is larger is no length, no load and no count."""
+
 _REQUESTS = re.compile(r"(?<![\d.])(\d[\d,]*) requests")
 
 
@@ -106,8 +109,8 @@ def question(row: Mapping[str, str | None]) -> Question:
         batch=_batch(cells.get("batch", "")),
         concurrency=concurrency,
         rate=rate,
-        prompt=_number("isl", cells.get("isl", "")),
-        output=_number("osl", cells.get("osl", "")),
+        prompt=_length("isl", cells.get("isl", "")),
+        output=_length("osl", cells.get("osl", "")),
         requests=_number("requests", cells.get("requests", "")) or _noted(cells.get("notes", "")),
     )
 
@@ -128,8 +131,16 @@ def _number(column: str, cell: str) -> float | None:
         value = float(cell.replace(",", ""))
     except ValueError:
         raise _cannot(column, cell, "a number, or nothing") from None
-    if not math.isfinite(value) or value < 0:
-        raise _cannot(column, cell, "a number of zero or more, or nothing")
+    if not 0 <= value <= MOST:
+        raise _cannot(column, cell, f"a number from 0 to {MOST:,.0f}, or nothing")
+    return value
+
+
+def _length(column: str, cell: str) -> float | None:
+    """Tokens of a prompt or an answer; a mean may have a fraction."""
+    value = _number(column, cell)
+    if value is not None and 0 < value < 1:
+        raise _cannot(column, cell, "a number of tokens, or nothing")
     return value
 
 
@@ -146,12 +157,12 @@ def _count(column: str, cell: str) -> int | None:
 
 def _batch(cell: str) -> float | None:
     """Batch size; words such as ``max`` say that the engine filled it as it could."""
-    try:
-        return float(cell) if cell else None
-    except ValueError:
-        if cell[0].isdigit():
-            raise _cannot("batch", cell, "a number, `max`, or nothing") from None
+    if cell[:1].isalpha() and cell.lower() != "nan":
         return None
+    value = _number("batch", cell)
+    if value == 0:
+        raise _cannot("batch", cell, "a number above zero, `max`, or nothing")
+    return value
 
 
 def _in_flight(cell: str) -> tuple[float | None, float | None]:
@@ -168,6 +179,8 @@ def _in_flight(cell: str) -> tuple[float | None, float | None]:
         amount = _number("concurrency", value) or 0.0
         if amount <= 0:
             raise _cannot("concurrency", cell, "a number above zero, `inf`, or `qps=4`")
+        if amount < 1 and name in ("", "concurrency"):
+            raise _cannot("concurrency", cell, "at least 1, `inf`, or `qps=4`")
     return (None, amount) if name in ("qps", "rate", "rps") else (amount, None)
 
 

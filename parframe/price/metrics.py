@@ -31,6 +31,14 @@ USUAL_REQUESTS = 1000.0
 USUAL_OUTPUT = 128.0
 """Tokens of an answer where nothing says how many and it hardly matters."""
 
+UNTOLD = 0.2
+"""The further spread of a token's time where a length is not told, on which it depends little."""
+
+NEEDED: Mapping[Kind, tuple[str, ...]] = {
+    "token": (), "first": ("isl",), "rate": ("isl", "osl"), "whole": ("isl", "osl"),
+}  # fmt: skip
+"""The lengths without which nothing can be said of a batch; of requests that come and go, both."""
+
 
 @attrs.frozen
 class Metric:
@@ -95,15 +103,20 @@ def seen(asked: Question, deployment: Deployment, devices: int) -> Seen:
     A stated batch is served as a batch; a concurrency keeps so many in flight; an offered rate
     comes by itself; with none of them as many are in flight as can be.
     """
-    prompt = asked.prompt if asked.prompt is not None else 0.0
-    output = asked.output if asked.output else USUAL_OUTPUT
-    metric = METRICS[metric_name(asked.metric)]
+    kind = METRICS[metric_name(asked.metric)].kind
     alone = asked.batch is None and asked.concurrency is None and asked.rate is None
-    if asked.batch and (asked.concurrency is None or asked.concurrency == asked.batch):
-        return _batch(asked.batch, deployment, prompt, output, devices)
-    if alone and metric.kind != "rate":
-        found = _batch(1, deployment, prompt, output, devices)
-        return attrs.evolve(found, token=found.token.widened(0.2, "taken for a request alone"))
+    batch = asked.batch
+    if alone and kind != "rate":
+        batch = 1.0
+    if batch and asked.rate is None and asked.concurrency in (None, batch):
+        prompt, output, untold = _lengths(asked, NEEDED[kind])
+        found = _batch(batch, deployment, prompt, output, devices)
+        if untold:
+            found = attrs.evolve(found, token=found.token.widened(UNTOLD, *untold))
+        if alone:
+            found = attrs.evolve(found, token=found.token.widened(0.2, "taken for a request alone"))
+        return found
+    prompt, output, _ = _lengths(asked, ("isl", "osl"))
     if asked.rate is not None:
         requests = asked.requests or USUAL_REQUESTS
         why = () if asked.requests else (f"taken for a run of {USUAL_REQUESTS:.0f} requests",)
@@ -119,6 +132,23 @@ def seen(asked: Question, deployment: Deployment, devices: int) -> Seen:
     else:
         served = closed_loop(deployment, concurrency, prompt, output)
     return _served(served, deployment, prompt, output, devices)
+
+
+def _lengths(asked: Question, needed: tuple[str, ...]) -> tuple[float, float, tuple[str, ...]]:
+    """Return the tokens of a prompt and of an answer, and what is assumed of them."""
+    given = {"isl": asked.prompt, "osl": asked.output}
+    lacking = [name for name in needed if not given[name]]
+    if lacking:
+        raise ParframeError(
+            "usage",
+            f"column {lacking[0]}",
+            f"says nothing, and {asked.metric} hangs on it",
+            f"give {' and '.join(lacking)}, in tokens",
+        )
+    prompt, output = asked.prompt or 0.0, asked.output or USUAL_OUTPUT
+    taken = {"isl": prompt, "osl": output}
+    untold = tuple(f"{n} is not given: taken for {taken[n]:g}" for n in given if not given[n])
+    return prompt, output, untold
 
 
 def _batch(rows: float, deployment: Deployment, prompt: float, output: float, devices: int) -> Seen:

@@ -15,6 +15,9 @@ NEEDED = ("model", "gpu", "metric")
 FIGURES = 6
 """Significant figures that are written."""
 
+MAX_BYTES = 1 << 28
+"""A longer table is not read."""
+
 Row = Mapping[str, str | None]
 
 
@@ -27,6 +30,10 @@ def read_rows(path: Path) -> tuple[list[str], list[dict[str, str | None]]]:
         Of kind `input`, if it cannot be read or lacks a column.
     """
     try:
+        if path.stat().st_size > MAX_BYTES:
+            raise ParframeError(
+                "input", str(path), f"has more than {MAX_BYTES >> 20} MiB", "give it in parts"
+            )
         with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file)
             columns = list(reader.fieldnames or ())
