@@ -79,7 +79,8 @@ def test_a_name_is_understood_in_any_usual_spelling(name, device, machine):
 @pytest.mark.parametrize(
     ("name", "told"),
     [
-        ("H1000", "no such GPU is known (did you mean 'H800'?)"),
+        ("H1000", "no such GPU is known (did you mean 'H100 SXM'?)"),
+        ("H101", "no such GPU is known (did you mean 'H100 SXM'?)"),
         ("A10M", "no such GPU is known (did you mean 'A10'?)"),
         ("RTX 4090 Laptop", "'laptop' says nothing about RTX 4090"),
         ("A100 60GB", "give one of A100 SXM 80GB, A100 SXM 40GB, A100 PCIe 80GB"),
@@ -193,6 +194,11 @@ def test_a_file_may_take_the_place_of_what_ships():
 @pytest.mark.parametrize(
     ("wrong", "told"),
     [
+        (("96", "1e-300"), "device.acme_x1.memory_gib: is 1e-300"),
+        (("gpus = 4\n", "gpus = 0x" + "f" * 9000 + "\n"), "a number of too many digits"),
+        (("gpus = 4\n", "gpus = " + "9" * 5000 + "\n"), "is not TOML"),
+        (("memory_gib", "a." * 1000 + "b"), "dots outside texts"),
+        (("Acme X1", "\\u001b[31m"), "device.acme_x1.name: is '\\x1b[31m'"),
         (("[device", "[devise"), "has no table 'devise' (did you mean 'device'?)"),
         (("memory_gib", "memory"), "has no key 'memory' (did you mean 'memory_gib'?)"),
         (("bf16", "bf15"), "has no key 'bf15' (did you mean 'bf16'?)"),
@@ -266,7 +272,7 @@ def test_devices_are_listed_and_shown(call, tmp_path):
     assert [machine["key"] for machine in facts["machines"]] == ["hgx_h100", "h100_a3_mega"]
     refused = call("devices", "H1000")
     assert refused.code == 15
-    assert "did you mean 'H800'?" in refused.err
+    assert "did you mean 'H100 SXM'?" in refused.err
 
 
 def test_a_users_file_is_listed_with_what_is_doubted_in_it(call, tmp_path):

@@ -180,11 +180,14 @@ def _nearest(name: str, names: list[str], most: int = 4) -> list[str]:
     found: list[str] = []
     asked = " ".join(word for word in words(name).said if word not in IDLE - {"rtx"}) or name
     while left and len(found) < most:
-        one = nearest(asked, left)
+        # H101 is nearer to H100 than to H100 SXM, and than H800 is
+        called = {one.split()[0]: one for one in reversed(left) if not one.split()[0].isalpha()}
+        called |= {one: one for one in left}
+        one = nearest(asked, called)
         if one is None:
             break
-        found.append(one)
-        left.remove(one)
+        found.append(called[one])
+        left.remove(called[one])
     return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -11,10 +12,13 @@ from parframe.errors import did_you_mean
 from parframe.hardware.device import DTYPES, Device
 from parframe.hardware.machine import Link, Machine, Shape
 from parframe.hardware.measured import OPERATORS, Exchanged, Measured, Speeds
-from parframe.hardware.table import Table, wrong
+from parframe.hardware.table import Table, one_line, shown, wrong
 
 MAX_BYTES = 1 << 20
 """A longer file is not read."""
+
+MAX_DOTS = 64
+"""A line with more dots outside texts is not read: a key's parts take as long as their square."""
 
 _TABLES = ("device", "machine", "cluster")
 _DEVICE = (
@@ -28,6 +32,7 @@ _MACHINE = (
 _SHAPES: tuple[Shape, ...] = ("switch", "mesh", "pairs")
 _GIGA, _TERA, _MICRO = 1e9, 1e12, 1e-6
 _SURE = 1e-6
+_QUOTED = re.compile(r""" "(?:[^"\\\n]|\\.)*" | '[^'\n]*' | \#.* """, re.VERBOSE)
 
 
 def parse(text: str, name: str) -> dict[str, dict[str, Any]]:
@@ -38,9 +43,13 @@ def parse(text: str, name: str) -> dict[str, dict[str, Any]]:
     ParframeError
         Of kind `hardware`, if it is not TOML, or has other tables than device, machine, cluster.
     """
+    for line, content in enumerate(text.splitlines(), 1):
+        if content.count(".") > MAX_DOTS and _QUOTED.sub("", content).count(".") > MAX_DOTS:
+            what = f"line {line} has more than {MAX_DOTS} dots outside texts"
+            raise wrong(name, what, "give keys of a few parts")
     try:
         found = tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, RecursionError) as fault:
+    except (ValueError, RecursionError) as fault:  # also a number of more digits than Python reads
         raise wrong(name, f"is not TOML ({fault})", "mend it there") from fault
     for key, table in found.items():
         if key not in _TABLES:
@@ -48,15 +57,20 @@ def parse(text: str, name: str) -> dict[str, dict[str, Any]]:
             raise wrong(name, what, f"give {', '.join(_TABLES)}")
         if not isinstance(table, dict):
             raise wrong(f"{name}: {key}", "is not a table", f"write it as [{key}.NAME] with keys")
+        for one in table:
+            if not one_line(one):
+                raise wrong(f"{name}: {key}", f"has the key {shown(one)}", "give a short word")
     return found
 
 
 def read_text(path: Path) -> str:
     """The text of a file of hardware."""
     try:
-        if path.stat().st_size > MAX_BYTES:
+        with path.open("rb") as file:
+            content = file.read(MAX_BYTES + 1)
+        if len(content) > MAX_BYTES:
             raise wrong(str(path), f"has more than {MAX_BYTES >> 20} MiB", "give a shorter file")
-        return path.read_text(encoding="utf-8")
+        return content.decode("utf-8")
     except (OSError, UnicodeDecodeError) as fault:
         why = getattr(fault, "strerror", None) or "not UTF-8"
         raise wrong(str(path), f"cannot be read ({why})", "give a file of TOML") from fault
