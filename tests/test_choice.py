@@ -11,11 +11,14 @@ import parframe
 from parframe.hardware import cluster
 from parframe.models import find
 from parframe.price.asked import overridden
+from parframe.price.basis import Basis
 from parframe.price.candidates import alike
 from parframe.price.choice import fewest_devices
 from parframe.price.composites import composites
 from parframe.price.offered import usable, work_by_codes
+from parframe.price.planned import model
 from parframe.price.reasons import account, explain, loss, reason
+from parframe.price.rows import predict_row
 from parframe.price.use_cases import use_case
 
 
@@ -99,6 +102,29 @@ def test_a_model_too_large_is_told_how_many_devices_it_needs():
     assert composite in ("TP2", "PP2")
 
 
+def test_no_smaller_number_of_devices_is_passed_over():
+    small = parframe.choose("llama-3.1-405b", "1xH100")
+    codes = ("PP", "DP", "TP")
+    work = work_by_codes(find("llama-3.1-405b").graph(), codes)
+    devices, _ = fewest_devices(work, small.setting, small.use, codes)
+    assert devices == 11
+    assert not parframe.choose("llama-3.1-405b", "10xH100").ranked
+    assert parframe.choose("llama-3.1-405b", "11xH100").ranked
+
+
+def test_intervals_are_those_that_a_row_of_a_table_has():
+    use = overridden(use_case("chat"), concurrency=8.0)
+    found = parframe.choose("llama-3.1-8b", "1xL4", use, objective="latency", engine="vLLM")
+    low, high = found.ranked[0].point.token.interval()
+    row = {
+        "model": "llama-3.1-8b", "gpu": "L4", "concurrency": "8", "isl": "1024", "osl": "256",
+        "metric": "tpot", "unit": "s", "framework": "vLLM",
+    }  # fmt: skip
+    predicted = predict_row(row, Basis(model))
+    assert (low, high) == pytest.approx((predicted.low, predicted.high), rel=1e-3)
+    assert "no rows of vLLM on l4" in found.ranked[0].point.token.why
+
+
 def test_a_plan_costs_what_its_composite_does(on_eight):
     plan = parframe.partition(find("llama-3-70b").graph(), "TP8")
     alone = parframe.estimate(plan, "8xH100")
@@ -150,6 +176,12 @@ def test_the_winner_is_a_spec_that_apply_takes(call, tmp_path):
         (("mistral-7b", "--devices", "2xH100", "--explain", "TP4"), 36, "is not one of 2 devices"),
         (("mistral-7b", "--devices", "7xH100", "--strategies", "EP"), 36, "strategies"),
         (("mistral-7b", "--devices", "2xH100", "--strategies", "TP,XP"), 13, "XP"),
+        (("mistral-7b", "--devices", "2xH100", "--strategies", "XX"), 11, "strategies XX"),
+        (("mistral-7b", "--devices", "2xH100", "--plot", "front.png"), 2, "ends in .svg"),
+        (("mistral-7b", "--devices", "65536xH100"), 36, "16,384 devices at most"),
+        (("mistral-7b", "--devices", "2xH100", "--max-token", "nan"), 36, "limit of later tokens"),
+        (("mistral-7b", "--devices", "2xH100", "--prompt", "1e30"), 36, "tokens of a prompt"),
+        (("mistral-7b", "--devices", "1xT4"), 36, "use 2 devices"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_chosen_is_refused(call, arguments, code, told):

@@ -74,6 +74,10 @@ def command(
     from parframe.price.offered import usable, work_by_codes
     from parframe.report.choice import draw, facts_of, svg
 
+    if plot is not None and plot.suffix.lower() != ".svg":
+        raise ParframeError(
+            "usage", f"--plot {plot}", "is no name of an SVG file", "give a name that ends in .svg"
+        )
     named = model_named(model)
     setting = setting_of(named, **deploying)
     use = overridden(
@@ -125,14 +129,15 @@ def _failure(
     """What is wrong if nothing can be chosen."""
     from parframe.price.choice import fewest_devices
 
-    where = f"{setting.cluster.devices} x {setting.cluster.machine.name}"
+    where = setting.place
     if not found.ranked:
         why = next(iter(found.excluded.values()), "no composite")
         larger = fewest_devices(work, setting, use, codes)
         mend = (
-            f"use {larger[0]} devices, such as {larger[1]}"
+            f"use {larger[0]} devices, such as {larger[1]}{_whole(larger[0], setting)}"
             if larger
-            else "use narrower weights or larger devices"
+            else "no larger number does either; use narrower weights, shorter sequences or larger "
+            "devices"
         )
         return ParframeError("choice", where, f"no composite fits: {why}", mend)
     if found.best is None:
@@ -145,6 +150,13 @@ def _failure(
             "allow more time, or use more or faster devices",
         )
     return None
+
+
+def _whole(devices: int, setting: Setting) -> str:
+    """How many devices of whole nodes that is, if it is more than one and no whole ones."""
+    node = setting.cluster.machine.per_node
+    nodes = -(-devices // node)
+    return f" ({nodes} whole nodes have {nodes * node})" if nodes > 1 and devices % node else ""
 
 
 def _write_spec(output: Path, named: Named, composite: str, devices: int) -> None:

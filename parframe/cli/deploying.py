@@ -92,7 +92,7 @@ def setting_of(
         rates = cluster(devices, hardware).machine.device.rates
         weights = weights if weights in rates else "bf16"
     cache = cache_dtype or ("fp32" if weights == "fp32" else "bf16")
-    setting = found_setting(devices, weights, cache, engine, hardware)
+    setting = found_setting(devices, weights, cache, engine, hardware, named.graph.source)
     if engine and not setting.engine.known:
         click.echo(
             f"warning: nothing was measured of the engine {engine!r}: the middle of those known",

@@ -12,7 +12,14 @@ from parframe.errors import ParframeError
 from parframe.graph import OperatorGraph
 from parframe.models import find
 from parframe.plan import Plan
-from parframe.price.candidates import Candidate, Setting, candidate, deployed, finer
+from parframe.price.candidates import (
+    Candidate,
+    Setting,
+    candidate,
+    deployed,
+    finer,
+    judged_point,
+)
 from parframe.price.choice import Choice, Objective
 from parframe.price.choice import choose as choose_by
 from parframe.price.dtypes import Dtypes
@@ -34,7 +41,7 @@ def choose(
     objective: Objective = "throughput",
     strategies: Sequence[str] = CODES,
     engine: str = "",
-    weights: str = "bf16",
+    weights: str | None = None,
     cache: str = "bf16",
     hardware: Iterable[Path] = (),
     progress: Callable[[int, int], None] | None = None,
@@ -56,7 +63,8 @@ def choose(
     engine
         What serves; the middle of those known if empty.
     weights, cache
-        Dtypes: ``bf16``, ``fp16``, ``fp8``, ``int8``, ``int4``, ``fp4``.
+        Dtypes: ``bf16``, ``fp16``, ``fp8``, ``int8``, ``int4``, ``fp4``; of weights, if not those
+        that a model that ships is published in, and else ``bf16``.
     hardware
         Files with devices and machines of the user's own.
     progress
@@ -72,9 +80,13 @@ def choose(
     >>> choose("mistral-7b", "2xH100").best.composite
     'DP2'
     """
-    graph = find(model).graph() if isinstance(model, str) else model
+    if isinstance(model, str):
+        known = find(model)
+        graph, own = known.graph(), known.weights
+    else:
+        graph, own = model, "bf16"
     use = use_case(use) if isinstance(use, str) else use
-    setting = setting_of(devices, weights, cache, engine, hardware)
+    setting = setting_of(devices, weights or own, cache, engine, hardware, graph.source)
     codes = usable(graph, strategies)
     return choose_by(work_by_codes(graph, codes), setting, use, codes, objective, progress)
 
@@ -104,7 +116,7 @@ def estimate(
         Of kind ``memory``, if it does not fit; of kind ``mesh``, if it is for other devices.
     """
     use = use_case(use) if isinstance(use, str) else use
-    setting = setting_of(devices, weights, cache, engine, hardware)
+    setting = setting_of(devices, weights, cache, engine, hardware, plan.graph.source)
     return priced(work_of(plan), setting, use, str(plan.mesh))
 
 
@@ -119,7 +131,7 @@ def priced(work: Any, setting: Setting, use: UseCase, name: str) -> Candidate:
     if work.devices != setting.cluster.devices:
         raise ParframeError(
             "mesh",
-            f"{setting.cluster.devices} x {setting.cluster.machine.name}",
+            setting.place,
             f"the plan is for {work.devices} devices",
             f"give {work.devices} devices",
         )
@@ -128,15 +140,22 @@ def priced(work: Any, setting: Setting, use: UseCase, name: str) -> Candidate:
         raise ParframeError(
             "memory", name, found, "use more devices, narrower weights or shorter sequences"
         )
-    return finer(found, use)
+    found = finer(found, use)
+    points = [judged_point(at, found.deployment, setting) for at in found.points]
+    return attrs.evolve(found, points=tuple(points))
 
 
 def setting_of(
-    devices: str, weights: str, cache: str, engine: str = "", hardware: Iterable[Path] = ()
+    devices: str,
+    weights: str,
+    cache: str,
+    engine: str = "",
+    hardware: Iterable[Path] = (),
+    model: str = "",
 ) -> Setting:
-    """Find the devices and the engine by their names."""
+    """Find the devices and the engine by their names; ``model`` is its usual one."""
     found = cluster(devices, hardware)
-    return Setting.of(found, Dtypes(weights, cache), engine_on(found.machine, engine))
+    return Setting.of(found, Dtypes(weights, cache), engine_on(found.machine, engine), model)
 
 
 def overridden(use: UseCase, **own: float | None) -> UseCase:

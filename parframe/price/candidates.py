@@ -9,10 +9,12 @@ import attrs
 from parframe.hardware import Cluster, Span
 from parframe.price.basis import with_all_logits, without_windows
 from parframe.price.clock import MeasuredClock
+from parframe.price.doubt import judged
 from parframe.price.dtypes import BYTES, Dtypes
 from parframe.price.engines import Engine
 from parframe.price.estimate import Estimate
 from parframe.price.exchanges import implementation_of
+from parframe.price.metrics import Kind
 from parframe.price.room import Room
 from parframe.price.serving import Deployment, closed_loop, most_rows
 from parframe.price.use_cases import UseCase
@@ -115,17 +117,28 @@ class Setting:
         What serves.
     implementation
         Whose collectives.
+    model
+        The usual name of the model, by which it is known whether an engine was measured with it.
     """
 
     cluster: Cluster
     dtypes: Dtypes
     engine: Engine
     implementation: str
+    model: str = ""
 
     @classmethod
-    def of(cls, cluster: Cluster, dtypes: Dtypes, engine: Engine) -> Setting:
+    def of(cls, cluster: Cluster, dtypes: Dtypes, engine: Engine, model: str = "") -> Setting:
         """Take the collectives that the engine uses."""
-        return cls(cluster, dtypes, engine, implementation_of(engine.name))
+        return cls(cluster, dtypes, engine, implementation_of(engine.name), model)
+
+    @property
+    def place(self) -> str:
+        """The devices in words."""
+        machine = self.cluster.machine
+        return f"{self.cluster.devices} x {machine.device.name}" + (
+            f" ({machine.name})" if machine.name != machine.device.name else ""
+        )
 
 
 def deployed(work: Work, setting: Setting, clock: MeasuredClock | None = None) -> Deployment:
@@ -181,8 +194,8 @@ def shortage(deployment: Deployment) -> str | None:
     )
 
 
-def candidate(composite: str, deployment: Deployment, use: UseCase) -> Candidate | str:
-    """Give a candidate, or say why memory excludes it."""
+def excluded(deployment: Deployment, use: UseCase) -> str | None:
+    """Say why memory excludes it, or None where it does not."""
     short = shortage(deployment)
     if short is not None:
         return short
@@ -192,6 +205,14 @@ def candidate(composite: str, deployment: Deployment, use: UseCase) -> Candidate
         return (
             f"memory holds no sequence of {use.prompt + use.output:g} positions beside the weights"
         )
+    return None
+
+
+def candidate(composite: str, deployment: Deployment, use: UseCase) -> Candidate | str:
+    """Give a candidate, or say why memory excludes it."""
+    why = excluded(deployment, use)
+    if why is not None:
+        return why
     most, limit = most_rows(deployment, use.prompt, use.output)
     most = max(most, 1.0)
     points = tuple(point(deployment, rows, use) for rows in _counts(most, COARSE))
@@ -204,6 +225,21 @@ def finer(one: Candidate, use: UseCase) -> Candidate:
     counts = sorted({*_counts(one.most, FINE), *known})
     points = tuple(known.get(rows) or point(one.deployment, rows, use) for rows in counts)
     return attrs.evolve(one, points=points)
+
+
+def judged_point(at: Point, deployment: Deployment, setting: Setting) -> Point:
+    """A point with the intervals that figures of its engine have, with this model and device."""
+    device = setting.cluster.machine.device.key
+
+    def own(kind: Kind, estimate: Estimate) -> Estimate:
+        return judged(kind, estimate, deployment, setting.model, device)
+
+    return attrs.evolve(
+        at,
+        first=own("first", at.first),
+        token=own("token", at.token),
+        rate=own("rate", at.rate),
+    )
 
 
 def _counts(most: float, factor: float) -> list[float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Literal
@@ -9,7 +10,17 @@ from typing import Literal
 import attrs
 
 from parframe.errors import ParframeError
-from parframe.price.candidates import Candidate, Point, Setting, candidate, deployed, finer, point
+from parframe.price.candidates import (
+    Candidate,
+    Point,
+    Setting,
+    candidate,
+    deployed,
+    excluded,
+    finer,
+    judged_point,
+    point,
+)
 from parframe.price.clock import MeasuredClock
 from parframe.price.composites import composites
 from parframe.price.use_cases import UseCase
@@ -22,7 +33,11 @@ FINER = 10
 """How many of the best are looked at more closely."""
 
 MOST_DEVICES = 1 << 14
-"""Up to how many devices are tried where none of those that there are suffice."""
+"""For how many devices composites are priced."""
+
+MOST_TRIED, ALL_TRIED = 1 << 10, 1 << 6
+"""Up to how many devices are tried, and each number of them, where those that there are do not
+suffice."""
 
 
 @attrs.frozen
@@ -120,14 +135,24 @@ def choose(
     ParframeError
         Of kind ``choice``, if there is nothing to choose from.
     """
+    if setting.cluster.devices > MOST_DEVICES:
+        raise ParframeError(
+            "choice",
+            setting.place,
+            f"composites are priced for {MOST_DEVICES:,} devices at most",
+            "choose for a part of them, and repeat it",
+        )
     names = composites(setting.cluster.devices, codes)
     order = _order(objective, use)
     with _collecting_nothing():
-        found, excluded = _priced(names, work, setting, use, objective, progress)
+        found, left = _priced(names, work, setting, use, objective, progress)
         found.sort(key=order)
         best = [_placed(finer(one.candidate, use), use, objective) for one in found[:FINER]]
-    ranked = sorted([*best, *found[FINER:]], key=order)
-    return Choice(use, objective, setting, tuple(ranked), excluded)
+    ranked = [
+        attrs.evolve(one, point=judged_point(one.point, one.candidate.deployment, setting))
+        for one in sorted([*best, *found[FINER:]], key=order)
+    ]
+    return Choice(use, objective, setting, tuple(ranked), left)
 
 
 @contextmanager
@@ -155,38 +180,68 @@ def _priced(
     """Price composites; those that cannot be, with why."""
     clock = MeasuredClock(setting.cluster, setting.dtypes, setting.implementation)
     found: list[Ranked] = []
-    excluded: dict[str, str] = {}
+    left: dict[str, str] = {}
     for number, name in enumerate(names):
         if progress is not None:
             progress(number, len(names))
         try:
             asked = work(name)
         except ParframeError as fault:
-            excluded[name] = f"{fault.where}: {fault.what}"
+            left[name] = f"{fault.where}: {fault.what}"
             continue
         priced = candidate(name, deployed(asked, setting, clock), use)
         if isinstance(priced, str):
-            excluded[name] = priced
+            left[name] = priced
         else:
             found.append(_placed(priced, use, objective))
-    return found, excluded
+    return found, left
 
 
 def fewest_devices(
     work: Callable[[str], Work], setting: Setting, use: UseCase, codes: Sequence[str]
 ) -> tuple[int, str] | None:
-    """Give the smallest number of devices, doubling, that a composite fits, and that composite."""
-    devices = setting.cluster.devices
-    while (devices := devices * 2) <= MOST_DEVICES:
-        larger = attrs.evolve(setting, cluster=attrs.evolve(setting.cluster, devices=devices))
-        clock = MeasuredClock(larger.cluster, larger.dtypes, larger.implementation)
-        for name in composites(devices, codes):
-            try:
-                priced = candidate(name, deployed(work(name), larger, clock), use)
-            except ParframeError:
-                continue
-            if not isinstance(priced, str):
-                return devices, name
+    """Give the smallest number of devices that a composite fits, and that composite.
+
+    Every number is tried up to a few nodes, and powers of two beyond, from what weights and the
+    cache of one sequence take however they are divided.
+    """
+    least = max(setting.cluster.devices + 1, _least(work(f"{codes[-1]}1"), setting, use))
+    larger = (1 << power for power in range(ALL_TRIED.bit_length(), MOST_TRIED.bit_length()))
+    for count in (*range(least, ALL_TRIED + 1), *(many for many in larger if many >= least)):
+        found = _fitting(count, work, setting, use, codes)
+        if found is not None:
+            return count, found
+    return None
+
+
+def _least(whole: Work, setting: Setting, use: UseCase) -> int:
+    """Devices that the weights of a model and the cache of a sequence take at least."""
+    deployment = deployed(whole, setting)
+    room, length = deployment.room, use.prompt + use.output
+    needed = sum(
+        room.weights(stage.held) + room.row(stage.held, length) for stage in deployment.work.stages
+    )
+    left = room.memory - deployment.engine.reserve
+    return math.ceil(needed / left) if left > 0 else MOST_TRIED + 1
+
+
+def _fitting(
+    devices: int,
+    work: Callable[[str], Work],
+    setting: Setting,
+    use: UseCase,
+    codes: Sequence[str],
+) -> str | None:
+    """A composite for so many devices that memory holds, if there is one."""
+    other = attrs.evolve(setting, cluster=attrs.evolve(setting.cluster, devices=devices))
+    clock = MeasuredClock(other.cluster, other.dtypes, other.implementation)
+    for name in composites(devices, codes):
+        try:
+            deployment = deployed(work(name), other, clock)
+        except ParframeError:
+            continue
+        if excluded(deployment, use) is None:
+            return name
     return None
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from parframe import hooks
+from parframe.errors import ParframeError
 from parframe.graph import OperatorGraph
 from parframe.mesh import parse_composite
 from parframe.price.condensed import reader
@@ -53,5 +54,11 @@ def work_by_codes(graph: OperatorGraph, codes: Sequence[str]) -> Callable[[str],
 
 def _offered(codes: Sequence[str]) -> dict[str, type[Strategy]]:
     if codes:
-        Spec(parallel="".join(f"{code}1" for code in codes)).placing()  # says what is wrong
+        try:
+            Spec(parallel="".join(f"{code}1" for code in codes)).placing()  # says what is wrong
+        except ParframeError as fault:
+            where = f"strategies {','.join(codes)}"[:200]
+            raise ParframeError(
+                fault.kind, where, fault.what.splitlines()[0], fault.mend.splitlines()[0]
+            ) from fault
     return hooks.strategies(codes)

@@ -120,10 +120,11 @@ def reason(one: Ranked, use: UseCase) -> str:
     found = account(one.candidate, one.point, use)
     longest = max(found.seconds, key=lambda name: found.seconds[name])
     total = sum(found.seconds.values()) or 1.0
+    requests = "1 request" if one.point.rows == 1 else f"{one.point.rows:.0f} requests"
     fits = (
         f"weights take {found.weights / 1e9:.1f} of {found.room / 1e9:.1f} GB, the cache of "
-        f"{one.point.rows:.0f} requests {found.cache / 1e9:.1f}; at most {one.candidate.most:.0f} "
-        f"fit ({one.candidate.limit})"
+        f"{requests} {found.cache / 1e9:.1f}; at most {one.candidate.most:.0f} fit "
+        f"({one.candidate.limit})"
     )
     time = (
         f"{found.binds} binds: of a stage's step {longest} take "

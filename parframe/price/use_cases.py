@@ -10,6 +10,18 @@ import attrs
 
 from parframe.errors import ParframeError, did_you_mean
 
+MOST = 1e9
+"""No figure of a use is larger."""
+
+FIGURES = {
+    "prompt": "tokens of a prompt",
+    "output": "tokens of an answer",
+    "concurrency": "requests in flight",
+    "first": "limit of the first token, in seconds",
+    "token": "limit of later tokens, in seconds",
+}
+"""What each figure is, in errors."""
+
 
 @attrs.frozen
 class UseCase:
@@ -44,10 +56,12 @@ class UseCase:
     source: str = ""
 
     def __attrs_post_init__(self) -> None:
-        for name in ("prompt", "output", "concurrency", "first", "token"):
+        for name, what in FIGURES.items():
             value = getattr(self, name)
-            if value is not None and not 0 < value < float("inf"):
-                raise ParframeError("choice", f"{name} {value}", "is no such figure", "give more")
+            if value is not None and not 0 < value <= MOST:
+                raise ParframeError(
+                    "choice", what, f"{value:g} is not possible", f"give above zero, to {MOST:g}"
+                )
         if self.first is not None and self.token is not None and self.token > self.first:
             raise ParframeError(
                 "choice",

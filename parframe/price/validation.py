@@ -13,11 +13,12 @@ import numpy as np
 from parframe.errors import ParframeError
 from parframe.price.basis import Basis
 from parframe.price.choosing import Choices, Tried, choices
+from parframe.price.doubt import judged
 from parframe.price.engines import Engine, engine
 from parframe.price.fitting.engines import Case, cases, errors, left_out
 from parframe.price.fitting.served import Measured
 from parframe.price.metrics import METRICS, metric_name
-from parframe.price.rows import beyond, estimated, spread_of
+from parframe.price.rows import estimated
 
 REACH = NormalDist().inv_cdf(0.9)
 """Spreads to either side within which an interval's outcomes lie."""
@@ -233,7 +234,7 @@ def _spread(case: Case, own: Engine, left: Left) -> float:
     found = attrs.evolve(case.found, deployment=attrs.evolve(case.found.deployment, engine=own))
     metric = METRICS[metric_name(case.measured.asked.metric)]
     try:
-        doubt = estimated(case.measured.asked, found).spread
+        told = estimated(case.measured.asked, found)
     except ParframeError:
         return math.nan
-    return math.hypot(beyond(doubt, own), spread_of(metric.kind, found))
+    return judged(metric.kind, told, found.deployment, found.model, found.device).spread

@@ -6,7 +6,8 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from parframe.price.choice import Choice, Ranked
-from parframe.price.estimate import Estimate
+from parframe.price.engines import Engine
+from parframe.price.estimate import Estimate, joined
 from parframe.price.reasons import explain, loss, reason
 from parframe.report.estimate import interval
 
@@ -22,6 +23,7 @@ def facts_of(choice: Choice) -> dict[str, Any]:
     use = choice.use
     return {
         "devices": choice.setting.cluster.devices,
+        "device": choice.setting.cluster.machine.device.name,
         "machine": choice.setting.cluster.machine.name,
         "engine": choice.setting.engine.name,
         "objective": choice.objective,
@@ -42,7 +44,7 @@ def facts_of(choice: Choice) -> dict[str, Any]:
                 "tokens_per_second_per_user": one.point.per_user,
                 "device_seconds_per_1000_tokens": 1000 / one.point.per_device,
                 "broken_limits": list(one.broken),
-                "why": list(one.point.rate.why),
+                "why": list(joined(one.point.token.why, one.point.rate.why, one.point.first.why)),
             }
             for one in choice.ranked
         ],
@@ -61,8 +63,8 @@ def facts_of(choice: Choice) -> dict[str, Any]:
 
 def draw(choice: Choice, explained: Sequence[str] = ()) -> Iterable[RenderableType]:
     """The table, the front, the reasons of the best, and those asked for."""
-    yield _table(choice)
     if choice.ranked:
+        yield _table(choice)
         yield plot(choice)
     yield from _reasons(choice)
     for composite in explained:
@@ -72,10 +74,10 @@ def draw(choice: Choice, explained: Sequence[str] = ()) -> Iterable[RenderableTy
 def _table(choice: Choice) -> RenderableType:
     from rich.table import Table
 
-    use, cluster = choice.use, choice.setting.cluster
+    use = choice.use
     table = Table(
         title=f"{use.title}: prompts of {use.prompt:g} tokens, answers of {use.output:g}, on "
-        f"{cluster.devices} x {cluster.machine.name}, {choice.setting.engine.name} engine",
+        f"{choice.setting.place}, {engine_in_words(choice.setting.engine)}",
         caption="first, token: to the first token, and of later ones; below each figure its 80 % "
         "interval; * breaks a limit",
     )
@@ -107,12 +109,21 @@ def _places(value: float) -> int:
     return 0 if value >= 100 else 1
 
 
+def engine_in_words(engine: Engine) -> str:
+    """An engine, or that none is known."""
+    return f"under {engine.name}" if engine.known else "under the middle of all engines"
+
+
 def _reasons(choice: Choice) -> Iterable[RenderableType]:
     for one in choice.ranked[:3]:
         yield f"{one.composite}: {reason(one, choice.use)}"
     if len(choice.ranked) > 1:
         best, second = choice.ranked[:2]
         yield f"{second.composite} against {best.composite}: {loss(best, second, choice.use)}"
+    if choice.ranked:
+        at = choice.ranked[0].point
+        for why in joined(at.token.why, at.rate.why, at.first.why):
+            yield f"note: {why}"
     grouped: dict[str, list[str]] = {}
     for composite, why in choice.excluded.items():
         grouped.setdefault(why, []).append(composite)

@@ -35,6 +35,7 @@ def facts_of(found: Candidate, setting: Setting, use: UseCase) -> dict[str, Any]
     return {
         "plan": found.composite,
         "devices": setting.cluster.devices,
+        "device": setting.cluster.machine.device.name,
         "machine": setting.cluster.machine.name,
         "engine": setting.engine.name,
         "prompt": use.prompt,
