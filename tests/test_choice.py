@@ -92,6 +92,14 @@ def test_reasons_name_what_binds_and_what_the_runner_up_loses(on_eight):
     assert told.weights == pytest.approx(70.6e9 * 2 / 8, rel=0.03)
 
 
+def test_compute_binds_where_prompts_are_nearly_all_there_is():
+    labels = parframe.choose("llama-3-8b", "1xL4", "sentiment")
+    assert "compute binds" in reason(labels.ranked[0], labels.use)
+    alone = overridden(use_case("chat"), concurrency=1.0, first=None, token=None)
+    talk = parframe.choose("llama-3-8b", "1xL4", alone, objective="latency")
+    assert "bandwidth binds" in reason(talk.ranked[0], talk.use)
+
+
 def test_a_model_too_large_is_told_how_many_devices_it_needs():
     small = parframe.choose("llama-3-70b", "1xH100")
     assert not small.ranked

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import attrs
 
 from parframe.price.candidates import Candidate, Point
 from parframe.price.choice import Choice, Ranked
 from parframe.price.phases import Load, parts
-from parframe.price.serving import Deployment
+from parframe.price.serving import Deployment, mixture
 from parframe.price.traffic import decode_bytes
 from parframe.price.use_cases import UseCase
-from parframe.price.work import Attention, Experts, Product
+from parframe.price.work import Attention, Experts, Product, Stage
 
 
 @attrs.frozen
 class Account:
-    """Where the time of a step of decoding goes, and a device's memory.
+    """Where the time of a step goes, prompts that are read in it included, and a device's memory.
 
     Parameters
     ----------
@@ -44,17 +44,35 @@ class Account:
 
 
 def account(one: Candidate, at: Point, use: UseCase) -> Account:
-    """Give an account of a candidate at a point."""
+    """Give an account of a candidate at a point, over the steps that it makes there."""
     deployment = one.deployment
-    work, engine, room = deployment.work, deployment.engine, deployment.room
+    work, room = deployment.work, deployment.room
     micro = max(1, min(len(work.stages), int(at.rows / work.replicas)))
-    context = use.prompt + use.output / 2
-    load = Load(at.rows / micro, context)
-    stage = max(
-        work.stages,
-        key=lambda stage: parts(stage, deployment.clock, load, work.replicas).total(engine).value,
-    )
-    found = parts(stage, deployment.clock, load, work.replicas)
+    kinds = mixture(deployment, at.rows, use.prompt, use.output)
+    shares = [(share, load.part(1 / micro)) for share, load in kinds]
+    every = [_mean(stage, deployment, shares) for stage in work.stages]
+    totals = [sum(seconds.values()) for seconds in every]
+    seconds = every[totals.index(max(totals))]
+    device = deployment.clock.cluster.machine.device  # type: ignore[attr-defined]
+    dtypes = deployment.clock.dtypes  # type: ignore[attr-defined]
+    reading = sum(share * _read(deployment, load) for share, load in shares) / device.bandwidth
+    computing = sum(share * _operations(deployment, load) for share, load in shares)
+    computing /= device.rates[dtypes.products(device.rates)]
+    fullest = max(work.stages, key=lambda stage: room.weights(stage.held))
+    cache = at.rows * room.row(fullest.held, use.prompt + use.output)
+    weights = room.weights(fullest.held)
+    busy = max(sum(totals), micro * max(totals))
+    step = sum(share * deployment.step(load).value for share, load in kinds)
+    full = at.rows >= 0.95 * one.most and one.limit == "memory"
+    binds = _binds(seconds, reading, computing, step > 2 * busy, full)
+    return Account(seconds, reading, computing, weights, cache, room.memory, binds)
+
+
+def _mean(
+    stage: Stage, deployment: Deployment, shares: Sequence[tuple[float, Load]]
+) -> dict[str, float]:
+    """Seconds of a stage in the mean over steps, by what takes them."""
+    engine = deployment.engine
     factors = {
         "products": engine.products,
         "experts": engine.products * engine.experts,
@@ -62,43 +80,39 @@ def account(one: Candidate, at: Point, use: UseCase) -> Account:
         "pointwise": 1.0,
         "exchanges": engine.exchanges,
     }
-    seconds = {name: getattr(found, name).value * factor for name, factor in factors.items()}
-    seconds["attention"] += found.again.value * engine.attention * engine.regrouping
-    cluster = deployment.clock.cluster  # type: ignore[attr-defined]
-    device = cluster.machine.device
-    reading = decode_bytes(deployment, load.decoding, context) / device.bandwidth
-    rate = max(device.rates.values())
-    computing = _operations(deployment, load, context) / rate
-    fullest = max(work.stages, key=lambda stage: room.weights(stage.held))
-    cache = at.rows * room.row(fullest.held, use.prompt + use.output)
-    weights = room.weights(fullest.held)
-    times = [
-        parts(each, deployment.clock, load, work.replicas).total(engine).value
-        for each in work.stages
-    ]
-    busy = max(sum(times), micro * max(times))
-    step = deployment.step(Load(at.rows, context)).value
-    full = at.rows >= 0.95 * one.most and one.limit == "memory"
-    binds = _binds(seconds, reading, computing, step > 2 * busy, full)
-    return Account(seconds, reading, computing, weights, cache, room.memory, binds)
+    seconds = dict.fromkeys(factors, 0.0)
+    for share, load in shares:
+        found = parts(stage, deployment.clock, load, deployment.work.replicas)
+        for name, factor in factors.items():
+            seconds[name] += share * getattr(found, name).value * factor
+        again = found.again.value * engine.attention * engine.regrouping
+        seconds["attention"] += share * again
+    return seconds
 
 
-def _operations(deployment: Deployment, load: Load, context: float) -> float:
-    """Operations of the busiest stage's device in a step of decoding."""
+def _read(deployment: Deployment, load: Load) -> float:
+    prompts = load.tokens - load.decoding
+    return decode_bytes(deployment, load.decoding, load.context, prompts)
+
+
+def _operations(deployment: Deployment, load: Load) -> float:
+    """Operations of the busiest stage's device in a step."""
     most = 0.0
+    prompts = load.prompts * load.prompt
+    looked = load.decoding * load.context + prompts * load.prompt / 2
     for stage in deployment.work.stages:
         total = 0.0
         for kernel in stage.kernels:
-            tokens = load.decoding * kernel.share
+            tokens = load.tokens * kernel.share
             if isinstance(kernel, Product):
-                total += 2 * tokens * kernel.inner * kernel.columns * kernel.count
+                own = tokens if kernel.per == "token" else load.rows * kernel.share
+                total += 2 * own * kernel.inner * kernel.columns * kernel.count
             elif isinstance(kernel, Experts):
                 visited = tokens * kernel.chosen * kernel.held / kernel.experts
                 total += 2 * visited * kernel.matrices * kernel.hidden * kernel.ffn * kernel.count
             elif isinstance(kernel, Attention):
-                width = kernel.key_width + kernel.value_width
-                seen = context * kernel.keys
-                total += 2 * tokens * kernel.heads * width * seen * kernel.count
+                width = kernel.heads * (kernel.key_width + kernel.value_width)
+                total += 2 * looked * kernel.share * kernel.keys * width * kernel.count
         most = max(most, total)
     return most
 

@@ -131,8 +131,10 @@ def _read_prompts(deployment: Deployment, rows: float, prompt: float) -> Estimat
     return deployment.step(Load(prompts=at_once, prompt=prompt)) * (rows / at_once)
 
 
-def iteration(deployment: Deployment, rows: float, prompt: float, output: float) -> Estimate:
-    """Return the mean seconds of a step in which ``rows`` sequences are in flight.
+def mixture(
+    deployment: Deployment, rows: float, prompt: float, output: float
+) -> tuple[tuple[float, Load], ...]:
+    """Return what steps carry while ``rows`` sequences are in flight, each with its share of them.
 
     Each leaves after ``output`` steps and a new one takes its place, so that ``rows * prompt /
     output`` tokens of prompts come with a step on average (Yu et al., Orca, 2022). They come in
@@ -144,11 +146,18 @@ def iteration(deployment: Deployment, rows: float, prompt: float, output: float)
     replicas = deployment.work.replicas
     piece = max(engine.tokens * replicas - rows, prompt * replicas, 1.0)
     share = min(arriving / piece, 1.0)
-    reading = max(piece, arriving)
-    mixed = deployment.step(Load(rows, context, reading / prompt, prompt))
-    if share == 1.0:
+    mixed = Load(rows, context, max(piece, arriving) / prompt, prompt)
+    plain = ((1 - share, Load(rows, context)),) if share < 1.0 else ()
+    return ((share, mixed), *plain)
+
+
+def iteration(deployment: Deployment, rows: float, prompt: float, output: float) -> Estimate:
+    """Return the mean seconds of a step in which ``rows`` sequences are in flight."""
+    (share, load), *others = mixture(deployment, rows, prompt, output)
+    mixed = deployment.step(load)
+    if not others:
         return mixed
-    plain = deployment.step(Load(rows, context))
+    plain = deployment.step(others[0][1])
     value = share * mixed.value + (1 - share) * plain.value
     return Estimate(value, max(mixed.spread, plain.spread), joined(plain.why, mixed.why))
 

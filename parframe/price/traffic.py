@@ -6,12 +6,20 @@ from parframe.price.serving import Deployment
 from parframe.price.work import Attention, Experts, Product, Stage
 
 
-def decode_bytes(deployment: Deployment, rows: float, context: float) -> float:
-    """Return the bytes that a device of the busiest stage reads for a step of decoding."""
-    return max(_stage(stage, deployment, rows, context) for stage in deployment.work.stages)
+def decode_bytes(
+    deployment: Deployment, rows: float, context: float, prompts: float = 0.0
+) -> float:
+    """Return the bytes that a device of the busiest stage reads for a step of decoding.
+
+    Tokens of ``prompts`` that are read in the same step choose experts as well.
+    """
+    stages = deployment.work.stages
+    return max(_stage(stage, deployment, rows, context, prompts) for stage in stages)
 
 
-def _stage(stage: Stage, deployment: Deployment, rows: float, context: float) -> float:
+def _stage(
+    stage: Stage, deployment: Deployment, rows: float, context: float, prompts: float
+) -> float:
     room = deployment.room
     read = 0.0
     for kernel in stage.kernels:
@@ -19,7 +27,7 @@ def _stage(stage: Stage, deployment: Deployment, rows: float, context: float) ->
             width = room.table if kernel.table else room.weight
             read += kernel.count * kernel.inner * kernel.columns * width
         elif isinstance(kernel, Experts):
-            missed = (1 - kernel.chosen / kernel.experts) ** (rows * kernel.share)
+            missed = (1 - kernel.chosen / kernel.experts) ** ((rows + prompts) * kernel.share)
             touched = kernel.held * (1 - missed)
             each = kernel.matrices * kernel.hidden * kernel.ffn * room.weight
             read += kernel.count * touched * each
