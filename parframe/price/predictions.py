@@ -39,8 +39,9 @@ def read_rows(path: Path) -> tuple[list[str], list[dict[str, str | None]]]:
             columns = list(reader.fieldnames or ())
             rows = list(reader)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
+        why = getattr(error, "strerror", None) or error
         raise ParframeError(
-            "input", str(path), f"cannot be read as CSV ({error})", "give a CSV file in UTF-8"
+            "input", str(path), f"cannot be read as CSV ({why})", "give a CSV file in UTF-8"
         ) from error
     lacking = [name for name in NEEDED if name not in columns]
     if lacking:

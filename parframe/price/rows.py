@@ -51,7 +51,8 @@ def predict_row(row: Mapping[str, str | None], basis: Basis) -> Prediction:
     try:
         return predict(question(row), basis)
     except ParframeError as error:
-        return Prediction(None, why=f"{error.where}: {error.what}; {error.mend}")
+        what, mend = (text.partition("\n")[0] for text in (error.what, error.mend))
+        return Prediction(None, why=f"{error.where}: {what}; {mend}")
 
 
 def predict(asked: Question, basis: Basis) -> Prediction:

@@ -6,10 +6,9 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from parframe.price.choice import Choice, Ranked
-from parframe.price.engines import Engine
 from parframe.price.estimate import Estimate, joined
 from parframe.price.reasons import explain, loss, reason
-from parframe.report.estimate import interval
+from parframe.report.estimate import engine_in_words, interval
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -77,7 +76,7 @@ def _table(choice: Choice) -> RenderableType:
     use = choice.use
     table = Table(
         title=f"{use.title}: prompts of {use.prompt:g} tokens, answers of {use.output:g}, on "
-        f"{choice.setting.place}, {engine_in_words(choice.setting.engine)}",
+        f"{choice.setting.place}, {engine_in_words(choice.setting.engine.name)}",
         caption="first, token: to the first token, and of later ones; below each figure its 80 % "
         "interval; * breaks a limit",
     )
@@ -107,11 +106,6 @@ def _range(estimate: Estimate, factor: float) -> str:
 
 def _places(value: float) -> int:
     return 0 if value >= 100 else 1
-
-
-def engine_in_words(engine: Engine) -> str:
-    """An engine, or that none is known."""
-    return f"under {engine.name}" if engine.known else "under the middle of all engines"
 
 
 def _reasons(choice: Choice) -> Iterable[RenderableType]:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from parframe.price.candidates import Candidate, Setting
+from parframe.price.engines import POOLED
 from parframe.price.estimate import Estimate
 from parframe.price.reasons import account
 from parframe.price.use_cases import UseCase
@@ -54,13 +55,19 @@ def interval(estimate: Estimate) -> tuple[float, float, float]:
     return low, estimate.value, high
 
 
+def engine_in_words(name: str) -> str:
+    """Under which engine figures hold."""
+    return "under the middle of all engines" if name == POOLED else f"under {name}"
+
+
 def draw(facts: Mapping[str, Any]) -> Iterable[RenderableType]:
     """A table of how the plan serves at every number in flight."""
     from rich.table import Table
 
     table = Table(
-        title=f"{facts['plan']} on {facts['devices']} x {facts['machine']}, {facts['engine']} "
-        f"engine; prompts of {facts['prompt']:g} tokens, answers of {facts['output']:g}",
+        title=f"{facts['plan']} on {facts['devices']} x {facts['device']} ({facts['machine']}), "
+        f"{engine_in_words(facts['engine'])}; prompts of {facts['prompt']:g} tokens, answers of "
+        f"{facts['output']:g}",
         caption="below each time its 80 % interval",
     )
     for column in ("in flight", "first token, ms", "token, ms", "tokens/s", "binds"):
