@@ -10,7 +10,7 @@ import pytest
 from parframe import models
 from parframe.errors import ParframeError
 from parframe.price.condensed import work_of_composite
-from parframe.price.memory import GIB, engine, most_sequences, row_bytes, weight_bytes
+from parframe.price.memory import GIB, allocation, most_sequences, room
 from parframe.price.work import Work
 
 ROWS = Path(__file__).parents[2] / "shared" / "measurements" / "memory.csv"
@@ -63,13 +63,13 @@ def test_sequences_of_tensorrt_llm_are_those_measured() -> None:
 def test_scales_of_groups_are_counted() -> None:
     (stage,) = work("Llama 3.1 8B", "TP1").stages
     tables = 2 * stage.held.tables
-    half = weight_bytes(stage, "int4") - tables
+    half = room(H100, "int4", "bf16").weights(stage.held) - tables
     assert half == stage.held.weights * (0.5 + 2.5 / 128)
 
 
 def test_windows_keep_no_more_than_their_positions() -> None:
     (stage,) = work("GPT-OSS 20B", "TP1").stages
-    assert row_bytes(stage, 4096, "bf16") == 2 * 12 * 2 * 8 * 64 * (4096 + 128)
+    assert room(H100, "bf16", "bf16").row(stage.held, 4096) == 2 * 12 * 2 * 8 * 64 * (4096 + 128)
 
 
 def test_replicas_add_up_and_stages_share_layers() -> None:
@@ -88,4 +88,4 @@ def test_a_model_that_is_too_large_has_room_for_none() -> None:
 
 def test_an_engine_that_is_not_known_is_refused() -> None:
     with pytest.raises(ParframeError, match="vllm"):
-        engine("vlm")
+        allocation("vlm")

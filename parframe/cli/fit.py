@@ -56,9 +56,9 @@ def command(
     found = known("", hardware)
     devices = [found.device(name) for name in gpu] or list(found.devices.values())
     dtypes = [dtype.strip() for dtype in weights.split(",") if dtype.strip()]
-    for dtype in (*dtypes, cache):
-        memory.bytes_of(dtype)
-    made = memory.engine(engine)
+    for dtype in dtypes:
+        memory.room(0, dtype, cache)
+    made = memory.allocation(engine)
     names = models or tuple(model.name for model in shipped())
     facts: list[dict[str, object]] = []
     with steps(len(names)) as step:

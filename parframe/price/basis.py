@@ -12,7 +12,7 @@ from parframe.hardware import Catalogue, Cluster
 from parframe.hardware.machine import Machine
 from parframe.price.asking import Question
 from parframe.price.clock import MeasuredClock
-from parframe.price.dtypes import BYTES, Dtypes
+from parframe.price.dtypes import Dtypes
 from parframe.price.engines import Engine, engine, engines
 from parframe.price.exchanges import implementation_of
 from parframe.price.machines import known as known_hardware
@@ -138,9 +138,7 @@ def concrete(asked: Question, basis: Basis) -> Concrete:
             f"its plan is for {work.devices} of each instance's {devices // instances}",
             "give tp, pp, ep and dp whose product is n_gpus",
         )
-    room = Room(
-        machine.device.usable, BYTES[dtypes.weights], BYTES[dtypes.cache], dtypes.plain_bytes
-    )
+    room = Room.of(machine.device.usable, dtypes.weights, dtypes.cache)
     deployment = Deployment(work, clock, chosen, room)
     _check_fits(asked, deployment, machine)
     return Concrete(deployment, devices, instances, model.name, machine.device.key, tuple(why))

@@ -10,7 +10,7 @@ from parframe.hardware import Cluster, Span
 from parframe.price.basis import with_all_logits, without_windows
 from parframe.price.clock import MeasuredClock
 from parframe.price.doubt import judged
-from parframe.price.dtypes import BYTES, Dtypes
+from parframe.price.dtypes import Dtypes
 from parframe.price.engines import Engine
 from parframe.price.estimate import Estimate
 from parframe.price.exchanges import implementation_of
@@ -155,7 +155,7 @@ def deployed(work: Work, setting: Setting, clock: MeasuredClock | None = None) -
     """
     device = setting.cluster.machine.device
     dtypes = setting.dtypes
-    room = Room(device.usable, BYTES[dtypes.weights], BYTES[dtypes.cache], dtypes.plain_bytes)
+    room = Room.of(device.usable, dtypes.weights, dtypes.cache)
     own = clock or MeasuredClock(setting.cluster, dtypes, setting.implementation)
     work = work if setting.engine.windows else without_windows(work)
     work = with_all_logits(work) if setting.engine.all_logits else work

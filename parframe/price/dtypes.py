@@ -15,10 +15,10 @@ BYTES: Mapping[str, float] = {
     "fp8": 1.0,
     "int8": 1.0,
     "fp4": 0.5625,
-    "int4": 0.53125,
+    "int4": 0.51953125,
 }
 """Bytes of an element, scales included: of ``fp4`` 8 bits for every 16 elements (NVFP4), of
-``int4`` 16 bits and a zero point for every 128 or so."""
+``int4`` 16 bits and a zero point of 4 for every 128 (AWQ, GPTQ)."""
 
 SIXTEEN = 2.0
 """Bytes of an activation and of a table, but where all is in ``fp32``."""

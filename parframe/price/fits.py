@@ -10,7 +10,7 @@ from parframe.errors import ParframeError
 from parframe.graph import OperatorGraph
 from parframe.hardware import Device
 from parframe.price.condensed import work_of_composite
-from parframe.price.memory import Engine, most_sequences
+from parframe.price.memory import Allocation, most_sequences
 from parframe.price.work import Work
 
 NODE = 8
@@ -100,7 +100,7 @@ def fewest(
     length: int,
     weights: str,
     cache_dtype: str = "bf16",
-    of: Engine | str = "vllm",
+    of: Allocation | str = "vllm",
 ) -> Fitting | None:
     """The fewest devices on which a sequence of a length has room, and how many then have.
 

@@ -1,4 +1,4 @@
-"""Memory of a device, from work: weights, activations, an engine's reserve, and room for caches."""
+"""How many sequences fit as engines allocate memory: whole blocks, activations, and reserves."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from typing import Any, Literal
 import attrs
 
 from parframe.errors import ParframeError, did_you_mean
+from parframe.price.dtypes import BYTES, SIXTEEN
+from parframe.price.room import Room
 from parframe.price.work import Product, Stage, Work
 
 GIB = 1 << 30
 
-ACTIVATION = 2
-"""Bytes of an element of an activation: engines compute in 16 bits."""
-
-TABLE = 2
-"""Bytes of an element of what is not quantised: embedding, head, norms, routers."""
+HELD = {**BYTES, "mxfp4": 0.53125}
+"""Bytes of an element by dtypes that weights are held in; of ``mxfp4`` 8 bits for every 32 elements
+(OCP Microscaling Formats v1.0)."""
 
 
 @attrs.frozen
-class Engine:
-    """What a serving engine sets aside.
+class Allocation:
+    """How a serving engine allocates the memory of a device.
 
     Parameters
     ----------
@@ -88,7 +88,7 @@ class Fit:
     needs: tuple[Need, ...]
 
 
-def engine(name: str = "vllm") -> Engine:
+def allocation(name: str = "vllm") -> Allocation:
     """What is known of a serving engine.
 
     Parameters
@@ -112,57 +112,35 @@ def engine(name: str = "vllm") -> Engine:
     values = dict(known[name])
     for key in ("reserve", "peer"):
         values[key] *= GIB
-    return Engine(name, **values)
+    return Allocation(name, **values)
 
 
-def bytes_of(dtype: str) -> float:
-    """Bytes of an element of weights or caches, its share of scales included.
+def room(memory: float, weights: str, cache: str) -> Room:
+    """Room of a device for weights and a cache of these dtypes.
 
     Raises
     ------
     ParframeError
         Of kind ``usage``, for a dtype that is not known.
     """
-    known = _data()["bytes"]
-    if dtype not in known:
+    held, kept = (_bytes_of(dtype) for dtype in (weights, cache))
+    return Room(memory, held, kept, max(SIXTEEN, held))
+
+
+def _bytes_of(dtype: str) -> float:
+    if dtype not in HELD:
         raise ParframeError(
             "usage",
             f"dtype {dtype!r}",
-            f"not known{did_you_mean(dtype, known)}",
-            f"use one of {', '.join(known)}",
+            f"not known{did_you_mean(dtype, HELD)}",
+            f"use one of {', '.join(HELD)}",
         )
-    return float(known[dtype])
+    return HELD[dtype]
 
 
-def weight_bytes(stage: Stage, dtype: str) -> float:
-    """Bytes of the weights of a stage's device."""
-    return stage.held.weights * bytes_of(dtype) + stage.held.tables * max(TABLE, bytes_of(dtype))
-
-
-def row_bytes(stage: Stage, length: int, dtype: str, block: int = 1) -> float:
-    """Bytes of the cache of one sequence on a stage's device.
-
-    Parameters
-    ----------
-    stage
-        The stage.
-    length
-        Positions that are allocated for it, whether used or not.
-    dtype
-        Of the cache.
-    block
-        Positions that are allocated at once.
-    """
-    total = 0
-    for elements, window in stage.held.kept:
-        positions = length if window is None else min(length, window)
-        total += elements * block * -(-positions // block)
-    return total * bytes_of(dtype) * stage.held.positions
-
-
-def activation_bytes(work: Work, stage: Stage, tokens: int, of: Engine) -> float:
+def activation_bytes(work: Work, stage: Stage, tokens: int, of: Allocation) -> float:
     """Bytes of activations at most: those of a step's tokens, or the logits of its rows."""
-    alive = stage.held.alive * tokens * ACTIVATION * work.replicas  # of each replica's own step
+    alive = stage.held.alive * tokens * SIXTEEN * work.replicas  # of each replica's own step
     heads = (k.columns for k in stage.kernels if isinstance(k, Product) and k.per == "row")
     gathered = (e.elements for e in stage.exchanges if e.per == "row")
     logits = max((*heads, *gathered), default=0.0)
@@ -175,7 +153,7 @@ def most_sequences(
     length: int,
     weights: str = "bf16",
     cache_dtype: str = "bf16",
-    of: Engine | str = "vllm",
+    of: Allocation | str = "vllm",
     tokens: int | None = None,
     share: float | None = None,
 ) -> Fit:
@@ -203,11 +181,11 @@ def most_sequences(
     Fit
         With what every stage needs.
     """
-    made = of if isinstance(of, Engine) else engine(of)
+    made = of if isinstance(of, Allocation) else allocation(of)
     part = made.share if share is None else share
+    has = room(memory, weights, cache_dtype)
     needs = tuple(
-        _need(work, stage, memory, length, weights, cache_dtype, made, part, tokens or made.tokens)
-        for stage in work.stages
+        _need(work, stage, has, length, made, part, tokens or made.tokens) for stage in work.stages
     )
     rows = [math.floor(need.room / need.row + 1e-9) if need.row else math.inf for need in needs]
     least = min(range(len(rows)), key=rows.__getitem__)
@@ -226,25 +204,22 @@ def most_sequences(
 def _need(
     work: Work,
     stage: Stage,
-    memory: float,
+    has: Room,
     length: int,
-    weights: str,
-    cache_dtype: str,
-    of: Engine,
+    of: Allocation,
     share: float,
     tokens: int,
 ) -> Need:
-    held = weight_bytes(stage, weights)
+    held = has.weights(stage.held)
     active = activation_bytes(work, stage, tokens, of)
     peers = max((len(e.members) - 1 for e in stage.exchanges), default=0)
     reserve = of.reserve + of.peer * peers
     if of.of == "total":
-        room = share * memory - held - active - reserve
+        left = share * has.memory - held - active - reserve
     else:
-        free = memory - held - active - reserve
-        room = share * free if free > 0 else free
-    row = row_bytes(stage, length, cache_dtype, of.block)
-    return Need(held, active, reserve, room, row)
+        free = has.memory - held - active - reserve
+        left = share * free if free > 0 else free
+    return Need(held, active, reserve, left, has.row(stage.held, length, of.block))
 
 
 @cache

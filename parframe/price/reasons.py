@@ -59,7 +59,7 @@ def account(one: Candidate, at: Point, use: UseCase) -> Account:
     computing = sum(share * _operations(deployment, load) for share, load in shares)
     computing /= device.rates[dtypes.products(device.rates)]
     fullest = max(work.stages, key=lambda stage: room.weights(stage.held))
-    cache = at.rows * room.row(fullest.held, use.prompt + use.output)
+    cache = at.rows * fullest.held.share * room.row(fullest.held, use.prompt + use.output)
     weights = room.weights(fullest.held)
     busy = max(sum(totals), micro * max(totals))
     step = sum(share * deployment.step(load).value for share, load in kinds)

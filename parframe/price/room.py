@@ -1,9 +1,12 @@
-"""How many sequences a deployment's memory holds."""
+"""Bytes of a device: weights, caches, and how many sequences of a deployment it has room for."""
 
 from __future__ import annotations
 
+import math
+
 import attrs
 
+from parframe.price.dtypes import BYTES, SIXTEEN
 from parframe.price.engines import Engine
 from parframe.price.work import Held, Stage, Work
 
@@ -21,7 +24,7 @@ class Room:
     cache
         Bytes of an element of the cache.
     table
-        Bytes of what stays in 16 bits, and of activations.
+        Bytes of what stays in 16 bits (embedding, head, norms, routers), and of activations.
     """
 
     memory: float
@@ -29,16 +32,25 @@ class Room:
     cache: float = 2.0
     table: float = 2.0
 
+    @classmethod
+    def of(cls, memory: float, weights: str, cache: str) -> Room:
+        """Give the room of a device for weights and a cache of these dtypes."""
+        return cls(memory, BYTES[weights], BYTES[cache], max(SIXTEEN, BYTES[weights]))
+
     def weights(self, held: Held) -> float:
         """Return the bytes of a stage's weights on its busiest device."""
         return held.weights * self.weight + held.tables * self.table
 
-    def row(self, held: Held, length: float) -> float:
-        """Return the bytes of cache of a sequence of this length, spread over all replicas."""
-        positions = sum(
-            elements * (min(length, window) if window else length) for elements, window in held.kept
-        )
-        return positions * held.positions * held.share * self.cache
+    def row(self, held: Held, length: float, block: int = 1) -> float:
+        """Return the bytes of cache of a sequence of this length on the replica that has it.
+
+        Positions are allocated so many at a ``block``, whether used or not; a window bounds them.
+        """
+        kept = 0.0
+        for elements, window in held.kept:
+            positions = min(length, window) if window else length
+            kept += elements * (positions if block == 1 else block * math.ceil(positions / block))
+        return kept * held.positions * self.cache
 
     def free(self, stage: Stage, engine: Engine, tokens: float) -> float:
         """Return the bytes that an engine gives the cache on a stage's device."""
@@ -64,7 +76,7 @@ class Room:
         """
         least = float("inf")
         for stage in work.stages:
-            row = self.row(stage.held, length)
+            row = self.row(stage.held, length) * stage.held.share
             if row > 0:
                 least = min(least, self.free(stage, engine, tokens) / row)
         return max(least, 0.0)
