@@ -95,7 +95,8 @@ def setting_of(
     setting = found_setting(devices, weights, cache, engine, hardware, named.graph.source)
     if engine and not setting.engine.known:
         click.echo(
-            f"warning: nothing was measured of the engine {engine!r}: the middle of those known",
+            f"warning: nothing was measured of the engine {engine[:60]!r}: "
+            "the middle of those known",
             err=True,
         )
     return setting

@@ -81,9 +81,9 @@ def _table(choice: Choice) -> RenderableType:
         "interval; * breaks a limit",
     )
     for column in ("", "composite"):
-        table.add_column(column)
+        table.add_column(column, overflow="fold")
     for column in ("in flight", "first, ms", "token, ms", "tokens/s", "per GPU"):
-        table.add_column(column, justify="right")
+        table.add_column(column, justify="right", overflow="fold")
     for place, one in enumerate(choice.ranked[:SHOWN], 1):
         at = one.point
         table.add_row(

@@ -71,7 +71,7 @@ def draw(facts: Mapping[str, Any]) -> Iterable[RenderableType]:
         caption="below each time its 80 % interval",
     )
     for column in ("in flight", "first token, ms", "token, ms", "tokens/s", "binds"):
-        table.add_column(column, justify="right")
+        table.add_column(column, justify="right", overflow="fold")
     for at in facts["points"]:
         table.add_row(
             f"{at['requests']:.0f}",
