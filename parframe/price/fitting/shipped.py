@@ -74,7 +74,7 @@ def _rebuilt(own: Engine, rows: Sequence[Measured], basis: Basis) -> Engine:
     if not some:
         return own
     found = fit(some, own, own.fitted)
-    own_doubts = doubts(some)
+    own_doubts = doubts(some, found)
     doubt = float(np.quantile(own_doubts, 0.9))
     lengths = left_out(some, own, own.fitted, _alike(some))
     known = by_kind(lengths, some, np.zeros(len(some)))
@@ -89,7 +89,7 @@ def _rebuilt(own: Engine, rows: Sequence[Measured], basis: Basis) -> Engine:
             return cases(rows, attrs.evolve(basis, unseen=str(device)))
 
         anew = [retimed(_device(case))[place] for place, case in enumerate(some)]
-        beside = beside_of(anew, known, doubt, doubts(anew))
+        beside = beside_of(anew, known, doubt, doubts(anew, found))
         other_device = spread(left_out(some, own, own.fitted, _device, retimed), beside)
     return attrs.evolve(
         found,
@@ -147,14 +147,12 @@ def _pooled(
     for family in dict.fromkeys(map(_family, among)):
         others = [one for one in among if _family(one) != family]
         middle = _middle(pool, others)
-        some = [
-            case
-            for own in among
-            if _family(own) == family
-            for case in cases(_of(own, rows, basis), basis)
+        kin = [
+            (own, cases(_of(own, rows, basis), basis)) for own in among if _family(own) == family
         ]
+        some = [case for _, its in kin for case in its]
         off += errors(some, middle).tolist()
-        beside += doubts(some).tolist()
+        beside += [one for own, its in kin for one in doubts(its, own).tolist()]
         kinds = ["first" if kind_of(case) == "first" else "other" for case in some]
         counts = Counter(kinds)
         group += kinds

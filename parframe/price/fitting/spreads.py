@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from statistics import NormalDist
 
+import attrs
 import numpy as np
 from numpy.typing import NDArray
 
 from parframe.errors import ParframeError
+from parframe.price.engines import Engine
 from parframe.price.fitting.engines import Case
 from parframe.price.metrics import METRICS, Kind, metric_name
 from parframe.price.rows import estimated
@@ -32,14 +34,16 @@ def kind_of(case: Case) -> Kind:
     return METRICS[metric_name(case.measured.asked.metric)].kind
 
 
-def doubts(some: Sequence[Case]) -> Floats:
-    """Return the spread that each row's kernels and exchanges have by themselves."""
-    return np.array([_doubt(case) for case in some])
+def doubts(some: Sequence[Case], engine: Engine) -> Floats:
+    """Return the spread that each row's kernels and exchanges have by themselves, in an engine."""
+    return np.array([_doubt(case, engine) for case in some])
 
 
-def _doubt(case: Case) -> float:
+def _doubt(case: Case, engine: Engine) -> float:
+    deployment = attrs.evolve(case.found.deployment, engine=engine)
     try:
-        return estimated(case.measured.asked, case.found).spread
+        found = attrs.evolve(case.found, deployment=deployment)
+        return estimated(case.measured.asked, found).spread
     except ParframeError:
         return 0.0
 
