@@ -7,6 +7,7 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from contextlib import ExitStack
+from operator import truediv
 from pathlib import Path
 from statistics import median
 
@@ -72,13 +73,13 @@ def saved(folder: Path, layers: int = CONFIG["num_hidden_layers"]) -> int:
 
 
 def report(measured: Sequence[Measured], parameters: int) -> None:
-    limit = max((bandwidth(one) for one in measured if one.contender.reads), default=0.0)
-    usual = max((usual_bandwidth(one) for one in measured if one.contender.reads), default=0.0)
+    readers = [rates(one) for one in measured if one.contender.reads]
+    limits = [max(found) for found in zip(*readers, strict=True)]
     base = next((one for one in measured if one.contender.name == HANDWRITTEN), None)
     title = f"decoding a Llama of {parameters / 1e6:.0f} M parameters in float32"
     table = Table(
         "contender", "p10 of each round, ms", "p10, ms", "median, ms", "to hand-written TP2",
-        "GB/s, best round", "of the limit, best", "median", title=title,
+        "GB/s, best round", "of the limit, best", "in each round, median", title=title,
     )  # fmt: skip
     for one in measured:
         decile, middle = median(one.deciles()), median(one.medians())
@@ -89,21 +90,16 @@ def report(measured: Sequence[Measured], parameters: int) -> None:
             f"{1e3 * decile:.2f}",
             f"{1e3 * middle:.2f}",
             f"{decile / median(base.deciles()):.2f}" if base and decodes else "",
-            f"{bandwidth(one):.1f}",
-            f"{bandwidth(one) / limit:.2f}" if limit else "",
-            f"{usual_bandwidth(one) / usual:.2f}" if usual else "",
+            f"{max(rates(one)):.1f}",
+            f"{max(rates(one)) / max(limits):.2f}" if limits else "",
+            f"{median(map(truediv, rates(one), limits)):.2f}" if limits else "",
         )
     Console(width=140).print(table)
 
 
-def bandwidth(one: Measured) -> float:
-    """Gigabytes that all processes read a second, in the round that others disturbed least."""
-    return one.bytes / min(one.deciles()) / 1e9
-
-
-def usual_bandwidth(one: Measured) -> float:
-    """The same in the middle one of the rounds."""
-    return one.bytes / median(one.deciles()) / 1e9
+def rates(one: Measured) -> list[float]:
+    """Gigabytes that all processes read a second, in each round at its 10th percentile."""
+    return [one.bytes / seconds / 1e9 for seconds in one.deciles()]
 
 
 def disagreement(measured: Sequence[Measured]) -> None:
