@@ -115,7 +115,10 @@ def test_the_number_of_devices_chooses_the_division():
         ),
         (("sizes = [1, 512]", "sizes = [512, 1]"), "each above the one before"),
         (("giga_per_s = [200, 0.2]", "giga_per_s = [200]"), "has 1 numbers, and 'sizes' has 2"),
-        (("giga_per_s = [200, 0.2]", 'giga_per_s = "many"'), "give a list of numbers above 0"),
+        (
+            ("giga_per_s = [200, 0.2]", 'giga_per_s = "many"'),
+            "give a list of numbers from 1e-06 to 1e+18",
+        ),
         (('alone = "here_2_alone"', 'alone = "there"'), "which is no device's key"),
         (("[[machine.here_1.exchange]]", "[machine.here_1.exchange]"), "TOML"),
         (
