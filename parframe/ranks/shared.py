@@ -75,6 +75,7 @@ class Segment:
         whole = torch.frombuffer(memory, dtype=torch.uint8)
         self._slots = whole[size * _LINE :].view(2, size, SLOT)
         self._counters = memoryview(memory)[: size * _LINE].cast("q")
+        self._size = size
         self._place = place
         self._others = [other for other in range(size) if other != place]
         self._processes = processes
@@ -103,7 +104,7 @@ class Segment:
         """
         self._count += 1
         turn = self._count % 2
-        parts = self._slots[turn, :, : own.nbytes].view(own.dtype).view(-1, *own.shape)
+        parts = self._slots[turn, :, : own.nbytes].view(own.dtype).view(self._size, *own.shape)
         parts[self._place].copy_(own)
         counters, count = self._counters, self._count
         counters[self._place * _WORDS + 1 + turn] = own.nbytes
@@ -130,8 +131,7 @@ class Segment:
         for other in self._others:
             self._wait(other)
         turn = self._count % 2
-        size = len(self._others) + 1
-        given = [self._counters[member * _WORDS + 1 + turn] for member in range(size)]
+        given = [self._counters[member * _WORDS + 1 + turn] for member in range(self._size)]
         odd = min(given, key=lambda bytes_: (given.count(bytes_), bytes_))
         if own == odd:
             usual = max(given, key=lambda bytes_: (given.count(bytes_), bytes_))
