@@ -42,10 +42,10 @@ bench:  ## in the environment at hand, with .[hf,bench]: print the figures of be
 	$(BIN)python -m benchmarks
 
 fit:  ## in the environment at hand, with .[calibrate]: fit prices to measured rows anew; some minutes
-	$(BIN)python -m benchmarks.fitting
+	$(BIN)python -m benchmarks.calibration.fit
 
 validate:  ## in the environment at hand, with .[calibrate,hf]: predictions against measured rows and own runs
-	$(BIN)python -m benchmarks.validation
+	$(BIN)python -m benchmarks.calibration.report
 
 faults:  ## in the environment at hand: make every listed fault in running processes; some seconds each
 	$(BIN)python -m benchmarks.faults

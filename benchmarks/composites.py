@@ -13,9 +13,9 @@ import attrs
 
 from parframe import models
 from parframe.errors import ParframeError
-from parframe.price.asked import CODES, choose
-from parframe.price.composites import composites
-from parframe.price.offered import work_by_codes
+from parframe.mesh.composites import composites
+from parframe.price.choose.choose import CODES, choose
+from parframe.price.work.compressed.composites import work_by_codes
 
 CASES = (("mixtral-8x7b", 64, 2.0), ("deepseek-v3", 1024, 15.0))
 """A model, a number of devices, and the seconds that choosing should take at most."""

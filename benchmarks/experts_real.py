@@ -18,12 +18,13 @@ from rich.console import Console
 from rich.table import Table
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
 
 from greedy import PROMPTS, completed, expected, saved
 
 import parframe
 from parframe.errors import ParframeError
-from parframe.generating import Settings
+from parframe.generation import Settings
 
 MODELS = ("mixtral", "qwen3_moe", "deepseek_v3", "gpt_oss")
 COMPOSITES = ("EP2", "EP4", "EP2TP2", "EP2PP2")

@@ -33,12 +33,13 @@ from rich.console import Console
 from rich.table import Table
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
 
 import completions
 from launches import MODULE, Traces, launched, listening, until
 
-from parframe.launching import Launch, RunError
-from parframe.launching.processes import processors
+from parframe.launcher import Launch, RunError
+from parframe.launcher.processes import processors
 
 PHASES = ("rendezvous", "load", "warm-up", "step")
 EARLY = ("start", "fork")  # before there is any rank, and while they are made

@@ -1,7 +1,8 @@
 """Print how much memory ranks of a run take at most, beside what their plan counts for them.
 
 The peak is that of the process (VmHWM) without what it had before it began: the interpreter and
-what it imports. Run as the module that starts ranks, it is `parframe.executing.nursery` with the
+what it imports. Run as the module that starts ranks, it is
+`parframe.executors.fork_server` with the
 figures written down.
 """
 
@@ -12,8 +13,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from parframe.executing.nursery import generate, prepare
-from parframe.launching import Worker, nursery
+from parframe.executors.fork_server import generate, prepare
+from parframe.launcher import Worker, fork_server
 
 COMPOSITES = ("TP1", "TP2", "PP2")
 PROMPT, NEW = 384, 16
@@ -59,9 +60,9 @@ def run(model: Path, composite: str, folder: Path) -> list[tuple[dict[str, int],
     """What each rank of a run took, and what the plan counts for it."""
     import parframe
     from parframe.checking.memory import memory_of_all, sizing
-    from parframe.executing.local import launched, served
-    from parframe.generating import Request, Sampling, Settings
-    from parframe.generating.requests import Result
+    from parframe.executors.local import launched, served
+    from parframe.generation import Request, Sampling, Settings
+    from parframe.generation.requests import Result
 
     plan = parframe.partition(parframe.load(model, positions=True), composite)
     settings = Settings(weights=model)
@@ -81,6 +82,6 @@ def run(model: Path, composite: str, folder: Path) -> list[tuple[dict[str, int],
 
 if __name__ == "__main__":
     if len(sys.argv) > 1:  # the descriptor that a starting process is given
-        nursery.main({"generate": measured}, prepare)
+        fork_server.main({"generate": measured}, prepare)
     else:
         main()

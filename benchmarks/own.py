@@ -17,8 +17,8 @@ import attrs
 
 import parframe
 from benchmarks.contender import CONFIG
-from parframe.generating import Settings
-from parframe.launching.processes import processors
+from parframe.generation import Settings
+from parframe.launcher.processes import processors
 from parframe.measuring.calm import Calm, busy
 from parframe.measuring.machine import Asked
 from parframe.measuring.samples import Part, Times, merged, times_of
@@ -26,8 +26,8 @@ from parframe.measuring.timing import arrivals
 from parframe.measuring.whole import Observed, machine, observe
 from parframe.measuring.writing import text_of
 from parframe.plan import Plan
-from parframe.price.estimate import Estimate
-from parframe.price.use_cases import UseCase
+from parframe.price.choose.use_cases import UseCase
+from parframe.price.cost.estimate import Estimate
 
 COMPOSITES = {"TP1": 1, "TP2": 2, "PP2": 2}
 """What is run, and on how many processes."""

@@ -9,12 +9,12 @@ import attrs
 
 import parframe
 from benchmarks.contender import SLOTS, Job, join, serve
-from parframe.executing.rank import ready
-from parframe.generating import Request, Sampling, Settings
-from parframe.generating.engine import Engine, Shape
-from parframe.generating.requests import Token
-from parframe.generating.schedule import Batch
-from parframe.launching.processes import bind
+from parframe.executors.rank import ready
+from parframe.generation import Request, Sampling, Settings
+from parframe.generation.engine import Engine, Shape
+from parframe.generation.requests import Token
+from parframe.generation.scheduler import Batch
+from parframe.launcher.processes import bind
 
 
 @attrs.frozen

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import parframe.ranks.direct as direct
+import parframe.runtime.shared_memory_collectives as direct
 from benchmarks.contender import Job, serve
 from benchmarks.partitioned import Partitioned
 

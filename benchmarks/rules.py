@@ -21,6 +21,7 @@ from pathlib import Path
 import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
 
 from rules.calls import Call, execute, sampled
 from rules.oracle import False_, Tally, Try, attempt, compare, splittable, steady

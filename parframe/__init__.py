@@ -6,17 +6,17 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from parframe.checking.check import check
     from parframe.errors import ParframeError
-    from parframe.executing import run
+    from parframe.executors import run
     from parframe.graph import OperatorGraph
     from parframe.hooks import hookimpl
     from parframe.loading import load
     from parframe.mesh import Mesh
     from parframe.partitioning import partition
     from parframe.plan import Plan, load_plan
-    from parframe.price.asked import choose, estimate
+    from parframe.price.choose.choose import choose, estimate
     from parframe.rules import Rule
-    from parframe.running.simulate import simulate
-    from parframe.running.verify import verify
+    from parframe.simulation.simulate import simulate
+    from parframe.simulation.verify import verify
     from parframe.spec import Spec
     from parframe.strategy import Strategy
 
@@ -49,15 +49,15 @@ _HOMES = {
     "Spec": "parframe.spec",
     "Strategy": "parframe.strategy",
     "check": "parframe.checking",
-    "choose": "parframe.price.asked",
-    "estimate": "parframe.price.asked",
+    "choose": "parframe.price.choose.choose",
+    "estimate": "parframe.price.choose.choose",
     "hookimpl": "parframe.hooks",
     "load": "parframe.loading",
     "load_plan": "parframe.plan",
     "partition": "parframe.partitioning",
-    "run": "parframe.executing",
-    "simulate": "parframe.running",
-    "verify": "parframe.running",
+    "run": "parframe.executors",
+    "simulate": "parframe.simulation",
+    "verify": "parframe.simulation",
 }
 
 

@@ -37,7 +37,7 @@ def without_noise(text: str) -> str:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_the_code_blocks_of_a_page_run(tmp_path, page):
     shutil.copytree(ROOT / "specs", tmp_path / "specs", ignore=shutil.ignore_patterns("out"))
-    script = ROOT / "tests" / "documented.py"
+    script = ROOT / "tests" / "support" / "documented.py"
     told = subprocess.run(
         [sys.executable, str(script), str(page)],
         cwd=tmp_path, capture_output=True, text=True, check=False,

@@ -11,7 +11,7 @@ from parframe.errors import ParframeError
 from parframe.fold import fold, indexed_scope
 from parframe.graph import Input, Operator, Parameter, Ref, Tensor
 from parframe.loading import load
-from parframe.running.reference import run_graph
+from parframe.simulation.reference import run_graph
 from parframe.sizes import symbol
 
 ROWS = symbol("batch")

@@ -8,7 +8,7 @@ import pytest
 import parframe
 from parframe import Spec, hooks
 from parframe.errors import ParframeError
-from parframe.executing.generate import executor_of
+from parframe.executors.generate import executor_of
 
 GOOD = """
 import attrs
@@ -38,7 +38,7 @@ def parframe_rules():
 
 EXECUTOR = """
 from parframe import hookimpl
-from parframe.generating import Result
+from parframe.generation import Result
 
 def echo(plan, requests, settings):
     for request in requests:

@@ -16,7 +16,7 @@ from parframe.cli.answer import Answer, answers, steps
 from parframe.cli.generate import plan_of, weights_folder
 from parframe.cli.options import model_argument
 from parframe.errors import ParframeError
-from parframe.generating import Settings
+from parframe.generation import Settings
 from parframe.plan import Plan
 from parframe.report.memory import draw_memory, memory_facts
 from parframe.report.screen import BLANK, heading, table
@@ -93,9 +93,9 @@ def command(
 
     MODEL is a Hugging Face folder, a config.json, a spec that names a model, or a plan.
     """
-    from parframe.generating.replicas import replicas_of
+    from parframe.generation.replicas import replicas_of
     from parframe.measuring.timing import arrivals, figures
-    from parframe.running.given import float_dtype
+    from parframe.simulation.inputs import float_dtype
 
     with steps(4 if against else 3) as step:
         step(f"loading {model}")
@@ -140,7 +140,7 @@ def random_prompts(plan: Plan, count: int, length: int, seed: int) -> list[tuple
     """Prompts of random tokens of the model's vocabulary."""
     import random
 
-    from parframe.generating.limits import limits_of
+    from parframe.generation.model_limits import limits_of
 
     draw = random.Random(seed)
     vocabulary = limits_of(plan.graph).vocabulary

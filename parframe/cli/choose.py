@@ -17,9 +17,9 @@ from parframe.errors import ParframeError
 
 if TYPE_CHECKING:
     from parframe.cli.deploying import Named
-    from parframe.price.candidates import Setting
-    from parframe.price.choice import Choice
-    from parframe.price.use_cases import UseCase
+    from parframe.price.choose.candidates import Setting
+    from parframe.price.choose.ranking import Choice
+    from parframe.price.choose.use_cases import UseCase
 
 
 @answers("choose")
@@ -68,10 +68,10 @@ def command(
 
     MODEL is a name such as llama-3-70b, a Hugging Face folder, a config.json or a graph.
     """
-    from parframe.price import use_cases
-    from parframe.price.asked import overridden
-    from parframe.price.choice import choose
-    from parframe.price.offered import usable, work_by_codes
+    from parframe.price.choose import use_cases
+    from parframe.price.choose.choose import overridden
+    from parframe.price.choose.ranking import choose
+    from parframe.price.work.compressed.composites import usable, work_by_codes
     from parframe.report.choice import draw, facts_of, svg
 
     if plot is not None and plot.suffix.lower() != ".svg":
@@ -103,7 +103,7 @@ def command(
 
 def _legal(found: Choice, explained: tuple[str, ...]) -> list[str]:
     """The composites to explain, as they are written here."""
-    from parframe.price.composites import degrees
+    from parframe.mesh.composites import degrees
 
     known = {
         frozenset(degrees(name).items()): name
@@ -127,7 +127,7 @@ def _failure(
     found: Choice, work: Callable[[str], Any], setting: Setting, use: UseCase, codes: list[str]
 ) -> ParframeError | None:
     """What is wrong if nothing can be chosen."""
-    from parframe.price.choice import fewest_devices
+    from parframe.price.choose.ranking import fewest_devices
 
     where = setting.place
     if not found.ranked:

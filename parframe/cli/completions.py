@@ -11,9 +11,9 @@ from parframe.cli.answer import dump
 from parframe.cli.failures import facts_of
 from parframe.cli.prompts import Prompt
 from parframe.errors import ParframeError
-from parframe.generating import Failure, Ledger, Request, Result, Token
-from parframe.generating.streaming import TextStream
-from parframe.generating.text import Text
+from parframe.generation import Failure, Ledger, Request, Result, Token
+from parframe.generation.text_stream import TextStream
+from parframe.generation.tokenization import Text
 
 Event = Token | Result | Failure
 

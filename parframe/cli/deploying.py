@@ -11,7 +11,7 @@ import click
 
 if TYPE_CHECKING:
     from parframe.graph import OperatorGraph
-    from parframe.price.candidates import Setting
+    from parframe.price.choose.candidates import Setting
     from parframe.spec import DemoModel
 
 _WEIGHTS = ("bf16", "fp16", "fp8", "int8", "int4", "fp4", "fp32")
@@ -81,8 +81,8 @@ def setting_of(
     A model in float32 is priced so where the device is known to compute so, and else in bfloat16,
     as it would be served.
     """
-    from parframe.price.asked import setting_of as found_setting
-    from parframe.price.machines import cluster, known
+    from parframe.price.choose.choose import setting_of as found_setting
+    from parframe.price.serving.clusters import cluster, known
 
     if hardware:
         for doubt in known(devices, hardware).doubts:

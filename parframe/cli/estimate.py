@@ -26,9 +26,9 @@ def command(
     SPEC is a spec that names its model.
     """
     from parframe.cli.source import model_of
-    from parframe.price.asked import overridden, priced
-    from parframe.price.condensed import work_of_composite
-    from parframe.price.use_cases import use_case as find_use_case
+    from parframe.price.choose.choose import overridden, priced
+    from parframe.price.choose.use_cases import use_case as find_use_case
+    from parframe.price.work.compressed.composite_work import work_of_composite
     from parframe.report.estimate import draw, facts_of
     from parframe.spec import Spec
 

@@ -84,7 +84,7 @@ def _forget_output() -> None:
 
 def _tell_all(fault: BaseException) -> None:
     """Print where it was raised: here, and in the processes of a run that failed."""
-    from parframe.launching import RunError
+    from parframe.launcher import RunError
     from parframe.report.words import printable
 
     cause = fault.error if isinstance(fault, Reported) else fault

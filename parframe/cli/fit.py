@@ -48,17 +48,17 @@ def command(
     if none is given. No torch is needed for those that ship.
     """
     from parframe.models import shipped
-    from parframe.price import memory
-    from parframe.price.fits import Layouts, fewest
-    from parframe.price.machines import known
+    from parframe.price.choose.fit import Layouts, fewest
+    from parframe.price.serving import capacity
+    from parframe.price.serving.clusters import known
     from parframe.report.fit import draw_fits, fit_fact
 
     found = known("", hardware)
     devices = [found.device(name) for name in gpu] or list(found.devices.values())
     dtypes = [dtype.strip() for dtype in weights.split(",") if dtype.strip()]
     for dtype in dtypes:
-        memory.room(0, dtype, cache)
-    made = memory.allocation(engine)
+        capacity.room(0, dtype, cache)
+    made = capacity.allocation(engine)
     names = models or tuple(model.name for model in shipped())
     facts: list[dict[str, object]] = []
     with steps(len(names)) as step:

@@ -22,9 +22,9 @@ from parframe.cli.options import model_argument
 from parframe.cli.prompts import Prompt, read_prompts
 from parframe.cli.source import load_model, model_of, weights_of
 from parframe.errors import ParframeError, did_you_mean
-from parframe.generating import Request, Sampling, Settings
-from parframe.generating.requests import check_request
-from parframe.generating.text import Text, read_tokenizer, stop_tokens
+from parframe.generation import Request, Sampling, Settings
+from parframe.generation.requests import check_request
+from parframe.generation.tokenization import Text, read_tokenizer, stop_tokens
 from parframe.plan import Plan
 from parframe.report.words import counted
 from parframe.spec import Spec
@@ -167,7 +167,7 @@ def command(
         text = _text(asked, stops, tokenizer, folders)
         if not ignore_eos:
             sampling = attrs.evolve(sampling, stop=_stop_tokens(folders))
-        from parframe.generating.limits import limits_of  # needs torch
+        from parframe.generation.model_limits import limits_of  # needs torch
 
         limits = limits_of(plan.graph)
         room = None if most else _room(limits.positions, settings.context)
@@ -321,14 +321,14 @@ def _events(
     plan: Plan, requests: Sequence[Request], settings: Settings
 ) -> Generator[Event, None, None]:
     """Tokens, results and failures, as they come."""
-    from parframe.executing import generate
+    from parframe.executors import generate
 
     yield from generate(plan, requests, settings)
 
 
 def _take_part(plan: Plan, requests: Sequence[Request], settings: Settings) -> bool:
     """Do the part of a rank that is told nothing; False for all others."""
-    from parframe.executing.generate import hears
+    from parframe.executors.generate import hears
 
     if hears(settings.executor):
         return False

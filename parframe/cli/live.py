@@ -105,7 +105,7 @@ class _Aside:
 
 def pictures() -> Callable[[], list[RenderableType]]:
     """Whatever there is to be shown of the runs of this process, each time it is called."""
-    from parframe.launching import Launch, running
+    from parframe.launcher import Launch, running
     from parframe.report.ranks import Ranks
 
     known: dict[Launch, Ranks] = {}

@@ -59,8 +59,8 @@ def command(
     For each number of ranks so many processes compute at once, one of them alone, and exchange,
     and small models are run. It takes some minutes.
     """
-    from parframe.executing.rank import check_device
-    from parframe.launching.processes import processors
+    from parframe.executors.rank import check_device
+    from parframe.launcher.processes import processors
     from parframe.measuring.machine import Asked
     from parframe.measuring.whole import machine, observe
     from parframe.measuring.writing import text_of

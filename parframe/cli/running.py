@@ -34,8 +34,8 @@ def run_facts(
         Of kind ``spec``, if a text is to be continued and the model has no tokenizer; whatever a
         run may raise.
     """
-    from parframe.executing import run
-    from parframe.generating import Sampling
+    from parframe.executors import run
+    from parframe.generation import Sampling
 
     encode, decode = _text(spec, source)
     asked = [encode(prompt) if isinstance(prompt, str) else prompt for prompt in spec.run.prompts]
@@ -82,7 +82,7 @@ def _text(
             "the model has no tokenizer for a text",
             "give lists of token ids, such as [[1, 403, 407]]",
         )
-    from parframe.generating.text import read_tokenizer
+    from parframe.generation.tokenization import read_tokenizer
 
     tokenizer = read_tokenizer(source)
 

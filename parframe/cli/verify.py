@@ -19,7 +19,7 @@ from parframe.report.traffic import draw_traffic, traffic_facts
 from parframe.report.verdict import draw_proof, proof_facts
 
 if TYPE_CHECKING:
-    from parframe.running import Proof
+    from parframe.simulation import Proof
 
 
 @answers("verify")

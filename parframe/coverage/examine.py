@@ -14,9 +14,9 @@ from parframe.coverage.outcome import Outcome, Verdict
 from parframe.dims import name
 from parframe.errors import ParframeError
 from parframe.graph import OperatorGraph
-from parframe.running.difference import error, scale_of
-from parframe.running.reference import run_graph
-from parframe.running.verify import BOUNDS
+from parframe.simulation.difference import error, scale_of
+from parframe.simulation.reference import run_graph
+from parframe.simulation.verify import BOUNDS
 from parframe.weights import state
 
 _LONGEST = 240

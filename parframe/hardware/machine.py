@@ -81,7 +81,8 @@ class Machine:
     exchanges
         What was measured of exchanges within a node of this very machine.
     engines
-        What was measured of engines on it: by name, the fields of `parframe.price.engines.Engine`.
+        What was measured of engines on it: by name, the fields of
+        `parframe.price.serving.engines.Engine`.
     """
 
     key: str

@@ -174,7 +174,7 @@ def _paired(
 
 
 def _engines(machine: Table) -> Mapping[str, Mapping[str, Any]]:
-    """Tables of engines; `parframe.price.engines` knows their keys."""
+    """Tables of engines; `parframe.price.serving.engines` knows their keys."""
     found = machine.values.get("engine", {})
     if not isinstance(found, Mapping) or not all(isinstance(v, Mapping) for v in found.values()):
         raise wrong(f"{machine.where}.engine", "is not a table of tables", "write [...engine.NAME]")

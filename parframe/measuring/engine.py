@@ -14,19 +14,19 @@ from typing import Any
 import attrs
 
 import parframe
-from parframe.generating import Settings
+from parframe.generation import Settings
 from parframe.hardware import Cluster, Machine
 from parframe.measuring.calm import Calm
 from parframe.measuring.machine import DTYPES, Asked
 from parframe.measuring.samples import Part, Times, times_of
 from parframe.measuring.timing import arrivals
 from parframe.plan import Plan
-from parframe.price.candidates import Setting, deployed
-from parframe.price.dtypes import Dtypes
-from parframe.price.engines import Engine
-from parframe.price.phases import Load
-from parframe.price.reading import work_of
-from parframe.price.work import Work
+from parframe.price.choose.candidates import Setting, deployed
+from parframe.price.cost.dtypes import Dtypes
+from parframe.price.serving.engines import Engine
+from parframe.price.serving.step_time import Load
+from parframe.price.work.plan_work import work_of
+from parframe.price.work.work import Work
 
 NAME = "parframe"
 

@@ -15,9 +15,9 @@ import attrs
 import torch
 import torch.distributed as dist
 
-import parframe.ranks.direct  # noqa: F401  registers its operators
+import parframe.runtime.shared_memory_collectives  # noqa: F401  registers its operators
 from parframe.measuring.samples import Times, times_of
-from parframe.ranks.named import named
+from parframe.runtime.group_names import named
 
 _c10d = torch.ops._c10d_functional
 

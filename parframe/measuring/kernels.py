@@ -14,8 +14,8 @@ import attrs
 import torch
 
 from parframe.measuring.samples import Times, repeated
-from parframe.ranks.compiled import options
-from parframe.ranks.lowered import attention, linear
+from parframe.runtime.compiled_step import options
+from parframe.runtime.lowering import attention, linear
 
 SHAPES = ((2048, 768), (768, 2048), (1536, 1536), (512, 1280))
 """Rows and columns of the weights that are read in turn."""

@@ -9,9 +9,9 @@ from typing import Any
 
 import attrs
 
-from parframe.executing.local import ENVIRONMENT
+from parframe.executors.local import ENVIRONMENT
 from parframe.hardware import Device, Exchanged, Link, Machine, Speeds
-from parframe.launching import Launch
+from parframe.launcher import Launch
 from parframe.measuring.samples import Part, Times, over_rounds
 from parframe.measuring.worker import ALONE, AT_ONCE, TASK
 

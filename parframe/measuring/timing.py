@@ -10,10 +10,10 @@ from statistics import median, quantiles
 
 import attrs
 
-from parframe.executing import generate
-from parframe.generating import Request, Result, Sampling, Settings
-from parframe.generating.replicas import replicas_of
-from parframe.generating.requests import Failure, Token
+from parframe.executors import generate
+from parframe.generation import Request, Result, Sampling, Settings
+from parframe.generation.replicas import replicas_of
+from parframe.generation.requests import Failure, Token
 from parframe.plan import Plan
 
 

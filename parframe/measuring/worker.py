@@ -10,14 +10,14 @@ import attrs
 import torch
 import torch.distributed as dist
 
-from parframe.executing.rank import device_of
-from parframe.launching import Worker, nursery
-from parframe.launching.processes import bind
+from parframe.executors.rank import device_of
+from parframe.launcher import Worker, fork_server
+from parframe.launcher.processes import bind
 from parframe.measuring.calm import Calm
 from parframe.measuring.exchanges import Exchange, Ring, exchanges, sends
 from parframe.measuring.kernels import Kernels, Point, Sizes
-from parframe.ranks.groups import make_groups
-from parframe.running.given import dtype_of
+from parframe.runtime.process_groups import make_groups
+from parframe.simulation.inputs import dtype_of
 
 TASK = "measure"
 
@@ -109,4 +109,4 @@ def _tuples(facts: dict[str, Any]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    nursery.main({TASK: measure})
+    fork_server.main({TASK: measure})

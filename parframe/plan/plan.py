@@ -132,7 +132,7 @@ class Plan:
 
         Returns
         -------
-        parframe.ranks.module.RankModule
+        parframe.runtime.rank_module.RankModule
             A `torch.nn.Module`; its ``body`` is a `torch.fx.GraphModule` of PyTorch's own operators
             and functional collectives, which `torch.compile` takes whole; equal layers are
             compiled once.
@@ -144,7 +144,7 @@ class Plan:
             those of the model; of kind ``run``, if a process group is missing, or the model cannot
             be run with a cache.
         """
-        hosted = import_module("parframe.ranks.hosted")  # a higher floor, which needs torch
+        hosted = import_module("parframe.runtime.host_module")  # a higher floor, which needs torch
         return hosted.device_module(self, rank, weights, device, groups, dtype, cache)
 
     def save(self, folder: str | os.PathLike[str]) -> None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from parframe.price.candidates import Candidate, Setting
-from parframe.price.engines import POOLED
-from parframe.price.estimate import Estimate
-from parframe.price.reasons import account
-from parframe.price.use_cases import UseCase
+from parframe.price.choose.candidates import Candidate, Setting
+from parframe.price.choose.reasons import account
+from parframe.price.choose.use_cases import UseCase
+from parframe.price.cost.estimate import Estimate
+from parframe.price.serving.engines import POOLED
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

@@ -7,7 +7,7 @@ from typing import Any
 
 from rich.console import RenderableType
 
-from parframe.price.fits import Fitting
+from parframe.price.choose.fit import Fitting
 from parframe.report.screen import BLANK, heading, line, table
 
 NONE = "no"

@@ -10,7 +10,7 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
 from rich.text import Text
 
-from parframe.launching import Progress
+from parframe.launcher import Progress
 from parframe.report.words import printable, runs
 
 QUIET = 2.0

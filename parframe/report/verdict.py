@@ -15,7 +15,7 @@ from parframe.report.screen import heading, lines
 from parframe.report.words import counted
 
 if TYPE_CHECKING:
-    from parframe.running import Proof
+    from parframe.simulation import Proof
 
 _MOST = 8
 

@@ -164,7 +164,7 @@ class Exchange:
     name
         What a strategy calls it: ``"ring"``.
     target
-        The communication operator, one of those that `parframe.running` knows:
+        The communication operator, one of those that `parframe.simulation` knows:
         ``"parframe.ring_attention"``. It takes the operator's own arguments.
     stays
         The letter of the result that is split over the mesh axes.

@@ -15,7 +15,7 @@ from torch.testing._internal.common_methods_invocations import op_db
 from parframe.graph import Operator, Ref, Tensor
 from parframe.loading.schema import bind, dtype_name, is_dtype, overload
 from parframe.rules import Site
-from parframe.running.local import LOCAL
+from parframe.simulation.device_operators import LOCAL
 
 
 @attrs.frozen

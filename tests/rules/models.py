@@ -11,7 +11,7 @@ import torch
 from parframe.graph import Operator, OperatorGraph, Ref, Tensor
 from parframe.loading.convert import decode
 from parframe.rules import Site
-from parframe.running.interpret import execute
+from parframe.simulation.interpreter import execute
 from parframe.sizes import evaluate
 from rules.calls import Call
 

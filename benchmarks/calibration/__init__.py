@@ -1,0 +1,1 @@
+"""Calibration of prices: fits constants to tables of measurements and validates predictions."""

@@ -1,0 +1,99 @@
+"""Fit all constants of pricing: `python -m benchmarks.calibration.fit [FOLDER] [--check]`.
+
+What comes later takes what came before as given: kernels and exchanges are fitted to rows of their
+own, engines to rows of whole engines beside both. With ``--check`` nothing is written; the exit
+code is 1 where a file would change.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Sequence
+from difflib import unified_diff
+from pathlib import Path
+
+import parframe.price
+from benchmarks.calibration.collective_rows import TABLES as EXCHANGES
+from benchmarks.calibration.engine_rows import TABLES as ENGINES
+from benchmarks.calibration.engine_rows import TRACES
+from benchmarks.calibration.kernel_rows import TABLES as KERNELS
+from benchmarks.calibration.report import FOLDER
+
+DATA = Path(parframe.price.__file__).parent / "data"
+
+
+def kernels(folder: Path) -> str:
+    """Efficiencies of kernels: some seconds."""
+    from benchmarks.calibration.kernels import rebuild
+
+    return rebuild(folder)
+
+
+def exchanges(folder: Path) -> str:
+    """Starts, steps and shares of links: a quarter of a minute."""
+    from benchmarks.calibration.collectives import rebuild
+
+    return rebuild(folder)
+
+
+def engines(folder: Path) -> str:
+    """Constants of engines, and their spreads out of sample: three minutes."""
+    from benchmarks.calibration.shipped_engines import rebuild
+    from parframe.price.cost import collectives as links
+    from parframe.price.cost import efficiency
+
+    efficiency.shipped.cache_clear()  # the files that were just written
+    links.shipped.cache_clear()
+    return rebuild(folder, told)
+
+
+ORDER: tuple[tuple[str, Callable[[Path], str]], ...] = (
+    ("kernels.json", kernels),
+    ("exchanges.json", exchanges),
+    ("engines.toml", engines),
+)
+"""The files that are fitted, each after those that it takes as given."""
+
+
+def tables() -> list[str]:
+    """The names of all tables that are fitted to."""
+    return list(dict.fromkeys((*KERNELS, *EXCHANGES, *ENGINES, TRACES)))
+
+
+def told(text: str) -> None:
+    """Say on stderr what comes next."""
+    print(f"  {text}", file=sys.stderr, flush=True)
+
+
+def main(arguments: Sequence[str]) -> int:
+    check = "--check" in arguments
+    names = [one for one in arguments if one != "--check"]
+    folder = Path(names[0]) if names else FOLDER
+    lacking = [name for name in tables() if not (folder / name).is_file()]
+    if lacking:
+        print(f"skipped: {folder} has no {', '.join(lacking)}")
+        return 0
+    changed = 0
+    for name, made in ORDER:
+        told(f"fitting {name}")
+        start = time.perf_counter()
+        text = made(folder)
+        lines = _changed(DATA / name, text)
+        changed += lines > 0
+        if lines and not check:
+            (DATA / name).write_text(text, encoding="utf-8")
+        what = f"{lines} line{'s' * (lines > 1)} changed" if lines else "unchanged"
+        print(f"{name}: {what}, in {time.perf_counter() - start:.0f} s", flush=True)
+    return int(check and changed > 0)
+
+
+def _changed(path: Path, text: str) -> int:
+    """How many lines of a file a text changes."""
+    old = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    found = unified_diff(old, text.splitlines(keepends=True), n=0)
+    return sum(line[0] == "+" and line[:3] != "+++" for line in found)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

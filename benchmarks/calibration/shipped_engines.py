@@ -1,0 +1,223 @@
+"""The engines that ship, fitted anew: tables of measurements in, ``engines.toml`` out."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+
+import attrs
+import numpy as np
+
+from benchmarks.calibration.engine_rows import Measured, read_folder
+from benchmarks.calibration.engines import Case, Split, cases, errors, fit, left_out
+from benchmarks.calibration.spreads import beside_of, by_kind, doubts, kind_of, spread
+from parframe.price.predict.deployment import Basis
+from parframe.price.predict.shipped_models import model
+from parframe.price.serving.engines import Engine, engine
+
+HEAD = """\
+# Engines: what each adds to its kernels' times, fitted to measured rows by
+# `python -m benchmarks.calibration.fit` and described in parframe/price/serving/engines.py.
+# `names`, `fitted` and
+# what is not fitted are written by hand and kept.
+"""
+
+KINDS = ("rate", "token", "first", "whole")
+"""All kinds of figures."""
+
+FIGURES = 4
+"""Significant figures that are written."""
+
+
+def rebuild(folder: Path, told: Callable[[str], None]) -> str:
+    """Make the text of the data file of engines from a folder of tables.
+
+    Parameters
+    ----------
+    folder
+        Where they are.
+    told
+        Called with what comes next.
+    """
+    return text(rebuilt(read_folder(folder), Basis(model), told))
+
+
+def rebuilt(
+    rows: Sequence[Measured], basis: Basis, told: Callable[[str], None]
+) -> tuple[Engine, ...]:
+    """Fit all engines of a basis to the rows that name them."""
+    found = []
+    for own in basis.engines:
+        if own.known:
+            mine = _of(own, rows, basis)
+            told(f"{own.name}: {len(mine)} rows")
+            found.append(_rebuilt(own, mine, basis))
+    found = [_with_usual_spreads(own, found) for own in found]
+    told("the middle of all engines")
+    pool = next(own for own in basis.engines if not own.known)
+    return (*found, _pooled(pool, found, rows, basis))
+
+
+def text(found: Iterable[Engine]) -> str:
+    """Return engines as TOML."""
+    return "\n".join([HEAD, *(_entry(own) for own in found)])
+
+
+def _of(own: Engine, rows: Sequence[Measured], basis: Basis) -> list[Measured]:
+    return [row for row in rows if engine(row.asked.framework, basis.engines).name == own.name]
+
+
+def _rebuilt(own: Engine, rows: Sequence[Measured], basis: Basis) -> Engine:
+    """Fit one engine, and tell its errors with lengths, models and devices it was not fitted to."""
+    some = cases(rows, basis)
+    if not some:
+        return own
+    found = fit(some, own, own.fitted)
+    own_doubts = doubts(some, found)
+    doubt = float(np.quantile(own_doubts, 0.9))
+    lengths = left_out(some, own, own.fitted, _alike(some))
+    known = by_kind(lengths, some, np.zeros(len(some)))
+    beside = beside_of(some, known, doubt, own_doubts)
+    other_model = other_device = 0.0
+    if _several(some, _model):
+        other_model = spread(left_out(some, own, own.fitted, _model), beside)
+    if _several(some, _device):
+
+        @cache
+        def retimed(device: Hashable) -> Sequence[Case]:
+            return cases(rows, attrs.evolve(basis, unseen=str(device)))
+
+        anew = [retimed(_device(case))[place] for place, case in enumerate(some)]
+        beside = beside_of(anew, known, doubt, doubts(anew, found))
+        other_device = spread(left_out(some, own, own.fitted, _device, retimed), beside)
+    return attrs.evolve(
+        found,
+        spread=known,
+        doubt=doubt,
+        models=tuple(sorted({case.found.model for case in some})),
+        devices=tuple(sorted({case.found.device for case in some})),
+        other_model=other_model,
+        other_device=other_device,
+        source=dict(Counter(row.table for row in rows)),
+    )
+
+
+def _several(some: Sequence[Case], by: Split) -> bool:
+    return len(set(map(by, some))) > 1
+
+
+def _alike(some: Sequence[Case]) -> Split:
+    """What rows are left out with to tell errors with known models and devices."""
+    return _lengths if _several(some, _lengths) else _layout
+
+
+def _layout(case: Case) -> Hashable:
+    return case.measured.asked.tensor, case.measured.asked.pipeline
+
+
+def _lengths(case: Case) -> Hashable:
+    return case.measured.asked.prompt, case.measured.asked.output
+
+
+def _model(case: Case) -> Hashable:
+    return case.found.model
+
+
+def _device(case: Case) -> Hashable:
+    return case.found.device
+
+
+def _with_usual_spreads(own: Engine, among: Sequence[Engine]) -> Engine:
+    """Give an engine with rows of one model or one device the widest that others have beyond."""
+    usual = {
+        name: max(getattr(one, name) for one in among) for name in ("other_model", "other_device")
+    }
+    return own.with_constants({name: getattr(own, name) or value for name, value in usual.items()})
+
+
+def _pooled(
+    pool: Engine, among: Sequence[Engine], rows: Sequence[Measured], basis: Basis
+) -> Engine:
+    """The middle of all engines; its spread is that of each family's rows by the others' middle.
+
+    Families count alike, and all but first tokens, which wait for others, have one spread.
+    """
+    off, beside, group, weights = [], [], [], []
+    for family in dict.fromkeys(map(_family, among)):
+        others = [one for one in among if _family(one) != family]
+        middle = _middle(pool, others)
+        kin = [
+            (own, cases(_of(own, rows, basis), basis)) for own in among if _family(own) == family
+        ]
+        some = [case for _, its in kin for case in its]
+        off += errors(some, middle).tolist()
+        beside += [one for own, its in kin for one in doubts(its, own).tolist()]
+        kinds = ["first" if kind_of(case) == "first" else "other" for case in some]
+        counts = Counter(kinds)
+        group += kinds
+        weights += [1 / counts[one] for one in kinds]
+    known = {
+        one: spread(
+            np.array(off)[np.array(group) == one],
+            np.zeros(group.count(one)),
+            np.array(weights)[np.array(group) == one],
+        )
+        for one in ("first", "other")
+    }
+    return attrs.evolve(
+        _middle(pool, among),
+        spread={kind: known["first" if kind == "first" else "other"] for kind in KINDS},
+        doubt=float(np.quantile(beside, 0.9)),
+    )
+
+
+def _family(own: Engine) -> str:
+    """The engine without its version."""
+    return own.name.split()[0]
+
+
+def _middle(pool: Engine, among: Sequence[Engine]) -> Engine:
+    """The median of each constant over the engines that have it fitted."""
+    middles = {
+        name: [getattr(one, name) for one in among if name in one.fitted] for name in pool.fitted
+    }
+    return pool.with_constants(
+        {name: float(np.median(values)) for name, values in middles.items() if values}
+    )
+
+
+def _entry(own: Engine) -> str:
+    lines = [f"[engine.{_quoted(own.name)}]"]
+    blank = Engine(own.name)
+    tables: list[str] = []
+    for field in attrs.fields(Engine):
+        value = getattr(own, field.name)
+        if field.name == "name" or value == getattr(blank, field.name):
+            continue
+        if isinstance(value, Mapping):
+            tables.append(f"{field.name} = {{ {', '.join(_pairs(value))} }}")
+        else:
+            lines.append(f"{field.name} = {_plain(value)}")
+    return "\n".join([*lines, *tables, ""])
+
+
+def _pairs(value: Mapping[str, float]) -> Iterable[str]:
+    return (f"{_quoted(name)} = {_plain(one)}" for name, one in value.items())
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, tuple):
+        return f"[{', '.join(_plain(one) for one in value)}]"
+    if isinstance(value, str):
+        return f'"{value}"'
+    if isinstance(value, float):
+        return repr(float(f"{value:.{FIGURES}g}"))
+    return str(value)
+
+
+def _quoted(name: str) -> str:
+    return name if name.replace("-", "").replace("_", "").isalnum() else f'"{name}"'

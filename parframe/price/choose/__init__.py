@@ -1,0 +1,1 @@
+"""The choice of a composite: candidates, their ranking, and the reasons for it."""

@@ -1,0 +1,1 @@
+"""Predictions of measurements: rows of a table in, figures with intervals out."""

@@ -1,0 +1,1 @@
+"""Work of a plan: what one step asks of every device, as plain data."""

@@ -1,0 +1,71 @@
+"""What a cache keeps of a position: keys and values, or the narrow values both are made from."""
+
+from __future__ import annotations
+
+from parframe.price.work.dataflow import PRODUCTS, Flow
+from parframe.price.work.operator_list import Measured, at
+
+
+def kept_elements(measured: Measured, flow: Flow, key: str, value: str) -> int:
+    """Elements that are kept of a position for an attention on this device.
+
+    A key or value that is made by position from something narrower need not be kept itself. What
+    stands before a product is kept in its place only if it is a latent: made by one product of
+    its own (and not the stream of hidden states), and narrower than what it becomes. This is the
+    latent cache of multi-head latent attention (DeepSeek-V2, arXiv:2405.04434).
+    """
+    known: dict[str, frozenset[str]] = {}
+    found = _narrowest(measured, flow, key, known) | _narrowest(measured, flow, value, known)
+    direct = measured.extent(key).width + measured.extent(value).width
+    return min(sum(measured.extent(name).width for name in found), direct)
+
+
+def _narrowest(
+    measured: Measured, flow: Flow, name: str, known: dict[str, frozenset[str]]
+) -> frozenset[str]:
+    """The values of which there are the fewest elements that a value can be made from."""
+    if name in known:
+        return known[name]
+    if not flow.bears(name):
+        return frozenset()
+    itself = frozenset({name})
+    known[name] = itself
+    number = flow.maker.get(name)
+    if number is None:
+        return itself
+    operator, kind = flow.operators[number], flow.kinds[number]
+    before: frozenset[str] | None = None
+    if kind in ("view", "pointwise", "exchange"):
+        before = frozenset().union(*(_narrowest(measured, flow, v, known) for v in operator.inputs))
+    elif kind == "product":
+        given = at(operator, PRODUCTS[operator.target][0])
+        if measured.extent(given).width < measured.extent(name).width and _is_latent(flow, given):
+            before = _narrowest(measured, flow, given, known)
+    if before and _width(measured, before) < _width(measured, itself):
+        known[name] = before
+    return known[name]
+
+
+def _width(measured: Measured, names: frozenset[str]) -> int:
+    return sum(measured.extent(name).width for name in names)
+
+
+def _is_latent(flow: Flow, name: str) -> bool:
+    """Whether a value comes from one product alone."""
+    products = set()
+    pending, seen = [name], set()
+    while pending:
+        at = pending.pop()
+        if at in seen or not flow.bears(at):
+            continue
+        seen.add(at)
+        number = flow.maker.get(at)
+        if number is None or flow.kinds[number] in ("lookup", "attention", "experts"):
+            return False
+        if flow.kinds[number] == "product":
+            products.add(number)
+            if len(products) > 1:
+                return False
+        else:
+            pending.extend(flow.operators[number].inputs)
+    return len(products) == 1

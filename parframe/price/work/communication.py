@@ -1,0 +1,66 @@
+"""What a device communicates: collectives, experts' tokens, and sends between stages."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from parframe.graph import Operator
+from parframe.price.work.kernels import Kernels, counted
+from parframe.price.work.operator_list import at, axes_of
+from parframe.price.work.work import Exchange, Per
+
+
+def exchanges_of(kernels: Kernels) -> tuple[Exchange, ...]:
+    """What is communicated, equal exchanges once with their count."""
+    found: list[Exchange] = []
+    for number, kind in enumerate(kernels.kinds):
+        operator = kernels.operators[number]
+        if kind == "exchange":
+            found.extend(_exchange(kernels, number, operator))
+        elif operator.target == "parframe.routed_experts":
+            found.extend(_routed(kernels, number, operator))
+        elif operator.target == "parframe.ring_attention":
+            found.extend(_passed(kernels, number, operator))
+    for value, what, members in kernels.measured.listing.sent:
+        extent = kernels.measured.extent(value)
+        per: Per = "row" if extent.bears == "rows" else "token"
+        found.append(Exchange(what, float(extent.width), members, extent.share, per))
+    return tuple(counted(found))
+
+
+def _exchange(kernels: Kernels, number: int, operator: Operator) -> Iterator[Exchange]:
+    kind = operator.target.removeprefix("parframe.")
+    if kind in ("send", "recv", "broadcast"):
+        return  # between stages: told by the listing
+    name = operator.outputs[0] if kind == "all_gather" else operator.inputs[0]
+    extent = kernels.measured.extent(name)
+    members = kernels.measured.listing.members(axes_of(operator))
+    count = kernels.counts[number]
+    yield Exchange(kind, float(extent.width), members, extent.share, kernels.per(number), count)
+
+
+def _routed(kernels: Kernels, number: int, operator: Operator) -> Iterator[Exchange]:
+    """Tokens to the devices of their experts, once to each, and results back.
+
+    The choices are taken as independent, so that a device of ``m`` is among those of a token
+    with ``c`` choices with the chance ``1 - (1 - 1/m)^c``.
+    """
+    measured = kernels.measured
+    extent = measured.extent(at(operator, "hidden"))
+    chosen = measured.extent(at(operator, "ids")).width
+    members = measured.listing.members(axes_of(operator))
+    reached = (len(members) - 1) * (1 - (1 - 1 / len(members)) ** chosen)
+    count = 2 * kernels.counts[number]
+    elements = extent.width * reached
+    yield Exchange("all_to_all", elements, members, extent.share, "token", count)
+
+
+def _passed(kernels: Kernels, number: int, operator: Operator) -> Iterator[Exchange]:
+    """Keys and values that pass round: every device meets all, as after a gather."""
+    measured = kernels.measured
+    members = measured.listing.members(axes_of(operator))
+    for slot in ("key", "value"):
+        extent = measured.extent(at(operator, slot))
+        share = min(1.0, extent.share * len(members))
+        count = kernels.counts[number]
+        yield Exchange("all_gather", float(extent.width), members, share, "token", count)

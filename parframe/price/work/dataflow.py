@@ -1,0 +1,143 @@
+"""What each operator of a device is, and how values hang together, whatever their widths."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Literal
+
+from parframe.graph import Operator
+from parframe.plan import COMMUNICATION
+from parframe.price.work.extents import Bears
+from parframe.price.work.operator_list import Listing, Measured, at
+from parframe.rules.table import EXCHANGES
+
+Kind = Literal["free", "view", "product", "attention", "experts", "lookup", "exchange", "pointwise"]
+
+VIEWS = frozenset(
+    {"parframe.shard"}
+    | {
+        f"aten.{name}"
+        for name in (
+            "view.default", "reshape.default", "permute.default", "transpose.int", "t.default",
+            "numpy_T.default", "unsqueeze.default", "squeeze.default", "squeeze.dim",
+            "squeeze.dims", "expand.default", "slice.Tensor", "select.int", "alias.default",
+            "detach.default", "flatten.using_ints", "unflatten.int", "unbind.int", "split.Tensor",
+            "split.sizes", "split_with_sizes.default", "chunk.default", "contiguous.default",
+        )
+    }
+)  # fmt: skip
+"""Operators that name a part or another order of what is there."""
+
+PRODUCTS: Mapping[str, tuple[str, str, bool]] = {
+    "aten.linear.default": ("input", "weight", True),
+    "aten.matmul.default": ("self", "other", False),
+    "aten.mm.default": ("self", "mat2", False),
+    "aten.addmm.default": ("mat1", "mat2", False),
+    "aten.bmm.default": ("self", "mat2", False),
+}
+"""Products: the arguments that are multiplied, and whether the second has its columns first."""
+
+ATTENTIONS = frozenset(
+    {
+        "parframe.attention.default",
+        "parframe.ring_attention",
+        "aten.scaled_dot_product_attention.default",
+    }
+)
+
+EXPERTS = frozenset(
+    {"parframe.experts.default", "parframe.some_experts", "parframe.routed_experts"}
+)
+
+
+class Flow:
+    """A listing looked through, of which sizes tell no more than what values grow with."""
+
+    def __init__(self, listing: Listing) -> None:
+        measured = Measured(listing)
+        self.operators = listing.operators
+        self.outputs = listing.outputs
+        self.ends = {*listing.outputs, *(value for value, _, _ in listing.sent)}
+        self.parameters = frozenset(listing.parameters)
+        self.maker: dict[str, int] = {}
+        self.root: dict[str, str] = {}
+        self.weight: dict[str, str] = {name: name for name in listing.parameters}
+        self.readers: dict[str, list[int]] = {}
+        self.known: dict[str, Bears] = {}
+        self.kinds: list[Kind] = []
+        for number, operator in enumerate(self.operators):
+            for name in (*operator.inputs, *operator.outputs):
+                if name not in self.known:
+                    self.known[name] = measured.extent(name).bears
+            self._look(number, operator)
+
+    def source(self, name: str) -> str:
+        """The value of which another is a view, or itself."""
+        return self.root.get(name, name)
+
+    def bears(self, name: str) -> bool:
+        """Whether a value grows with the batch."""
+        return name not in self.parameters and self.known[name] != "nothing"
+
+    def backward(self, names: Iterable[str]) -> tuple[set[int], set[int], bool]:
+        """Operators that values come from, as far as products: those, the products, and if all."""
+        seen: set[int] = set()
+        products: set[int] = set()
+        whole = True
+        pending = list(names)
+        while pending:
+            name = pending.pop()
+            number = self.maker.get(name)
+            if number is None:
+                whole = whole and not self.bears(name)
+            elif self.kinds[number] == "product":
+                products.add(number)
+            elif number not in seen:
+                whole = whole and self.kinds[number] not in ("attention", "experts", "lookup")
+                seen.add(number)
+                pending.extend(self.operators[number].inputs)
+        return seen, products, whole
+
+    def _look(self, number: int, operator: Operator) -> None:
+        kind = self._kind(operator)
+        self.kinds.append(kind)
+        for name in operator.outputs:
+            self.maker[name] = number
+            if kind == "view":
+                self.root[name] = self.source(operator.inputs[0])
+            elif kind == "free" and operator.inputs and operator.inputs[0] in self.weight:
+                self.weight[name] = self.weight[operator.inputs[0]]
+        if kind != "view":
+            for name in operator.inputs:
+                self.readers.setdefault(self.source(name), []).append(number)
+
+    def _kind(self, operator: Operator) -> Kind:
+        target = operator.target
+        if target in COMMUNICATION and target not in EXCHANGES:
+            moved = [*operator.inputs, *operator.outputs]
+            return "exchange" if any(self.bears(name) for name in moved) else "free"
+        if not any(self.bears(name) for name in operator.outputs):
+            return "free"
+        if target in VIEWS:
+            return "view"
+        if target in ATTENTIONS:
+            return "attention"
+        if target in EXPERTS:
+            return "experts"
+        if target == "aten.embedding.default":
+            return "lookup"
+        if target in PRODUCTS:
+            return self._product(operator)
+        pairs = any(self.known[name] == "pairs" for name in operator.outputs)
+        return "free" if pairs else "pointwise"
+
+    def _product(self, operator: Operator) -> Kind:
+        """A product with a weight, or of pairs of positions: a part of an attention."""
+        left, right, _ = PRODUCTS[operator.target]
+        one, other = at(operator, left), at(operator, right)
+        if not self.bears(other):
+            return "product"
+        if self.known[one] == "pairs":
+            return "attention"
+        pairs = self.known[operator.outputs[0]] == "pairs"
+        return "free" if pairs else "pointwise"

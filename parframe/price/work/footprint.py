@@ -1,0 +1,153 @@
+"""What a device holds: weights, caches, and activations while it computes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import attrs
+
+from parframe.price.work.dataflow import PRODUCTS
+from parframe.price.work.kernels import Kernels
+from parframe.price.work.merging import Merged
+from parframe.price.work.operator_list import at
+from parframe.price.work.work import Attention, Experts, Held, Kernel, Product
+
+
+@attrs.frozen
+class Holding:
+    """What is held when, whatever the sizes.
+
+    Parameters
+    ----------
+    users
+        For every weight, the operators that take it.
+    quantised
+        The weights that are quantised in a quantised model.
+    lives
+        In order of execution: an operator, the activations that come alive with it, and those
+        that no later one takes.
+    """
+
+    users: dict[str, tuple[int, ...]]
+    quantised: frozenset[str]
+    lives: tuple[tuple[int, tuple[str, ...], tuple[str, ...]], ...]
+
+    @classmethod
+    def of(cls, merged: Merged) -> Holding:
+        """Look through the operators of a device."""
+        users: dict[str, list[int]] = {}
+        for number, operator in enumerate(merged.flow.operators):
+            for name in operator.inputs:
+                if name in merged.flow.parameters:
+                    users.setdefault(name, []).append(number)
+        found = {name: tuple(numbers) for name, numbers in users.items()}
+        return cls(found, frozenset(_quantised(merged)), tuple(_lives(merged)))
+
+
+def _quantised(merged: Merged) -> set[str]:
+    """Weights of products and experts, but for those of the head, of routers and of tables."""
+    flow = merged.flow
+    found: set[str] = set()
+    for number, operator in enumerate(flow.operators):
+        if flow.kinds[number] == "product":
+            if number not in merged.routers and number not in merged.rows:
+                weight = at(operator, PRODUCTS[operator.target][1])
+                found.add(flow.weight.get(flow.source(weight), weight))
+        elif flow.kinds[number] == "experts":
+            found |= {flow.weight[at(operator, slot)] for slot in ("up", "down")}
+        elif flow.kinds[number] == "lookup":
+            found.discard(operator.inputs[0])
+    return found
+
+
+def _lives(merged: Merged) -> Iterator[tuple[int, tuple[str, ...], tuple[str, ...]]]:
+    """When activations come and go; what stays within one kernel is never held."""
+    flow, group_of = merged.flow, merged.group_of
+    last = {name: max(numbers) for name, numbers in flow.readers.items()}
+    leaving: dict[int, list[str]] = {}
+    for number, operator in enumerate(flow.operators):
+        coming: list[str] = []
+        counts = flow.kinds[number] not in ("free", "view") and number not in merged.rows
+        for name in operator.outputs if counts else ():
+            alone = group_of.get(number)
+            readers = flow.readers.get(name, ())
+            inside = alone is not None and all(group_of.get(one) == alone for one in readers)
+            if not inside and flow.known[name] == "tokens":
+                coming.append(name)
+                leaving.setdefault(last.get(name, len(flow.operators)), []).append(name)
+        left = leaving.pop(number, [])
+        if coming or left or (counts and flow.kinds[number] == "experts"):
+            yield number, tuple(coming), tuple(left)
+
+
+def held_of(kernels: Kernels, holding: Holding, computed: tuple[Kernel, ...]) -> Held:
+    """What the device of a listing holds, in elements."""
+    weights, tables = _weights(kernels, holding)
+    attentions = [kernel for kernel in computed if isinstance(kernel, Attention)]
+    kept: dict[int | None, int] = {}
+    for attention in attentions:
+        kept[attention.window] = kept.get(attention.window, 0) + attention.kept * attention.count
+    return Held(
+        weights=weights,
+        tables=tables,
+        kept=tuple((elements, window) for window, elements in kept.items()),
+        share=max((attention.share for attention in attentions), default=1.0),
+        positions=max((attention.keys for attention in attentions), default=1.0),
+        alive=_alive(kernels, holding),
+    )
+
+
+def _weights(kernels: Kernels, holding: Holding) -> tuple[int, int]:
+    """Elements that are quantised in a quantised model, and those that never are."""
+    listing, counts = kernels.measured.listing, kernels.counts
+    sizes = {
+        name: max(counts[user] for user in users)
+        * math.prod(int(size) for size in listing.tensors[name].shape)
+        for name, users in holding.users.items()
+        if listing.parameters[name].kind == "parameter"
+    }
+    inside = sum(size for name, size in sizes.items() if name in holding.quantised)
+    return inside, sum(sizes.values()) - inside
+
+
+def _alive(kernels: Kernels, holding: Holding) -> float:
+    """The most elements of activations that are alive at once, for a token of the step."""
+    alive = most = 0.0
+    for number, coming, leaving in holding.lives:
+        for name in coming:
+            alive += _size(kernels, name)
+        if coming or kernels.kinds[number] == "experts":
+            most = max(most, alive + _within(kernels, number))
+        for name in leaving:
+            alive -= _size(kernels, name)
+    return most
+
+
+def _size(kernels: Kernels, name: str) -> float:
+    extent = kernels.measured.extent(name)
+    return extent.width * extent.share
+
+
+def _within(kernels: Kernels, number: int) -> float:
+    """What experts need for the tokens that chose them, while they compute."""
+    if kernels.kinds[number] != "experts":
+        return 0.0
+    found = kernels.experts(number)
+    visits = found.share * found.chosen * found.held / found.experts
+    return visits * (found.matrices * found.ffn + found.hidden)
+
+
+def load_of(computed: tuple[Kernel, ...], held: Held) -> float:
+    """How busy a device is beside its likes: multiplications for a token, and what it holds."""
+    total = float(held.weights + held.tables)
+    for kernel in computed:
+        if isinstance(kernel, Attention):
+            width = kernel.key_width + kernel.value_width
+            total += kernel.count * kernel.share * kernel.keys * kernel.heads * width
+        elif isinstance(kernel, Experts):
+            part = kernel.share * kernel.chosen * kernel.held / kernel.experts
+            total += kernel.count * part * kernel.matrices * kernel.hidden * kernel.ffn
+        elif isinstance(kernel, Product):
+            total += kernel.count * kernel.share * kernel.inner * kernel.columns
+    return total

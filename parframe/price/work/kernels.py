@@ -1,0 +1,169 @@
+"""Kernels of a device's operator list, merged as serving engines run them.
+
+Products of one input are one kernel (query, key and value; gate and up), and what stands between
+two products, attentions or exchanges is one kernel as far as it hangs together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
+
+import attrs
+
+from parframe.price.work.cache_entry import kept_elements
+from parframe.price.work.dataflow import PRODUCTS
+from parframe.price.work.merging import Group, Merged
+from parframe.price.work.operator_list import Measured, at, axes_of
+from parframe.price.work.work import Attention, Exchange, Experts, Kernel, Per, Pointwise, Product
+
+T = TypeVar("T", bound=Kernel | Exchange)
+
+
+class Kernels:
+    """The kernels and exchanges of a listing, in the order of execution."""
+
+    def __init__(self, measured: Measured, merged: Merged) -> None:
+        self.measured = measured
+        self.merged = merged
+        self.operators = measured.operators
+        self.kinds = merged.flow.kinds
+        self.counts = measured.listing.counts
+
+    def per(self, number: int) -> Per:
+        """Whether an operator is done for the last position of each row alone."""
+        return "row" if number in self.merged.rows else "token"
+
+    def kernels(self) -> tuple[Kernel, ...]:
+        """What is computed, equal kernels once with their count."""
+        found: list[Kernel] = []
+        merged: dict[tuple[object, ...], list[int]] = {}
+        for number, kind in enumerate(self.kinds):
+            if kind == "product":
+                merged.setdefault(self._input_of(number), []).append(number)
+        firsts = {numbers[0]: numbers for numbers in merged.values()}
+        for number, kind in enumerate(self.kinds):
+            if kind == "product" and number in firsts:
+                found.append(self._product(firsts[number]))
+            elif kind == "attention":
+                found.append(self._attention(number))
+            elif kind == "experts":
+                found.append(self.experts(number))
+            elif kind == "lookup":
+                extent = self.measured.extent(self.operators[number].outputs[0])
+                moved = 2.0 * extent.width
+                found.append(Pointwise(moved, extent.share, "token", self.counts[number]))
+            elif number in self.merged.groups:
+                found.extend(self._pointwise(self.merged.groups[number]))
+        return tuple(counted(found))
+
+    def _input_of(self, number: int) -> tuple[object, ...]:
+        operator = self.operators[number]
+        left = at(operator, PRODUCTS[operator.target][0])
+        table = number in self.merged.routers
+        return self.merged.flow.source(left), self.per(number), table, self.counts[number]
+
+    def inner_and_columns(self, number: int) -> tuple[int, int]:
+        """The sizes of a product's weight here."""
+        operator = self.operators[number]
+        _, slot, columns_first = PRODUCTS[operator.target]
+        shape = self.measured.listing.tensors[at(operator, slot)].shape
+        one, other = int(shape[-2]), int(shape[-1])
+        return (other, one) if columns_first else (one, other)
+
+    def _product(self, numbers: list[int]) -> Product:
+        first = numbers[0]
+        sizes = [self.inner_and_columns(number) for number in numbers]
+        return Product(
+            inner=sizes[0][0],
+            columns=sum(columns for _, columns in sizes),
+            share=self._share(first),
+            per=self.per(first),
+            table=first in self.merged.routers or first in self.merged.rows,
+            count=self.counts[first],
+        )
+
+    def _share(self, number: int) -> float:
+        return max(self.measured.extent(name).share for name in self.operators[number].outputs)
+
+    def _attention(self, number: int) -> Attention:
+        operator, measured = self.operators[number], self.measured
+        tensors, extents = measured.listing.tensors, measured.listing.extents
+        if operator.target in PRODUCTS:
+            return self._written_out(number)
+        key_name, value_name = at(operator, "key"), at(operator, "value")
+        query = tensors[at(operator, "query")].shape
+        key, value = tensors[key_name].shape, tensors[value_name].shape
+        window = operator.args.get("window")
+        return Attention(
+            heads=int(query[1]),
+            kv_heads=int(key[1]),
+            key_width=int(key[3]),
+            value_width=int(value[3]),
+            kept=kept_elements(measured, self.merged.flow, key_name, value_name),
+            window=window if isinstance(window, int) else None,
+            share=extents.part(query[0]),
+            keys=extents.part(query[2]),
+            count=self.counts[number],
+        )
+
+    def _written_out(self, number: int) -> Attention:
+        """An attention that the model's code writes as products: this is the second of them."""
+        operator, measured = self.operators[number], self.measured
+        tensors = measured.listing.tensors
+        value = at(operator, PRODUCTS[operator.target][1])
+        scores = next(
+            earlier
+            for earlier in reversed(self.operators[:number])
+            if earlier.target in PRODUCTS and measured.extent(earlier.outputs[0]).bears == "pairs"
+        )
+        left = at(scores, PRODUCTS[scores.target][0])
+        right = at(scores, PRODUCTS[scores.target][1])
+        query, wide = tensors[left].shape, tensors[value].shape
+        heads = int(query[-3]) if isinstance(query[-3], int) else 1
+        kept = kept_elements(measured, self.merged.flow, right, value)
+        share = measured.extent(operator.outputs[0]).share
+        return Attention(
+            heads, heads, int(query[-1]), int(wide[-1]), kept,
+            share=share, count=self.counts[number],
+        )  # fmt: skip
+
+    def experts(self, number: int) -> Experts:
+        """The experts that an operator visits."""
+        operator, measured = self.operators[number], self.measured
+        tensors, parameters = measured.listing.tensors, measured.listing.parameters
+        hidden, ids = at(operator, "hidden"), at(operator, "ids")
+        up, down = at(operator, "up"), at(operator, "down")
+        inner = tensors[down].shape[1 if operator.args.get("transposed") else 2]
+        share = measured.extent(hidden).share
+        if operator.target == "parframe.routed_experts":
+            share *= len(measured.listing.members(axes_of(operator)))
+        return Experts(
+            held=int(tensors[up].shape[0]),
+            experts=int(parameters[self.merged.flow.weight[up]].shape[0]),
+            chosen=int(tensors[ids].shape[-1]),
+            hidden=int(tensors[hidden].shape[-1]),
+            ffn=int(inner),
+            matrices=1 + int(str(operator.args.get("gates", 1))),
+            share=min(share, 1.0),
+            count=self.counts[number],
+        )
+
+    def _pointwise(self, group: Group) -> Iterator[Pointwise]:
+        """One kernel that reads what it takes from elsewhere once, and writes what others take."""
+        moved = [self.measured.extent(name) for name in group.moved]
+        share = max(self.measured.extent(name).share for name in group.made)
+        elements = sum(extent.width * extent.share for extent in moved) / share
+        first = group.numbers[0]
+        if elements:
+            yield Pointwise(elements, share, self.per(first), self.counts[first])
+
+
+def counted(found: Iterable[T]) -> Iterator[T]:
+    """Each of equal ones once, with the sum of their counts."""
+    counts: dict[T, int] = {}
+    for one in found:
+        alone = one if one.count == 1 else attrs.evolve(one, count=1)
+        counts[alone] = counts.get(alone, 0) + one.count
+    for alone, count in counts.items():
+        yield alone if count == 1 else attrs.evolve(alone, count=count)

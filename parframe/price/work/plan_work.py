@@ -1,0 +1,144 @@
+"""The work of a plan, read from the device graphs: no names of models, parameters or strategies."""
+
+from __future__ import annotations
+
+import attrs
+
+from parframe.checking.samples import symbols_of_graph
+from parframe.errors import ParframeError
+from parframe.graph import Operator, OperatorGraph
+from parframe.plan import Device, Plan, Program
+from parframe.price.work.communication import exchanges_of
+from parframe.price.work.dataflow import Flow
+from parframe.price.work.extents import ROWS, Extents
+from parframe.price.work.footprint import Holding, held_of, load_of
+from parframe.price.work.kernels import Kernels
+from parframe.price.work.merging import Merged
+from parframe.price.work.operator_list import Listing, Measured, axes_of
+from parframe.price.work.work import Kernel, Stage, Work
+
+BETWEEN = frozenset({"parframe.send", "parframe.recv", "parframe.broadcast"})
+"""Communication between stages."""
+
+
+def work_of(plan: Plan) -> Work:
+    """What a step of a plan asks of its devices.
+
+    Parameters
+    ----------
+    plan
+        A plan of a model whose inputs have a batch and a sequence.
+
+    Returns
+    -------
+    Work
+        For every pipeline stage the work of its busiest device. What has a rule but is no
+        product, attention or experts counts as pointwise, views and tables that are the same for
+        all rows as nothing.
+
+    Raises
+    ------
+    ParframeError
+        Of kind ``plan``, if the model has no axis named ``batch``.
+    """
+    symbols = symbols_of_graph(plan.graph)
+    check_batch(plan.graph, symbols)
+    best: dict[int, tuple[float, Stage]] = {}
+    known: set[object] = set()
+    measured: dict[tuple[object, ...], Extents] = {}
+    for device in plan.devices:
+        program = plan.programs[device.program]
+        bindings = tuple(sorted((k, v) for k, v in device.bindings.items() if k.endswith("_here")))
+        if bindings not in measured:
+            measured[bindings] = Extents(symbols, device.bindings, plan.mesh.size)
+        extents = measured[bindings]
+        key = (device.program, tuple(extents.values[0].get(name) for name, _ in bindings))
+        if key in known:
+            continue
+        known.add(key)
+        load, stage = stage_of(_listing(plan, program, device, extents))
+        if program.stage not in best or load > best[program.stage][0]:
+            best[program.stage] = (load, stage)
+    return whole(
+        [stage for _, (_, stage) in sorted(best.items())], plan.mesh.size, len(plan.graph.layers)
+    )
+
+
+def check_batch(graph: OperatorGraph, symbols: frozenset[str]) -> None:
+    """Refuse a model whose inputs have no batch."""
+    if ROWS not in symbols:
+        raise ParframeError(
+            "plan",
+            graph.source or "the model",
+            "its inputs have no axis named 'batch', so that work cannot be told from tables",
+            "load it with `dynamic` that names the batch",
+        )
+
+
+@attrs.frozen
+class Structure:
+    """What a device does and how that hangs together: the same for all sizes and counts."""
+
+    merged: Merged
+    holding: Holding
+
+    @classmethod
+    def of(cls, listing: Listing) -> Structure:
+        """Look through a listing."""
+        merged = Merged(Flow(listing))
+        return cls(merged, Holding.of(merged))
+
+
+def stage_of(listing: Listing, structure: Structure | None = None) -> tuple[float, Stage]:
+    """How busy a device is, and its work; the structure may be that of a like listing."""
+    structure = structure or Structure.of(listing)
+    kernels = Kernels(Measured(listing), structure.merged)
+    computed = kernels.kernels()
+    held = held_of(kernels, structure.holding, computed)
+    return load_of(computed, held), Stage(computed, exchanges_of(kernels), held)
+
+
+def whole(stages: list[Stage], devices: int, layers: int) -> Work:
+    """The stages as the work of a plan; those that compute the same have the same object for it."""
+    share = max(stage.held.share for stage in stages)
+    known: dict[tuple[Kernel, ...], tuple[Kernel, ...]] = {}
+    alike = (
+        attrs.evolve(stage, kernels=known.setdefault(stage.kernels, stage.kernels))
+        for stage in stages
+    )
+    return Work(tuple(alike), devices, max(1, round(1 / share)), layers)
+
+
+def _listing(plan: Plan, program: Program, device: Device, extents: Extents) -> Listing:
+    def members(axes: tuple[str, ...]) -> tuple[int, ...]:
+        return tuple(plan.mesh.group(device.rank, axes))
+
+    operators = tuple(op for op in program.operators if op.target not in BETWEEN)
+    parameters = plan.graph.parameters
+    return Listing(
+        operators=operators,
+        counts=(1,) * len(operators),
+        tensors=program.tensors,
+        parameters={part.name: parameters[part.whole] for part in program.parameters},
+        outputs=frozenset(part.name for part in program.outputs),
+        sent=tuple(_sent(program.operators, plan, device)),
+        extents=extents,
+        members=members,
+    )
+
+
+def _sent(
+    operators: tuple[Operator, ...], plan: Plan, device: Device
+) -> list[tuple[str, str, tuple[int, ...]]]:
+    """What a device sends to other stages: the value, how, and from and to which ranks."""
+    found = []
+    for operator in operators:
+        if operator.target in BETWEEN and operator.inputs:
+            group = tuple(plan.mesh.group(device.rank, axes_of(operator)))
+            peer = operator.args.get("peer")
+            to = group if not isinstance(peer, int) else (device.rank, group[peer])
+            found.append((operator.inputs[0], operator.target.removeprefix("parframe."), to))
+    return found
+
+
+__all__ = ["work_of"]

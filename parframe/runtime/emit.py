@@ -1,0 +1,335 @@
+"""A device's program as an fx graph module: equal layers are one submodule, called many times."""
+
+from __future__ import annotations
+
+import operator as python
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeGuard
+
+import attrs
+import sympy
+import torch
+from torch.fx import GraphModule, Node
+
+import parframe.loading.recurrence  # registers its operator, as the next two do
+import parframe.runtime.attention
+import parframe.runtime.experts  # noqa: F401
+from parframe.errors import ParframeError
+from parframe.graph import Arg, Block, Operator, OperatorGraph, Ref
+from parframe.loading.schema import default, is_dtype, overload
+from parframe.plan import COMMUNICATION
+from parframe.plan.device import axes_of
+from parframe.runtime import lowering
+from parframe.runtime.cached_program import KEEP, KEPT_ATTENTION
+from parframe.runtime.collectives import Meeting, Sent, collective
+from parframe.runtime.graph_writer import Number, Writer
+from parframe.runtime.regions import take
+from parframe.simulation.device_operators import LOCAL
+from parframe.simulation.interpreter import widened
+from parframe.sizes import Size, parse, symbols_of
+
+BLOCKS = "blocks"
+"""The submodule that holds the equal layers' code."""
+
+_LOWERED: Mapping[str, Callable[..., Any]] = {
+    "aten.linear.default": lowering.linear,
+    "parframe.attention.default": lowering.attention,
+    "parframe.some_experts": torch.ops.parframe.some_experts.default,
+    KEEP: lowering.keep,
+    **{name: how for name, how in LOCAL.items() if name != "parframe.some_experts"},
+}
+"""What is called for operators that are not PyTorch's own, or have a better form on a device."""
+
+_SLOTS: Mapping[str, tuple[str, ...]] = {"aten.linear.default": ("input", "weight", "bias")}
+"""The order of arguments, where a function is not called by the names of the operator's."""
+
+LENGTHS = {"query": "queries", "key": "keys"}
+"""What tells the lengths of all members' parts of an argument of an exchange."""
+
+_ACROSS = ("query", "key", "value", "query_positions", "key_positions", "sinks", "scale", "causal",
+           "window", "softcap")  # fmt: skip
+_ROUTED = ("hidden", "ids", "weights", "up", "up_bias", "down", "down_bias", "activation", "gates",
+           "interleaved", "transposed", "column")  # fmt: skip
+
+
+@attrs.frozen
+class Target:
+    """Where a program is to run.
+
+    Parameters
+    ----------
+    device
+        The torch device.
+    dtype
+        If given, no floating-point result is narrower than this.
+    meeting
+        The group of ranks along mesh axes.
+    """
+
+    device: torch.device
+    dtype: torch.dtype | None
+    meeting: Callable[[tuple[str, ...]], Meeting]
+
+
+class Region(torch.nn.Module):
+    """A block that is called more than once, and that a compiler compiles once for all calls."""
+
+    def __init__(self, body: GraphModule) -> None:
+        super().__init__()
+        self.body = body
+        self._nested = torch.compiler.nested_compile_region(lambda *values: body(*values))
+
+    def forward(self, *values: Any) -> Any:
+        """Compute the block."""
+        return self._nested(*values) if torch.compiler.is_compiling() else self.body(*values)
+
+
+def emit(
+    graph: OperatorGraph,
+    root: torch.nn.Module,
+    formulas: Mapping[str, Size],
+    symbols: Sequence[str],
+    target: Target,
+) -> GraphModule:
+    """Write a folded program as a graph module.
+
+    Parameters
+    ----------
+    graph
+        The program: its inputs in order, its parameters, its outputs as a dict of names.
+    root
+        A module that has the parameters, under their names.
+    formulas
+        What symbols are that no input need have as an axis.
+    symbols
+        The symbols that are given, as `symbols_to_give` finds them.
+    target
+        Where it is to run.
+
+    Returns
+    -------
+    torch.fx.GraphModule
+        It takes the inputs in order, then the symbols, and returns a dict.
+    """
+    root.add_module(BLOCKS, torch.nn.Module())
+    names = {name: f"block{number}" for number, name in enumerate(graph.blocks)}
+    taken: dict[str, tuple[str, ...]] = {}
+    for name, block in graph.blocks.items():
+        module, taken[name] = _block(block, target)
+        again = sum(call.block == name for call in graph.calls) > 1
+        root.get_submodule(BLOCKS).add_module(names[name], Region(module) if again else module)
+    writer = Writer()
+    values: dict[str, Node] = {}
+    for number, name in enumerate(graph.inputs):
+        values[name] = writer.graph.placeholder(f"input_{number}")
+    for symbol in symbols:
+        writer.sizes[symbol] = writer.graph.placeholder(symbol)
+    for name, tensor in graph.inputs.items():
+        _note_sizes(writer, values[name], tensor.shape)
+    for symbol, size in formulas.items():
+        if symbol not in writer.sizes:
+            writer.formulas[symbol] = size
+    for name in graph.parameters:
+        values[name] = writer.graph.get_attr(name)
+    for call in graph.calls:
+        block = graph.blocks[call.block]
+        given = [values[name] for name in (*call.inputs, *call.parameters)]
+        numbers = [writer.number(parse(symbol)) for symbol in taken[call.block]]
+        result = writer.graph.call_module(f"{BLOCKS}.{names[call.block]}", (*given, *numbers))
+        for place, name in enumerate(call.outputs):
+            values[name] = writer.call(python.getitem, result, place)
+    writer.graph.output({key: values[name] for key, name in graph.outputs.items()})
+    return GraphModule(root, writer.graph)
+
+
+def symbols_to_give(graph: OperatorGraph, formulas: Mapping[str, Size]) -> tuple[str, ...]:
+    """The symbols that the operators compute with and neither inputs nor formulas tell."""
+    known = {
+        size.name for tensor in graph.inputs.values() for size in tensor.shape if _is_symbol(size)
+    }
+    waiting = [symbol for block in graph.blocks.values() for symbol in _symbols(block)]
+    needed: set[str] = set()
+    while waiting:
+        symbol = waiting.pop()
+        if symbol in known:
+            continue
+        known.add(symbol)
+        if symbol in formulas:
+            waiting.extend(symbols_of(formulas[symbol]))
+        else:
+            needed.add(symbol)
+    return tuple(sorted(needed))
+
+
+def _block(block: Block, target: Target) -> tuple[GraphModule, tuple[str, ...]]:
+    """The code of a block, and the symbols it takes after its inputs and parameters."""
+    writer = Writer()
+    values: dict[str, Node] = {}
+    for number, name in enumerate((*block.inputs, *block.parameters)):
+        values[name] = writer.graph.placeholder(f"value_{number}")
+    shapes = {name: block.tensors[name].shape for name in block.inputs}
+    known = {size.name for shape in shapes.values() for size in shape if _is_symbol(size)}
+    symbols = tuple(sorted(_symbols(block) - known))
+    for symbol in symbols:
+        writer.sizes[symbol] = writer.graph.placeholder(symbol)
+    for name, shape in shapes.items():
+        _note_sizes(writer, values[name], shape)
+    for operator in block.operators:
+        emission = _Emission(writer, values, block, operator, target)
+        results = emission.results()
+        for place, name in enumerate(operator.outputs):
+            many = len(operator.outputs) > 1
+            values[name] = writer.call(python.getitem, results, place) if many else results
+    writer.graph.output(tuple(values[name] for name in block.outputs))
+    return GraphModule(torch.nn.Module(), writer.graph), symbols
+
+
+def _note_sizes(writer: Writer, node: Node, shape: tuple[Any, ...]) -> None:
+    """Learn the values of symbols from the shape of a tensor."""
+    for axis, size in enumerate(shape):
+        if _is_symbol(size) and size.name not in writer.sizes:
+            writer.sizes[size.name] = writer.call(torch.ops.aten.sym_size.int, node, axis)
+
+
+def _is_symbol(size: Any) -> TypeGuard[sympy.Symbol]:
+    return isinstance(size, sympy.Symbol)
+
+
+def _symbols(block: Block) -> set[str]:
+    """The symbols that the block's operators compute with."""
+    found: set[str] = set()
+    for operator in block.operators:
+        waiting: list[Any] = list(operator.args.values())
+        while waiting:
+            arg = waiting.pop()
+            if isinstance(arg, tuple):
+                waiting.extend(arg)
+            elif attrs.has(type(arg)) and not isinstance(arg, Ref):
+                waiting.extend(attrs.astuple(arg, recurse=False))
+            elif isinstance(arg, sympy.Expr):
+                found |= symbols_of(arg)
+        if operator.target in COMMUNICATION | {KEPT_ATTENTION}:
+            for name in operator.outputs:
+                found |= {s for size in block.tensors[name].shape for s in symbols_of(size)}
+    return found
+
+
+@attrs.frozen
+class _Emission:
+    """One operator that is being written."""
+
+    writer: Writer
+    values: Mapping[str, Node]
+    block: Block
+    operator: Operator
+    target: Target
+
+    def results(self) -> Any:
+        """The node of what the operator gives."""
+        target = self.operator.target
+        if target == "parframe.shard":
+            part: Any = self.operator.args["part"]
+            return take(self.writer, self.values[self.operator.inputs[0]], part)
+        if target in (KEPT_ATTENTION, "parframe.ring_attention"):
+            return self._across()
+        if target == "parframe.routed_experts":
+            return self._routed()
+        if target in COMMUNICATION:
+            return self._collective()
+        if target in _LOWERED:
+            return self._lowered(_LOWERED[target])
+        return self._plain()
+
+    def _value(self, arg: Arg) -> Any:
+        if isinstance(arg, Ref):
+            return self.values[arg.name]
+        if isinstance(arg, tuple):
+            return [self._value(part) for part in arg]
+        if isinstance(arg, sympy.Expr):
+            return self.writer.number(arg)
+        return arg
+
+    def _plain(self) -> Node:
+        """An operator of PyTorch, its arguments in the forms that its schema asks for."""
+        operator = self.operator
+        target = overload(operator.target)
+        ordered: list[Any] = []
+        named: dict[str, Any] = {}
+        for argument in target._schema.arguments:
+            value = self._value(operator.args.get(argument.name))
+            if argument.name == "device" and not operator.inputs:
+                value = self.target.device
+            if value is None and argument.name not in operator.args:
+                value = default(argument)
+            if is_dtype(argument) and isinstance(value, str):
+                value = widened(getattr(torch, value), self.target.dtype)
+            if argument.kwarg_only:
+                named[argument.name] = value
+            else:
+                ordered.append(value)
+        return self.writer.graph.call_function(target, tuple(ordered), named)
+
+    def _lowered(self, function: Callable[..., Any]) -> Node:
+        slots = _SLOTS.get(self.operator.target)
+        if slots is not None:
+            return self.writer.call(
+                function, *(self._value(self.operator.args.get(slot)) for slot in slots)
+            )
+        named = {slot: self._value(arg) for slot, arg in self.operator.args.items()}
+        return self.writer.graph.call_function(function, (), named)
+
+    def _collective(self) -> Node:
+        operator = self.operator
+        given = self.values[operator.inputs[0]] if operator.inputs else None
+        sent = Sent(
+            operator,
+            given,
+            self.block.tensors[operator.outputs[0]],
+            self.target.meeting(axes_of(operator)),
+            self.target.device,
+        )
+        if sent.meeting.size == 1 and given is not None:
+            return given
+        return collective(self.writer, sent)
+
+    def _across(self) -> Node:
+        """Attention over keys on several devices."""
+        args = self.operator.args
+        if args.get("mask") is not None:
+            raise ParframeError(
+                "run",
+                f"{self.operator.name} ({self.operator.module})",
+                "a mask cannot be split over the devices that hold the keys",
+                "split the sequence with attention = 'all_gather'",
+            )
+        meeting = self.target.meeting(axes_of(self.operator))
+        queries, keys = (self._lengths(slot, meeting) for slot in ("query", "key"))
+        return self.writer.call(
+            torch.ops.parframe.attention_across.default,
+            *(self._value(args.get(slot)) for slot in _ACROSS),
+            queries,
+            keys,
+            meeting.place,
+            meeting.name,
+        )
+
+    def _lengths(self, slot: str, meeting: Meeting) -> list[Number]:
+        """How long the part of every member is; those of a step with a cache are equal."""
+        known: Any = self.operator.args.get(LENGTHS[slot])
+        if known is not None:
+            return [self.writer.number(size) for size in known]
+        ref: Any = self.operator.args[slot]
+        own = self.writer.call(torch.ops.aten.sym_size.int, self.values[ref.name], 2)
+        return [own] * meeting.size
+
+    def _routed(self) -> Node:
+        meeting = self.target.meeting(axes_of(self.operator))
+        args = self.operator.args
+        return self.writer.call(
+            torch.ops.parframe.routed_experts.default,
+            *(self._value(args.get(slot)) for slot in _ROUTED),
+            self._value(args["firsts"]),
+            self._value(args["counts"]),
+            meeting.place,
+            meeting.name,
+        )

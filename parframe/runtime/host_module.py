@@ -1,0 +1,81 @@
+"""The module of one device inside a host's program, on process groups that the host has made."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from parframe.errors import ParframeError
+from parframe.plan import COMMUNICATION, Plan
+from parframe.plan.device import axes_of
+from parframe.runtime.rank_module import Groups, RankModule, build
+from parframe.simulation.inputs import dtype_of
+from parframe.weights import read
+
+
+def device_module(
+    plan: Plan,
+    rank: int,
+    weights: Any = None,
+    device: str | torch.device = "cpu",
+    groups: Any = None,
+    dtype: str | torch.dtype | None = None,
+    cache: bool = False,
+) -> RankModule:
+    """The module of one device with its weights; see `parframe.Plan.module`."""
+    plan.program(rank)  # refuses a rank that is not there before anything is read
+    place, least = torch.device(device), dtype_of(dtype)
+    found = _groups(plan, rank, groups)
+    parameters = read(plan, rank, weights, place, least, declared=True)
+    return build(plan, rank, parameters, place, found, least, cache)
+
+
+def _groups(plan: Plan, rank: int, given: Any) -> Groups:
+    """The groups by their ranks."""
+    if given is None or isinstance(given, Mapping):
+        return dict(given or {})
+    if not hasattr(given, "get_group") or not hasattr(given, "mesh_dim_names"):
+        raise ParframeError(
+            "run",
+            f"rank {rank}, groups",
+            f"{type(given).__name__} has no process groups",
+            "give a DeviceMesh, or process groups by the tuple of their ranks",
+        )
+    return dict(_of_device_mesh(plan, rank, given))
+
+
+def _of_device_mesh(
+    plan: Plan, rank: int, given: Any
+) -> Iterator[tuple[tuple[int, ...], dist.ProcessGroup]]:
+    operators = plan.program(rank).operators
+    needed = dict.fromkeys(axes_of(op) for op in operators if op.target in COMMUNICATION)
+    for axes in needed:
+        ranks = plan.mesh.group(rank, axes)
+        if len(ranks) == 1:
+            continue
+        if len(axes) > 1 or axes[0] not in (given.mesh_dim_names or ()):
+            raise ParframeError(
+                "run",
+                f"rank {rank}, groups",
+                f"the DeviceMesh has no one dimension for {' and '.join(axes)}",
+                "name its dimensions as the plan's mesh axes; where devices communicate along "
+                "several at once, give process groups by the tuple of their ranks",
+            )
+        group = given.get_group(axes[0])
+        theirs = tuple(dist.get_process_group_ranks(group))
+        if theirs != ranks:
+            raise ParframeError(
+                "run",
+                f"rank {rank}, groups",
+                f"along {axes[0]} the DeviceMesh has the ranks {_listed(theirs)}, the plan "
+                f"{_listed(ranks)}",
+                f"make it over ranks in the plan's order: {plan.mesh}",
+            )
+        yield ranks, group
+
+
+def _listed(ranks: tuple[int, ...]) -> str:
+    return ", ".join(map(str, ranks))

@@ -1,0 +1,203 @@
+"""What communication operators compute, for all members of a group at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import reduce
+from typing import Any
+
+import attrs
+import torch
+
+from parframe.errors import ParframeError
+from parframe.graph import Operator
+from parframe.simulation import expert_dispatch, ring_attention
+from parframe.simulation.regions import numbers, put, take
+
+
+@attrs.frozen
+class Request:
+    """A device at a communication operator.
+
+    Parameters
+    ----------
+    rank
+        The device.
+    operator
+        The operator it has come to.
+    tensor
+        What it gives, if it gives something.
+    shape
+        The shape of what it expects, if it expects something.
+    sizes
+        The values of its symbols.
+    args
+        All arguments of an exchange, with its tensors; of others none.
+    """
+
+    rank: int
+    operator: Operator
+    tensor: torch.Tensor | None
+    shape: tuple[int, ...] | None
+    sizes: Mapping[str, int]
+    args: Mapping[str, Any] = attrs.field(factory=dict)
+
+    def regions(self, slot: str, member: int) -> Any:
+        """The regions of a member in an argument, in numbers."""
+        lists: Any = self.operator.args[slot]
+        return numbers(lists[member], self.sizes)
+
+
+Results = list["torch.Tensor | None"]
+
+
+def exchange(requests: Sequence[Request]) -> Results:
+    """What every member of a group gets.
+
+    Parameters
+    ----------
+    requests
+        One for each member, in the order of the group: the ranks a collective reduces in. For a
+        transfer the one that sends and the one that receives, in the order of the group.
+
+    Returns
+    -------
+    list of torch.Tensor or None
+        For each request its result; members may share one tensor.
+
+    Raises
+    ------
+    ParframeError
+        Of kind ``run``, if what the members give does not fit together.
+    """
+    try:
+        results = _EXCHANGES[requests[0].operator.target](requests)
+    except ParframeError as error:
+        raise _at(requests[0], error.what) from error
+    except (RuntimeError, TypeError, ValueError, LookupError, ArithmeticError) as error:
+        reason = next(iter(str(error).splitlines()), "no reason")
+        raise _at(requests[0], f"{requests[0].operator.target} failed: {reason}") from error
+    for request, result in zip(requests, results, strict=True):
+        if result is not None and tuple(result.shape) != request.shape:
+            raise _at(
+                request,
+                f"gives a tensor of shape {list(result.shape)}, {list(request.shape or ())} is due",
+            )
+    return results
+
+
+def _all_reduce(requests: Sequence[Request]) -> Results:
+    total = _reduced(requests)
+    return [total] * len(requests)
+
+
+def _all_gather(requests: Sequence[Request]) -> Results:
+    results: Results = []
+    seen: list[tuple[Any, torch.Tensor]] = []
+    for request in requests:
+        regions = [request.regions("parts", member) for member in range(len(requests))]
+        known = next((whole for before, whole in seen if before == regions), None)
+        if known is None or tuple(known.shape) != request.shape:
+            known = _filled(request, regions, [_given(other) for other in requests])
+            seen.append((regions, known))
+        results.append(known)
+    return results
+
+
+def _reduce_scatter(requests: Sequence[Request]) -> Results:
+    total = _reduced(requests)
+    return [take(total, request.regions("parts", m)) for m, request in enumerate(requests)]
+
+
+def _all_to_all(requests: Sequence[Request]) -> Results:
+    members = range(len(requests))
+    sent = [
+        [take(_given(request), request.regions("sends", to)) for to in members]
+        for request in requests
+    ]
+    return [
+        _filled(request, [request.regions("parts", of) for of in members], [s[to] for s in sent])
+        for to, request in enumerate(requests)
+    ]
+
+
+def _broadcast(requests: Sequence[Request]) -> Results:
+    root: Any = requests[0].operator.args["root"]
+    value = _given(requests[root])
+    return [value if request.operator.outputs else None for request in requests]
+
+
+def _transfer(requests: Sequence[Request]) -> Results:
+    sender = next(r for r in requests if r.operator.target == "parframe.send")
+    return [None if request is sender else _given(sender) for request in requests]
+
+
+def _ring_attention(requests: Sequence[Request]) -> Results:
+    return [*ring_attention.attention([request.args for request in requests])]
+
+
+def _routed_experts(requests: Sequence[Request]) -> Results:
+    return [*expert_dispatch.experts([request.args for request in requests])]
+
+
+_EXCHANGES: Mapping[str, Callable[[Sequence[Request]], Results]] = {
+    "parframe.all_reduce": _all_reduce,
+    "parframe.all_gather": _all_gather,
+    "parframe.reduce_scatter": _reduce_scatter,
+    "parframe.all_to_all": _all_to_all,
+    "parframe.broadcast": _broadcast,
+    "parframe.send": _transfer,
+    "parframe.recv": _transfer,
+    "parframe.ring_attention": _ring_attention,
+    "parframe.routed_experts": _routed_experts,
+}
+
+SENT: Mapping[str, Callable[[Sequence[Mapping[str, Any]], int], dict[str, int]]] = {
+    "parframe.ring_attention": ring_attention.sent,
+    "parframe.routed_experts": expert_dispatch.sent,
+}
+"""How many elements a member of a group sends in an exchange, by the argument they are of."""
+
+_REDUCTIONS: Mapping[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {
+    "sum": torch.add,
+    "prod": torch.mul,
+    "max": torch.maximum,
+    "min": torch.minimum,
+    "any": torch.logical_or,
+    "all": torch.logical_and,
+}
+
+
+def _reduced(requests: Sequence[Request]) -> torch.Tensor:
+    tensors = [_given(request) for request in requests]
+    for request, tensor in zip(requests, tensors, strict=True):
+        if tensor.shape != tensors[0].shape or tensor.dtype != tensors[0].dtype:
+            raise _at(
+                request,
+                f"reduces a {tensor.dtype} of shape {list(tensor.shape)} with a "
+                f"{tensors[0].dtype} of shape {list(tensors[0].shape)} of rank {requests[0].rank}",
+            )
+    return reduce(_REDUCTIONS[str(requests[0].operator.args["reduction"])], tensors)
+
+
+def _filled(request: Request, regions: Sequence[Any], pieces: Sequence[torch.Tensor]) -> Any:
+    """A tensor of pieces; what none of them fills cannot be taken for a number."""
+    like = pieces[0]
+    blank: float = torch.nan if like.is_floating_point() or like.is_complex() else 0
+    if not blank and like.dtype != torch.bool:
+        blank = torch.iinfo(like.dtype).max
+    whole = torch.full(request.shape or (), blank, dtype=like.dtype, device=like.device)
+    for region, piece in zip(regions, pieces, strict=True):
+        put(whole, region, piece)
+    return whole
+
+
+def _given(request: Request) -> torch.Tensor:
+    if request.tensor is None:
+        raise _at(request, "gives no tensor")
+    return request.tensor
+
+
+def _at(request: Request, what: str) -> ParframeError:
+    where = f"rank {request.rank}, {request.operator.name}"
+    return ParframeError("run", where, what, "check the plan with parframe.check")

@@ -1,0 +1,162 @@
+"""Sizes and random inputs to try a model on: uneven where the plan splits, legal as indices."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+
+import sympy
+import torch
+
+from parframe.errors import ParframeError
+from parframe.graph import Arg, Input, Operator, OperatorGraph, Ref
+from parframe.plan import Plan
+from parframe.simulation.interpreter import counted
+from parframe.sizes import evaluate
+
+_LARGEST_INTEGER = 8
+_SHORTEST = {"batch": 2, "sequence": 5}
+_MOST_SHARES = 4
+"""How many times as many rows as devices are tried at most, where devices are unequal."""
+
+_TABLES: Mapping[str, tuple[str, str]] = {
+    "aten.embedding.default": ("weight", "indices"),
+    "aten.index.Tensor": ("self", "indices"),
+    "aten.index_select.default": ("self", "index"),
+    "aten.gather.default": ("self", "index"),
+}
+"""Operators that look rows up: the argument that has the rows, and the one that numbers them."""
+
+_SAME_NUMBERS = frozenset(
+    f"aten.{name}"
+    for name in (
+        "_to_copy.default", "alias.default", "clone.default", "contiguous.default",
+        "expand.default", "flatten.using_ints", "permute.default", "reshape.default",
+        "select.int", "slice.Tensor", "squeeze.dim", "to.dtype", "transpose.int",
+        "unsqueeze.default", "view.default",
+    )
+)  # fmt: skip
+"""Operators whose result has no other numbers than their input."""
+
+
+def trial_sizes(plan: Plan, batch: int | None, sequence: int | None) -> tuple[dict[str, int], ...]:
+    """Values for the symbols of a plan's inputs: one set of them for each trial.
+
+    A split symbol gets a size that its mesh axes do not divide, so that devices hold parts of
+    different sizes; where the batch is split and not given, a second trial has fewer rows than
+    there are parts.
+
+    Raises
+    ------
+    ParframeError
+        Of kind ``input``, for a size below 1 or of something that the model's inputs have not.
+    """
+    given = {"batch": batch, "sequence": sequence}
+    names = dict(_symbols(plan.graph))
+    for name, number in given.items():
+        if number is None:
+            continue
+        if number < 1:
+            raise ParframeError("input", name, f"is {number}", "give at least 1")
+        if name not in names.values():
+            raise ParframeError(
+                "input", name, "is not a size of the model's inputs", "leave it out"
+            )
+    parts = {name: _parts(plan, name) for name in names.values()}
+    first = {
+        symbol: given.get(name) or max(parts[name] + 1, _SHORTEST.get(name, 3))
+        for symbol, name in names.items()
+    }
+    few = {s: parts[n] - 1 if n == "batch" else first[s] for s, n in names.items()}
+    if batch is None and parts.get("batch", 1) > 1:
+        return first, few
+    return (first,)
+
+
+def trial_inputs(
+    graph: OperatorGraph, sizes: Mapping[str, int], seed: int
+) -> dict[str, torch.Tensor]:
+    """Random inputs: normal floats, and integers that are legal wherever they are indices."""
+    limits = index_limits(graph, sizes)
+    return {
+        name: _drawn(given, sizes, limits.get(name, _LARGEST_INTEGER), seed)
+        for name, given in graph.inputs.items()
+    }
+
+
+def _symbols(graph: OperatorGraph) -> Iterator[tuple[str, str]]:
+    """Every symbol of the inputs with the name of the axis it is."""
+    for given in graph.inputs.values():
+        axes = given.axes or ("",) * len(given.shape)
+        for size, axis in zip(given.shape, axes, strict=True):
+            if isinstance(size, sympy.Symbol):
+                yield size.name, axis or size.name
+
+
+def _parts(plan: Plan, name: str) -> int:
+    ratios = [mesh.ratio(plan.placing.axes(name)) for mesh in plan.mesh.submeshes]
+    halves = 2 if name in plan.placing.mirrored else 1
+    return halves * max(min(sum(ratio), _MOST_SHARES * len(ratio)) for ratio in ratios)
+
+
+def _drawn(given: Input, sizes: Mapping[str, int], limit: int, seed: int) -> torch.Tensor:
+    digest = hashlib.sha256(f"{seed}:{given.name}".encode()).digest()
+    generator = torch.Generator().manual_seed(int.from_bytes(digest[:7], "little"))
+    shape = [evaluate(size, sizes) for size in given.shape]
+    kind: torch.dtype = getattr(torch, given.dtype)
+    if given.counted:
+        return counted(given, shape)
+    if kind == torch.bool:
+        return torch.rand(shape, generator=generator) < 0.75
+    if kind.is_floating_point:
+        return torch.randn(shape, generator=generator, dtype=torch.float64).to(kind)
+    return torch.randint(max(1, limit), shape, generator=generator).to(kind)
+
+
+def index_limits(graph: OperatorGraph, sizes: Mapping[str, int]) -> dict[str, int]:
+    """For each input that numbers rows of a table, how large its integers may be."""
+    shapes = {name: tensor.shape for name, tensor in graph.tensors.items()}
+    sources = {name: (name, 0) for name in graph.inputs}
+    limits: dict[str, int] = {}
+    for call, operator in graph.expanded():
+        block = graph.blocks[call.block]
+        names = call.names(block)
+        shapes.update((names[own], tensor.shape) for own, tensor in block.tensors.items())
+        for index, size in _looked_up(operator, shapes):
+            if index in sources:
+                name, shift = sources[index]
+                room = evaluate(size, sizes) - shift
+                limits[name] = min(limits.get(name, room), room)
+        passed = _passed(operator)
+        if passed is not None and operator.inputs[0] in sources:
+            name, shift = sources[operator.inputs[0]]
+            sources[operator.outputs[0]] = (name, shift + passed)
+    return limits
+
+
+def _passed(operator: Operator) -> int | None:
+    """What an operator adds to every integer it is given; None where it does something else."""
+    if operator.target in _SAME_NUMBERS and operator.inputs:
+        return 0
+    other = operator.args.get("other")
+    whole = isinstance(other, int) and not isinstance(other, bool)
+    if operator.target == "aten.add.Tensor" and whole and operator.args.get("alpha", 1) == 1:
+        return other if isinstance(other, int) else None
+    return None
+
+
+def _looked_up(
+    operator: Operator, shapes: Mapping[str, tuple[int | sympy.Expr, ...]]
+) -> Iterator[tuple[str, int | sympy.Expr]]:
+    """The indices an operator takes, each with the number of rows it may number."""
+    if operator.target not in _TABLES:
+        return
+    rows, slot = _TABLES[operator.target]
+    table, index = operator.args[rows], operator.args[slot]
+    if not isinstance(table, Ref):
+        return
+    axis: Arg = operator.args.get("dim", 0)
+    indices = index if isinstance(index, tuple) else (index,)
+    for place, own in enumerate(indices, start=axis if isinstance(axis, int) else 0):
+        if isinstance(own, Ref):
+            yield own.name, shapes[table.name][place]

@@ -1,0 +1,201 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import attrs
+import handmade
+import pytest
+from command import contents, write_spec
+
+import parframe
+from parframe import load_plan
+from parframe.cli import source
+from parframe.errors import KINDS
+
+SECTIONS = (
+    "Model", "Mesh", "Split", "Stages", "Communication", "Memory per device",
+    "Replicated or gathered", "Check", "Verify",
+)  # fmt: skip
+
+QUICKSTART = Path(__file__).parents[2] / "specs" / "quickstart.toml"
+
+
+@pytest.fixture
+def spec(tmp_path):
+    return write_spec(tmp_path)
+
+
+def test_apply_writes_a_checked_and_proved_plan(call, spec):
+    told = call("apply", spec)
+    assert told.code == 0, told.err
+    assert told.err == ""
+    folder = spec.parent / "out"
+    assert sorted(contents(folder)) == ["plan.json", "report.json", "roles/stage0.py"]
+    assert load_plan(folder).mesh.size == 2
+    assert told.out.rstrip().endswith(f"written to {folder}")
+
+
+def test_the_report_has_every_section_within_80_columns(call, spec):
+    lines = call("apply", spec, "--output", spec.parent / "o").out.splitlines()
+    starts = [line for line in lines if line and not line.startswith(" ")]
+    assert [section for section, line in zip(SECTIONS, starts, strict=True)
+            if not line.startswith(section)] == []  # fmt: skip
+    assert max(map(len, lines[3:-1])) <= 80
+
+
+def test_json_has_the_same_facts_as_the_report_beside_the_plan(call, spec):
+    told = call("apply", spec, "--json")
+    written = parframe.serial.read_json((spec.parent / "out" / "report.json").read_text(), "plan")
+    assert {**written, "written": told.json["written"]} == told.json
+    assert told.json["verify"]["ok"]
+    assert told.json["split"][0]["each"] == {"ffn": ["5"]}
+    assert told.json["communication"] == [
+        {"axes": ["tp"], "kind": "all_reduce", "count": 1, "bytes": 2 * 2 * 6},
+    ]
+
+
+def test_planning_twice_writes_the_same_bytes(call, spec):
+    call("apply", spec)
+    first = contents(spec.parent / "out")
+    assert call("apply", spec).code == 0
+    assert contents(spec.parent / "out") == first
+
+
+def test_without_output_nothing_is_written_and_that_is_said(call, tmp_path):
+    told = call("apply", write_spec(tmp_path, 'parallel = "TP2"\n'))
+    assert told.code == 0
+    assert told.out.rstrip().endswith("not written")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["graph.json", "spec.toml"]
+
+
+def test_options_come_before_what_the_spec_says(call, spec):
+    told = call(
+        "apply", spec, "--parallel", "DP3TP2", "--output", spec.parent / "a" / "b",
+        "--budget", "1GB", "--batch", 6, "--dtype", "float32", "--json",
+    )  # fmt: skip
+    assert told.code == 0, told.err
+    assert told.json["mesh"]["axes"] == {"dp": 3, "tp": 2}
+    assert told.json["memory"]["budget"] == 10**9
+    assert told.json["check"]["sizes"] == {"batch": 6}
+    assert told.json["check"]["dtype"] == "float32"
+    assert load_plan(spec.parent / "a" / "b").mesh.size == 6
+
+
+def test_a_plan_that_is_not_executed_says_so_plainly(call, spec):
+    told = call("apply", spec, "--no-execute")
+    assert told.code == 0
+    assert "Verify  not verified by execution (--no-execute, or execute = false" in told.out
+    assert call("apply", spec, "--no-execute", "--json").json["verify"]["executed"] is False
+
+
+def test_a_spec_may_forgo_execution(call, tmp_path):
+    spec = write_spec(tmp_path, 'parallel = "TP2"\n[verify]\nexecute = false\n')
+    assert "not verified by execution" in call("apply", spec).out
+    assert "2 devices executed" in call("apply", spec, "--execute").out
+
+
+def test_a_model_too_large_to_execute_is_never_silently_unproved(call, spec, monkeypatch):
+    monkeypatch.setattr(source, "_memory", lambda: 1000)
+    told = call("apply", spec)
+    assert told.code == KINDS["run"][0]
+    assert "would need 1.97 KiB of memory in float64, this machine has 1000 B" in told.err
+    assert "--no-execute" in told.err
+    assert not (spec.parent / "out").exists()
+    assert call("apply", spec, "--no-execute").code == 0
+
+
+def test_a_plan_over_budget_is_not_written(call, spec):
+    assert call("apply", spec).code == 0
+    before = contents(spec.parent / "out")
+    told = call("apply", spec, "--budget", "10B")
+    assert told.code == KINDS["memory"][0]
+    assert "Check  failed" in told.out
+    assert "not verified by execution (it did not pass its checks)" in told.out
+    assert told.out.rstrip().endswith("not written")
+    assert contents(spec.parent / "out") == before
+
+
+def test_a_plan_that_fails_its_checks_is_not_written(call, spec, monkeypatch):
+    wrong = handmade.changed(
+        handmade.tensor_parallel(2), "all", "down@sum", args={"reduction": "max"}
+    )
+    monkeypatch.setattr(parframe, "partition", lambda graph, by: wrong, raising=False)
+    told = call("apply", spec)
+    assert told.code == KINDS["check"][0]
+    assert not (spec.parent / "out").exists()
+
+
+def test_a_plan_that_computes_something_else_is_not_written(call, spec, monkeypatch):
+    prove = parframe.verify
+
+    def failing(plan, **options):
+        return attrs.evolve(prove(plan, **options), ok=False, max_error=0.5)
+
+    monkeypatch.setattr(parframe, "verify", failing, raising=False)
+    told = call("apply", spec)
+    assert told.code == KINDS["verify"][0]
+    assert "NOT equal to the model" in told.out
+    assert "off by 0.5, allowed 1e-11" in told.err
+    assert not (spec.parent / "out").exists()
+
+
+def test_an_output_that_holds_something_else_is_refused_before_the_work(call, spec, monkeypatch):
+    monkeypatch.setattr(parframe, "load", None, raising=False)
+    (spec.parent / "out").mkdir()
+    (spec.parent / "out" / "thesis.txt").write_text("mine")
+    told = call("apply", spec)
+    assert told.code == KINDS["output"][0]
+    assert "holds 'thesis.txt'" in told.err
+    assert contents(spec.parent / "out") == {"thesis.txt": b"mine"}
+
+
+def test_an_output_below_a_file_is_refused(call, spec):
+    told = call("apply", spec, "--output", spec / "out")
+    assert told.code == KINDS["output"][0]
+
+
+def test_folders_above_the_output_go_again_if_writing_fails(call, spec, monkeypatch):
+    def fail(plan, folder, report):
+        raise parframe.ParframeError("output", str(folder), "no space left", "free some")
+
+    monkeypatch.setattr("parframe.cli.writing.save_plan", fail)
+    assert call("apply", spec, "--output", spec.parent / "a" / "b").code == KINDS["output"][0]
+    assert not (spec.parent / "a").exists()
+
+
+def test_a_mistake_in_the_spec_is_told_before_the_model_is_loaded(call, spec, monkeypatch):
+    monkeypatch.setattr(parframe, "load", None, raising=False)
+    told = call("apply", spec, "--parallel", "XP2")
+    assert told.code == KINDS["strategy"][0]
+
+
+@pytest.mark.slow
+def test_the_demo_makes_its_model_on_the_spot_and_says_so(call, tmp_path):
+    told = call("apply", QUICKSTART, "--output", tmp_path / "out")
+    assert told.code == 0, told.err
+    assert "demo model, made on the spot" in told.out
+    assert "8 devices executed, equal to the unpartitioned model" in told.out
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", sorted(QUICKSTART.parent.glob("*.toml")), ids=lambda p: p.stem)
+def test_every_spec_of_the_repository_is_planned_and_proved(call, tmp_path, path):
+    told = call("apply", path, "--output", tmp_path / "out", "--json")
+    assert told.code == 0, told.err
+    assert told.json["check"]["ok"]
+    assert told.json["verify"]["ok"]
+    assert told.json["verify"]["max_error"] < 1e-11
+
+
+@pytest.mark.slow
+def test_two_processes_write_the_same_bytes(tmp_path):
+    for seed in ("1", "2"):
+        command = [sys.executable, "-m", "parframe.cli", "apply", str(QUICKSTART)]
+        subprocess.run(
+            [*command, "--output", str(tmp_path / seed)],
+            env={**os.environ, "PYTHONHASHSEED": seed},
+            check=True,
+            capture_output=True,
+        )
+    assert contents(tmp_path / "1") == contents(tmp_path / "2")

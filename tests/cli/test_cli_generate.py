@@ -1,0 +1,281 @@
+import io
+import itertools
+import json
+
+import handmade
+import pytest
+import tokenizers_made
+from proving import STORIES, needs_stories
+
+from parframe import serial
+from parframe.cli.completions import Completion, Liner, Printer, follow, harmless
+from parframe.cli.prompts import Prompt, read_prompts
+from parframe.errors import KINDS, ParframeError
+from parframe.generation import Failure, Request, Result, Sampling, Token
+from parframe.generation.tokenization import Text
+
+LOST = Failure(1, ParframeError("run", "rank 1", "was lost", "start it again"))
+
+
+@pytest.fixture
+def model(tmp_path):
+    """A model that takes tokens is not needed to refuse a command line."""
+    serial.write(handmade.mlp(), tmp_path / "graph.json")
+    return tmp_path / "graph.json"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "what"),
+    [
+        ((), "no prompt is given"),
+        (("--prompt", "a", "--top-k", "3"), "--top-k: the most likely token is taken"),
+        (("--prompt", "a", "--top-p", "0.5"), "--top-p: the most likely token is taken"),
+        (("--prompt", "a", "--top-p", "0"), "0<x<=1"),
+        (("--prompt", "a", "--temperature", "-1"), "x>=0"),
+        (("--prompt", "a", "--max-new-tokens", "0"), "x>=1"),
+        (("--prompt", "a", "--json", "--stream"), "lines of JSON come when they are whole"),
+        (("--prompt", "a", "--compile", "--executor", "simulate"), "are not compiled"),
+        (
+            ("--prompt", "a", "--executor", "slurm"),
+            "there is none of this name; use one of local, torchrun, host, simulate",
+        ),
+        (("--prompt", "a", "--device", "tpu"), "'tpu' is not one of"),
+        (("--prompt", "a", "--batch", "2", "--micro-batches", "4"), "2 prompts at once cannot"),
+        (("--prompt", "a", "--timeout", "0"), "x>0"),
+        (("--prompt", "a"), "has no .safetensors; give --weights FOLDER, or --weights random"),
+    ],
+)
+def test_a_wrong_command_line_is_refused_with_the_way_out(call, model, arguments, what):
+    told = call("generate", model, *arguments)
+    assert told.code == KINDS["usage"][0]
+    assert told.err.startswith("error[usage] parframe generate")
+    assert what in told.err
+    assert told.err.count("\n") == 1
+    assert told.out == "" or "--json" in arguments
+
+
+def test_a_temperature_that_is_no_number_is_refused(call, model):
+    told = call("generate", model, "--prompt", "a", "--temperature", "nan")
+    assert told.err.startswith("error[input] temperature: nan")
+
+
+def test_a_plan_has_its_composite_already(call, tmp_path):
+    handmade.tensor_parallel(2).save(tmp_path / "plan")
+    told = call("generate", tmp_path / "plan", "--prompt", "a", "--parallel", "TP2")
+    assert "is a plan already; give the model instead" in told.err
+
+
+def test_weights_that_are_not_there_are_told(call, model):
+    told = call("generate", model, "--prompt", "a", "--weights", "nowhere")
+    assert told.err.startswith("error[weights] nowhere: is not a folder")
+
+
+@needs_stories
+@pytest.mark.parametrize(
+    ("arguments", "what"),
+    [
+        (("--context", "4"), "the prompt has 5 tokens, the cache holds 4"),
+        (("--context", "9", "--max-new-tokens", "6"), "cache holds 9; ask for at most 5 new"),
+        (("--max-new-tokens", "511"), "the model holds 512; ask for at most 508 new tokens"),
+        (("--stop", ""), "stop text: is empty"),
+    ],
+)
+def test_a_prompt_that_does_not_fit_is_told_before_a_device_is_started(call, arguments, what):
+    told = call("generate", STORIES, "--prompt", "Once upon a time", *arguments)
+    assert told.code == KINDS["input"][0]
+    assert what in told.err
+
+
+@needs_stories
+def test_without_a_number_there_are_as_many_new_tokens_as_fit(call):
+    given = ("--prompt", "Once upon a time", "--context", "9", "--executor", "simulate", "--json")
+    told = call("generate", STORIES, *given)
+    assert len(told.json["tokens"]) == 5
+
+
+def test_text_needs_a_tokenizer(call, tmp_path):
+    config = {"model_type": "llama", "num_hidden_layers": 1, "hidden_size": 16, "vocab_size": 32,
+              "intermediate_size": 16, "num_attention_heads": 2}  # fmt: skip
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    told = call("generate", tmp_path, "--prompt", "a", "--weights", "random")
+    assert told.err.startswith(f"error[load] {tmp_path}: has no tokenizer.json")
+
+
+def test_prompts_are_those_given_then_the_lines_of_a_file(tmp_path):
+    file = tmp_path / "prompts.txt"
+    file.write_text("one\r\n\n  two {x}\n", encoding="utf-8")
+    found = read_prompts(("zero",), str(file))
+    assert [prompt.text for prompt in found] == ["zero", "one", "  two {x}"]
+
+
+def test_prompts_come_from_standard_input(monkeypatch):
+    monkeypatch.setattr("sys.stdin", io.StringIO('{"prompt": "a\\nb", "seed": 3}\n{"tokens": [1]}'))
+    assert read_prompts((), "-") == (Prompt("a\nb", (), {"seed": 3}), Prompt(None, (1,)))
+
+
+@pytest.mark.parametrize(
+    ("line", "what"),
+    [
+        ("{", "is not JSON"),
+        ("[1]", "is not an object"),
+        ("{}", "needs either prompt or tokens"),
+        ('{"prompt": "a", "tokens": [1]}', "needs either prompt or tokens"),
+        ('{"prompt": 1}', "its prompt is not a text"),
+        ('{"tokens": "1 2"}', "its tokens are not a list"),
+        ('{"tokens": [1, 2.5]}', "its tokens are not whole numbers"),
+        ('{"prompt": "a", "top_kk": 1}', "'top_kk' is not a key (did you mean 'top_k'?)"),
+    ],
+)
+def test_a_line_that_is_no_prompt_is_told_with_its_place(tmp_path, line, what):
+    file = tmp_path / "prompts.jsonl"
+    file.write_text(f'{{"prompt": "a"}}\n\n{line}\n')
+    with pytest.raises(ParframeError) as told:
+        read_prompts((), str(file))
+    assert told.value.where == f"{file}, line 3"
+    assert what in told.value.what
+    assert '{"prompt": "Once upon"}' in told.value.mend
+
+
+@pytest.mark.parametrize("content", [None, b"\xff\xfe", b"\n \n"])
+def test_a_file_without_prompts_is_told(tmp_path, content):
+    file = tmp_path / "prompts"
+    if content is not None:
+        file.write_bytes(content)
+    with pytest.raises(ParframeError, match=str(file)):
+        read_prompts((), str(file))
+
+
+def completions(*texts, stops=()):
+    """Completions of these texts' tokens, and the events that tell each token."""
+    text = tokenizers_made.byte_level()
+    found, events = [], []
+    for number, content in enumerate(texts):
+        request = Request(number, (5,), Sampling(stop=(0,)))
+        found.append(Completion(Prompt("p"), request, text, stops))
+        tokens = text.encode(content)
+        told = [Token(number, step, token) for step, token in enumerate(tokens)]
+        events.append([*told, Result(number, (*tokens, 0), "stop")])
+    return found, events
+
+
+class Events:
+    """Events that tell whether they were closed."""
+
+    def __init__(self, *events):
+        self.left = list(events)
+        self.closed = False
+
+    def __iter__(self):
+        while self.left:
+            yield self.left.pop(0)
+
+    def close(self):
+        self.closed = True
+
+
+def printed(found, events, streaming=True):
+    """Every piece that is printed, and the failures."""
+    out = io.StringIO()
+    show = Printer(found, out, streaming)
+    pieces = [""]
+
+    def step():
+        show()
+        pieces.append(out.getvalue())
+
+    failures = follow(events, found, step)
+    return [after[len(before) :] for before, after in itertools.pairwise(pieces)], failures
+
+
+def test_text_is_printed_as_it_comes():
+    found, (events,) = completions("the cat")
+    pieces, _ = printed(found, Events(*events))
+    assert "".join(pieces) == "the cat\n"
+    assert sum(bool(piece) for piece in pieces) > 1
+    pieces, _ = printed(completions("the cat")[0], Events(*events), streaming=False)
+    assert [piece for piece in pieces if piece] == ["the cat\n"]
+
+
+@pytest.mark.parametrize("streaming", [True, False])
+def test_completions_are_printed_in_the_order_of_the_prompts(streaming):
+    found, (first, second) = completions("the cat", "and\nthe dog")
+    pieces, _ = printed(found, Events(*second, *first), streaming)
+    assert "".join(pieces) == "the cat\nand\nthe dog\n"
+
+
+def test_results_alone_are_enough():
+    found, events = completions("the cat", "a dog")
+    pieces, _ = printed(found, Events(*(each[-1] for each in events)))
+    assert "".join(pieces) == "the cat\na dog\n"
+
+
+def test_events_are_closed_once_all_have_ended_at_a_stop_text():
+    found, (first, second) = completions("the cat and the dog", "a dog", stops=("cat",))
+    events = Events(*first[:-1], *second[:-1], *second[-1:], *first[-1:])
+    pieces, _ = printed(found, events)
+    assert "".join(pieces) == "the \na dog\n"
+    assert events.closed
+    assert len(events.left) == 1
+    assert found[0].facts["finish"] == "stop"
+
+
+def test_a_failure_leaves_the_other_completions_whole():
+    found, (first, second) = completions("the cat", "a dog")
+    pieces, failures = printed(found, Events(second[0], LOST, *first))
+    assert failures == (LOST,)
+    assert "".join(pieces).startswith("the cat\n")
+    assert found[1].facts["error"]["what"] == "was lost"
+
+
+def test_a_run_that_fails_ends_every_prompt_that_is_open_with_its_error():
+    found, (first, *_) = completions("the cat", "a dog", "and the dog")
+
+    def events():
+        yield from first
+        raise LOST.error
+
+    out = io.StringIO()
+    failures = follow(events(), found, Liner(found, out))
+    lines = [json.loads(line) for line in out.getvalue().splitlines()]
+    assert [failure.number for failure in failures] == [1, 2]
+    assert lines[0]["text"] == "the cat"
+    assert [line["error"]["where"] for line in lines[1:]] == ["rank 1", "rank 1"]
+
+
+def test_a_prompt_of_which_nothing_came_is_named():
+    found, (first, _) = completions("the cat", "a dog")
+    with pytest.raises(ParframeError, match="requests 1: nothing came of 1 of 2"):
+        printed(found, Events(*first))
+
+
+def test_lines_of_json_tell_prompt_text_tokens_and_finish():
+    found, (first, second) = completions("the cat", "a dog")
+    out = io.StringIO()
+    follow(Events(*second, *first), found, Liner(found, out))
+    lines = [json.loads(line) for line in out.getvalue().splitlines()]
+    assert [line["text"] for line in lines] == ["the cat", "a dog"]
+    assert lines[0] == {
+        "number": 0, "prompt": "p", "text": "the cat", "tokens": list(first[-1].tokens),
+        "finish": "stop",
+    }  # fmt: skip
+
+
+def test_without_a_tokenizer_tokens_are_shown_by_their_ids():
+    found = [Completion(Prompt(None, (1, 2)), Request(0, (1, 2)), None)]
+    pieces, _ = printed(found, Events(Token(0, 0, 7), Token(0, 1, 9), Result(0, (7, 9), "length")))
+    assert "".join(pieces) == "7 9\n"
+    assert found[0].facts["prompt"] == (1, 2)
+
+
+def test_a_terminal_is_not_steered():
+    assert harmless("a\x1b[2J\r\x9b\n\tü🐘") == "a?[2J??\n\tü🐘"
+
+
+def test_a_stop_token_that_is_not_special_gives_no_text():
+    text = tokenizers_made.byte_level()
+    assert isinstance(text, Text)
+    cat, dog = text.encode("cat"), text.encode("dog")
+    request = Request(0, cat, Sampling(stop=dog))
+    found = [Completion(Prompt("cat"), request, text)]
+    pieces, _ = printed(found, Events(Result(0, (*cat, dog[0]), "stop")))
+    assert "".join(pieces) == "cat\n"

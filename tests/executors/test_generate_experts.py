@@ -1,0 +1,19 @@
+"""Mixtures of experts in real processes say on what transformers says."""
+
+import pytest
+from greedy import PROMPTS, completed, expected, saved
+
+import parframe
+from parframe.generation import Settings
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.mark.parametrize(
+    ("name", "composite"),
+    [("mixtral", "EP4"), ("qwen3_moe", "EP2TP2"), ("deepseek_v3", "EP2PP2"), ("gpt_oss", "EP2")],
+)
+def test_experts_in_processes_say_what_transformers_says(tmp_path, name, composite):
+    wanted = expected(saved(name, tmp_path), PROMPTS, 12)
+    plan = parframe.partition(parframe.load(tmp_path, positions=True), composite)
+    assert completed(plan, PROMPTS, 12, Settings(tmp_path)) == wanted

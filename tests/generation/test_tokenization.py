@@ -1,0 +1,222 @@
+import json
+import shutil
+from functools import cache
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from proving import STORIES, needs_stories
+from tokenizers import Tokenizer, decoders, models
+from tokenizers_made import LINES, byte_level
+
+from parframe.errors import ParframeError
+from parframe.generation.text_stream import Detokenizer, StopTexts, TextStream
+from parframe.generation.tokenization import Text, read_tokenizer, stop_tokens
+
+
+@cache
+def word_piece():
+    """A small tokenizer whose decoder puts spaces between tokens."""
+    words = ["[UNK]", "the", "cat", "##s", "do", "n", "'", "t", ".", "eat"]
+    tokenizer = Tokenizer(models.WordPiece({w: i for i, w in enumerate(words)}, unk_token="[UNK]"))
+    tokenizer.decoder = decoders.WordPiece()
+    return Text(tokenizer)
+
+
+@cache
+def ending(decoder):
+    """A tokenizer whose text may still change at its end."""
+    tokenizer = Tokenizer(models.WordLevel({w: i for i, w in enumerate("abc ")}, unk_token="a"))
+    tokenizer.decoder = decoder()
+    return Text(tokenizer)
+
+
+@cache
+def stories():
+    return read_tokenizer(STORIES)
+
+
+KINDS = {
+    "byte level": byte_level,
+    "byte fallback": pytest.param(stories, marks=needs_stories),
+    "word piece": word_piece,
+    "doubles dropped": lambda: ending(decoders.CTC),
+    "no decoder": lambda: ending(lambda: None),
+}
+every_kind = pytest.mark.parametrize("made", KINDS.values(), ids=KINDS)
+
+
+def tokens_of(text, data, **sizes):
+    return data.draw(st.lists(st.integers(0, text.tokenizer.get_vocab_size() + 2), **sizes))
+
+
+def streamed(stream, tokens):
+    """The pieces that tokens give, and what is left."""
+    return [stream.push(token) for token in tokens] + [stream.finish()]
+
+
+@every_kind
+@given(data=st.data())
+def test_the_streamed_text_is_that_of_all_tokens_together(made, data):
+    text = made()
+    tokens = tokens_of(text, data, max_size=40)
+    assert "".join(streamed(Detokenizer(text), tokens)) == text.decode(tokens)
+
+
+@every_kind
+@given(data=st.data())
+def test_after_a_prompt_the_text_goes_on(made, data):
+    text = made()
+    prompt, tokens = tokens_of(text, data, max_size=8), tokens_of(text, data, max_size=20)
+    pieces = streamed(Detokenizer(text, prompt), tokens)
+    assert "".join(pieces) == text.decode(prompt + tokens)[len(text.decode(prompt)) :]
+
+
+@needs_stories
+@given(data=st.data())
+def test_bytes_that_are_no_character_change_those_before(data):
+    runs = st.lists(st.sampled_from([*range(3, 259), 300, 400]), max_size=12)
+    tokens = data.draw(runs)
+    assert "".join(streamed(Detokenizer(stories()), tokens)) == stories().decode(tokens)
+
+
+@pytest.mark.parametrize("made", [byte_level, pytest.param(stories, marks=needs_stories)])
+@given(line=st.text(max_size=30))
+def test_no_piece_ends_within_a_character(made, line):
+    text = made()
+    tokens = text.encode(line)
+    pieces = streamed(Detokenizer(text), tokens)
+    assert not any("\ufffd" in piece for piece in pieces) or "\ufffd" in line
+    assert "".join(pieces) == text.decode(tokens)
+
+
+@pytest.mark.parametrize("made", [byte_level, pytest.param(stories, marks=needs_stories)])
+def test_text_is_given_as_soon_as_it_is_final(made):
+    text = made()
+    tokens = text.encode("the cat and the dog were there")
+    stream = Detokenizer(text)
+    for count, token in enumerate(tokens, start=1):
+        stream.push(token)
+        told = text.decode(tokens[:count])
+        assert stream.finish() == "", told
+
+
+@needs_stories
+@pytest.mark.parametrize("line", ["Once upon a time", " two  spaces", "", "Größe 我", "a</s>b"])
+def test_prompts_have_the_tokens_of_transformers(line):
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(STORIES)
+    tokens = stories().encode(line)
+    assert list(tokens) == tokenizer(line)["input_ids"]
+    assert stories().decode(tokens) == tokenizer.decode(tokens, skip_special_tokens=True)
+
+
+@needs_stories
+def test_tokenizer_json_alone_says_which_special_tokens_are_added(tmp_path):
+    from transformers import AutoTokenizer
+
+    for name in ("tokenizer.json", "config.json"):
+        shutil.copyfile(STORIES / name, tmp_path / name)
+    config = json.loads((STORIES / "tokenizer_config.json").read_text())
+    change = {"add_bos_token": False, "add_eos_token": True}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({**config, **change}))
+    expected = AutoTokenizer.from_pretrained(tmp_path)("Once upon")["input_ids"]
+    assert list(read_tokenizer(tmp_path).encode("Once upon")) == expected
+
+
+def test_a_prompt_is_neither_filled_up_nor_cut_off(tmp_path):
+    tokenizer = Tokenizer.from_str(byte_level().tokenizer.to_str())
+    tokenizer.enable_padding(length=64)
+    tokenizer.enable_truncation(4)
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    assert read_tokenizer(tmp_path).encode(LINES[0]) == byte_level().encode(LINES[0])
+    assert read_tokenizer(tmp_path).encode("a") == byte_level().encode("a")
+
+
+def test_a_folder_without_a_tokenizer_is_told_with_the_ways_out(tmp_path):
+    with pytest.raises(ParframeError, match=r"has no tokenizer\.json") as told:
+        read_tokenizer(tmp_path)
+    assert told.value.kind == "load"
+    assert "save_pretrained" in told.value.mend
+    assert "token ids" in told.value.mend
+
+
+@pytest.mark.parametrize("content", ["{}", "[", '{"version": "9"}'])
+def test_a_broken_tokenizer_is_told(tmp_path, content):
+    (tmp_path / "tokenizer.json").write_text(content)
+    with pytest.raises(ParframeError, match="is not a tokenizer") as told:
+        read_tokenizer(tmp_path)
+    assert "\n" not in str(told.value)
+
+
+@pytest.mark.parametrize(
+    ("generation", "model", "expected"),
+    [
+        ({"eos_token_id": [5, 6]}, {"eos_token_id": 2}, (5, 6)),
+        ({"eos_token_id": 5}, {"eos_token_id": 2}, (5,)),
+        ({}, {"eos_token_id": 2}, (2,)),
+        (None, {"eos_token_id": [2]}, (2,)),
+        (None, {"eos_token_id": None}, ()),
+        (None, None, ()),
+    ],
+)
+def test_stop_tokens_are_those_of_the_generation_or_the_model(
+    tmp_path, generation, model, expected
+):
+    for name, content in (("generation_config.json", generation), ("config.json", model)):
+        if content is not None:
+            (tmp_path / name).write_text(json.dumps(content))
+    assert stop_tokens(tmp_path) == expected
+
+
+@pytest.mark.parametrize("value", ["two", [1, None], True, -1])
+def test_stop_tokens_that_are_none_are_told(tmp_path, value):
+    (tmp_path / "config.json").write_text(json.dumps({"eos_token_id": value}))
+    with pytest.raises(ParframeError, match="eos_token_id"):
+        stop_tokens(tmp_path)
+
+
+def character_by_character(text, stops):
+    """The text before the stop text that is complete first."""
+    for end in range(len(text) + 1):
+        ends = [stop for stop in stops if text[:end].endswith(stop)]
+        if ends:
+            return text[: end - max(map(len, ends))]
+    return text
+
+
+LETTERS = st.text("ab", max_size=5)
+
+
+@given(st.lists(LETTERS, max_size=8), st.lists(st.text("ab", min_size=1, max_size=4), max_size=3))
+def test_no_part_of_a_stop_text_is_given(pieces, stops):
+    stream = StopTexts(tuple(stops))
+    expected = character_by_character("".join(pieces), stops)
+    told = ""
+    for piece in pieces:
+        told += stream.push(piece)
+        assert expected.startswith(told)
+    assert told + stream.finish() == expected
+
+
+def test_only_what_may_become_a_stop_text_is_held_back():
+    stream = StopTexts(("\n\nUser:",))
+    assert [stream.push(piece) for piece in ("Hi", "\n", "\nUs", "e", " it", "\n")] == [
+        "Hi", "", "", "", "\n\nUse it", "",
+    ]  # fmt: skip
+    assert stream.finish() == "\n"
+
+
+def test_an_empty_stop_text_is_refused():
+    with pytest.raises(ParframeError, match="stop text: is empty"):
+        StopTexts(("",))
+
+
+def test_a_stream_ends_at_a_stop_text_across_tokens():
+    text = byte_level()
+    stream = TextStream(text, (), ["dog"])
+    pieces = [stream.push(token) for token in text.encode("the cat and the dog were")]
+    assert "".join(pieces) == "the cat and the "
+    assert stream.stopped
+    assert stream.finish() == ""

@@ -1,0 +1,285 @@
+import json
+
+import attrs
+import pytest
+
+import parframe
+from parframe.errors import ParframeError
+from parframe.hardware import Exchanged, Speeds, catalogue
+from parframe.measuring.engine import Run, Runs, predicted, with_engine
+from parframe.measuring.machine import Asked, machine_of, measured
+from parframe.measuring.samples import Times, over_rounds, times_of
+from parframe.measuring.timing import Arrivals, figures
+from parframe.measuring.writing import text_of
+from parframe.price.choose.use_cases import UseCase
+from parframe.price.cost.collectives import exchange_time
+from parframe.price.serving.engines import Engine, engine_on
+from parframe.price.work.plan_work import work_of
+from parframe.price.work.work import Exchange
+
+SPEEDS = "sizes = [1, 512]\ngiga_per_s = [{}, {}]\n"
+
+
+def device(key, speed):
+    lines = [
+        f'[device.{key}]\nname = "here"\ndense_tflops = {{ fp32 = 0.2 }}\nmemory_gib = 8\n'
+        f"bandwidth_gb_s = {4 * speed}\n"
+    ]
+    for operator in ("product", "decode", "prompt", "pointwise"):
+        low = speed / 10 if operator == "product" else 100 * speed
+        lines.append(f"[device.{key}.measured.{operator}.fp32]\n" + SPEEDS.format(100 * speed, low))
+    return "".join(lines)
+
+
+def box(ranks, speed, alone=None):
+    key = f"here_{ranks}"
+    more = f'alone = "{key}_alone"\n' if alone else ""
+    return (
+        device(key, speed)
+        + (device(f"{key}_alone", alone) if alone else "")
+        + f'[machine.{key}]\nname = "here"\ndevice = "{key}"\ngpus = {ranks}\n{more}'
+        f"divided = {ranks}\npcie = {{ gb_s = 5 }}\n"
+        f"[machine.{key}.engine.parframe]\nstep = 0.001\nreserve = 1e8\nshare = 1.0\n"
+        f"batches = true\nall_logits = true\n"
+        f"[[machine.{key}.exchange]]\n"
+        'kind = "all_reduce"\nranks = 2\nbytes = [1024, 1048576]\nus = [100, 1000]\n'
+        f"[[machine.{key}.exchange]]\n"
+        'kind = "send"\nranks = 2\nbytes = [1024, 1048576]\nus = [50, 500]\n'
+    )
+
+
+HERE = box(1, 2) + box(2, 1, alone=1.5)
+
+LLAMA = {
+    "model_type": "llama", "hidden_size": 64, "intermediate_size": 160, "num_hidden_layers": 4,
+    "num_attention_heads": 8, "num_key_value_heads": 4, "vocab_size": 256,
+}  # fmt: skip
+ONE = UseCase("one", "one prompt", 32, 64, 1)
+
+
+@pytest.fixture(scope="module")
+def graph():
+    return parframe.load(LLAMA)
+
+
+def point(graph, composite, devices, text, tmp_path):
+    path = tmp_path / "here.toml"
+    path.write_text(text)
+    plan = parframe.partition(graph, composite)
+    found = parframe.estimate(plan, devices, ONE, weights="fp32", cache="fp32", hardware=[path])
+    return found.points[0]
+
+
+def test_an_estimate_is_what_the_file_says(graph, tmp_path):
+    usual = point(graph, "TP1", "1xhere", HERE, tmp_path).token.value
+    slower = point(graph, "TP1", "1xhere", box(1, 0.2), tmp_path).token.value
+    assert slower - 1e-3 == pytest.approx(10 * (usual - 1e-3))
+    step = HERE.replace("step = 0.001", "step = 0.003")
+    assert point(graph, "TP1", "1xhere", step, tmp_path).token.value == pytest.approx(usual + 2e-3)
+
+
+def test_exchanges_of_a_measured_box_take_what_was_measured(graph, tmp_path):
+    usual = point(graph, "TP2", "2xhere", HERE, tmp_path).token.value
+    longer = HERE.replace("us = [100, 1000]", "us = [200, 2000]")
+    more = point(graph, "TP2", "2xhere", longer, tmp_path).token.value - usual
+    assert more == pytest.approx(9 * 100e-6, rel=0.05)  # two in each layer, one of the embedding
+    boxes = catalogue([HERE]).cluster("2xhere")
+    found = exchange_time(Exchange("all_reduce", 1, (0, 1)), 32768, boxes)
+    assert found.value == pytest.approx(100e-6 * 10**0.5)
+    assert exchange_time(Exchange("all_reduce", 1, (0, 1)), 2**21, boxes).value == 2000e-6
+
+
+def test_stages_that_take_turns_have_the_machine_to_themselves(graph, tmp_path):
+    usual = point(graph, "PP2", "2xhere", HERE, tmp_path).token.value
+    alike = point(graph, "PP2", "2xhere", box(2, 1, alone=1), tmp_path).token.value
+    tensor = point(graph, "TP2", "2xhere", HERE, tmp_path).token.value
+    assert tensor == point(graph, "TP2", "2xhere", box(2, 1, alone=1), tmp_path).token.value
+    spent = 1e-3 + 50e-6
+    assert alike - spent == pytest.approx(1.5 * (usual - spent), rel=0.01)
+
+
+def test_the_number_of_devices_chooses_the_division():
+    known = catalogue([HERE])
+    assert known.cluster("1xhere").machine.key == "here_1"
+    assert known.cluster("2xhere").machine.key == "here_2"
+    with pytest.raises(ParframeError, match=r"3xhere: it was measured when divided into 1, 2"):
+        known.cluster("3xhere")
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (
+            ("measured.product", "measured.produkt"),
+            "has no key 'produkt' (did you mean 'product'?)",
+        ),
+        (("sizes = [1, 512]", "sizes = [512, 1]"), "each above the one before"),
+        (("giga_per_s = [200, 0.2]", "giga_per_s = [200]"), "has 1 numbers, and 'sizes' has 2"),
+        (
+            ("giga_per_s = [200, 0.2]", 'giga_per_s = "many"'),
+            "give a list of numbers from 1e-06 to 1e+18",
+        ),
+        (('alone = "here_2_alone"', 'alone = "there"'), "which is no device's key"),
+        (("[[machine.here_1.exchange]]", "[machine.here_1.exchange]"), "TOML"),
+        (
+            ("us = [100, 1000]", "ms = [100, 1000]"),
+            "exchange 1: has no key 'ms'; give kind",
+        ),
+        (("divided = 1", "divided = 0"), "is 0; give a whole number from 1"),
+    ],
+)
+def test_a_wrong_file_is_refused_with_the_key(change, told):
+    assert change[0] in HERE
+    with pytest.raises(ParframeError) as caught:
+        catalogue([HERE.replace(*change, 1)])
+    assert caught.value.kind == "hardware"
+    assert told in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (("step = 0.001", "stepp = 0.001"), "has no key 'stepp' (did you mean 'step'?)"),
+        (("step = 0.001", "step = -1"), "engine.parframe.step: is -1; give a number from 0"),
+        (("batches = true", "batches = 1"), "engine.parframe.batches: is 1; give true or false"),
+    ],
+)
+def test_a_wrong_engine_is_refused_with_the_key(change, told):
+    machine = catalogue([HERE.replace(*change, 1)]).cluster("1xhere").machine
+    with pytest.raises(ParframeError) as caught:
+        engine_on(machine)
+    assert told in str(caught.value)
+
+
+def test_a_machine_without_a_network_is_one_box():
+    with pytest.raises(ParframeError, match="the box has 1 devices, and nothing is known of a net"):
+        catalogue([box(1, 2).replace("divided = 1\n", "")]).cluster("2xhere")
+
+
+def test_files_of_several_machines_are_taken_together():
+    other = HERE.replace("here", "there")
+    known = catalogue([HERE, other])
+    assert known.cluster("2xthere").machine.key == "there_2"
+    assert known.cluster("2xhere").machine.key == "here_2"
+
+
+def test_speeds_between_sizes_follow_their_logarithms():
+    speeds = Speeds((1.0, 100.0), (10.0, 1000.0))
+    assert speeds.at(10) == pytest.approx(100)
+    assert (speeds.at(0.1), speeds.at(1e6)) == (10, 1000)
+    exchanged = Exchanged("send", 2, (100.0, 10000.0), (1.0, 10.0))
+    assert (exchanged.time(1), exchanged.time(1000)) == (1.0, pytest.approx(10**0.5))
+
+
+def test_a_written_file_is_read_as_what_was_measured():
+    machine = catalogue([HERE]).cluster("2xhere").machine
+    again = catalogue([text_of([machine])]).cluster("2xhere").machine
+    assert again.device.measured == machine.device.measured
+    assert again.alone.measured == machine.alone.measured
+    assert (again.exchanges, again.engines) == (machine.exchanges, machine.engines)
+
+
+def test_the_engine_is_what_small_models_take_beside_their_kernels():
+    machine = attrs.evolve(catalogue([HERE]).cluster("2xhere").machine, engines={})
+    planted = Engine("parframe", step=2e-3, layer=1e-4, reading=3e-4, stage=5e-4, request=4e-3)
+    planted = attrs.evolve(planted, exchanges=1.2, batches=True, all_logits=True, tokens=512)
+
+    def run(layers, composite):
+        graph = parframe.load({**LLAMA, "num_hidden_layers": layers})
+        bare = Run(work_of(parframe.partition(graph, composite)), layers, "fp32", None, None)
+        token, first = predicted(bare, machine, planted)
+        return attrs.evolve(bare, token=Times(token, token), first=Times(first, first))
+
+    runs = Runs(
+        (run(2, "TP2"), run(6, "TP2")),
+        (run(2, "PP2"), run(6, "PP2")),
+        (run(4, "TP2"), run(4, "PP2")),
+    )
+    found = engine_on(with_engine(machine, runs, 1000, "low"))
+    for name in ("step", "layer", "reading", "stage", "request", "exchanges"):
+        assert getattr(found, name) == pytest.approx(getattr(planted, name)), name
+    assert found.spread == {
+        "token": pytest.approx(0, abs=1e-6),
+        "first": pytest.approx(0, abs=1e-6),
+    }
+
+
+def test_quiet_moments_are_the_least_disturbed_round():
+    assert times_of([1.0] * 5 + [9.0] * 6) == Times(1.0, 9.0)
+    rounds = [Times(4.0, 4.0), Times(1.0, 1.0), Times(1.0, 1.0), Times(3.0, 3.0)]
+    assert over_rounds(rounds, "low") == (1.0, 0.0)
+    assert over_rounds(rounds, "middle")[0] == 2.0
+    assert over_rounds(rounds, "middle")[1] > over_rounds([Times(1.0, 1.1)], "low")[1] > 0
+
+
+def test_figures_are_those_of_all_prompts_and_batches():
+    one = Arrivals(1.0, ((1.5, 2.0, 2.5, 3.0),) * 2)
+    other = Arrivals(3.0, ((3.7, 4.2, 4.7, 5.2),) * 2)
+    found = figures([one, other, one])
+    assert found["first_token"] == 0.5
+    assert found["token"] == pytest.approx(0.5)
+    assert (found["tokens_per_second"], found["tokens_per_second_in_all"]) == (2, 4)
+
+
+def test_tokens_that_are_heard_of_together_count_as_their_mean():
+    late = Arrivals(0.0, ((1.0, 1.004, 1.004, 1.008, 1.008, 1.012),))
+    assert max(late.windows(8e-3)) == pytest.approx(2e-3, rel=0.21)
+    steady = Arrivals(0.0, ((1.0, 1.02, 1.04, 1.06),))
+    assert steady.windows() == pytest.approx([0.02] * 3)
+
+
+@pytest.mark.slow
+def test_two_ranks_measure_themselves_and_each_other():
+    few = {"megabytes": 20.0, "rows": (1, 8), "positions": (32,), "seconds": 0.0}
+    asked = Asked("here", 2, sizes=few, exchange_times=2)
+    heard = measured(asked)
+    found = machine_of(asked, heard, "middle")
+    assert (found.per_node, found.divided, found.device.rates.keys()) == (2, 2, {"fp32"})
+    assert found.device.memory == found.alone.memory > 0
+    for device in (found.device, found.alone):
+        product = device.measured["product"]["fp32"]
+        assert product.sizes == (1.0, 8.0)
+        assert 1e7 < product.speeds[1] < 1e12
+    kinds = {one.kind for one in found.exchanges}
+    assert {"all_reduce", "all_gather", "send"} <= kinds
+    assert all(0 < seconds < 10 for one in found.exchanges for seconds in one.seconds)
+    assert heard.resident > 1e7
+    assert catalogue([text_of([found])]).cluster("2xhere").devices == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("--ranks", "0"), "error[usage] --ranks: '0' is not from 1 to"),
+        (("--ranks", "2,many"), "error[usage] --ranks: 'many' is not from 1 to"),
+        (("--name", "My Box"), "error[usage] --name: is 'My Box'"),
+    ],
+)
+def test_what_cannot_be_measured_is_refused_at_once(call, tmp_path, arguments, told):
+    answer = call("measure", "-o", tmp_path / "here.toml", *arguments)
+    assert answer.code != 0
+    assert told in answer.err
+
+
+def test_a_folder_that_is_not_there_is_told_before_anything_is_measured(call, tmp_path):
+    answer = call("measure", "-o", tmp_path / "none" / "here.toml")
+    assert answer.err.startswith("error[output]")
+    assert "there is no folder" in answer.err
+
+
+def test_a_spec_in_float32_is_priced_in_it_where_the_device_can(call, tmp_path):
+    (tmp_path / "here.toml").write_text(HERE)
+    config = "".join(f"{key} = {json.dumps(value)}\n" for key, value in LLAMA.items())
+    (tmp_path / "spec.toml").write_text(
+        f'parallel = "TP2"\ndevices = 2\n[model]\nkind = "demo"\n[model.config]\n{config}'
+    )
+    answer = call(
+        "estimate", tmp_path / "spec.toml", "--hardware", tmp_path / "here.toml",
+        "--devices", "2xhere", "--prompt", 32, "--output-tokens", 64, "--json",
+    )  # fmt: skip
+    facts = json.loads(answer.out)
+    assert facts["engine"] == "parframe"
+    assert facts["points"][0]["token_seconds"][1] > 1e-3
+    elements = parframe.load(LLAMA).parameters.values()
+    whole = sum(4 * parameter.elements for parameter in elements)
+    assert whole / 2 < facts["weight_bytes"] < whole

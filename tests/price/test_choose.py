@@ -1,0 +1,206 @@
+"""Which composite is chosen, why, and what is refused."""
+
+import json
+import subprocess
+import sys
+import xml.etree.ElementTree as ElementTree
+
+import pytest
+
+import parframe
+from parframe.hardware import cluster
+from parframe.mesh.composites import composites
+from parframe.models import find
+from parframe.price.choose.candidates import alike
+from parframe.price.choose.choose import overridden
+from parframe.price.choose.ranking import fewest_devices
+from parframe.price.choose.reasons import account, explain, loss, reason
+from parframe.price.choose.use_cases import use_case
+from parframe.price.predict.deployment import Basis
+from parframe.price.predict.rows import predict_row
+from parframe.price.predict.shipped_models import model
+from parframe.price.work.compressed.composites import usable, work_by_codes
+
+
+@pytest.fixture(scope="module")
+def on_eight():
+    return parframe.choose("llama-3-70b", "8xH100")
+
+
+def test_every_product_of_degrees_is_a_composite_once():
+    found = composites(12, ("TP", "PP", "XX"))
+    assert len(found) == len(set(found)) == 18  # 12 = 2 * 2 * 3 in three factors
+    assert found[0] == "TP12"
+    assert "XX2PP2TP3" in found
+
+
+def test_all_composites_are_ranked_or_excluded_with_a_reason(on_eight):
+    named = {one.composite for one in on_eight.ranked} | set(on_eight.excluded)
+    assert named == set(composites(8, ("PP", "DP", "TP")))
+    assert "weights take 141" in on_eight.excluded["DP8"]
+
+
+def test_strategies_are_tried_where_the_model_has_what_they_need():
+    codes = ("PP", "EP", "TP")
+    assert usable(find("mixtral-8x7b").graph(), codes) == ["PP", "EP", "TP"]
+    assert usable(find("mistral-7b").graph(), codes) == ["PP", "TP"]
+
+
+def test_the_best_keeps_the_limits_and_gives_the_most(on_eight):
+    best, use = on_eight.best, on_eight.use
+    assert best.point.first.value <= use.first
+    assert best.point.token.value <= use.token
+    keeping = [one for one in on_eight.ranked if not one.broken]
+    assert best.point.rate.value == max(one.point.rate.value for one in keeping)
+
+
+def test_stages_that_do_the_same_over_like_links_are_one():
+    work = work_by_codes(find("llama-3-70b").graph(), ("PP", "TP"))("PP8TP4")
+    _, across, within, again, *_ = alike(work, cluster("32xH100")).stages
+    assert across is again  # both send to the next node of two stages
+    assert across.exchanges[0] == within.exchanges[0]
+    assert across.exchanges[1].members != within.exchanges[1].members
+
+
+def test_no_point_beats_one_of_the_front(on_eight):
+    front = on_eight.front()
+    for one in on_eight.ranked:
+        for at in one.candidate.points:
+            assert any(
+                on.per_user >= at.per_user and on.per_device >= at.per_device for _, on in front
+            )
+    users = [at.per_user for _, at in front]
+    assert users == sorted(users, reverse=True)
+    assert len(front) > 3
+
+
+def test_latency_prefers_tensor_parallelism_and_throughput_fits_more_in(on_eight):
+    use = overridden(use_case("chat"), concurrency=1.0)
+    quick = parframe.choose("llama-3-70b", "8xH100", use, objective="latency")
+    assert quick.ranked[0].composite == "TP8"
+    assert quick.ranked[0].point.token.value < on_eight.best.point.token.value
+
+
+def test_reasons_name_what_binds_and_what_the_runner_up_loses(on_eight):
+    best, second = on_eight.ranked[:2]
+    assert "binds" in reason(best, on_eight.use)
+    assert loss(best, second, on_eight.use)
+    assert explain(on_eight, "DP8").startswith("excluded: weights take")
+    assert "place 2 of" in explain(on_eight, second.composite)
+    split = next(one for one in on_eight.ranked if one.composite == "TP8")
+    told = account(split.candidate, split.point, on_eight.use)
+    assert told.weights == pytest.approx(70.6e9 * 2 / 8, rel=0.03)
+
+
+def test_compute_binds_where_prompts_are_nearly_all_there_is():
+    labels = parframe.choose("llama-3-8b", "1xL4", "sentiment")
+    assert "compute binds" in reason(labels.ranked[0], labels.use)
+    alone = overridden(use_case("chat"), concurrency=1.0, first=None, token=None)
+    talk = parframe.choose("llama-3-8b", "1xL4", alone, objective="latency")
+    assert "bandwidth binds" in reason(talk.ranked[0], talk.use)
+
+
+def test_a_model_too_large_is_told_how_many_devices_it_needs():
+    small = parframe.choose("llama-3-70b", "1xH100")
+    assert not small.ranked
+    codes = ("PP", "DP", "TP")
+    work = work_by_codes(find("llama-3-70b").graph(), codes)
+    devices, composite = fewest_devices(work, small.setting, small.use, codes)
+    assert devices == 2
+    assert composite in ("TP2", "PP2")
+
+
+def test_no_smaller_number_of_devices_is_passed_over():
+    small = parframe.choose("llama-3.1-405b", "1xH100")
+    codes = ("PP", "DP", "TP")
+    work = work_by_codes(find("llama-3.1-405b").graph(), codes)
+    devices, _ = fewest_devices(work, small.setting, small.use, codes)
+    assert devices == 11
+    assert not parframe.choose("llama-3.1-405b", "10xH100").ranked
+    assert parframe.choose("llama-3.1-405b", "11xH100").ranked
+
+
+def test_intervals_are_those_that_a_row_of_a_table_has():
+    use = overridden(use_case("chat"), concurrency=8.0)
+    found = parframe.choose("llama-3.1-8b", "1xL4", use, objective="latency", engine="vLLM")
+    low, high = found.ranked[0].point.token.interval()
+    row = {
+        "model": "llama-3.1-8b", "gpu": "L4", "concurrency": "8", "isl": "1024", "osl": "256",
+        "metric": "tpot", "unit": "s", "framework": "vLLM",
+    }  # fmt: skip
+    predicted = predict_row(row, Basis(model))
+    assert (low, high) == pytest.approx((predicted.low, predicted.high), rel=1e-3)
+    assert "no rows of vLLM on l4" in found.ranked[0].point.token.why
+
+
+def test_a_plan_costs_what_its_composite_does(on_eight):
+    plan = parframe.partition(find("llama-3-70b").graph(), "TP8")
+    alone = parframe.estimate(plan, "8xH100")
+    ranked = next(one for one in on_eight.ranked if one.composite == "TP8")
+    mine, theirs = alone.points[3], ranked.candidate.points[3]
+    assert mine.token.value == pytest.approx(theirs.token.value, rel=1e-9)
+    assert alone.most == pytest.approx(ranked.candidate.most, rel=1e-9)
+
+
+def test_a_strategy_of_a_third_party_is_priced_like_any(call, tmp_path):
+    spec = tmp_path / "declared.toml"
+    model = tmp_path / "config.json"
+    model.write_text(json.dumps(find("mistral-7b").config))
+    spec.write_text(
+        f'model = "{model.name}"\nparallel = "WP2"\n[strategies.wp]\nsplits = ["ffn", "vocab"]\n'
+    )
+    done = call("estimate", spec, "--devices", "2xH100", "--json")
+    assert done.code == 0, done.err
+    facts = done.json
+    assert facts["plan"] == "WP2"
+    assert 7e9 < facts["weight_bytes"] < 14.5e9
+
+
+def test_the_winner_is_a_spec_that_apply_takes(call, tmp_path):
+    spec, picture = tmp_path / "best.toml", tmp_path / "front.svg"
+    done = call(
+        "choose", "mistral-7b", "--devices", "2xH100", "-o", spec, "--plot", picture, "--json"
+    )
+    assert done.code == 0, done.err
+    best = done.json["best"]
+    read = parframe.Spec.read(spec)
+    assert read.parallel == best
+    assert read.devices == 2
+    assert read.model.exists()
+    assert ElementTree.parse(picture).getroot().tag.endswith("svg")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "told"),
+    [
+        (("llama-3-70c", "--devices", "8xH100"), 20, "nearest are Llama 3 70B"),
+        (("llama-3-70b", "--devices", "8xH10"), 15, "H10"),
+        (("llama-3-70b", "--devices", "0xH100"), 15, "give 1"),
+        (("mistral-7b", "--devices", "1xH100", "--use-case", "chatt"), 36, "did you mean 'chat'"),
+        (("llama-3-70b", "--devices", "1xL4"), 36, "no composite fits"),
+        (("mistral-7b", "--devices", "1xH100", "--max-first", "10", "--max-token", "50"), 36,
+         "contradict each other"),
+        (("mistral-7b", "--devices", "1xL4", "--max-token", "1"), 36, "comes nearest"),
+        (("mistral-7b", "--devices", "2xH100", "--explain", "TP4"), 36, "is not one of 2 devices"),
+        (("mistral-7b", "--devices", "7xH100", "--strategies", "EP"), 36, "strategies"),
+        (("mistral-7b", "--devices", "2xH100", "--strategies", "TP,XP"), 13, "XP"),
+        (("mistral-7b", "--devices", "2xH100", "--strategies", "XX"), 11, "strategies XX"),
+        (("mistral-7b", "--devices", "2xH100", "--plot", "front.png"), 2, "ends in .svg"),
+        (("mistral-7b", "--devices", "65536xH100"), 36, "16,384 devices at most"),
+        (("mistral-7b", "--devices", "2xH100", "--max-token", "nan"), 36, "limit of later tokens"),
+        (("mistral-7b", "--devices", "2xH100", "--prompt", "1e30"), 36, "tokens of a prompt"),
+        (("mistral-7b", "--devices", "1xT4"), 36, "use 2 devices"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_chosen_is_refused(call, arguments, code, told):
+    done = call("choose", *arguments)
+    assert done.code == code
+    assert told in done.err
+
+
+def test_choosing_needs_no_torch():
+    script = (
+        "import sys, parframe; parframe.choose('mistral-7b', '2xH100');"
+        "assert not {'torch', 'transformers'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=120)

@@ -1,0 +1,75 @@
+"""The work of a composite, read without its plan, is the work of its plan."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import pytest
+
+from parframe import models
+from parframe.errors import ParframeError
+from parframe.graph import OperatorGraph
+from parframe.partitioning import partition
+from parframe.price.work.compressed.composite_work import Reader, work_of_composite
+from parframe.price.work.compressed.repeated_layers import shorten
+from parframe.price.work.plan_work import work_of
+from parframe.price.work.work import Work
+from parframe.spec import Spec
+
+
+def parts(work: Work) -> Any:
+    """The work without the order in which kernels first stand."""
+    stages = [(Counter(s.kernels), Counter(s.exchanges), s.held) for s in work.stages]
+    return stages, work.devices, work.replicas, work.layers
+
+
+CASES = {
+    "Llama 3.1 8B": ["TP1", "TP16", "TP12", "TP3", "DP2TP2PP3", "CP2TP2", "TP4SP", "PP7", "PP16"],
+    "Mixtral 8x7B": ["EP8TP4DP2", "EP4TP2SP", "TP2PP3EP2", "EP2DP2PP4"],
+    "DeepSeek-V3": ["EP8TP2PP3", "TP4PP7"],
+    "GPT-OSS 20B": ["TP2PP5", "EP4PP3", "PP12"],
+    "GPT-J 6B": ["TP2PP3"],
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "composite"), [(name, one) for name, many in CASES.items() for one in many]
+)
+def test_it_is_the_work_of_the_plan(name: str, composite: str) -> None:
+    graph = models.find(name).graph()
+    assert parts(work_of_composite(graph, composite)) == parts(work_of(partition(graph, composite)))
+
+
+def test_cuts_that_are_given_are_kept() -> None:
+    spec = Spec(parallel="TP2PP2", strategies={"pp": {"cuts": (5,)}})
+    graph = models.find("Llama 3.1 8B").graph()
+    work = work_of_composite(graph, spec)
+    assert parts(work) == parts(work_of(partition(graph, spec)))
+    assert work.stages[0].held.kept == ((5 * 2 * 4 * 128, None),)
+
+
+def test_stages_beyond_layers_are_refused_as_a_plan_refuses_them() -> None:
+    graph = models.find("Llama 3.1 8B").graph()
+    with pytest.raises(ParframeError) as fast:
+        work_of_composite(graph, "PP64")
+    with pytest.raises(ParframeError) as slow:
+        partition(graph, "PP64")
+    assert str(fast.value) == str(slow.value)
+
+
+def test_degrees_change_sizes_and_not_what_is_written_out() -> None:
+    own = Reader(models.find("Mixtral 8x7B").graph(), ())
+    for composite in ("TP2EP2", "TP4EP8", "DP2TP8EP4", "PP2TP4EP4"):
+        own.work(Spec(parallel=composite).placing())
+    with_data, without = own.outlines.frames.values()
+    assert len(own.outlines.known) == 4
+    assert len(with_data.steps) == len(without.steps)
+
+
+def test_a_graph_is_shortened_to_a_few_of_its_layers() -> None:
+    for name, most in (("Llama 3.1 405B", 7), ("DeepSeek-V3", 10), ("GPT-OSS 120B", 11)):
+        graph: OperatorGraph = models.find(name).graph()
+        short = shorten(graph)
+        assert short is not None
+        assert len(short.graph.calls) <= most < len(graph.calls)

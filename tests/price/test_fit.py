@@ -1,0 +1,78 @@
+"""`parframe fit`: how many of which GPU a model needs, and for how many sequences."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+from command import Caller
+
+from parframe import models
+from parframe.hardware import shipped
+from parframe.price.choose.fit import Layouts, composites, fewest
+
+
+@pytest.fixture
+def parframe(capsys: pytest.CaptureFixture[str]) -> Caller:
+    return Caller(capsys)
+
+
+def test_the_fewest_devices_are_told_for_every_dtype(parframe: Caller) -> None:
+    called = parframe("fit", "llama-3.1-70b", "--gpu", "H100", "--gpu", "L4", "--json")
+    assert called.code == 0, called.err
+    fits = {(fit["gpu"], fit["weights"]): fit for fit in called.json["fits"]}
+    assert {fits["H100 SXM", dtype]["devices"] for dtype in ("bf16", "fp8", "int4")} == {4, 2, 1}
+    assert fits["L4", "int4"]["devices"] == 4
+    assert all(fit["sequences"] > 0 for fit in fits.values())
+
+
+def test_longer_sequences_are_fewer() -> None:
+    layouts = Layouts(models.find("llama-3.1-8b").graph(), 1)
+    device = shipped().machine("H100").device
+    short, long = (fewest(layouts, device, length, "bf16") for length in (2048, 8192))
+    assert short is not None
+    assert long is not None
+    assert short.sequences // 4 - 1 <= long.sequences <= short.sequences // 4
+
+
+def test_nothing_that_fits_is_said_so(parframe: Caller) -> None:
+    called = parframe("fit", "llama-3.1-405b", "--gpu", "T4", "--weights", "bf16", "--most", "4")
+    assert called.code == 0
+    assert "no" in called.out.split()
+
+
+def test_all_ways_use_all_devices() -> None:
+    import math
+    import re
+
+    for count in (2, 4, 8, 16, 64):
+        for composite in composites(count):
+            assert math.prod(map(int, re.findall(r"\d+", composite))) == count
+
+
+@pytest.mark.parametrize(
+    ("arguments", "meant"),
+    [
+        (("llama-3.1-9b",), "Llama 3.1 8B"),
+        (("llama-3.1-8b", "--gpu", "H101"), "parframe devices"),
+        (("llama-3.1-8b", "--weights", "fp9"), "fp8"),
+        (("llama-3.1-8b", "--engine", "vlm"), "vllm"),
+    ],
+)
+def test_what_is_not_known_is_refused_with_the_nearest(
+    parframe: Caller, arguments: tuple[str, ...], meant: str
+) -> None:
+    called = parframe("fit", *arguments)
+    assert called.code not in (0, 3)
+    assert meant in called.err
+
+
+def test_it_needs_no_torch() -> None:
+    code = (
+        "import sys\nfrom parframe.cli import group\nfrom parframe.cli.failures import run\n"
+        "run(group, ['fit', 'llama-3.1-8b', '--gpu', 'H100', '--most', '2'])\n"
+        "sys.exit(any(name in sys.modules for name in ('torch', 'transformers')))"
+    )
+    told = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True)
+    assert told.returncode == 0

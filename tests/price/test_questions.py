@@ -1,0 +1,77 @@
+"""Rows of tables are read as they are written, and refused where they say nothing sensible."""
+
+import math
+
+import pytest
+
+from parframe.errors import ParframeError
+from parframe.price.predict.metrics import METRICS, metric_name, unit_size
+from parframe.price.predict.questions import question
+
+
+def test_an_empty_cell_says_nothing():
+    asked = question({"model": "m", "gpu": "g", "metric": "ttft", "tp": "", "kv_dtype": ""})
+    assert asked.tensor is None
+    assert asked.cache is None
+    assert asked.batch is None
+
+
+def test_words_say_that_the_engine_filled_its_batch():
+    asked = question({"batch": "max (in-flight batching, not reported)", "concurrency": "inf"})
+    assert asked.batch is None
+    assert asked.concurrency == math.inf
+
+
+def test_an_offered_rate_is_no_concurrency():
+    asked = question({"concurrency": "qps=4", "notes": "online serving, 500 requests, averages"})
+    assert (asked.concurrency, asked.rate, asked.requests) == (None, 4.0, 500.0)
+    assert question({"concurrency": "qps=INF"}).rate == math.inf
+
+
+def test_a_range_of_requests_is_no_number():
+    assert question({"notes": "30000..1000 requests per point"}).requests is None
+
+
+@pytest.mark.parametrize(
+    ("cell", "dtype"), [("bf16?", "bf16"), ("FP8 (block)", "fp8"), ("AWQ", "int4")]
+)
+def test_dtypes_are_known_by_their_spellings(cell, dtype):
+    assert question({"weight_dtype": cell}).weights == dtype
+
+
+@pytest.mark.parametrize(
+    ("column", "cell"),
+    [
+        ("tp", "1.5"),
+        ("tp", "0"),
+        ("isl", "-3"),
+        ("osl", "nan"),
+        ("isl", "1e308"),
+        ("isl", "1e-320"),
+        ("n_gpus", "1e18"),
+        ("batch", "nan"),
+        ("batch", "-inf"),
+        ("batch", "0"),
+        ("concurrency", "0.1"),
+        ("weight_dtype", "fp99"),
+        ("concurrency", "rate=x"),
+    ],
+)
+def test_what_makes_no_sense_is_refused_with_its_column(column, cell):
+    with pytest.raises(ParframeError) as refused:
+        question({column: cell})
+    assert column in str(refused.value)
+
+
+def test_metrics_have_other_names_and_means():
+    assert metric_name("mean_itl") == "tpot"
+    assert metric_name("Median TTFT") == "ttft"
+    with pytest.raises(ParframeError, match="did you mean 'tpot'"):
+        metric_name("tpott")
+
+
+def test_units_are_those_of_the_metric():
+    assert unit_size("ms", METRICS["ttft"]) == 1e-3
+    assert unit_size("", METRICS["achieved_mem_bw_per_gpu"]) == 1e9
+    with pytest.raises(ParframeError):
+        unit_size("tokens/s", METRICS["ttft"])

@@ -1,0 +1,209 @@
+"""Rows of a table are predicted from shipped data alone, or told why they are not."""
+
+import csv
+import json
+import subprocess
+import sys
+
+import attrs
+import pytest
+from price_outline import outline
+
+from parframe.models import find
+from parframe.price.predict.deployment import Basis, Layout
+from parframe.price.predict.rows import predict_row
+from parframe.price.predict.shipped_models import model
+
+BASIS = Basis(model)
+ROW = {
+    "model": "LLaMA-3.1-8B", "weight_dtype": "fp16", "kv_dtype": "fp16", "gpu": "H100-SXM-80GB",
+    "n_gpus": "1", "tp": "1", "pp": "1", "ep": "1", "dp": "1", "batch": "", "concurrency": "inf",
+    "isl": "1000", "osl": "1000", "metric": "output_tokens_per_s_total", "unit": "tokens/s",
+    "framework": "TensorRT-LLM 0.17",
+}  # fmt: skip
+
+
+def predicted(**cells):
+    return predict_row({**ROW, **cells}, BASIS)
+
+
+def width(found):
+    return found.high / found.low
+
+
+@pytest.mark.parametrize(
+    ("name", "layout"),
+    [
+        ("Llama 3.1 8B", Layout()),
+        ("Llama 3.1 70B", Layout(tensor=8)),
+        ("Mixtral 8x7B", Layout(tensor=4)),
+        ("Mixtral 8x7B", Layout(tensor=8, expert=8)),
+        ("Mixtral 8x7B", Layout(tensor=8, expert=4)),
+        ("Qwen3 235B-A22B", Layout(expert=8, data=8)),
+        ("DeepSeek-V3", Layout(tensor=8)),
+    ],
+)
+def test_the_work_of_a_layout_holds_what_the_configuration_says(name, layout):
+    found, by_hand = model(name).work(layout), outline(find(name).name, layout)
+    assert (found.devices, found.replicas) == (by_hand.devices, by_hand.replicas)
+    held, expected = found.stages[0].held, by_hand.stages[0].held
+    assert held.weights == expected.weights
+    assert held.tables == pytest.approx(expected.tables, rel=1e-3)
+    assert held.kept == expected.kept
+    assert held.share == expected.share
+
+
+def test_a_row_is_predicted_with_its_interval_and_what_decides():
+    found = predicted()
+    assert found.low < found.value < found.high
+    assert "sequences in flight: memory" in found.why
+
+
+def test_rows_may_leave_out_what_they_do_not_know():
+    row = {"model": "LLaMA-3.1-8B", "gpu": "H100", "metric": "tpot", "isl": "100", "osl": "10"}
+    found = predict_row(row, BASIS)
+    assert found.value > 0
+    assert "weights taken for bf16" in found.why
+    assert "no rows of this engine" in found.why
+
+
+@pytest.mark.parametrize(
+    ("cells", "lacking"),
+    [
+        ({"metric": "ttft", "unit": "ms", "batch": "4", "concurrency": ""}, "isl"),
+        ({"metric": "e2e_latency", "unit": "s", "batch": "4", "concurrency": ""}, "isl"),
+        ({"metric": "tpot", "unit": "ms", "concurrency": "16"}, "isl"),
+        ({}, "isl"),
+        ({"isl": "1000"}, "osl"),
+    ],
+)
+def test_lengths_on_which_a_figure_hangs_are_not_guessed(cells, lacking):
+    found = predicted(**{"isl": "", "osl": "", **cells})
+    assert found.value is None
+    assert found.why.startswith(f"column {lacking}")
+
+
+def test_a_tokens_time_in_a_batch_says_what_lengths_it_takes():
+    told = {"metric": "tpot", "unit": "ms", "batch": "4", "concurrency": ""}
+    found = predicted(**told, isl="", osl="")
+    assert "isl is not given: taken for 0; osl is not given: taken for 128" in found.why
+    assert width(found) > width(predicted(**told, isl="1", osl="128"))
+
+
+def test_an_engine_or_a_device_without_rows_widens_the_interval():
+    known = predicted()
+    assert width(predicted(gpu="MI300X")) > 1.1 * width(known)
+    assert width(predicted(framework="something new")) > width(known)
+
+
+def test_what_no_row_of_an_engine_tells_widens_the_interval():
+    known = predicted(n_gpus="4", tp="4")
+    piped = predicted(n_gpus="4", tp="2", pp="2")
+    assert width(piped) > width(known)
+    assert "tell of pipelines" in piped.why
+
+
+@pytest.mark.parametrize(
+    ("cells", "why"),
+    [
+        ({"model": "Nonesuch-7B"}, "not one that ships"),
+        ({"gpu": "Voodoo 2"}, "no such GPU"),
+        ({"model": "Llama-2-70B", "gpu": "L4"}, "weights need"),
+        ({"metric": "joy"}, "not one that is predicted"),
+        ({"n_gpus": "3", "tp": "2"}, "does not divide"),
+        ({"tp": "x"}, "column tp"),
+        ({"metric": "ttft", "unit": "ms"}, "grows"),
+    ],
+)
+def test_no_basis_is_an_answer_with_its_reason(cells, why):
+    found = predicted(**cells)
+    assert (found.value, found.low, found.high) == (None, None, None)
+    assert why in found.why
+
+
+def test_units_change_the_number_alone():
+    common = {"batch": "4", "concurrency": "4", "metric": "tpot"}
+    assert predicted(**common, unit="ms").value == pytest.approx(
+        1e3 * predicted(**common, unit="s").value
+    )
+
+
+def test_instances_side_by_side_serve_each_their_part():
+    one, two = predicted(), predicted(n_gpus="2")
+    assert two.value == pytest.approx(2 * one.value)
+    each = predicted(n_gpus="2", metric="output_tokens_per_s_per_gpu")
+    assert each.value == pytest.approx(one.value)
+
+
+def test_a_load_that_is_kept_up_with_is_answered_as_it_comes():
+    online = {"framework": "TensorRT-LLM 0.14.0 + tensorrtllm_backend", "metric": "requests_per_s"}
+    light = predicted(**online, concurrency="qps=2", unit="req/s")
+    heavy = predicted(**online, concurrency="qps=inf", unit="req/s")
+    assert light.value == pytest.approx(2, rel=0.05)
+    assert width(light) < 1.2 < width(heavy)
+
+
+def test_metrics_of_one_batch_agree():
+    batch = {"batch": "8", "concurrency": "8"}
+    whole = predicted(**batch, metric="e2e_latency", unit="s").value
+    total = predicted(**batch, metric="total_tokens_per_s").value
+    output = predicted(**batch, metric="output_tokens_per_s_total").value
+    assert total == pytest.approx(8 * 2000 / whole)
+    assert output == pytest.approx(8 * 1000 / whole)
+
+
+def test_more_devices_shorten_a_tokens_time():
+    times = [
+        predicted(
+            n_gpus=str(n), tp=str(n), batch="1", concurrency="1", metric="tpot", unit=""
+        ).value
+        for n in (1, 2, 4, 8)
+    ]
+    assert times == sorted(times, reverse=True)
+
+
+def test_a_basis_may_have_engines_of_its_own():
+    slow = tuple(attrs.evolve(own, step=1.0) for own in BASIS.engines)
+    row = {**ROW, "metric": "tpot", "unit": "s", "batch": "1"}
+    found = predict_row(row, attrs.evolve(BASIS, engines=slow))
+    assert found.value > 1.0
+
+
+@pytest.fixture
+def table(tmp_path):
+    path = tmp_path / "rows.csv"
+    rows = [{**ROW, "extra": "kept", "predicted": "old"}, {**ROW, "model": "Nonesuch-7B"}]
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, [*ROW, "extra", "predicted"], restval="")
+        writer.writeheader()
+        writer.writerows(rows)
+    return path
+
+
+def test_the_command_adds_columns_and_needs_no_torch(table):
+    out = table.with_name("out.csv")
+    script = (
+        "import sys\nfrom parframe.cli import group\nfrom parframe.cli.failures import run\n"
+        f"code = run(group, ['predict', {str(table)!r}, '-o', {str(out)!r}, '--json'])\n"
+        "sys.exit(code or 'torch' in sys.modules)"
+    )
+    told = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False
+    )
+    assert told.returncode == 0, told.stderr
+    facts = json.loads(told.stdout)
+    assert (facts["rows"], facts["predicted"]) == (2, 1)
+    with out.open(newline="") as file:
+        first, second = csv.DictReader(file)
+    assert first["extra"] == "kept"
+    assert float(first["low"]) < float(first["predicted"]) < float(first["high"])
+    assert second["predicted"] == second["low"] == second["high"] == ""
+    assert "not one that ships" in second["why"]
+
+
+def test_a_table_without_a_column_that_is_needed_is_refused(call, tmp_path):
+    path = tmp_path / "rows.csv"
+    path.write_text("model,gpu\nx,y\n")
+    told = call("predict", str(path), "-o", str(tmp_path / "out.csv"))
+    assert told.code != 0
+    assert "has no column metric" in told.err

@@ -1,0 +1,132 @@
+"""Tasks for tests of launching."""
+
+from __future__ import annotations
+
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from faulty import faulty
+
+import parframe.runtime.shared_memory_collectives  # noqa: F401  registers its operators
+from parframe.launcher import Worker, fork_server
+from parframe.launcher.processes import bind
+from parframe.runtime.group_names import named
+from parframe.runtime.process_groups import close_groups, make_groups
+from parframe.runtime.shared_memory import NAME
+
+
+def steps(worker: Worker) -> None:
+    """Meet, load, warm up, then steps of one collective each."""
+    worker.operator("meet")
+    make_groups(
+        [], rank=worker.rank, world=worker.world, timeout=worker.timeout, store=worker.store
+    )
+    worker.phase("load")
+    worker.operator("weights")
+    weights = torch.ones(1000)
+    worker.phase("warm-up")
+    total(worker, weights)
+    worker.phase("step")
+    for number in range(worker.facts.get("steps", 3)):
+        worker.step(number)
+        worker.send({"step": number, "total": total(worker, weights)})
+
+
+def total(worker: Worker, weights: torch.Tensor) -> float:
+    worker.operator("multiply")
+    summed = weights * 1
+    worker.operator("sum")
+    dist.all_reduce(summed)
+    return float(summed[0])
+
+
+def gather(worker: Worker) -> None:
+    """Gather the ranks of every group, over the group."""
+    wanted = [tuple(ranks) for ranks in worker.facts["groups"]]
+    groups = make_groups(
+        wanted, rank=worker.rank, world=worker.world, timeout=worker.timeout, store=worker.store
+    )
+    gathered = []
+    for ranks in wanted + [tuple(ranks) for ranks in [worker.facts.get("also", [])] if ranks]:
+        if worker.rank in ranks and len(ranks) > 1:
+            own = torch.tensor([worker.rank])
+            all_of = torch.ops._c10d_functional.all_gather_into_tensor(
+                own, len(ranks), groups.name(ranks)
+            )
+            gathered.append(torch.ops._c10d_functional.wait_tensor(all_of).tolist())
+    worker.send({"gathered": gathered})
+    close_groups()
+
+
+def reduce(worker: Worker) -> None:
+    """Reduce and gather tensors of several sizes, of different ranks different numbers."""
+    if worker.facts.get("bound"):
+        bind(worker.rank, worker.world)
+    name = _everybody(worker)
+    found = {}
+    for length in worker.facts["lengths"]:
+        own = numbers(worker.rank, length).to(getattr(torch, worker.facts["dtype"]))
+        sites = (worker.world, worker.rank, name)
+        for reduction in worker.facts["reductions"]:
+            reduced = torch.ops.parframe.reduced(own, reduction, *sites)
+            found[f"{reduction} {length}"] = reduced.tolist()
+        found[f"gathered {length}"] = torch.ops.parframe.gathered(own, *sites).tolist()
+    shared = NAME in Path("/proc/self/maps").read_text()
+    worker.send({"found": found, "shared": shared, "dtype": str(reduced.dtype)})
+    close_groups()
+
+
+def numbers(rank: int, length: int) -> torch.Tensor:
+    """Small whole numbers, of which sums and products are exact in any order."""
+    return ((torch.arange(length) * 7 + rank * 3) % 5 - 2).to(torch.float64)
+
+
+def _everybody(worker: Worker) -> str:
+    ranks = tuple(range(worker.world))
+    groups = make_groups(
+        [ranks], rank=worker.rank, world=worker.world, timeout=worker.timeout, store=worker.store
+    )
+    return named(groups.of[ranks])
+
+
+def echo(worker: Worker) -> None:
+    """Answer every message until there is an empty one."""
+    worker.phase("step")
+    while message := worker.receive():
+        worker.send({"rank": worker.rank, **message, "blob": bytes(worker.blob[:5]).decode()})
+
+
+def late(worker: Worker) -> None:
+    """Wait for the launcher, but for rank 1, which does not come so far."""
+    worker.phase("load")
+    worker.operator("weights")
+    if worker.rank == 1:
+        time.sleep(600)
+    worker.phase("step")
+    worker.receive()
+
+
+def compiles(worker: Worker) -> None:
+    """Start a process and write a file as a compiler does, tell of it, and wait."""
+    worker.phase("step")
+    Path(tempfile.mkstemp(suffix=".s")[1]).write_text("nop")
+    child = subprocess.Popen(["sleep", "600"])
+    worker.send({"child": child.pid})
+    worker.receive()
+
+
+if __name__ == "__main__":
+    fork_server.main(
+        {
+            "compiles": compiles,
+            "echo": echo,
+            "gather": gather,
+            "late": late,
+            "reduce": reduce,
+            "steps": faulty(steps),
+        }
+    )

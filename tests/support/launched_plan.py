@@ -1,0 +1,11 @@
+"""The task of a local run of a plan, with workers that make faults."""
+
+from __future__ import annotations
+
+from faulty import faulty
+
+from parframe.executors.fork_server import generate, prepare
+from parframe.launcher import fork_server
+
+if __name__ == "__main__":
+    fork_server.main({"generate": faulty(generate)}, prepare)
