@@ -6,7 +6,7 @@ PIP_FLAGS ?= --quiet
 INSTALL = -m pip install $(PIP_FLAGS) -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test quick lint docs bench fit validate faults coverage clean
+.PHONY: help demo test quick lint docs golden bench fit validate faults coverage clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
@@ -37,6 +37,9 @@ lint:  ## in the environment at hand: lint, format, types, import contracts
 
 docs:  ## in the environment at hand: write the documentation's tables anew
 	$(BIN)python docs/tables.py
+
+golden:  ## in the environment at hand: write the golden outputs anew
+	$(BIN)python -m tests.golden.write
 
 bench:  ## in the environment at hand, with .[hf,bench]: print the figures of benchmarks/
 	$(BIN)python -m benchmarks
