@@ -19,12 +19,12 @@ import parframe
 from benchmarks.contender import CONFIG
 from parframe.generation import Settings
 from parframe.launcher.processes import processors
-from parframe.measuring.calm import Calm, busy
-from parframe.measuring.machine import Asked
-from parframe.measuring.samples import Part, Times, merged, times_of
-from parframe.measuring.timing import arrivals
-from parframe.measuring.whole import Observed, machine, observe
-from parframe.measuring.writing import text_of
+from parframe.measurement.hardware_file import text_of
+from parframe.measurement.idle_wait import Calm, busy
+from parframe.measurement.machine import Asked
+from parframe.measurement.rounds import Observed, machine, observe
+from parframe.measurement.samples import Part, Times, merged, times_of
+from parframe.measurement.token_timing import arrivals
 from parframe.plan import Plan
 from parframe.price.choose.use_cases import UseCase
 from parframe.price.cost.estimate import Estimate

@@ -94,7 +94,7 @@ def command(
     MODEL is a Hugging Face folder, a config.json, a spec that names a model, or a plan.
     """
     from parframe.generation.replicas import replicas_of
-    from parframe.measuring.timing import arrivals, figures
+    from parframe.measurement.token_timing import arrivals, figures
     from parframe.simulation.inputs import float_dtype
 
     with steps(4 if against else 3) as step:
@@ -155,7 +155,7 @@ def transformers_figures(
     from transformers import AutoModelForCausalLM
     from transformers.generation.streamers import BaseStreamer
 
-    from parframe.measuring.timing import Arrivals, figures
+    from parframe.measurement.token_timing import Arrivals, figures
 
     class Clock(BaseStreamer):
         """Notes when tokens come; the prompt itself is the first that is told."""

@@ -17,7 +17,7 @@ from parframe.errors import ParframeError
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from parframe.measuring.whole import Observed
+    from parframe.measurement.rounds import Observed
 
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 _DTYPES = ("float32", "bfloat16", "float16")
@@ -61,9 +61,9 @@ def command(
     """
     from parframe.executors.rank import check_device
     from parframe.launcher.processes import processors
-    from parframe.measuring.machine import Asked
-    from parframe.measuring.whole import machine, observe
-    from parframe.measuring.writing import text_of
+    from parframe.measurement.hardware_file import text_of
+    from parframe.measurement.machine import Asked
+    from parframe.measurement.rounds import machine, observe
 
     check_file(output)
     if not _NAME.fullmatch(name):

@@ -14,7 +14,7 @@ from parframe.coverage.outcome import Outcome, Verdict
 from parframe.dims import name
 from parframe.errors import ParframeError
 from parframe.graph import OperatorGraph
-from parframe.simulation.difference import error, scale_of
+from parframe.simulation.numerical_error import error, scale_of
 from parframe.simulation.reference import run_graph
 from parframe.simulation.verify import BOUNDS
 from parframe.weights import state

@@ -14,8 +14,8 @@ from parframe.errors import ParframeError
 from parframe.graph import Input, OperatorGraph
 from parframe.plan import COMMUNICATION, Part, Plan
 from parframe.plan.device import axes_of
+from parframe.simulation.device_coroutine import device_sizes
 from parframe.simulation.regions import Regions, numbers, take
-from parframe.simulation.worker import device_sizes
 
 _SEQUENCE, _BATCH = "sequence", "batch"
 

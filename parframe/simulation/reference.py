@@ -8,9 +8,9 @@ from typing import Any
 import torch
 
 from parframe.graph import Operator, OperatorGraph
+from parframe.simulation.device_coroutine import last_uses
 from parframe.simulation.interpreter import execute, input_sizes, with_counted
 from parframe.simulation.outputs import structured
-from parframe.simulation.worker import last_uses
 
 
 def run_graph(

@@ -11,13 +11,13 @@ import torch
 
 from parframe.plan import Plan
 from parframe.simulation.collectives import Request, exchange
+from parframe.simulation.communication_matching import Meetings
+from parframe.simulation.device_coroutine import Script, Watch, Worker, device_sizes, work
 from parframe.simulation.inputs import dtype_of, held, input_tensors, own_dtype
 from parframe.simulation.interpreter import input_sizes
-from parframe.simulation.matching import Meetings
 from parframe.simulation.outputs import Piece, assembled, structured
 from parframe.simulation.regions import numbers
 from parframe.simulation.threads import fitting_threads
-from parframe.simulation.worker import Script, Watch, Worker, device_sizes, work
 from parframe.weights import state as load_state
 
 Record = Callable[[Sequence[Request]], None]

@@ -12,17 +12,17 @@ from parframe.errors import ParframeError
 from parframe.graph import Operator
 from parframe.plan import COMMUNICATION, Plan, Program
 from parframe.rules.table import EXCHANGES
-from parframe.simulation.communication import Recorder, Traffic
-from parframe.simulation.difference import error, scale_of
+from parframe.simulation.device_coroutine import device_sizes
 from parframe.simulation.inputs import dtype_of, input_tensors
 from parframe.simulation.interpreter import input_sizes
+from parframe.simulation.numerical_error import error, scale_of
 from parframe.simulation.outputs import Piece, assembled
 from parframe.simulation.reference import reference
 from parframe.simulation.regions import numbers, take
 from parframe.simulation.simulate import Given, pieces
 from parframe.simulation.threads import fitting_threads
+from parframe.simulation.traffic import Recorder, Traffic
 from parframe.simulation.trial_inputs import trial_inputs, trial_sizes
-from parframe.simulation.worker import device_sizes
 from parframe.weights import state as load_state
 
 BOUNDS: Mapping[str, float] = {"float64": 1e-11, "float32": 1e-5}

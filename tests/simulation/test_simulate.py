@@ -26,7 +26,7 @@ from parframe.mesh import Mesh
 from parframe.plan import Device
 from parframe.simulation import Outputs, simulate, verify
 from parframe.simulation.collectives import Request, exchange
-from parframe.simulation.worker import Script
+from parframe.simulation.device_coroutine import Script
 from parframe.strategy import Placing
 
 ROWS, COLUMNS = 7, 6

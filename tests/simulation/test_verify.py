@@ -8,7 +8,7 @@ from handmade import HIDDEN, Part, changed, graph, operator, pipeline, tensor_pa
 from parframe.errors import ParframeError
 from parframe.graph import Input, Parameter, Ref, Tensor
 from parframe.simulation import verify
-from parframe.simulation.difference import error, scale_of
+from parframe.simulation.numerical_error import error, scale_of
 from parframe.simulation.trial_inputs import trial_inputs, trial_sizes
 from parframe.sizes import symbol
 

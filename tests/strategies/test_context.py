@@ -17,8 +17,8 @@ from parframe.loading import load
 from parframe.partitioning import partition
 from parframe.partitioning.rectangles import mirrored
 from parframe.simulation import simulate, verify
+from parframe.simulation.device_coroutine import device_sizes
 from parframe.simulation.regions import numbers
-from parframe.simulation.worker import device_sizes
 from parframe.spec import Spec, Stage
 
 pytestmark = pytest.mark.slow

@@ -13,9 +13,9 @@ import torch.distributed as dist
 from parframe.executors.rank import device_of
 from parframe.launcher import Worker, fork_server
 from parframe.launcher.processes import bind
-from parframe.measuring.calm import Calm
-from parframe.measuring.exchanges import Exchange, Ring, exchanges, sends
-from parframe.measuring.kernels import Kernels, Point, Sizes
+from parframe.measurement.collective_timing import Exchange, Ring, exchanges, sends
+from parframe.measurement.idle_wait import Calm
+from parframe.measurement.kernel_timing import Kernels, Point, Sizes
 from parframe.runtime.process_groups import make_groups
 from parframe.simulation.inputs import dtype_of
 

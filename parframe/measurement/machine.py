@@ -12,10 +12,10 @@ import attrs
 from parframe.executors.local import ENVIRONMENT
 from parframe.hardware import Device, Exchanged, Link, Machine, Speeds
 from parframe.launcher import Launch
-from parframe.measuring.samples import Part, Times, over_rounds
-from parframe.measuring.worker import ALONE, AT_ONCE, TASK
+from parframe.measurement.samples import Part, Times, over_rounds
+from parframe.measurement.worker import ALONE, AT_ONCE, TASK
 
-MODULE = "parframe.measuring.worker"
+MODULE = "parframe.measurement.worker"
 
 DTYPES: Mapping[str, str] = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}
 """Dtypes that can be measured, by torch's names: as hardware files call them."""
@@ -39,7 +39,7 @@ class Asked:
     dtypes
         Torch's names of dtypes.
     sizes
-        Fields of `parframe.measuring.kernels.Sizes` that are not the usual ones.
+        Fields of `parframe.measurement.kernel_timing.Sizes` that are not the usual ones.
     exchange_times
         How often each exchange is measured.
     batches

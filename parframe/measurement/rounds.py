@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 import attrs
 
 from parframe.hardware import Machine
-from parframe.measuring.engine import Pair, Run, Runs, runs, with_engine
-from parframe.measuring.machine import Asked, Heard, machine_of, measured
-from parframe.measuring.samples import Part, merged
+from parframe.measurement.engine_overhead import Pair, Run, Runs, runs, with_engine
+from parframe.measurement.machine import Asked, Heard, machine_of, measured
+from parframe.measurement.samples import Part, merged
 
 
 @attrs.frozen

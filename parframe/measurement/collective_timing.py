@@ -16,7 +16,7 @@ import torch
 import torch.distributed as dist
 
 import parframe.runtime.shared_memory_collectives  # noqa: F401  registers its operators
-from parframe.measuring.samples import Times, times_of
+from parframe.measurement.samples import Times, times_of
 from parframe.runtime.group_names import named
 
 _c10d = torch.ops._c10d_functional

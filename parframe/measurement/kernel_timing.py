@@ -13,7 +13,7 @@ from typing import Any
 import attrs
 import torch
 
-from parframe.measuring.samples import Times, repeated
+from parframe.measurement.samples import Times, repeated
 from parframe.runtime.compiled_step import options
 from parframe.runtime.lowering import attention, linear
 

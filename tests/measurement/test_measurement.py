@@ -6,11 +6,11 @@ import pytest
 import parframe
 from parframe.errors import ParframeError
 from parframe.hardware import Exchanged, Speeds, catalogue
-from parframe.measuring.engine import Run, Runs, predicted, with_engine
-from parframe.measuring.machine import Asked, machine_of, measured
-from parframe.measuring.samples import Times, over_rounds, times_of
-from parframe.measuring.timing import Arrivals, figures
-from parframe.measuring.writing import text_of
+from parframe.measurement.engine_overhead import Run, Runs, predicted, with_engine
+from parframe.measurement.hardware_file import text_of
+from parframe.measurement.machine import Asked, machine_of, measured
+from parframe.measurement.samples import Times, over_rounds, times_of
+from parframe.measurement.token_timing import Arrivals, figures
 from parframe.price.choose.use_cases import UseCase
 from parframe.price.cost.collectives import exchange_time
 from parframe.price.serving.engines import Engine, engine_on

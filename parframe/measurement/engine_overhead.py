@@ -16,10 +16,10 @@ import attrs
 import parframe
 from parframe.generation import Settings
 from parframe.hardware import Cluster, Machine
-from parframe.measuring.calm import Calm
-from parframe.measuring.machine import DTYPES, Asked
-from parframe.measuring.samples import Part, Times, times_of
-from parframe.measuring.timing import arrivals
+from parframe.measurement.idle_wait import Calm
+from parframe.measurement.machine import DTYPES, Asked
+from parframe.measurement.samples import Part, Times, times_of
+from parframe.measurement.token_timing import arrivals
 from parframe.plan import Plan
 from parframe.price.choose.candidates import Setting, deployed
 from parframe.price.cost.dtypes import Dtypes
