@@ -14,7 +14,7 @@ import attrs
 from parframe import models
 from parframe.errors import ParframeError
 from parframe.mesh.composites import composites
-from parframe.price.choose.choose import CODES, choose
+from parframe.price.choose.public_api import CODES, choose
 from parframe.price.work.compressed.composites import work_by_codes
 
 CASES = (("mixtral-8x7b", 64, 2.0), ("deepseek-v3", 1024, 15.0))

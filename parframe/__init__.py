@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from parframe.mesh import Mesh
     from parframe.partitioning import partition
     from parframe.plan import Plan, load_plan
-    from parframe.price.choose.choose import choose, estimate
+    from parframe.price.choose.public_api import choose, estimate
     from parframe.rules import Rule
     from parframe.simulation.simulate import simulate
     from parframe.simulation.verify import verify
@@ -49,8 +49,8 @@ _HOMES = {
     "Spec": "parframe.spec",
     "Strategy": "parframe.strategy",
     "check": "parframe.checking",
-    "choose": "parframe.price.choose.choose",
-    "estimate": "parframe.price.choose.choose",
+    "choose": "parframe.price.choose.public_api",
+    "estimate": "parframe.price.choose.public_api",
     "hookimpl": "parframe.hooks",
     "load": "parframe.loading",
     "load_plan": "parframe.plan",

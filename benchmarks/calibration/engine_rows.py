@@ -10,7 +10,7 @@ import attrs
 
 from parframe.errors import ParframeError
 from parframe.price.predict.metrics import METRICS, metric_name, unit_size
-from parframe.price.predict.questions import Question, question
+from parframe.price.predict.queries import Question, question
 
 TABLES = (
     "trtllm_throughput_ifb.csv",

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from benchmarks.calibration.engine_rows import Measured
 from parframe.errors import ParframeError
-from parframe.price.predict.deployment import Basis, Concrete, concrete
 from parframe.price.predict.metrics import METRICS, metric_name
-from parframe.price.predict.rows import estimated
+from parframe.price.predict.predictions import estimated
+from parframe.price.predict.query_resolution import Basis, Concrete, concrete
 from parframe.price.serving.engines import Engine
 
 USUAL: Mapping[str, tuple[float, float, float, float]] = {

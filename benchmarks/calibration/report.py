@@ -18,7 +18,7 @@ from benchmarks.calibration.validation import (
     left_out_outcomes,
     summary,
 )
-from parframe.price.predict.deployment import Basis
+from parframe.price.predict.query_resolution import Basis
 from parframe.price.predict.shipped_models import model
 
 FOLDER = Path(__file__).parents[2] / "shared" / "measurements"

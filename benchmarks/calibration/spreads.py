@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from benchmarks.calibration.engines import Case
 from parframe.errors import ParframeError
 from parframe.price.predict.metrics import METRICS, Kind, metric_name
-from parframe.price.predict.rows import estimated
+from parframe.price.predict.predictions import estimated
 from parframe.price.serving.engines import Engine
 
 Floats = NDArray[np.float64]

@@ -14,10 +14,10 @@ from benchmarks.calibration.choices import Choices, Tried, choices
 from benchmarks.calibration.engine_rows import Measured
 from benchmarks.calibration.engines import Case, cases, errors, left_out
 from parframe.errors import ParframeError
-from parframe.price.predict.deployment import Basis
-from parframe.price.predict.intervals import judged
 from parframe.price.predict.metrics import METRICS, metric_name
-from parframe.price.predict.rows import estimated
+from parframe.price.predict.prediction_intervals import judged
+from parframe.price.predict.predictions import estimated
+from parframe.price.predict.query_resolution import Basis
 from parframe.price.serving.engines import Engine, engine
 
 REACH = NormalDist().inv_cdf(0.9)

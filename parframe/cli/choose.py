@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from parframe.cli.answer import Answer, answers
-from parframe.cli.deploying import deploying_options, model_named, setting_of
+from parframe.cli.deployment_options import deploying_options, model_named, setting_of
 from parframe.cli.progress import counting
 from parframe.cli.writing import write_text
 from parframe.errors import ParframeError
 
 if TYPE_CHECKING:
-    from parframe.cli.deploying import Named
+    from parframe.cli.deployment_options import Named
     from parframe.price.choose.candidates import Setting
     from parframe.price.choose.ranking import Choice
     from parframe.price.choose.use_cases import UseCase
@@ -69,7 +69,7 @@ def command(
     MODEL is a name such as llama-3-70b, a Hugging Face folder, a config.json or a graph.
     """
     from parframe.price.choose import use_cases
-    from parframe.price.choose.choose import overridden
+    from parframe.price.choose.public_api import overridden
     from parframe.price.choose.ranking import choose
     from parframe.price.work.compressed.composites import usable, work_by_codes
     from parframe.report.choice import draw, facts_of, svg

@@ -21,7 +21,7 @@ from parframe.cli.answer import Answer, answers
 def command(name: str | None, hardware: tuple[Path, ...]) -> Answer:
     """List the hardware that is known, or show one GPU with its machines."""
     from parframe import hooks
-    from parframe.price.serving.clusters import known
+    from parframe.price.serving.hardware_lookup import known
     from parframe.report.devices import device_facts, draw_device, draw_devices
 
     found = known(name or "", hardware)

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from parframe.cli.answer import Answer, answers
-from parframe.cli.deploying import deploying_options, model_named, setting_of
+from parframe.cli.deployment_options import deploying_options, model_named, setting_of
 
 
 @answers("estimate")
@@ -26,7 +26,7 @@ def command(
     SPEC is a spec that names its model.
     """
     from parframe.cli.source import model_of
-    from parframe.price.choose.choose import overridden, priced
+    from parframe.price.choose.public_api import overridden, priced
     from parframe.price.choose.use_cases import use_case as find_use_case
     from parframe.price.work.compressed.composite_work import work_of_composite
     from parframe.report.estimate import draw, facts_of

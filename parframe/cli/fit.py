@@ -48,9 +48,9 @@ def command(
     if none is given. No torch is needed for those that ship.
     """
     from parframe.models import shipped
-    from parframe.price.choose.fit import Layouts, fewest
+    from parframe.price.choose.minimum_devices import Layouts, fewest
     from parframe.price.serving import capacity
-    from parframe.price.serving.clusters import known
+    from parframe.price.serving.hardware_lookup import known
     from parframe.report.fit import draw_fits, fit_fact
 
     found = known("", hardware)

@@ -36,11 +36,11 @@ def command(rows: Path, output: Path, hardware: tuple[Path, ...]) -> Answer:
     batch, concurrency, isl, osl, metric, unit and framework; unknown ones may be empty. The columns
     predicted, low, high and why are added; a row without a basis keeps the first three empty.
     """
-    from parframe.price.predict.deployment import Basis
-    from parframe.price.predict.rows import predict_rows
+    from parframe.price.predict.csv_tables import read_rows, write_rows
+    from parframe.price.predict.predictions import predict_rows
+    from parframe.price.predict.query_resolution import Basis
     from parframe.price.predict.shipped_models import model
-    from parframe.price.predict.tables import read_rows, write_rows
-    from parframe.price.serving.clusters import known
+    from parframe.price.serving.hardware_lookup import known
 
     columns, lines = read_rows(rows)
     basis = Basis(model, known("", hardware))

@@ -1,5 +1,5 @@
 """Models known without a download: their configurations, and their graphs exported before."""
 
-from parframe.models.finding import Shipped, find, known, shipped
+from parframe.models.catalog import Shipped, find, known, shipped
 
 __all__ = ["Shipped", "find", "known", "shipped"]

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from parframe.price.choose.bottlenecks import explain, loss, reason
 from parframe.price.choose.ranking import Choice, Ranked
-from parframe.price.choose.reasons import explain, loss, reason
 from parframe.price.cost.estimate import Estimate, joined
 from parframe.report.estimate import engine_in_words, interval
 

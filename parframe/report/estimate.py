@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from parframe.price.choose.bottlenecks import account
 from parframe.price.choose.candidates import Candidate, Setting
-from parframe.price.choose.reasons import account
 from parframe.price.choose.use_cases import UseCase
 from parframe.price.cost.estimate import Estimate
 from parframe.price.serving.engines import POOLED

@@ -7,7 +7,7 @@ from typing import Any
 
 from rich.console import RenderableType
 
-from parframe.price.choose.fit import Fitting
+from parframe.price.choose.minimum_devices import Fitting
 from parframe.report.screen import BLANK, heading, line, table
 
 NONE = "no"

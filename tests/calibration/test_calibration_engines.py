@@ -8,9 +8,9 @@ from benchmarks.calibration.engine_rows import Measured
 from benchmarks.calibration.engines import cases, errors, fit, left_out
 from benchmarks.calibration.shipped_engines import text
 from benchmarks.calibration.spreads import spread
-from parframe.price.predict.deployment import Basis
-from parframe.price.predict.questions import question
-from parframe.price.predict.rows import estimated
+from parframe.price.predict.predictions import estimated
+from parframe.price.predict.queries import question
+from parframe.price.predict.query_resolution import Basis
 from parframe.price.predict.shipped_models import model
 from parframe.price.serving.engines import engines, named, read
 

@@ -6,7 +6,7 @@ import pytest
 
 from benchmarks.calibration.engine_rows import TABLES, read_table
 from benchmarks.calibration.validation import by_engine, chosen, fitted_outcomes, summary
-from parframe.price.predict.deployment import Basis
+from parframe.price.predict.query_resolution import Basis
 from parframe.price.predict.shipped_models import model
 
 FOLDER = Path(__file__).parents[3] / "shared" / "measurements"

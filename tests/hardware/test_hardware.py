@@ -9,8 +9,8 @@ from test_hooks import Site, site  # noqa: F401 - a fixture
 from parframe import hooks
 from parframe.errors import ParframeError
 from parframe.hardware import DTYPES, Cluster, catalogue, cluster, shipped
-from parframe.price.serving.clusters import cluster as found_cluster
-from parframe.price.serving.clusters import known
+from parframe.price.serving.hardware_lookup import cluster as found_cluster
+from parframe.price.serving.hardware_lookup import known
 
 MEASURED = Path(__file__).parents[3] / "shared" / "measurements"
 
@@ -286,8 +286,8 @@ def test_a_users_file_is_listed_with_what_is_doubted_in_it(call, tmp_path):
 def test_hardware_needs_no_torch():
     code = """
 import sys
-import parframe.price.serving.clusters
-parframe.price.serving.clusters.cluster("64xH100").span(range(64))
+import parframe.price.serving.hardware_lookup
+parframe.price.serving.hardware_lookup.cluster("64xH100").span(range(64))
 print(sorted({"torch", "transformers", "sympy", "networkx", "numpy"} & set(sys.modules)))
 """
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -52,7 +52,7 @@ def test_an_unknown_name_is_refused_with_the_nearest() -> None:
 
 
 def test_no_two_models_share_a_spelling() -> None:
-    from parframe.models.finding import _catalogue, _key
+    from parframe.models.catalog import _catalogue, _key
 
     keys = [
         {_key(name)[0] for name in (entry["name"], entry["file"], *entry.get("names", ()))}

@@ -11,13 +11,13 @@ import parframe
 from parframe.hardware import cluster
 from parframe.mesh.composites import composites
 from parframe.models import find
+from parframe.price.choose.bottlenecks import account, explain, loss, reason
 from parframe.price.choose.candidates import alike
-from parframe.price.choose.choose import overridden
+from parframe.price.choose.public_api import overridden
 from parframe.price.choose.ranking import fewest_devices
-from parframe.price.choose.reasons import account, explain, loss, reason
 from parframe.price.choose.use_cases import use_case
-from parframe.price.predict.deployment import Basis
-from parframe.price.predict.rows import predict_row
+from parframe.price.predict.predictions import predict_row
+from parframe.price.predict.query_resolution import Basis
 from parframe.price.predict.shipped_models import model
 from parframe.price.work.compressed.composites import usable, work_by_codes
 

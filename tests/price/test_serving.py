@@ -7,8 +7,8 @@ import pytest
 
 from parframe.price.cost.estimate import Estimate, total
 from parframe.price.cost.times import Sum, Timer
+from parframe.price.serving.device_memory import Room
 from parframe.price.serving.engines import Engine, engine, engines
-from parframe.price.serving.footprint import Room
 from parframe.price.serving.steady_state import (
     Deployment,
     closed_loop,

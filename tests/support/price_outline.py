@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import lru_cache
 
 from parframe.models import find
-from parframe.price.predict.deployment import Layout, Model
+from parframe.price.predict.query_resolution import Layout, Model
 from parframe.price.work.work import (
     Attention,
     Exchange,

@@ -12,11 +12,11 @@ from parframe.price.cost.cluster_times import MeasuredClock
 from parframe.price.cost.collectives import implementation_of
 from parframe.price.cost.dtypes import Dtypes
 from parframe.price.cost.estimate import Estimate
-from parframe.price.predict.deployment import with_all_logits, without_windows
-from parframe.price.predict.intervals import judged
 from parframe.price.predict.metrics import Kind
+from parframe.price.predict.prediction_intervals import judged
+from parframe.price.predict.query_resolution import with_all_logits, without_windows
+from parframe.price.serving.device_memory import Room
 from parframe.price.serving.engines import Engine
-from parframe.price.serving.footprint import Room
 from parframe.price.serving.steady_state import Deployment, closed_loop, most_rows
 from parframe.price.work.work import Stage, Work
 

@@ -11,7 +11,7 @@ import attrs
 
 from parframe.errors import ParframeError, did_you_mean
 from parframe.price.cost.estimate import Estimate, joined
-from parframe.price.predict.questions import Question
+from parframe.price.predict.queries import Question
 from parframe.price.serving.memory_traffic import decode_bytes
 from parframe.price.serving.steady_state import (
     Deployment,

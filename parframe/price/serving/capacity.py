@@ -12,7 +12,7 @@ import attrs
 
 from parframe.errors import ParframeError, did_you_mean
 from parframe.price.cost.dtypes import BYTES, SIXTEEN
-from parframe.price.serving.footprint import Room
+from parframe.price.serving.device_memory import Room
 from parframe.price.work.work import Product, Stage, Work
 
 GIB = 1 << 30

@@ -7,8 +7,8 @@ import math
 import attrs
 
 from parframe.price.cost.estimate import Estimate, joined
+from parframe.price.serving.device_memory import Room
 from parframe.price.serving.engines import Engine
-from parframe.price.serving.footprint import Room
 from parframe.price.serving.step_time import Clock, Load, step_time
 from parframe.price.work.work import Work
 

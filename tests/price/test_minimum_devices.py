@@ -10,7 +10,7 @@ from command import Caller
 
 from parframe import models
 from parframe.hardware import shipped
-from parframe.price.choose.fit import Layouts, composites, fewest
+from parframe.price.choose.minimum_devices import Layouts, composites, fewest
 
 
 @pytest.fixture

@@ -13,10 +13,10 @@ from parframe.hardware.machine import Machine
 from parframe.price.cost.cluster_times import MeasuredClock
 from parframe.price.cost.collectives import implementation_of
 from parframe.price.cost.dtypes import Dtypes
-from parframe.price.predict.questions import Question
-from parframe.price.serving.clusters import known as known_hardware
+from parframe.price.predict.queries import Question
+from parframe.price.serving.device_memory import Room
 from parframe.price.serving.engines import Engine, engine, engines
-from parframe.price.serving.footprint import Room
+from parframe.price.serving.hardware_lookup import known as known_hardware
 from parframe.price.serving.steady_state import Deployment
 from parframe.price.work.work import Attention, Experts, Stage, Work
 

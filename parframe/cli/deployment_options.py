@@ -81,8 +81,8 @@ def setting_of(
     A model in float32 is priced so where the device is known to compute so, and else in bfloat16,
     as it would be served.
     """
-    from parframe.price.choose.choose import setting_of as found_setting
-    from parframe.price.serving.clusters import cluster, known
+    from parframe.price.choose.public_api import setting_of as found_setting
+    from parframe.price.serving.hardware_lookup import cluster, known
 
     if hardware:
         for doubt in known(devices, hardware).doubts:

@@ -9,10 +9,10 @@ import attrs
 
 from parframe.errors import ParframeError
 from parframe.price.cost.estimate import Estimate, joined
-from parframe.price.predict.deployment import Basis, Concrete, concrete
-from parframe.price.predict.intervals import judged
 from parframe.price.predict.metrics import METRICS, Metric, Seen, metric_name, seen, unit_size
-from parframe.price.predict.questions import Question, question
+from parframe.price.predict.prediction_intervals import judged
+from parframe.price.predict.queries import Question, question
+from parframe.price.predict.query_resolution import Basis, Concrete, concrete
 
 ADDED = ("predicted", "low", "high", "why")
 """The columns that a prediction adds."""

@@ -10,8 +10,8 @@ import pytest
 from price_outline import outline
 
 from parframe.models import find
-from parframe.price.predict.deployment import Basis, Layout
-from parframe.price.predict.rows import predict_row
+from parframe.price.predict.predictions import predict_row
+from parframe.price.predict.query_resolution import Basis, Layout
 from parframe.price.predict.shipped_models import model
 
 BASIS = Basis(model)

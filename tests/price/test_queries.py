@@ -6,7 +6,7 @@ import pytest
 
 from parframe.errors import ParframeError
 from parframe.price.predict.metrics import METRICS, metric_name, unit_size
-from parframe.price.predict.questions import question
+from parframe.price.predict.queries import question
 
 
 def test_an_empty_cell_says_nothing():

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from parframe.errors import ParframeError
-from parframe.price.predict.rows import ADDED, Prediction
+from parframe.price.predict.predictions import ADDED, Prediction
 
 NEEDED = ("model", "gpu", "metric")
 """The columns without which nothing can be predicted."""

@@ -24,8 +24,8 @@ from parframe.price.choose.ranking import Choice, Objective
 from parframe.price.choose.ranking import choose as choose_by
 from parframe.price.choose.use_cases import UseCase, use_case
 from parframe.price.cost.dtypes import Dtypes
-from parframe.price.serving.clusters import cluster
 from parframe.price.serving.engines import engine_on
+from parframe.price.serving.hardware_lookup import cluster
 from parframe.price.work.compressed.composites import usable, work_by_codes
 from parframe.price.work.plan_work import work_of
 
