@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from parframe.plan import Plan, load_plan
     from parframe.price.choose.public_api import choose, estimate
     from parframe.rules import Rule
+    from parframe.runtime.host_module import rank_module
     from parframe.simulation.simulate import simulate
     from parframe.simulation.verify import verify
     from parframe.spec import Spec
@@ -35,6 +36,7 @@ __all__ = [
     "load",
     "load_plan",
     "partition",
+    "rank_module",
     "run",
     "simulate",
     "verify",
@@ -55,6 +57,7 @@ _HOMES = {
     "load": "parframe.loading",
     "load_plan": "parframe.plan",
     "partition": "parframe.partitioning",
+    "rank_module": "parframe.runtime.host_module",
     "run": "parframe.executors",
     "simulate": "parframe.simulation",
     "verify": "parframe.simulation",

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from importlib import import_module
-from typing import Any
 
 import attrs
 import networkx
@@ -100,52 +98,6 @@ class Plan:
             Of kind ``mesh``, if there is no such rank.
         """
         return slices_of(self.program(rank), self._device(rank), self.graph.parameters)
-
-    def module(
-        self,
-        rank: int,
-        weights: Any = None,
-        device: Any = "cpu",
-        groups: Any = None,
-        dtype: Any = None,
-        cache: bool = False,
-    ) -> Any:
-        """The module of one device, for a program that runs the plan itself.
-
-        Parameters
-        ----------
-        rank
-            A rank of the mesh.
-        weights
-            A folder of safetensors or one that `parframe shard` wrote, a state dict, a module, or
-            ``"random"`` for seeded random ones. Only this rank's slices are read.
-        device
-            The torch device to put it on.
-        groups
-            A `torch.distributed.device_mesh.DeviceMesh` whose dimensions have the names of the
-            plan's mesh axes, or process groups by the tuple of their ranks. None are ever made.
-        dtype
-            What floating-point numbers are computed in at least; the model's own if None.
-        cache
-            Whether keys and values are kept between calls, in a cache that the caller owns. The
-            graph must have been loaded with positions.
-
-        Returns
-        -------
-        parframe.runtime.rank_module.RankModule
-            A `torch.nn.Module`; its ``body`` is a `torch.fx.GraphModule` of PyTorch's own operators
-            and functional collectives, which `torch.compile` takes whole; equal layers are
-            compiled once.
-
-        Raises
-        ------
-        ParframeError
-            Of kind ``mesh``, if there is no such rank; of kind ``weights``, if the weights are not
-            those of the model; of kind ``run``, if a process group is missing, or the model cannot
-            be run with a cache.
-        """
-        hosted = import_module("parframe.runtime.host_module")  # a higher floor, which needs torch
-        return hosted.device_module(self, rank, weights, device, groups, dtype, cache)
 
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Write the plan: ``plan.json``, and a readable Python file for every program.

@@ -16,7 +16,7 @@ from parframe.simulation.inputs import dtype_of
 from parframe.weights import read
 
 
-def device_module(
+def rank_module(
     plan: Plan,
     rank: int,
     weights: Any = None,
@@ -25,7 +25,47 @@ def device_module(
     dtype: str | torch.dtype | None = None,
     cache: bool = False,
 ) -> RankModule:
-    """The module of one device with its weights; see `parframe.Plan.module`."""
+    """Build the module of one rank, for a program that runs the plan itself.
+
+    Parameters
+    ----------
+    plan
+        The plan.
+    rank
+        A rank of the plan's mesh.
+    weights
+        A folder of safetensors or one that `parframe shard` wrote, a state dict, a module, or
+        ``"random"`` for seeded random weights. Only the slices of this rank are read.
+    device
+        The torch device that the module is on.
+    groups
+        A `torch.distributed.device_mesh.DeviceMesh` whose dimensions have the names of the plan's
+        mesh axes, or a mapping from the tuple of ranks of a process group to the group. No process
+        group is created here.
+    dtype
+        The least precise dtype for floating-point computation; the model's own dtypes if None.
+    cache
+        Whether keys and values are cached between calls, in a cache that the caller owns. The
+        graph must have been loaded with positions.
+
+    Returns
+    -------
+    parframe.runtime.rank_module.RankModule
+        A `torch.nn.Module`; its ``body`` is a `torch.fx.GraphModule` of PyTorch's own operators
+        and functional collectives, which `torch.compile` compiles without graph breaks; equal
+        layers are compiled once.
+
+    Raises
+    ------
+    ParframeError
+        Of kind ``mesh``, if the plan has no such rank; of kind ``weights``, if the weights are not
+        those of the model; of kind ``run``, if a process group is missing, or the model cannot run
+        with a cache.
+
+    Examples
+    --------
+    >>> module = parframe.rank_module(plan, 0, weights="random", cache=True)  # doctest: +SKIP
+    """
     plan.program(rank)  # refuses a rank that is not there before anything is read
     place, least = torch.device(device), dtype_of(dtype)
     found = _groups(plan, rank, groups)

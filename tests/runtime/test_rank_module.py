@@ -28,7 +28,7 @@ def logits(module, ids, positions, cache=None):
 def test_tokens_one_by_one_give_what_all_at_once_give(name):
     graph = graph_of(name)
     plan = parframe.partition(graph, "TP1")
-    module = plan.module(0, "random", dtype="float64", cache=True)
+    module = parframe.rank_module(plan, 0, "random", dtype="float64", cache=True)
     ids = models.tokens(2, 11)
     positions = torch.arange(11).expand(2, 11).contiguous()
     weights = state(graph, None, torch.float64)
@@ -43,7 +43,9 @@ def test_tokens_one_by_one_give_what_all_at_once_give(name):
 
 
 def test_equal_layers_are_one_submodule_and_weights_bear_the_model_s_names():
-    module = parframe.partition(graph_of("llama", num_hidden_layers=6), "TP1").module(0, "random")
+    module = parframe.rank_module(
+        parframe.partition(graph_of("llama", num_hidden_layers=6), "TP1"), 0, "random"
+    )
     blocks = dict(module.body.get_submodule("blocks").named_children())
     assert len(blocks) == 3
     assert [block for _, block in module.calls].count("model.layers") == 6
@@ -53,7 +55,7 @@ def test_equal_layers_are_one_submodule_and_weights_bear_the_model_s_names():
 @pytest.mark.slow
 def test_a_module_is_compiled_whole_and_gives_the_same():
     plan = parframe.partition(graph_of("llama"), "TP1")
-    module = plan.module(0, "random", dtype="float64", cache=True)
+    module = parframe.rank_module(plan, 0, "random", dtype="float64", cache=True)
     ids, positions = models.tokens(1, 1), torch.zeros(1, 1, dtype=torch.int64)
     compiled = torch.compile(module, fullgraph=True)
     with torch.no_grad():
@@ -69,23 +71,25 @@ def test_a_module_is_compiled_whole_and_gives_the_same():
 def test_a_missing_process_group_is_named():
     plan = parframe.partition(graph_of("llama"), "TP2")
     with pytest.raises(parframe.ParframeError, match="no process group of the ranks 0, 1"):
-        plan.module(0, "random")
+        parframe.rank_module(plan, 0, "random")
 
 
 def test_weights_are_random_only_on_request():
     plan = parframe.partition(graph_of("llama"), "TP1")
     with pytest.raises(parframe.ParframeError, match="random"):
-        plan.module(0)
+        parframe.rank_module(plan, 0)
 
 
 def test_there_is_no_module_of_a_rank_that_is_not_there():
     plan = parframe.partition(graph_of("llama"), "TP1")
     with pytest.raises(parframe.ParframeError, match="1 device"):
-        plan.module(1, "random")
+        parframe.rank_module(plan, 1, "random")
 
 
 def test_a_full_cache_is_refused():
-    module = parframe.partition(graph_of("llama"), "TP1").module(0, "random", cache=True)
+    module = parframe.rank_module(
+        parframe.partition(graph_of("llama"), "TP1"), 0, "random", cache=True
+    )
     cache = module.new_cache(1, 4)
     positions = torch.arange(5).unsqueeze(0)
     with pytest.raises(parframe.ParframeError, match="5 tokens do not fit its 4 slots"):
@@ -99,13 +103,13 @@ def test_a_full_cache_is_refused():
 def test_a_model_that_cannot_keep_says_why(name, why):
     plan = parframe.partition(graph_of(name), "TP1")
     with pytest.raises(parframe.ParframeError, match=why):
-        plan.module(0, "random", cache=True)
+        parframe.rank_module(plan, 0, "random", cache=True)
 
 
 def test_a_graph_without_positions_cannot_keep():
     plan = parframe.partition(parframe.load(models.tiny_config("llama")), "TP1")
     with pytest.raises(parframe.ParframeError, match="several positions at once"):
-        plan.module(0, "random", cache=True)
+        parframe.rank_module(plan, 0, "random", cache=True)
 
 
 def test_ranks_of_a_context_axis_keep_their_own_part_alone():
