@@ -7,6 +7,8 @@ import torch
 import torch.distributed as dist
 from torch.fx import Graph, GraphModule, Node
 
+import parframe
+
 from .compare import Names
 from .plans import CASES as PLANS
 from .plans import groups_of, plan_of
@@ -31,7 +33,7 @@ def code(name: str, names: Names) -> str:
     plan_name, rank, cache = CASES[name]
     plan = plan_of(*PLANS[plan_name], positions=True)
     groups = {ranks: _Group(rank, ranks) for ranks in set(groups_of(plan, rank))}
-    module = plan.module(rank, "random", groups=groups, cache=cache)
+    module = parframe.rank_module(plan, rank, "random", groups=groups, cache=cache)
     graphs = [part.graph for part in module.modules() if isinstance(part, GraphModule)]
     return "\n\n".join("\n".join(_lines(graph, names)) for graph in graphs) + "\n"
 
