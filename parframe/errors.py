@@ -1,36 +1,36 @@
-"""The one error parframe raises for what a user can mend, its kinds and their exit codes."""
+"""The one error parframe raises for what a user can hint, its kinds and their exit codes."""
 
 import difflib
 from collections.abc import Iterable
 
 KINDS: dict[str, tuple[int, str]] = {
-    "usage": (2, "the command line does not say what to do"),
-    "internal": (3, "a fault of parframe itself"),
-    "spec": (10, "the spec cannot be read or says something illegal"),
+    "usage": (2, "the command line is incomplete or contradicts itself"),
+    "internal": (3, "a bug in parframe"),
+    "spec": (10, "the spec cannot be read or has an illegal key or value"),
     "composite": (11, "a composite such as TP4DP2 is malformed"),
     "mesh": (12, "a mesh, one of its axes or a rank is wrong"),
     "strategy": (13, "strategies are unknown, clash or cannot be placed"),
     "plugin": (14, "an installed plugin cannot be used"),
-    "hardware": (15, "a device or a machine is unknown, or described wrongly"),
+    "hardware": (15, "a device or a node is unknown, or its description is wrong"),
     "load": (20, "a model cannot be loaded or exported"),
-    "weights": (21, "weights are missing or do not fit the model"),
+    "weights": (21, "weights are missing or do not match the model"),
     "graph": (22, "an operator graph is not legal"),
-    "rule": (23, "an operator has no rule, or its rule does not fit"),
-    "input": (24, "the inputs given to a model do not fit it"),
+    "rule": (23, "an operator has no rule, or its rule does not match the call"),
+    "input": (24, "the inputs do not match the model"),
     "partition": (30, "the model cannot be split as asked"),
     "plan": (31, "a plan cannot be read or is not legal"),
     "check": (32, "a plan did not pass its checks"),
-    "memory": (33, "a device would need more memory than its budget"),
+    "memory": (33, "a device needs more memory than its budget"),
     "verify": (34, "a plan does not compute what the model computes"),
     "run": (35, "a plan could not be executed"),
-    "choice": (36, "there is nothing to choose from, or what is asked contradicts itself"),
+    "choice": (36, "no composite is left to choose from, or the request contradicts itself"),
     "output": (40, "a result cannot be written"),
 }
 """Every kind of error: its exit code and what it means."""
 
 
 class ParframeError(Exception):
-    """A mistake that its reader can mend, told in one line.
+    """A mistake that its reader can hint, told in one line.
 
     Parameters
     ----------
@@ -40,7 +40,7 @@ class ParframeError(Exception):
         The place: a file with line and key, an operator, a rank.
     what : str
         What is wrong there.
-    mend : str
+    hint : str
         What to do about it.
 
     Raises
@@ -54,33 +54,33 @@ class ParframeError(Exception):
     error[mesh] rank 9: the mesh has 8 ranks; give a rank from 0 to 7
     """
 
-    def __init__(self, kind: str, where: str, what: str, mend: str) -> None:
+    def __init__(self, kind: str, where: str, what: str, hint: str) -> None:
         if kind not in KINDS:
             raise ValueError(f"unknown kind of error {kind!r}{did_you_mean(kind, KINDS)}")
-        super().__init__(kind, where, what, mend)
+        super().__init__(kind, where, what, hint)
         self.kind = kind
         self.where = where
         self.what = what
-        self.mend = mend
+        self.hint = hint
 
     @property
     def exit_code(self) -> int:
-        """The exit code of a command that ends with this error."""
+        """Exit code of a command that ends with this error."""
         return KINDS[self.kind][0]
 
     def __str__(self) -> str:
-        return f"error[{self.kind}] {self.where}: {self.what}; {self.mend}"
+        return f"error[{self.kind}] {self.where}: {self.what}; {self.hint}"
 
 
 def nearest(word: str, choices: Iterable[str]) -> str | None:
-    """Find the choice that was probably meant.
+    """Return the choice nearest to a word.
 
     Parameters
     ----------
     word : str
-        What was written.
+        Word that is no choice.
     choices : iterable of str
-        What could have been written.
+        Legal words.
 
     Returns
     -------
@@ -93,19 +93,19 @@ def nearest(word: str, choices: Iterable[str]) -> str | None:
 
 
 def did_you_mean(word: str, choices: Iterable[str]) -> str:
-    """Phrase the nearest choice as the end of a sentence.
+    """Return the nearest choice as the end of a sentence.
 
     Parameters
     ----------
     word : str
-        What was written.
+        Word that is no choice.
     choices : iterable of str
-        What could have been written.
+        Legal words.
 
     Returns
     -------
     str
-        Such as ` (did you mean 'output'?)`, or nothing if no choice is close.
+        For example ` (did you mean 'output'?)`; empty if no choice is close.
     """
     choice = nearest(word, choices)
     return f" (did you mean {choice!r}?)" if choice else ""

@@ -430,9 +430,9 @@ def _failed(info: PluginInfo, what: str, fault: BaseException) -> ParframeError:
     return _broken(info, f"{what} ({told})", "repair or uninstall it")
 
 
-def _broken(info: PluginInfo, what: str, mend: str) -> ParframeError:
+def _broken(info: PluginInfo, what: str, hint: str) -> ParframeError:
     where = f"distribution {info.distribution!r} {info.version} ({info.module})"
-    return ParframeError("plugin", where, what, mend)
+    return ParframeError("plugin", where, what, hint)
 
 
 def _normal(name: str) -> str:

@@ -24,7 +24,7 @@ def test_an_error_knows_its_exit_code(kind: str) -> None:
 
 def test_an_unknown_kind_is_a_fault_of_the_caller() -> None:
     with pytest.raises(ValueError, match=r"'messh' \(did you mean 'mesh'\?\)"):
-        ParframeError("messh", "here", "wrong", "mend")
+        ParframeError("messh", "here", "wrong", "hint")
 
 
 def test_an_error_survives_pickling() -> None:

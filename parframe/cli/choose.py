@@ -133,13 +133,13 @@ def _failure(
     if not found.ranked:
         why = next(iter(found.excluded.values()), "no composite")
         larger = fewest_devices(work, setting, use, codes)
-        mend = (
+        hint = (
             f"use {larger[0]} devices, such as {larger[1]}{_whole(larger[0], setting)}"
             if larger
             else "no larger number does either; use narrower weights, shorter sequences or larger "
             "devices"
         )
-        return ParframeError("choice", where, f"no composite fits: {why}", mend)
+        return ParframeError("choice", where, f"no composite fits: {why}", hint)
     if found.best is None:
         first = found.ranked[0]
         return ParframeError(

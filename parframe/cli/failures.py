@@ -161,6 +161,6 @@ def facts_of(error: ParframeError) -> dict[str, Any]:
         "kind": error.kind,
         "where": error.where,
         "what": error.what,
-        "mend": error.mend,
+        "hint": error.hint,
         "exit_code": error.exit_code,
     }

@@ -232,8 +232,8 @@ def _check_executor(name: str) -> None:
         )  # fmt: skip
 
 
-def _usage(where: str, what: str, mend: str) -> ParframeError:
-    return ParframeError("usage", f"parframe generate {where}", what, mend)
+def _usage(where: str, what: str, hint: str) -> ParframeError:
+    return ParframeError("usage", f"parframe generate {where}", what, hint)
 
 
 def plan_of(model: Path, parallel: str | None, dtype: str | None = None) -> Plan:

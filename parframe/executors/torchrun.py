@@ -26,7 +26,7 @@ from parframe.plan import Plan
 
 _COUNTS = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_PORT")
 _NAMES = ("MASTER_ADDR", "TORCHELASTIC_RUN_ID")
-_MEND = "start it by torchrun --nproc-per-node N -m parframe generate ..., and set none of them"
+_HINT = "start it by torchrun --nproc-per-node N -m parframe generate ..., and set none of them"
 _REACHED = 30.0  # seconds in which the store must listen: torchrun has made it before the ranks
 _AGAIN = 0.2
 _runs = itertools.count()
@@ -179,4 +179,4 @@ def _reach(world: World, timeout: float) -> None:
 
 
 def _refused(what: str) -> ParframeError:
-    return ParframeError("run", "executor torchrun", what, _MEND)
+    return ParframeError("run", "executor torchrun", what, _HINT)

@@ -28,7 +28,7 @@ def _whole(value: Any, where: str, least: int) -> int:
         number = None
     if number is None or isinstance(value, bool) or number < least:
         raise ParframeError(
-            "input", where, f"{value!r} is not a whole number from {least} on", "mend the number"
+            "input", where, f"{value!r} is not a whole number from {least} on", "correct the number"
         )
     return number
 
@@ -220,7 +220,7 @@ def check_request(
     _check_length(request, "the cache", cache, "give the cache a longer context")
 
 
-def _check_length(request: Request, holder: str, holds: int | None, mend: str) -> None:
+def _check_length(request: Request, holder: str, holds: int | None, hint: str) -> None:
     if holds is None or request.positions <= holds:
         return
     length, new = len(request.tokens), request.sampling.max_new_tokens
@@ -230,14 +230,14 @@ def _check_length(request: Request, holder: str, holds: int | None, mend: str) -
             "input",
             where,
             f"the prompt has {length} tokens, {holder} holds {holds}",
-            f"shorten the prompt by {length - holds} tokens, or {mend}",
+            f"shorten the prompt by {length - holds} tokens, or {hint}",
         )
     raise ParframeError(
         "input",
         where,
         f"a prompt of {length} tokens and {new} new ones need {request.positions} positions, "
         f"{holder} holds {holds}",
-        f"ask for at most {holds - length + 1} new tokens, or {mend}",
+        f"ask for at most {holds - length + 1} new tokens, or {hint}",
     )
 
 
@@ -245,7 +245,7 @@ def facts_of(thing: Request | Result | Token | Failure) -> dict[str, Any]:
     """A request, or what came of it, for JSON."""
     if isinstance(thing, Failure):
         error = thing.error
-        told = {"kind": error.kind, "where": error.where, "what": error.what, "mend": error.mend}
+        told = {"kind": error.kind, "where": error.where, "what": error.what, "hint": error.hint}
         return {"number": thing.number, "error": told}
     return attrs.asdict(thing)
 

@@ -50,7 +50,7 @@ def parse(text: str, name: str) -> dict[str, dict[str, Any]]:
     try:
         found = tomllib.loads(text)
     except (ValueError, RecursionError) as fault:  # also a number of more digits than Python reads
-        raise wrong(name, f"is not TOML ({fault})", "mend it there") from fault
+        raise wrong(name, f"is not TOML ({fault})", "hint it there") from fault
     for key, table in found.items():
         if key not in _TABLES:
             what = f"has no table {key!r}{did_you_mean(key, _TABLES)}"

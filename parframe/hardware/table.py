@@ -81,9 +81,9 @@ class Table:
         return value
 
 
-def wrong(where: str, what: str, mend: str) -> ParframeError:
+def wrong(where: str, what: str, hint: str) -> ParframeError:
     """What is told of a file that cannot be used."""
-    return ParframeError("hardware", where, what, mend)
+    return ParframeError("hardware", where, what, hint)
 
 
 def one_line(value: object) -> bool:

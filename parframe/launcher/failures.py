@@ -56,7 +56,7 @@ class Failure:
         Where it was.
     at
         When, by `time.monotonic`.
-    mend
+    hint
         What to do about it.
     kind
         The kind of `ParframeError` that it makes.
@@ -77,7 +77,7 @@ class Failure:
     step: int | None
     operator: str
     at: float
-    mend: str
+    hint: str
     kind: str = "run"
     place: str = ""
     estimate: str = ""
@@ -108,7 +108,7 @@ class RunError(ParframeError):
 
     def __init__(self, failures: Sequence[Failure]) -> None:
         first = failures[0]
-        super().__init__(first.kind, first.where, first.what, first.mend)
+        super().__init__(first.kind, first.where, first.what, first.hint)
         self.failures = tuple(failures)
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -172,24 +172,24 @@ def described(fault: BaseException) -> dict[str, Any]:
             "kind": fault.kind,
             "place": fault.where,
             "how": fault.what,
-            "mend": fault.mend,
+            "hint": fault.hint,
         }
     if told["cause"] == "memory":
         return told | {
             "kind": "memory",
             "how": f"out of memory: {_first_line(fault)}",
-            "mend": _MEND_MEMORY,
+            "hint": _MEND_MEMORY,
         }
     if told["cause"] == "communication":
         return told | {
             "how": f"lost a peer: {_first_line(fault)}",
-            "mend": "see what happened to the other ranks, or allow more time",
+            "hint": "see what happened to the other ranks, or allow more time",
         }
     if _SIZES.search(str(fault)):
         return told | _of_sizes(str(fault))
     return told | {
         "how": f"{type(fault).__name__}: {_first_line(fault)}",
-        "mend": "see its traceback, which --debug prints",
+        "hint": "see its traceback, which --debug prints",
     }
 
 
@@ -224,13 +224,13 @@ def explained(failure: Failure, words: str) -> Failure:
     """
     if (missing := _NO_MEMORY.search(words)) is not None:
         how = f"{failure.how}, out of memory: {_first_line(missing[0])}"
-        return attrs.evolve(failure, cause="memory", kind="memory", how=how, mend=_MEND_MEMORY)
+        return attrs.evolve(failure, cause="memory", kind="memory", how=how, hint=_MEND_MEMORY)
     found = _WHAT.search(words)
     if found is None:
         return failure
     if _SIZES.search(found[1]):
         told = _of_sizes(found[1])
-        return attrs.evolve(failure, how=told["how"], mend=told["mend"])
+        return attrs.evolve(failure, how=told["how"], hint=told["hint"])
     return attrs.evolve(failure, how=f"{failure.how}: {_first_line(found[1])}")
 
 
@@ -240,7 +240,7 @@ def _of_sizes(text: str) -> dict[str, str]:
     return {
         "how": "a peer sent more than fits, so the ranks are not in the same collective"
         f" or give it different shapes{bytes_}",
-        "mend": "compare what this rank and its peers do at this place",
+        "hint": "compare what this rank and its peers do at this place",
     }
 
 

@@ -20,7 +20,7 @@ Told = dict[str, Any]
 FROZEN: Told = {
     "cause": "frozen",
     "how": "frozen: it was stopped by a signal and did not go on",
-    "mend": "see who stopped it (SIGSTOP, SIGTSTP); a stopped rank holds up all others",
+    "hint": "see who stopped it (SIGSTOP, SIGTSTP); a stopped rank holds up all others",
 }
 """What there is to say of a process that was stopped."""
 
@@ -68,7 +68,7 @@ def died(member: Member) -> Told:
         "cause": "died",
         "how": how + early,
         "code": code,
-        "mend": _mend(code),
+        "hint": _mend(code),
         "at": member.gone,
     }
 
@@ -76,7 +76,7 @@ def died(member: Member) -> Told:
 def lost(code: int | None) -> Told:
     """What there is to say of the starting process that is gone."""
     how = "closed its connection" if code is None else how_it_ended(code)
-    return {"cause": "lost", "how": how, "code": code, "mend": _mend(code)}
+    return {"cause": "lost", "how": how, "code": code, "hint": _mend(code)}
 
 
 def stalled(limit: float) -> Told:
@@ -84,7 +84,7 @@ def stalled(limit: float) -> Told:
     return {
         "cause": "stalled",
         "how": f"no progress for {limit:g} s, nor on any other rank",
-        "mend": "allow more time (timeout), or see where each rank waits",
+        "hint": "allow more time (timeout), or see where each rank waits",
     }
 
 

@@ -78,7 +78,7 @@ def _check_numbers(value: Any, where: str, depth: int) -> None:
         for part in value:
             _check_numbers(part, where, depth - 1)
     elif isinstance(value, int) and abs(value) > _LARGEST_NUMBER:
-        raise ParframeError("load", where, f"{str(value)[:30]} is not sane", "mend the number")
+        raise ParframeError("load", where, f"{str(value)[:30]} is not sane", "correct the number")
 
 
 def _check_layers(key: str, value: Any, where: str) -> None:
@@ -92,5 +92,5 @@ def _check_layers(key: str, value: Any, where: str) -> None:
             "load",
             f"{where}, {key[:60]}",
             f"{value} layers are more than the {_MOST_LAYERS} that parframe loads",
-            "mend the number",
+            "correct the number",
         )

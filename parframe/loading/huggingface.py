@@ -274,7 +274,7 @@ def build_config(content: dict[str, Any]) -> Any:
         return known[name].from_dict(content)
     except Exception as error:
         raise ParframeError(
-            "load", f"config of {name}", _first_line(error), "mend the configuration"
+            "load", f"config of {name}", _first_line(error), "correct the configuration"
         ) from error
 
 
@@ -398,7 +398,7 @@ def build(kind: Any, config: Any, implementation: str) -> Any:
             "load",
             kind.__name__,
             f"its configuration does not make a model ({_first_line(error)})",
-            "mend the configuration",
+            "correct the configuration",
         ) from error
     finally:
         hook.remove()

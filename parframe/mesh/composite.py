@@ -130,8 +130,8 @@ def _no_code(text: str, at: int) -> ParframeError:
     return _malformed(text, at, "no code begins here", "a code ends in P, as TP and DP do")
 
 
-def _malformed(text: str, at: int, what: str, mend: str) -> ParframeError:
+def _malformed(text: str, at: int, what: str, hint: str) -> ParframeError:
     start = max(0, at - 60)
     shown = "".join(c if c.isprintable() else "?" for c in text[start : at + 12])
     picture = f"\n    {shown}\n    {' ' * (at - start)}^\n  grammar: {GRAMMAR}"
-    return ParframeError("composite", f"column {at + 1}", what, mend + picture)
+    return ParframeError("composite", f"column {at + 1}", what, hint + picture)

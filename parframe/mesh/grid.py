@@ -418,8 +418,8 @@ def _check_shares(name: str, shares: tuple[int, ...], degrees: Mapping[str, int]
         )
     for share in shares:
         if isinstance(share, bool) or not isinstance(share, int) or not 1 <= share <= MAX_SHARE:
-            mend = f"give whole numbers from 1 to {MAX_SHARE}"
-            raise ParframeError("mesh", where, f"a share is {share!r}", mend)
+            hint = f"give whole numbers from 1 to {MAX_SHARE}"
+            raise ParframeError("mesh", where, f"a share is {share!r}", hint)
     if len(shares) != degrees[name]:
         raise ParframeError(
             "mesh",

@@ -60,16 +60,16 @@ def _contradiction(
     both = [axis for axis in pair[0].axes if axis in pair[1].axes]
     taken = {axis for cut in here for axis in cut.axes} | set(placing.axes(STAGES))
     free = [axis for axis, degree in placing.mesh.axes if degree > 1 and axis not in taken]
-    mend = f"split only one of {left} and {right} over {', '.join(both)}"
+    hint = f"split only one of {left} and {right} over {', '.join(both)}"
     if free:
-        mend += f", or one over an axis that is free here: {', '.join(free)}"
+        hint += f", or one over an axis that is free here: {', '.join(free)}"
     names = dict(_named(placing, here))
     shown = " x ".join(_shown(axis, names) for axis in axes)
     return ParframeError(
         "partition",
         f"splits.{right}",
         f"{name} is {shown}, and splits put axis {', '.join(both)} on both {left} and {right}",
-        mend,
+        hint,
     )
 
 

@@ -104,10 +104,10 @@ class Staging:
             elif any(op.module == cut or op.module.startswith(f"{cut}.") for op in step.operators):
                 return number
         if isinstance(cut, int):
-            mend = f"layers are numbered from 1 to {len(layers) - 1}"
+            hint = f"layers are numbered from 1 to {len(layers) - 1}"
         else:
-            mend = "give the path of a module as the model names it, or a layer's number"
-        raise ParframeError("partition", f"cuts, {cut!r}", "no such place in the model", mend)
+            hint = "give the path of a module as the model names it, or a layer's number"
+        raise ParframeError("partition", f"cuts, {cut!r}", "no such place in the model", hint)
 
     def fill(self, stage: int) -> None:
         """The steps of a stage: its own, and cheap ones computed again."""

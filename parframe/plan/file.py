@@ -87,7 +87,7 @@ def parse(text: str) -> Plan:
     try:
         return _decode(content)
     except ParframeError as error:
-        raise ParframeError("plan", f"plan.json, {error.where}", error.what, error.mend) from error
+        raise ParframeError("plan", f"plan.json, {error.where}", error.what, error.hint) from error
 
 
 def _decode(content: Mapping[str, Any]) -> Plan:

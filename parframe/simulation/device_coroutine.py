@@ -144,4 +144,4 @@ def _on(rank: int, operator: Operator, error: ParframeError) -> ParframeError:
     known = error.where.startswith("rank ")
     place = operator.name if error.where == "region" else error.where
     where = error.where if known else f"rank {rank}, {place}"
-    return ParframeError(error.kind, where, error.what, error.mend)
+    return ParframeError(error.kind, where, error.what, error.hint)

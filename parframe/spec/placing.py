@@ -79,8 +79,8 @@ def _tables(spec: Spec) -> dict[str, str]:
         code = table.get("code", name.upper())
         if not isinstance(code, str) or not is_code(code):
             what = f"{code!r} cannot be the code of a strategy"
-            mend = 'give code = "...": capital letters up to a P, as in "TP"'
-            raise _wrong(spec, key, what, mend)
+            hint = 'give code = "...": capital letters up to a P, as in "TP"'
+            raise _wrong(spec, key, what, hint)
         if code in tables:
             raise _wrong(spec, key, f"strategies.{tables[code]} has the same code", "keep one")
         tables[code] = name
@@ -116,12 +116,12 @@ def _strategy(
 
 def _check_declaration(spec: Spec, key: str, axis: Any, splits: Any) -> None:
     if not isinstance(axis, str) or not is_axis(axis):
-        mend = "give small letters, digits and underscores, as in 'tp'"
-        raise _wrong(spec, f"{key}.axis", wrong(axis), mend)
+        hint = "give small letters, digits and underscores, as in 'tp'"
+        raise _wrong(spec, f"{key}.axis", wrong(axis), hint)
     if not isinstance(splits, list | tuple) or not all(isinstance(name, str) for name in splits):
-        mend = 'give a list of names, as in ["heads", "ffn"]'
-        raise _wrong(spec, f"{key}.splits", wrong(splits), mend)
+        hint = 'give a list of names, as in ["heads", "ffn"]'
+        raise _wrong(spec, f"{key}.splits", wrong(splits), hint)
 
 
-def _wrong(spec: Spec, key: str, what: str, mend: str) -> ParframeError:
-    return ParframeError("strategy", spec.origin.where(key), what, mend)
+def _wrong(spec: Spec, key: str, what: str, hint: str) -> ParframeError:
+    return ParframeError("strategy", spec.origin.where(key), what, hint)

@@ -90,7 +90,7 @@ class Origin:
                 where = self.where(error.where)
             else:
                 where = f"{self.where(key)}, {error.where}"
-            raise ParframeError(error.kind, where, error.what, error.mend) from error
+            raise ParframeError(error.kind, where, error.what, error.hint) from error
 
 
 def read_text(path: Path) -> str:
@@ -211,5 +211,5 @@ def _too_long(where: str) -> ParframeError:
     return _refused(where, f"is longer than {MAX_BYTES // 1024} KiB", "shorten it")
 
 
-def _refused(where: str, what: str, mend: str) -> ParframeError:
-    return ParframeError("spec", where, what, mend)
+def _refused(where: str, what: str, hint: str) -> ParframeError:
+    return ParframeError("spec", where, what, hint)

@@ -298,9 +298,9 @@ def _under(read: Mapping[str, Any], table: str) -> dict[str, Any]:
 
 def _demo(read: Mapping[str, Any], origin: Origin) -> DemoModel:
     """Make the demo model of a table, which must be complete."""
-    for key, mend in (("model.kind", 'add kind = "demo"'), ("model.config", "add a table config")):
+    for key, hint in (("model.kind", 'add kind = "demo"'), ("model.config", "add a table config")):
         if key not in read:
-            raise ParframeError("spec", origin.where("model"), f"has no {key[6:]!r}", mend)
+            raise ParframeError("spec", origin.where("model"), f"has no {key[6:]!r}", hint)
     if not isinstance(read["model.config"].get("model_type"), str):
         raise ParframeError(
             "spec",

@@ -112,8 +112,8 @@ def _stage_axis(placing: Placing, shares: Mapping[str, Sequence[int]]) -> str:
         what = f"{STAGES!r} is split over {', '.join(axes) or 'no axis'}"
         raise _refused("stages", what, "split it over one axis, as PP does")
     if axes[0] != placing.mesh.names[0]:
-        mend = "give that of the stages first, as in PP2TP4: ranks are numbered stage after stage"
-        raise _refused("stages", f"the first axis of the mesh is {placing.mesh.names[0]!r}", mend)
+        hint = "give that of the stages first, as in PP2TP4: ranks are numbered stage after stage"
+        raise _refused("stages", f"the first axis of the mesh is {placing.mesh.names[0]!r}", hint)
     for split in placing.splits:
         if split.name != STAGES and axes[0] in split.axes:
             what = f"the axis {axes[0]!r} of the stages splits {split.name!r}, too"
@@ -126,5 +126,5 @@ def _stage_axis(placing: Placing, shares: Mapping[str, Sequence[int]]) -> str:
     return axes[0]
 
 
-def _refused(where: str, what: str, mend: str) -> ParframeError:
-    return ParframeError("mesh", where, what, mend)
+def _refused(where: str, what: str, hint: str) -> ParframeError:
+    return ParframeError("mesh", where, what, hint)

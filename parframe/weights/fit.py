@@ -143,21 +143,21 @@ def _fault(
         unknown = f"{len(foreign)} are not in the model"
         if len(packed) > many:
             what = f"quantised weights: {len(packed)} of {wanted} do not convert, {unknown}"
-            mend = "give weights that are not quantised"
+            hint = "give weights that are not quantised"
         else:
             what = f"the weights of another model: {len(misfits)} of {wanted} do not fit, {unknown}"
-            mend = (
+            hint = (
                 "give the weights of this model, or load the model from the folder of its weights"
             )
-        return ParframeError("weights", origin.where, f"{what}; first {first}", mend)
-    mend = "give the weights of this model"
+        return ParframeError("weights", origin.where, f"{what}; first {first}", hint)
+    hint = "give the weights of this model"
     if foreign and not misfits and not packed:
-        mend += ", or leave out what is not in it by extra=True (--extra)"
+        hint += ", or leave out what is not in it by extra=True (--extra)"
     unknown_each = [f"{name} is not in the model" for name in foreign]
     count = len(misfits) + len(packed) or len(foreign)
     return ParframeError(
         "weights",
         f"{origin.where}, {count} of {wanted} weights",
         "; ".join(misfits + packed + unknown_each),
-        mend,
+        hint,
     )

@@ -133,7 +133,7 @@ def test_a_line_that_is_no_prompt_is_told_with_its_place(tmp_path, line, what):
         read_prompts((), str(file))
     assert told.value.where == f"{file}, line 3"
     assert what in told.value.what
-    assert '{"prompt": "Once upon"}' in told.value.mend
+    assert '{"prompt": "Once upon"}' in told.value.hint
 
 
 @pytest.mark.parametrize("content", [None, b"\xff\xfe", b"\n \n"])

@@ -100,7 +100,7 @@ def test_what_cannot_be_sharded_is_told_in_a_line_and_leaves_nothing(call, model
     arguments, expected = REFUSED[case]
     told = call("shard", *arguments(model, tmp_path), "-o", tmp_path / "out", "--json")
     assert told.code != 0
-    assert expected in told.json["error"]["what"] + told.json["error"]["mend"]
+    assert expected in told.json["error"]["what"] + told.json["error"]["hint"]
     assert [path.name for path in tmp_path.iterdir()] == ["plan"]
 
 

@@ -103,7 +103,7 @@ def test_a_model_that_cannot_be_run_so_is_told_before(nothing_starts, name, sett
     error = refused(parframe.partition(graph, "TP2"), request(), Settings(**settings))
     assert error.kind == "run"
     assert what in error.what
-    assert ("--no-cache" in error.mend) == (not settings)
+    assert ("--no-cache" in error.hint) == (not settings)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
@@ -117,7 +117,7 @@ def test_too_few_gpus_are_told_before_with_the_way_to_share_them(nothing_starts,
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     error = refused(plan, request(), Settings(device="cuda"))
     assert error.what == "2 ranks need a GPU each, and there are 1"
-    assert "--share-gpus" in error.mend
+    assert "--share-gpus" in error.hint
     check_device("cuda", "this host", ranks=2, shared=True)  # over gloo
 
 

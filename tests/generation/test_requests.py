@@ -74,17 +74,17 @@ def test_a_token_out_of_range_is_named_with_its_position_and_the_range(token):
 def test_a_prompt_that_is_too_long_is_told_with_both_numbers_and_the_way_out():
     with pytest.raises(ParframeError, match="has 10 tokens, the cache holds 8") as told:
         check_request(request(0, 10), 16, model=100, cache=8)
-    assert told.value.mend == "shorten the prompt by 2 tokens, or give the cache a longer context"
+    assert told.value.hint == "shorten the prompt by 2 tokens, or give the cache a longer context"
     with pytest.raises(ParframeError, match="has 10 tokens, the model holds 9") as told:
         check_request(request(0, 10), 16, model=9)
-    assert told.value.mend == "shorten the prompt by 1 tokens, or use a model for longer texts"
+    assert told.value.hint == "shorten the prompt by 1 tokens, or use a model for longer texts"
 
 
 def test_the_last_new_token_needs_no_position():
     check_request(request(0, 10, 6), 16, cache=15)
     with pytest.raises(ParframeError, match="need 15 positions, the cache holds 14") as told:
         check_request(request(0, 10, 6), 16, cache=14)
-    assert told.value.mend.startswith("ask for at most 5 new tokens")
+    assert told.value.hint.startswith("ask for at most 5 new tokens")
     check_request(request(0, 10, 5), 16, cache=14)
 
 

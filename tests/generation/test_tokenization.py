@@ -138,8 +138,8 @@ def test_a_folder_without_a_tokenizer_is_told_with_the_ways_out(tmp_path):
     with pytest.raises(ParframeError, match=r"has no tokenizer\.json") as told:
         read_tokenizer(tmp_path)
     assert told.value.kind == "load"
-    assert "save_pretrained" in told.value.mend
-    assert "token ids" in told.value.mend
+    assert "save_pretrained" in told.value.hint
+    assert "token ids" in told.value.hint
 
 
 @pytest.mark.parametrize("content", ["{}", "[", '{"version": "9"}'])

@@ -326,7 +326,7 @@ def test_eight_others_are_shown_and_the_rest_counted() -> None:
 def _failure(
     rank: int, cause: str, at: float, code: int | None = None, how: str = "how"
 ) -> Failure:
-    return Failure(rank, cause, how, "step", 1, "", at, "mend", code=code)
+    return Failure(rank, cause, how, "step", 1, "", at, "hint", code=code)
 
 
 def _order() -> Order:

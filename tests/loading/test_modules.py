@@ -162,7 +162,7 @@ def test_control_flow_on_tensors_is_refused_with_the_models_line():
     assert caught.value.kind == "load"
     assert caught.value.where.startswith("test_loading_modules.py:")
     assert "if x.sum() > 0:" in caught.value.where
-    assert "control flow" in caught.value.mend
+    assert "control flow" in caught.value.hint
 
 
 class Counts(nn.Module):

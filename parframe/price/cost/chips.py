@@ -61,7 +61,7 @@ class Chip:
                 "hardware",
                 where=self.key,
                 what=f"no rate of products in {dtype} is known",
-                mend=f"use one of {', '.join(self.rates)}, or give the device with this rate",
+                hint=f"use one of {', '.join(self.rates)}, or give the device with this rate",
             )
         return found
 

@@ -53,7 +53,7 @@ class Dtypes:
                     "usage",
                     where=field.name,
                     what=f"{given!r} is no dtype that times are known for",
-                    mend=f"use one of {', '.join(BYTES)}{did_you_mean(given, BYTES)}",
+                    hint=f"use one of {', '.join(BYTES)}{did_you_mean(given, BYTES)}",
                 )
 
     @property

@@ -51,8 +51,8 @@ def predict_row(row: Mapping[str, str | None], basis: Basis) -> Prediction:
     try:
         return predict(question(row), basis)
     except ParframeError as error:
-        what, mend = (text.partition("\n")[0] for text in (error.what, error.mend))
-        return Prediction(None, why=f"{error.where}: {what}; {mend}")
+        what, hint = (text.partition("\n")[0] for text in (error.what, error.hint))
+        return Prediction(None, why=f"{error.where}: {what}; {hint}")
 
 
 def predict(asked: Question, basis: Basis) -> Prediction:

@@ -59,6 +59,6 @@ def _offered(codes: Sequence[str]) -> dict[str, type[Strategy]]:
         except ParframeError as fault:
             where = f"strategies {','.join(codes)}"[:200]
             raise ParframeError(
-                fault.kind, where, fault.what.splitlines()[0], fault.mend.splitlines()[0]
+                fault.kind, where, fault.what.splitlines()[0], fault.hint.splitlines()[0]
             ) from fault
     return hooks.strategies(codes)
