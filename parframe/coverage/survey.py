@@ -15,7 +15,7 @@ import attrs
 from parframe.coverage.outcome import Outcome, Verdict
 
 _HEAVY = [
-    "parframe.checking", "parframe.coverage.examine", "parframe.loading.huggingface",
+    "parframe.checking", "parframe.coverage.examine", "parframe.loading.huggingface.loader",
     "parframe.partitioning", "torch._dynamo", "torch.distributed.tensor",
     "transformers.generation", "transformers.models.auto.modeling_auto",
 ]  # fmt: skip

@@ -55,11 +55,11 @@ def load(
     if isinstance(source, str | os.PathLike):
         return _load_path(Path(source), inputs, dynamic, positions, dtype)
     if isinstance(source, Mapping):
-        from parframe.loading.huggingface import load_config
+        from parframe.loading.huggingface.loader import load_config
 
         return load_config(dict(source), inputs, dynamic, positions=positions, dtype=dtype)
     if hasattr(source, "to_diff_dict") and hasattr(source, "model_type"):
-        from parframe.loading.huggingface import load_config
+        from parframe.loading.huggingface.loader import load_config
 
         return load_config(source, inputs, dynamic, positions=positions, dtype=dtype)
     if hasattr(source, "named_parameters"):
@@ -82,11 +82,11 @@ def _load_path(
     dtype: str | None,
 ) -> OperatorGraph:
     if path.is_dir():
-        from parframe.loading.huggingface import load_folder
+        from parframe.loading.huggingface.loader import load_folder
 
         return load_folder(path, inputs, dynamic, positions, dtype)
     if path.suffix == ".pt2":
-        from parframe.loading.archive import load_archive
+        from parframe.loading.pt2_archive import load_archive
 
         return load_archive(path)
     if path.suffix != ".json":
@@ -96,11 +96,11 @@ def _load_path(
             "not a folder, a .pt2 or a .json" if path.exists() else "does not exist",
             "give a model's folder, its config.json, a .pt2 or a graph's .json",
         )
-    from parframe.loading.folder import read_object
+    from parframe.loading.config_file import read_object
 
     content = read_object(path)
     if "model_type" in content or "architectures" in content:
-        from parframe.loading.huggingface import load_config
+        from parframe.loading.huggingface.loader import load_config
 
         return load_config(
             content, inputs, dynamic, source=str(path), positions=positions, dtype=dtype

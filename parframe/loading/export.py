@@ -13,15 +13,15 @@ from torch._dynamo.exc import UserError
 from torch.export import Dim, ExportedProgram
 
 from parframe.errors import ParframeError
-from parframe.loading.convert import HollowConstantError, Origin, convert
-from parframe.loading.dense import with_all_rows
-from parframe.loading.functional import AliasedWriteError
-from parframe.loading.guards import check_guards
-from parframe.loading.limits import Limits, limited
-from parframe.loading.origin import failing_line, model_files
-from parframe.loading.program import Program
-from parframe.loading.ranges import with_size_ranges
+from parframe.loading.dense_indexing.dense_export import with_all_rows
+from parframe.loading.exported_program import HollowConstantError, Origin, convert
+from parframe.loading.flat_graph import Program
+from parframe.loading.in_place import AliasedWriteError
 from parframe.loading.simplify import simplify
+from parframe.loading.size_guards import check_guards
+from parframe.loading.size_limits import Limits, limited
+from parframe.loading.source_location import failing_line, model_files
+from parframe.loading.symbolic_ranges import with_size_ranges
 
 Dynamic = Mapping[str, Mapping[int, str]]
 """For each input, the axes whose sizes may vary, and their names."""

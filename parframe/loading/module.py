@@ -11,9 +11,9 @@ import torch
 from parframe.errors import ParframeError
 from parframe.fold import fold
 from parframe.graph import OperatorGraph
-from parframe.loading.caches import narrowed
 from parframe.loading.export import Dynamic, example_axes, export
-from parframe.loading.program import Program
+from parframe.loading.flat_graph import Program
+from parframe.loading.latent_cache import narrowed
 
 
 def load_module(

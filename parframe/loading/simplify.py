@@ -12,9 +12,9 @@ import torch
 from parframe.errors import ParframeError
 from parframe.fold import indexed_scope
 from parframe.graph import Arg, Operator, Parameter, Ref, Tensor
-from parframe.loading.convert import decode
-from parframe.loading.functional import functional
-from parframe.loading.program import Program, live, replace
+from parframe.loading.exported_program import decode
+from parframe.loading.flat_graph import Program, live, replace
+from parframe.loading.in_place import functional
 from parframe.loading.schema import overload
 
 _LONGEST = 2**63 - 1

@@ -90,7 +90,7 @@ def _model(graph: OperatorGraph) -> Any:
     if not graph.config.get("model_type"):
         return None
     try:
-        from parframe.loading.huggingface import build, build_config, model_class
+        from parframe.loading.huggingface.loader import build, build_config, model_class
 
         config = build_config(dict(graph.config))
         return build(model_class(config), config, "eager")

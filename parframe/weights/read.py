@@ -13,7 +13,7 @@ import attrs
 import torch
 
 from parframe.graph import OperatorGraph, Parameter
-from parframe.loading.convert import decode
+from parframe.loading.exported_program import decode
 from parframe.plan import Plan, Slices
 from parframe.weights.fit import Fit, fit
 from parframe.weights.header import Stored

@@ -160,7 +160,7 @@ def test_control_flow_on_tensors_is_refused_with_the_models_line():
     with pytest.raises(ParframeError) as caught:
         load(Branches(), {"x": torch.zeros(2, 2)})
     assert caught.value.kind == "load"
-    assert caught.value.where.startswith("test_loading_modules.py:")
+    assert caught.value.where.startswith("test_modules.py:")
     assert "if x.sum() > 0:" in caught.value.where
     assert "control flow" in caught.value.hint
 

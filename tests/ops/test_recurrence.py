@@ -11,7 +11,7 @@ from rules.oracle import Tally
 
 import parframe
 from parframe.coverage.examine import examine
-from parframe.loading import kernels
+from parframe.loading.huggingface import recurrence_kernels
 from parframe.loading.recurrence import recurrence
 
 
@@ -45,7 +45,7 @@ def test_the_delta_rule_is_that_of_transformers(groups, unit):
         **keys, **rest, chunk_size=4, use_qk_l2norm_in_kernel=unit
     )[0]
     with models._Widened():
-        found, _ = kernels._delta_rule(**keys, **rest, use_qk_l2norm_in_kernel=unit)
+        found, _ = recurrence_kernels._delta_rule(**keys, **rest, use_qk_l2norm_in_kernel=unit)
     torch.testing.assert_close(found, whole, rtol=1e-11, atol=1e-11)
 
 
@@ -55,7 +55,7 @@ def test_the_delta_rule_with_a_decay_for_each_row_is_that_of_transformers():
     beta = drawn(2, 7, 4).sigmoid()
     whole = own("kimi_linear", "chunk_kimi_delta_attention")(*given, beta, chunk_size=4)[0]
     with models._Widened():
-        found, _ = kernels._delta_rule(*given, beta)
+        found, _ = recurrence_kernels._delta_rule(*given, beta)
     torch.testing.assert_close(found, whole, rtol=1e-11, atol=1e-11)
 
 
@@ -65,7 +65,7 @@ def test_the_selective_scan_is_that_of_transformers():
     rest = {"D": drawn(6), "z": drawn(2, 6, 7, seed=2), "delta_bias": drawn(6, seed=1)}
     whole = own("mamba", "mamba_selective_scan")(*given, **rest, delta_softplus=True)
     with models._Widened():
-        found = kernels._selective_scan(*given, **rest, delta_softplus=True)
+        found = recurrence_kernels._selective_scan(*given, **rest, delta_softplus=True)
     torch.testing.assert_close(found, whole, rtol=1e-11, atol=1e-11)
 
 
@@ -75,13 +75,15 @@ def test_the_scan_of_heads_is_that_of_transformers():
     rest = {"chunk_size": 4, "D": drawn(4, seed=1), "dt_bias": drawn(4, seed=2)}
     whole = own("mamba2", "mamba2_chunk_scan")(*given, **rest, dt_softplus=True)
     with models._Widened():
-        found = kernels._chunk_scan(*given, **rest, dt_softplus=True)
+        found = recurrence_kernels._chunk_scan(*given, **rest, dt_softplus=True)
     torch.testing.assert_close(found, whole, rtol=1e-11, atol=1e-11)
 
 
 def test_a_state_from_before_is_refused():
-    with pytest.raises(kernels.UnsupportedKernelError, match="initial_state"):
-        kernels._delta_rule(*[drawn(1, 2, 2, 2)] * 4, drawn(1, 2, 2), initial_state=drawn(1))
+    with pytest.raises(recurrence_kernels.UnsupportedKernelError, match="initial_state"):
+        recurrence_kernels._delta_rule(
+            *[drawn(1, 2, 2, 2)] * 4, drawn(1, 2, 2), initial_state=drawn(1)
+        )
 
 
 @pytest.mark.parametrize("groups", [1, 2, 4])

@@ -9,7 +9,7 @@ import attrs
 import torch
 
 from parframe.graph import Operator, OperatorGraph, Ref, Tensor
-from parframe.loading.convert import decode
+from parframe.loading.exported_program import decode
 from parframe.rules import Site
 from parframe.simulation.interpreter import execute
 from parframe.sizes import evaluate

@@ -89,7 +89,7 @@ def tiny_config(name: str, **changes: Any) -> Any:
 
 def tiny_model(name: str, seed: int = 0, attention: str = "eager", **changes: Any) -> nn.Module:
     """The model of `tiny_config` in float64, every weight and buffer of it random."""
-    from parframe.loading.huggingface import model_class
+    from parframe.loading.huggingface.loader import model_class
 
     config = tiny_config(name, **changes)
     model = model_class(config)._from_config(

@@ -22,9 +22,13 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakIdKeyDictionary
 
-from parframe.loading.groups import Groups, Size
-from parframe.loading.rows import Count, Selection, beside, spread, unfolded
-from parframe.loading.rowwise import SelectionError, is_rowwise, property_of
+from parframe.loading.dense_indexing.row_groups import Groups, Size
+from parframe.loading.dense_indexing.row_selection import Count, Selection, beside, spread, unfolded
+from parframe.loading.dense_indexing.rowwise_functions import (
+    SelectionError,
+    is_rowwise,
+    property_of,
+)
 
 
 @attrs.frozen(eq=False)

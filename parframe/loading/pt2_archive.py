@@ -12,14 +12,14 @@ import torch
 
 from parframe.errors import ParframeError
 from parframe.graph import Arg, Input, Operator, OperatorGraph, Parameter, Ref, Tensor
-from parframe.loading.convert import encode
-from parframe.loading.functional import AliasedWriteError
+from parframe.loading.exported_program import encode
+from parframe.loading.flat_graph import Program
+from parframe.loading.in_place import AliasedWriteError
 from parframe.loading.module import folded
-from parframe.loading.origin import clean_path, source_line
-from parframe.loading.program import Program
 from parframe.loading.schema import bind, is_dtype, overload
 from parframe.loading.simplify import simplify
-from parframe.loading.symbols import parse
+from parframe.loading.source_location import clean_path, source_line
+from parframe.loading.symbolic_sizes import parse
 from parframe.serial import read_json
 from parframe.sizes import Size
 

@@ -8,7 +8,7 @@ import attrs
 import torch
 
 from parframe.graph import Operator, leaves_of
-from parframe.loading.program import Program
+from parframe.loading.flat_graph import Program
 from parframe.loading.schema import overload
 
 _FRESH = frozenset(

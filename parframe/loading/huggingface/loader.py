@@ -16,18 +16,18 @@ import torch
 
 from parframe.errors import ParframeError, did_you_mean
 from parframe.graph import OperatorGraph, Parameter
-from parframe.loading.buffers import computed_buffers, hollow
-from parframe.loading.convert import HollowConstantError, encode
+from parframe.loading.config_file import check_config, read_config
 from parframe.loading.experts import UnsupportedExpertsError, forms_of
+from parframe.loading.explicit_casts import doubled, is_single, narrowed
 from parframe.loading.export import Dynamic, aliases, example_axes, export
-from parframe.loading.folder import check_config, read_config
-from parframe.loading.kernels import replaced_kernels
-from parframe.loading.layers import stacks, truncate
-from parframe.loading.literal import doubled, is_single, narrowed
+from parframe.loading.exported_program import HollowConstantError, encode
+from parframe.loading.flat_graph import Program
+from parframe.loading.huggingface.computed_buffers import computed_buffers, hollow
+from parframe.loading.huggingface.layer_stacks import stacks, truncate
+from parframe.loading.huggingface.recurrence_kernels import replaced_kernels
+from parframe.loading.huggingface.registries import NAME, Usage, registered
+from parframe.loading.huggingface.repeated_layers import UnequalLayersError, repeat
 from parframe.loading.module import folded
-from parframe.loading.program import Program
-from parframe.loading.registries import NAME, Usage, registered
-from parframe.loading.repeat import UnequalLayersError, repeat
 
 try:
     transformers: Any = importlib.import_module("transformers")

@@ -11,9 +11,9 @@ import attrs
 import torch
 
 from parframe.graph import map_leaves, rename
-from parframe.loading.program import Program
-from parframe.loading.rowwise import SelectionError
-from parframe.loading.selections import Selections
+from parframe.loading.dense_indexing.rowwise_functions import SelectionError
+from parframe.loading.dense_indexing.selection_mode import Selections
+from parframe.loading.flat_graph import Program
 
 REMARK = (
     "where the model's code computes the rows that it selects, all rows are computed, and those "

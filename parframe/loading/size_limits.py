@@ -10,7 +10,7 @@ import sympy
 import torch
 
 from parframe.graph import Arg, Input
-from parframe.loading.program import Program
+from parframe.loading.flat_graph import Program
 from parframe.sizes import Size, within
 
 _LARGEST = 2**20

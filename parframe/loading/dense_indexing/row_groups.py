@@ -16,8 +16,8 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakIdKeyDictionary
 
-from parframe.loading.rows import Selection, beside
-from parframe.loading.rowwise import SelectionError
+from parframe.loading.dense_indexing.row_selection import Selection, beside
+from parframe.loading.dense_indexing.rowwise_functions import SelectionError
 
 
 @attrs.frozen(eq=False, repr=False)

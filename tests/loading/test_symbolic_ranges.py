@@ -103,4 +103,4 @@ class Stepped(nn.Module):
 def test_other_uses_of_a_range_of_a_size_are_refused(kind, why):
     with pytest.raises(ParframeError, match=why) as caught:
         loaded(kind())
-    assert caught.value.where.startswith("test_loading_ranges.py:")
+    assert caught.value.where.startswith("test_symbolic_ranges.py:")

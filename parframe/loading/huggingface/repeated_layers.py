@@ -8,7 +8,7 @@ from typing import Any
 import attrs
 
 from parframe.graph import Call, OperatorGraph, Parameter, map_leaves, verify_graph
-from parframe.loading.layers import Stack
+from parframe.loading.huggingface.layer_stacks import Stack
 
 Source = tuple[str, Any]
 """Where a call's input comes from: an output of the layer before it, or a value of this name."""

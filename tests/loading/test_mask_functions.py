@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import masking_utils
 
-from parframe.loading.masks import Mask, UnreadableMaskError, read_mask
+from parframe.loading.huggingface.mask_functions import Mask, UnreadableMaskError, read_mask
 
 pytestmark = pytest.mark.slow
 

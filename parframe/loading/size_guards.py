@@ -12,7 +12,7 @@ import torch
 from torch.export import ExportedProgram
 
 from parframe.errors import ParframeError
-from parframe.loading.limits import Limits, own_limit, runs
+from parframe.loading.size_limits import Limits, own_limit, runs
 
 _TRIED = (3, 5, 8, 11, 16, 36, 64, 100, 257, 1024, 4095)
 """Sizes that a guard on parity, on multiples or on a number of chunks does not hold for alike."""

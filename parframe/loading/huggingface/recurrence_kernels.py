@@ -19,8 +19,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from parframe.loading.huggingface.registries import INERT
 from parframe.loading.recurrence import recurrence
-from parframe.loading.registries import INERT
 
 
 class UnsupportedKernelError(Exception):

@@ -8,7 +8,7 @@ from typing import Any
 import attrs
 from torch import Tensor
 
-from parframe.loading.rowwise import SelectionError
+from parframe.loading.dense_indexing.rowwise_functions import SelectionError
 
 
 @attrs.frozen(eq=False)

@@ -16,8 +16,8 @@ import attrs
 import torch
 
 from parframe.graph import Arg, Operator, Parameter
-from parframe.loading.convert import decode, encode
-from parframe.loading.program import Program, live, replace
+from parframe.loading.exported_program import decode, encode
+from parframe.loading.flat_graph import Program, live, replace
 
 _NARROWER = {"float64": "float32", "complex128": "complex64"}
 

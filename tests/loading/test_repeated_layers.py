@@ -4,10 +4,10 @@ import models
 import pytest
 from torch import nn
 
-from parframe.loading import huggingface
-from parframe.loading.huggingface import build, load_config, model_class
-from parframe.loading.layers import stacks
-from parframe.loading.repeat import repeat
+from parframe.loading.huggingface import loader
+from parframe.loading.huggingface.layer_stacks import stacks
+from parframe.loading.huggingface.loader import build, load_config, model_class
+from parframe.loading.huggingface.repeated_layers import repeat
 from parframe.serial import dump
 
 pytestmark = pytest.mark.slow
@@ -103,7 +103,7 @@ def test_layers_that_turn_out_unequal_are_exported_in_full(monkeypatch):
         calls.append(stack)
         return repeat(graph, stack.__class__(stack.path, (0,) * 6, stack.kept), parameter)
 
-    monkeypatch.setattr(huggingface, "repeat", wrong)
+    monkeypatch.setattr(loader, "repeat", wrong)
     graph = load_config(config)
     assert len(calls) == 1
     assert dump(graph) == dump(load_config(config, shorten=False))
@@ -111,13 +111,13 @@ def test_layers_that_turn_out_unequal_are_exported_in_full(monkeypatch):
 
 def test_a_deep_model_is_exported_with_two_of_its_layers(monkeypatch):
     exported = []
-    whole = huggingface.export
+    whole = loader.export
 
     def count(model, *args, **kwargs):
         exported.append(len(model.model.layers))
         return whole(model, *args, **kwargs)
 
-    monkeypatch.setattr(huggingface, "export", count)
+    monkeypatch.setattr(loader, "export", count)
     graph = load_config(models.tiny_config("llama", num_hidden_layers=126))
     assert exported == [2]
     assert len(graph.calls) == 128

@@ -6,7 +6,7 @@ import torch
 
 from parframe.errors import ParframeError
 from parframe.loading import load
-from parframe.loading.huggingface import load_config
+from parframe.loading.huggingface.loader import load_config
 from parframe.simulation.reference import run_graph
 from parframe.sizes import symbol
 from parframe.weights import state

@@ -14,7 +14,7 @@ from transformers.masking_utils import AttentionMaskInterface
 from transformers.modeling_utils import AttentionInterface
 
 from parframe.loading.experts import Form, registered_experts
-from parframe.loading.masks import Mask, UnreadableMaskError, read_mask
+from parframe.loading.huggingface.mask_functions import Mask, UnreadableMaskError, read_mask
 from parframe.loading.operators import attention
 
 NAME = "parframe"

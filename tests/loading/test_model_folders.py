@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 
 from parframe.errors import ParframeError
 from parframe.loading import load
-from parframe.loading.buffers import computed_buffers, hollow
+from parframe.loading.huggingface.computed_buffers import computed_buffers, hollow
 from parframe.serial import dump, write
 from parframe.weights import state
 from parframe.weights.folder import weight_files

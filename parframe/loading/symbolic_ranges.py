@@ -19,7 +19,7 @@ import attrs
 import torch
 from torch.overrides import TorchFunctionMode
 
-from parframe.loading.program import Program
+from parframe.loading.flat_graph import Program
 
 _LOCK = threading.RLock()
 

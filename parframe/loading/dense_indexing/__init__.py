@@ -1,0 +1,1 @@
+"""Boolean-mask indexing, exported as computation on all rows and a mask."""
