@@ -13,7 +13,7 @@ import attrs
 
 from parframe import models
 from parframe.errors import ParframeError
-from parframe.mesh.composites import composites
+from parframe.mesh.composite_enumeration import composites
 from parframe.price.choose.public_api import CODES, choose
 from parframe.price.work.compressed.composites import work_by_codes
 

@@ -15,8 +15,8 @@ from parframe.layout import (
     region_size,
     runs,
 )
+from parframe.partitioning.chain_parts import split
 from parframe.partitioning.cuts import Cut
-from parframe.partitioning.rectangles import split
 
 DIMS = {"a": 2, "b": 3, "c": 4, "d": 1}
 

@@ -103,7 +103,7 @@ def command(
 
 def _legal(found: Choice, explained: tuple[str, ...]) -> list[str]:
     """The composites to explain, as they are written here."""
-    from parframe.mesh.composites import degrees
+    from parframe.mesh.composite_enumeration import degrees
 
     known = {
         frozenset(degrees(name).items()): name

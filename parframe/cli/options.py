@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from parframe.spec.keys import DTYPES
-from parframe.spec.values import size_in_bytes
+from parframe.spec.value_readers import size_in_bytes
 
 
 class Amount(click.ParamType[int]):

@@ -17,7 +17,7 @@ from parframe.cli.progress import bytes_bar
 from parframe.cli.source import load_model, model_of, shown, weights_of
 from parframe.errors import ParframeError
 from parframe.plan import Plan, plan_digest
-from parframe.plan.folder import FILE
+from parframe.plan.plan_folder import FILE
 from parframe.report.screen import heading, line, lines, table
 from parframe.report.words import amount, counted, runs
 from parframe.spec import DemoModel, Spec

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from parframe.errors import ParframeError
 from parframe.plan import Plan
-from parframe.plan.folder import check_replaceable, save_plan
+from parframe.plan.plan_folder import check_replaceable, save_plan
 
 
 def check_folder(folder: Path) -> None:

@@ -13,7 +13,7 @@ from parframe.generation.settings import settings_of
 from parframe.launcher import Worker, fork_server
 from parframe.launcher.processes import bind
 from parframe.plan import Plan
-from parframe.plan.file import parse
+from parframe.plan.plan_json import parse
 
 
 def generate(worker: Worker) -> None:

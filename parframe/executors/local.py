@@ -19,7 +19,7 @@ from parframe.launcher import Launch
 from parframe.launcher.channel import Message
 from parframe.launcher.launch import Event
 from parframe.plan import Plan
-from parframe.plan.file import dump
+from parframe.plan.plan_json import dump
 
 MODULE = "parframe.executors.fork_server"
 """The module whose process starts the ranks."""

@@ -13,7 +13,7 @@ import torch
 from parframe.errors import ParframeError
 from parframe.graph import Input, OperatorGraph
 from parframe.plan import COMMUNICATION, Part, Plan
-from parframe.plan.device import axes_of
+from parframe.plan.device_graph import axes_of
 from parframe.simulation.device_coroutine import device_sizes
 from parframe.simulation.regions import Regions, numbers, take
 

@@ -7,8 +7,8 @@ from parframe.mesh.composite import (
     is_code,
     parse_composite,
 )
-from parframe.mesh.grid import MAX_DEVICES, MAX_SHARE, Mesh, is_axis
-from parframe.mesh.staged import StagedMesh
+from parframe.mesh.mesh import MAX_DEVICES, MAX_SHARE, Mesh, is_axis
+from parframe.mesh.staged_mesh import StagedMesh
 
 __all__ = [
     "GRAMMAR",

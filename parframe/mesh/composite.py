@@ -16,7 +16,7 @@ that TP gave 4 devices.
 import re
 
 from parframe.errors import ParframeError
-from parframe.mesh.grid import MAX_DEVICES
+from parframe.mesh.mesh import MAX_DEVICES
 
 GRAMMAR = "code [degree] ..., a code being capital letters up to a P, as in PP4TP4SPDP2"
 """The grammar of composites in one line, for error messages."""

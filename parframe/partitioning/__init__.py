@@ -1,8 +1,9 @@
-"""Partitioning: a graph, its dimensions and a placing in, the plan out.
+"""Partitioning of an operator graph over a mesh into a plan.
 
-Blocks are placed once (``place``), made local for every shape of device (``localise``), written
-out over all calls (``sequence``), cut into pipeline stages (``stages``) and put together as
-programs (``programs``).
+Every block is placed once (``graph_placement``, ``block_placement``), made local for every shape of
+device (``localize``), written out over all calls (``step_sequence``), divided into pipeline stages
+(``stage_balance``, ``stage_assignment``) and written as programs (``regular_plan``,
+``staged_plan``).
 """
 
 from __future__ import annotations
@@ -20,12 +21,12 @@ from parframe.errors import ParframeError
 from parframe.graph import OperatorGraph, unfolded
 from parframe.mesh import Mesh, StagedMesh
 from parframe.partitioning.actions import Compute
-from parframe.partitioning.blocks import PlacedGraph, place_graph
-from parframe.partitioning.contradictions import check_splits
+from parframe.partitioning.conflicting_splits import check_splits
 from parframe.partitioning.cuts import Cut, find_cuts
-from parframe.partitioning.expand import expand
-from parframe.partitioning.programs import write_plan
-from parframe.partitioning.staged import write_staged
+from parframe.partitioning.decomposition import expand
+from parframe.partitioning.graph_placement import PlacedGraph, place_graph
+from parframe.partitioning.regular_plan import write_plan
+from parframe.partitioning.staged_plan import write_staged
 from parframe.plan import Note, Plan
 from parframe.rules import Rule
 from parframe.strategy import Placing

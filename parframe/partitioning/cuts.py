@@ -24,7 +24,7 @@ from parframe.dims import Dimensions
 from parframe.errors import ParframeError, nearest
 from parframe.layout import Pieces, Range
 from parframe.mesh import Mesh
-from parframe.partitioning.rectangles import mirrored, rectangle, rectangles
+from parframe.partitioning.chain_parts import mirrored, rectangle, rectangles
 from parframe.sizes import Size, offset, product, simplify
 from parframe.strategy import STAGES, Placing, Split
 

@@ -9,8 +9,8 @@ from parframe.graph import Call, OperatorGraph
 from parframe.layout import dims_of
 from parframe.mesh import Mesh
 from parframe.partitioning.actions import Compute, Convert
-from parframe.partitioning.blocks import PlacedBlock, PlacedGraph
 from parframe.partitioning.cuts import Cut
+from parframe.partitioning.graph_placement import PlacedBlock, PlacedGraph
 from parframe.plan import Note
 from parframe.sizes import simplify
 

@@ -1,11 +1,11 @@
 """The finished partition: a program for every device, its files, its weights."""
 
-from parframe.plan.file import plan_digest
-from parframe.plan.folder import load_plan
-from parframe.plan.legal import verify_plan
 from parframe.plan.plan import Plan
+from parframe.plan.plan_folder import load_plan
+from parframe.plan.plan_json import plan_digest
 from parframe.plan.program import COMMUNICATION, Device, Layout, Note, Part, Program
 from parframe.plan.slices import Slices
+from parframe.plan.validation import verify_plan
 
 __all__ = [
     "COMMUNICATION",

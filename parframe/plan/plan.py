@@ -11,7 +11,7 @@ import networkx
 from parframe.errors import ParframeError
 from parframe.graph import OperatorGraph
 from parframe.mesh import Mesh
-from parframe.plan.device import device_graph
+from parframe.plan.device_graph import device_graph
 from parframe.plan.program import Device, Note, Program
 from parframe.plan.slices import Slices, slices_of
 from parframe.strategy import Placing
@@ -115,7 +115,7 @@ class Plan:
             Of kind ``output``, if the folder is something else or cannot be written; what was
             there is whole then.
         """
-        from parframe.plan.folder import save_plan
+        from parframe.plan.plan_folder import save_plan
 
         save_plan(self, folder)
 

@@ -14,7 +14,7 @@ import numpy
 from parframe.errors import ParframeError
 from parframe.graph import Parameter
 from parframe.layout import runs
-from parframe.plan.bound import bound_part
+from parframe.plan.bindings import bound_part
 from parframe.plan.program import Device, Program
 
 Run = tuple[int, int]

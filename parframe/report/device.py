@@ -11,8 +11,8 @@ from rich.console import RenderableType
 from parframe.graph import Operator, Tensor
 from parframe.layout import Join, Region, Span
 from parframe.plan import COMMUNICATION, Device, Part, Plan
-from parframe.plan.bound import bound_part, bound_tensor
-from parframe.plan.device import axes_of
+from parframe.plan.bindings import bound_part, bound_tensor
+from parframe.plan.device_graph import axes_of
 from parframe.report.mesh import abridged
 from parframe.report.screen import heading, lines, table
 from parframe.report.words import counted, runs, shortened

@@ -18,7 +18,7 @@ from parframe.fold import STATEFUL
 from parframe.graph import Arg, Operator, Ref, State, Tensor, rename
 from parframe.layout import Region
 from parframe.plan import Program
-from parframe.plan.device import axes_of
+from parframe.plan.device_graph import axes_of
 from parframe.rules.table import EXCHANGES, RULES
 from parframe.runtime.positionwise import WITHOUT_CACHE, check_positionwise, refused
 from parframe.sizes import Size, substitute, symbol, symbols_of

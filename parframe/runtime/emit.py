@@ -18,7 +18,7 @@ from parframe.errors import ParframeError
 from parframe.graph import Arg, Block, Operator, OperatorGraph, Ref
 from parframe.loading.schema import default, is_dtype, overload
 from parframe.plan import COMMUNICATION
-from parframe.plan.device import axes_of
+from parframe.plan.device_graph import axes_of
 from parframe.runtime import lowering
 from parframe.runtime.cached_program import KEEP, KEPT_ATTENTION
 from parframe.runtime.collectives import Meeting, Sent, collective

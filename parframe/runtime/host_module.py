@@ -10,7 +10,7 @@ import torch.distributed as dist
 
 from parframe.errors import ParframeError
 from parframe.plan import COMMUNICATION, Plan
-from parframe.plan.device import axes_of
+from parframe.plan.device_graph import axes_of
 from parframe.runtime.rank_module import Groups, RankModule, build
 from parframe.simulation.inputs import dtype_of
 from parframe.weights import read

@@ -11,8 +11,8 @@ from parframe.fold import fold
 from parframe.graph import Arg, Input, Operator, OperatorGraph, Parameter, Tensor
 from parframe.layout import Join, Span
 from parframe.plan import COMMUNICATION, Device, Plan, Program
-from parframe.plan.bound import bound_part, bound_region, bound_tensor
-from parframe.plan.device import axes_of
+from parframe.plan.bindings import bound_part, bound_region, bound_tensor
+from parframe.plan.device_graph import axes_of
 from parframe.rules.table import EXCHANGES
 from parframe.runtime.cached_program import KEPT_POSITIONS, SLOTS, Keeping, Kept, keeping
 from parframe.sizes import Size, substitute, symbol, symbols_of

@@ -10,7 +10,7 @@ import attrs
 from parframe.errors import ParframeError
 from parframe.graph import Operator
 from parframe.mesh import Mesh
-from parframe.plan.device import axes_of
+from parframe.plan.device_graph import axes_of
 from parframe.simulation.collectives import Request
 
 _PEERS = frozenset({"parframe.send", "parframe.recv"})

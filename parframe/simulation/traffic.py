@@ -8,7 +8,7 @@ import attrs
 
 from parframe.graph import BYTES
 from parframe.plan import Plan
-from parframe.plan.device import axes_of
+from parframe.plan.device_graph import axes_of
 from parframe.rules.table import EXCHANGES
 from parframe.simulation.collectives import SENT, Request
 

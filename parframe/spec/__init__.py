@@ -2,6 +2,6 @@
 
 from parframe.spec.keys import KEYS, DemoModel, Key
 from parframe.spec.spec import Run, Spec, Verify
-from parframe.spec.stages import Stage
+from parframe.spec.stage_list import Stage
 
 __all__ = ["KEYS", "DemoModel", "Key", "Run", "Spec", "Stage", "Verify"]

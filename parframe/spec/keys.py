@@ -8,10 +8,10 @@ import attrs
 
 from parframe.errors import ParframeError, did_you_mean
 from parframe.mesh import MAX_DEVICES
-from parframe.spec import values
-from parframe.spec.source import MAX_DEPTH, Origin
-from parframe.spec.stages import read_stages
-from parframe.spec.values import Read
+from parframe.spec import value_readers as values
+from parframe.spec.stage_list import read_stages
+from parframe.spec.toml_text import MAX_DEPTH, Origin
+from parframe.spec.value_readers import Read
 
 DTYPES = ("float64", "float32", "bfloat16", "float16")
 """The types of numbers that a spec may name."""

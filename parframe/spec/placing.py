@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 from parframe import hooks
 from parframe.errors import ParframeError, did_you_mean
 from parframe.mesh import Mesh, is_axis, is_code
-from parframe.spec.options import configure
-from parframe.spec.stages import place_stages
-from parframe.spec.values import wrong
+from parframe.spec.stage_list import place_stages
+from parframe.spec.strategy_options import configure
+from parframe.spec.value_readers import wrong
 from parframe.strategy import Placing, Strategy, declare, mesh_of, place
 
 if TYPE_CHECKING:

@@ -12,8 +12,8 @@ from parframe.errors import ParframeError
 from parframe.mesh import Composite, Mesh, parse_composite
 from parframe.spec.keys import DemoModel, read_document
 from parframe.spec.placing import place_spec
-from parframe.spec.source import Origin, parse_text, read_text
-from parframe.spec.stages import Stage
+from parframe.spec.stage_list import Stage
+from parframe.spec.toml_text import Origin, parse_text, read_text
 from parframe.strategy import Placing
 
 if TYPE_CHECKING:

@@ -14,8 +14,8 @@ import torch
 from parframe.errors import ParframeError
 from parframe.plan import Plan, plan_digest
 from parframe.plan.beside import beside, unwritable
-from parframe.plan.file import dump
-from parframe.plan.folder import FILE
+from parframe.plan.plan_folder import FILE
+from parframe.plan.plan_json import dump
 from parframe.weights.folder import SHARDS
 from parframe.weights.origin import is_random
 from parframe.weights.read import Opened, open_weights, read

@@ -12,7 +12,7 @@ import sympy
 import parframe
 from parframe.graph import BYTES, Ref
 from parframe.plan import COMMUNICATION
-from parframe.plan.device import axes_of
+from parframe.plan.device_graph import axes_of
 from parframe.sizes import text as size_text
 
 from .compare import Names

@@ -8,7 +8,7 @@ from handmade import BATCH, FFN, HIDDEN, changed, mlp, pipeline, tensor_parallel
 
 from parframe.errors import ParframeError
 from parframe.plan import Device, Plan, Slices, verify_plan
-from parframe.plan.role import role_text
+from parframe.plan.program_text import role_text
 from parframe.sizes import floordiv
 from parframe.strategy import Placing
 

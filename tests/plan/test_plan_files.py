@@ -12,8 +12,8 @@ from checked import ring_of
 from handmade import pipeline, tensor_parallel
 
 from parframe.errors import ParframeError
-from parframe.plan import Note, file, load_plan
-from parframe.plan.folder import save_plan
+from parframe.plan import Note, load_plan, plan_json
+from parframe.plan.plan_folder import save_plan
 from parframe.sizes import symbol
 
 
@@ -108,7 +108,7 @@ def test_a_changed_plan_is_refused(saved, before, after):
 def signed(content):
     """A stranger's plan, with a digest that fits it."""
     content.pop("digest", None)
-    whole = {"schema": content["schema"], "digest": file._digest(content), **content}
+    whole = {"schema": content["schema"], "digest": plan_json._digest(content), **content}
     return json.dumps(whole)
 
 

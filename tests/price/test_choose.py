@@ -9,7 +9,7 @@ import pytest
 
 import parframe
 from parframe.hardware import cluster
-from parframe.mesh.composites import composites
+from parframe.mesh.composite_enumeration import composites
 from parframe.models import find
 from parframe.price.choose.bottlenecks import account, explain, loss, reason
 from parframe.price.choose.candidates import alike

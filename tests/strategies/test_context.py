@@ -15,7 +15,7 @@ from parframe.checking import check
 from parframe.layout import runs
 from parframe.loading import load
 from parframe.partitioning import partition
-from parframe.partitioning.rectangles import mirrored
+from parframe.partitioning.chain_parts import mirrored
 from parframe.simulation import simulate, verify
 from parframe.simulation.device_coroutine import device_sizes
 from parframe.simulation.regions import numbers

@@ -15,7 +15,7 @@ from parframe.loading import load
 from parframe.mesh import Mesh, StagedMesh
 from parframe.partitioning import partition
 from parframe.plan import verify_plan
-from parframe.plan.file import dump, parse
+from parframe.plan.plan_json import dump, parse
 from parframe.report.mesh import mesh_facts
 from parframe.simulation import simulate, verify
 from parframe.spec import Spec, Stage

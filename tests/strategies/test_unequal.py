@@ -12,8 +12,8 @@ from parframe.errors import ParframeError
 from parframe.loading import load
 from parframe.mesh import Mesh
 from parframe.partitioning import partition
-from parframe.partitioning.rectangles import rectangle, rectangles, split
-from parframe.plan.file import dump, parse
+from parframe.partitioning.chain_parts import rectangle, rectangles, split
+from parframe.plan.plan_json import dump, parse
 from parframe.simulation import verify
 from parframe.sizes import evaluate, symbol
 from parframe.spec import Spec

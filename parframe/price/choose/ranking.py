@@ -10,7 +10,7 @@ from typing import Literal
 import attrs
 
 from parframe.errors import ParframeError
-from parframe.mesh.composites import composites
+from parframe.mesh.composite_enumeration import composites
 from parframe.price.choose.candidates import (
     Candidate,
     Point,

@@ -20,7 +20,7 @@ from parframe.graph import OperatorGraph
 from parframe.mesh import Mesh, StagedMesh
 from parframe.partitioning import partition_placing
 from parframe.partitioning.cuts import bindings_of
-from parframe.partitioning.programs import stage_axis
+from parframe.partitioning.regular_plan import stage_axis
 from parframe.price.work.compressed.device_operators import Drawn, Outlines
 from parframe.price.work.compressed.placement import Placed, Placings, kinds
 from parframe.price.work.compressed.repeated_layers import shorten

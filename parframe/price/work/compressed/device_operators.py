@@ -15,9 +15,9 @@ from parframe.graph import Arg, Operator, Parameter, Ref, Tensor
 from parframe.layout import dims_of
 from parframe.mesh import Mesh
 from parframe.partitioning.cuts import Shape, shape_of
-from parframe.partitioning.local import LocalBlock
-from parframe.partitioning.localise import localise
-from parframe.partitioning.sequence import LocalGraph, Outline, local_between, write_steps
+from parframe.partitioning.local_block import LocalBlock
+from parframe.partitioning.localize import localise
+from parframe.partitioning.step_sequence import LocalGraph, Outline, local_between, write_steps
 from parframe.price.work.compressed.placement import Placed
 from parframe.price.work.operator_list import Listing
 from parframe.price.work.plan_work import Structure

@@ -12,11 +12,11 @@ from parframe.dims import name as name_dimensions
 from parframe.dims.halves import halved
 from parframe.graph import OperatorGraph
 from parframe.mesh import Mesh
-from parframe.partitioning.blocks import PlacedGraph, place_graph
-from parframe.partitioning.contradictions import check_splits
-from parframe.partitioning.costs import works_of
+from parframe.partitioning.conflicting_splits import check_splits
 from parframe.partitioning.cuts import Cut, find_cuts
-from parframe.partitioning.expand import expand
+from parframe.partitioning.decomposition import expand
+from parframe.partitioning.graph_placement import PlacedGraph, place_graph
+from parframe.partitioning.step_costs import works_of
 from parframe.rules import Rule
 from parframe.strategy import Placing
 

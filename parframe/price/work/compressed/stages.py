@@ -9,10 +9,10 @@ import attrs
 
 from parframe.errors import ParframeError
 from parframe.graph import OperatorGraph
-from parframe.partitioning.blocks import PlacedGraph
-from parframe.partitioning.costs import cheap_steps, step_costs
-from parframe.partitioning.sequence import Outline, Step
-from parframe.partitioning.stages import Course, cut_stages
+from parframe.partitioning.graph_placement import PlacedGraph
+from parframe.partitioning.stage_balance import Course, cut_stages
+from parframe.partitioning.step_costs import cheap_steps, step_costs
+from parframe.partitioning.step_sequence import Outline, Step
 from parframe.price.work.compressed.repeated_layers import Short
 from parframe.strategy import Placing
 

@@ -9,12 +9,12 @@ import attrs
 from parframe.dims import Dimensions
 from parframe.graph import OperatorGraph
 from parframe.mesh import Mesh
-from parframe.partitioning.blocks import PlacedGraph
-from parframe.partitioning.costs import works_of
 from parframe.partitioning.cuts import Cut, Shape, bindings_of, shape_of
+from parframe.partitioning.graph_placement import PlacedGraph
 from parframe.partitioning.notes import notes_of
-from parframe.partitioning.sequence import Sequence, sequence
-from parframe.partitioning.staging import Staging
+from parframe.partitioning.stage_assignment import Staging
+from parframe.partitioning.step_costs import works_of
+from parframe.partitioning.step_sequence import Sequence, sequence
 from parframe.plan import Device, Plan, Program
 from parframe.strategy import STAGES, Placing
 

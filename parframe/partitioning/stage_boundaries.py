@@ -9,7 +9,7 @@ import attrs
 
 from parframe.graph import OperatorGraph
 from parframe.partitioning.actions import Action, Layout
-from parframe.partitioning.values import Value, Values
+from parframe.partitioning.block_values import Value, Values
 
 Borders: TypeAlias = Mapping[int, Mapping[str, frozenset[int]]]
 """For the first call of every stage but the first: values that cross, and the cuts they keep."""

@@ -12,10 +12,10 @@ from parframe.dims import Bound
 from parframe.errors import ParframeError
 from parframe.graph import Block, Operator
 from parframe.partitioning.actions import WHOLE, Compute, Layout
-from parframe.partitioning.choose import Axes, Option, options
+from parframe.partitioning.block_values import Deferred, Free, Value, Values
 from parframe.partitioning.cuts import Cut
-from parframe.partitioning.nominal import nominal_bytes
-from parframe.partitioning.values import Deferred, Free, Value, Values
+from parframe.partitioning.nominal_sizes import nominal_bytes
+from parframe.partitioning.split_options import Axes, Option, options
 from parframe.rules import Signature
 from parframe.rules.signature import Pattern
 from parframe.sizes import text

@@ -16,11 +16,11 @@ from parframe.errors import ParframeError
 from parframe.graph import Operator, OperatorGraph, Ref, State, Tensor
 from parframe.layout import region
 from parframe.partitioning.actions import Layout
-from parframe.partitioning.blocks import PlacedGraph
-from parframe.partitioning.costs import cheap_steps, step_costs
 from parframe.partitioning.cuts import Shape
-from parframe.partitioning.sequence import Sequence
-from parframe.partitioning.stages import Course, cut_stages
+from parframe.partitioning.graph_placement import PlacedGraph
+from parframe.partitioning.stage_balance import Course, cut_stages
+from parframe.partitioning.step_costs import cheap_steps, step_costs
+from parframe.partitioning.step_sequence import Sequence
 from parframe.plan import COMMUNICATION, Part, Program
 from parframe.strategy import Placing
 

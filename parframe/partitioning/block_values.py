@@ -13,8 +13,8 @@ import attrs
 from parframe.errors import ParframeError
 from parframe.graph import Operator
 from parframe.partitioning.actions import Action, Add, Convert, Layout, Partial
-from parframe.partitioning.choose import Axes, carries
 from parframe.partitioning.cuts import Cut
+from parframe.partitioning.split_options import Axes, carries
 
 Free = Callable[[str, frozenset[int]], frozenset[int]]
 """For a weight or an input of the model and the cuts that a use wishes: the cuts it is held in."""

@@ -10,10 +10,10 @@ import attrs
 
 from parframe.dims import Dimensions
 from parframe.graph import Block, Operator, OperatorGraph, Tensor, rename
-from parframe.partitioning.blocks import PlacedCall, PlacedGraph, outer_block
 from parframe.partitioning.cuts import Cut, Shape
-from parframe.partitioning.local import LocalBlock
-from parframe.partitioning.localise import localise
+from parframe.partitioning.graph_placement import PlacedCall, PlacedGraph, outer_block
+from parframe.partitioning.local_block import LocalBlock
+from parframe.partitioning.localize import localise
 from parframe.plan import Layout as Lies
 
 _BASE = re.compile(r"[@~].*$", re.DOTALL)

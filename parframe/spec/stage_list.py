@@ -9,7 +9,7 @@ import attrs
 
 from parframe.errors import ParframeError, did_you_mean
 from parframe.mesh import MAX_DEVICES, Mesh, StagedMesh
-from parframe.spec.values import wrong
+from parframe.spec.value_readers import wrong
 from parframe.strategy import STAGES, Placing
 
 _LAYERS = re.compile(r"([0-9]{1,6})(?:-([0-9]{1,6}))?")

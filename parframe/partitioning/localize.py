@@ -12,7 +12,7 @@ from parframe.graph import Arg, Block, Operator, Ref, Tensor, rename
 from parframe.layout import Axis, Range, Region, local_size, region
 from parframe.partitioning.actions import Action, Add, Compute, Convert, Layout
 from parframe.partitioning.cuts import Cut, Shape
-from parframe.partitioning.local import Entry, LocalBlock
+from parframe.partitioning.local_block import Entry, LocalBlock
 from parframe.rules import Exchange, Local, Signature, Site, without_addend
 from parframe.rules.signature import bearing
 from parframe.sizes import Size

@@ -11,9 +11,7 @@ import attrs
 
 from parframe import serial
 from parframe.errors import ParframeError
-from parframe.plan.legal import illegal, verify_plan
-from parframe.plan.plan import Plan
-from parframe.plan.rows import (
+from parframe.plan.json_rows import (
     decode_device,
     decode_note,
     decode_placing,
@@ -25,6 +23,8 @@ from parframe.plan.rows import (
     mapping,
     sequence,
 )
+from parframe.plan.plan import Plan
+from parframe.plan.validation import illegal, verify_plan
 
 SCHEMA = 1
 """The version of ``plan.json`` that this version writes and reads."""

@@ -10,10 +10,10 @@ from parframe.dims import Dimensions
 from parframe.graph import Block, Call, OperatorGraph, Parameter, Tensor
 from parframe.layout import leaves
 from parframe.partitioning.actions import Action, Compute, Layout
-from parframe.partitioning.borders import Borders, cross
+from parframe.partitioning.block_placement import Placer
+from parframe.partitioning.block_values import Value, Values
 from parframe.partitioning.cuts import Cut
-from parframe.partitioning.place import Placer
-from parframe.partitioning.values import Value, Values
+from parframe.partitioning.stage_boundaries import Borders, cross
 
 
 @attrs.frozen

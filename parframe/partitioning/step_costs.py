@@ -9,9 +9,9 @@ from itertools import combinations
 
 from parframe.dims import Bound, Dimensions
 from parframe.graph import OperatorGraph
-from parframe.partitioning.nominal import NOMINAL, nominal, nominal_bytes, nominal_elements
-from parframe.partitioning.sequence import Outline, Step
-from parframe.partitioning.stages import Cost
+from parframe.partitioning.nominal_sizes import NOMINAL, nominal, nominal_bytes, nominal_elements
+from parframe.partitioning.stage_balance import Cost
+from parframe.partitioning.step_sequence import Outline, Step
 from parframe.plan import COMMUNICATION
 from parframe.rules.signature import letters
 from parframe.rules.table import EXCHANGES

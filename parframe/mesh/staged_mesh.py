@@ -6,7 +6,7 @@ from itertools import accumulate
 import attrs
 
 from parframe.errors import ParframeError
-from parframe.mesh.grid import Mesh, Shares
+from parframe.mesh.mesh import Mesh, Shares
 
 
 def _largest(mesh: "StagedMesh") -> tuple[tuple[str, int], ...]:

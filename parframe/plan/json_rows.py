@@ -8,8 +8,8 @@ from typing import Any, TypeVar
 from parframe.graph import Operator, State
 from parframe.layout import Join, Region, Span
 from parframe.mesh import Mesh, StagedMesh
-from parframe.plan.legal import illegal
 from parframe.plan.program import Device, Layout, Note, Part, Program
+from parframe.plan.validation import illegal
 from parframe.serial import (
     decode_arg,
     decode_size,

@@ -11,7 +11,7 @@ import sympy
 
 from parframe.graph import Arg, Operator, Ref, Tensor
 from parframe.layout import Join, Region, Span
-from parframe.plan.device import axes_of
+from parframe.plan.device_graph import axes_of
 from parframe.plan.program import COMMUNICATION, Part, Program
 from parframe.sizes import text as size_text
 

@@ -11,10 +11,10 @@ from pathlib import Path
 from parframe import serial
 from parframe.errors import ParframeError
 from parframe.plan.beside import beside
-from parframe.plan.file import dump, parse
-from parframe.plan.legal import verify_plan
 from parframe.plan.plan import Plan
-from parframe.plan.role import role_text
+from parframe.plan.plan_json import dump, parse
+from parframe.plan.program_text import role_text
+from parframe.plan.validation import verify_plan
 
 FILE = "plan.json"
 ROLES = "roles"

@@ -6,7 +6,7 @@ import networkx
 
 from parframe.graph import Operator, Ref
 from parframe.mesh import Mesh
-from parframe.plan.bound import bound_part, bound_tensor
+from parframe.plan.bindings import bound_part, bound_tensor
 from parframe.plan.program import COMMUNICATION, Device, Program
 
 

@@ -19,13 +19,13 @@ from parframe.dims import Dimensions
 from parframe.errors import ParframeError
 from parframe.graph import Operator, OperatorGraph, Ref
 from parframe.mesh import Mesh, StagedMesh
-from parframe.partitioning.blocks import PlacedGraph, place_graph
-from parframe.partitioning.borders import Borders
-from parframe.partitioning.costs import works_of
 from parframe.partitioning.cuts import Cut, bindings_of
+from parframe.partitioning.graph_placement import PlacedGraph, place_graph
 from parframe.partitioning.notes import notes_of
-from parframe.partitioning.programs import Laid, lay_out, letters
-from parframe.partitioning.staging import Lines, Staging
+from parframe.partitioning.regular_plan import Laid, lay_out, letters
+from parframe.partitioning.stage_assignment import Lines, Staging
+from parframe.partitioning.stage_boundaries import Borders
+from parframe.partitioning.step_costs import works_of
 from parframe.plan import Device, Note, Plan, Program
 from parframe.strategy import Placing
 

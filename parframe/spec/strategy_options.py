@@ -8,7 +8,7 @@ from typing import Any, Literal, Union, get_args, get_origin
 import attrs
 
 from parframe.errors import ParframeError, did_you_mean
-from parframe.spec.values import wrong
+from parframe.spec.value_readers import wrong
 from parframe.strategy import Strategy
 
 _PLAIN = {
