@@ -43,11 +43,14 @@ class Measured:
         What was measured.
     value
         In basic units: seconds, or a second, or bytes a second.
+    id
+        The row's id in its file.
     """
 
     table: str
     asked: Question
     value: float
+    id: str = ""
 
 
 def read_folder(folder: Path) -> list[Measured]:
@@ -77,7 +80,8 @@ def read_table(path: Path) -> Iterator[Measured]:
 def measured(table: str, line: Mapping[str, str], value: float) -> Measured:
     """Return a line's figure in basic units."""
     asked = question(line)
-    return Measured(table, asked, value * unit_size(asked.unit, METRICS[metric_name(asked.metric)]))
+    unit = unit_size(asked.unit, METRICS[metric_name(asked.metric)])
+    return Measured(table, asked, value * unit, line.get("id", ""))
 
 
 def _traces(path: Path) -> Iterator[Measured]:
@@ -86,6 +90,7 @@ def _traces(path: Path) -> Iterator[Measured]:
         rate = RATES[line["trace"].rpartition("_")[2]]
         requests = float(line["requests"])
         common = {
+            "id": line["id"],
             "model": line["model"],
             "weight_dtype": "fp8" if line["fp8"] == "True" else "bf16",
             "gpu": line["gpu"],

@@ -1,8 +1,9 @@
-"""Fit all constants of pricing: `python -m benchmarks.calibration.fit [FOLDER] [--check]`.
+"""Fit all constants of pricing: `python -m benchmarks.calibration.fit [FOLDER] [OPTION ...]`.
 
 What comes later takes what came before as given: kernels and exchanges are fitted to rows of their
-own, engines to rows of whole engines beside both. With ``--check`` nothing is written; the exit
-code is 1 where a file would change.
+own, engines to rows of whole engines beside both. Engines are fitted to the rows that
+``fitted_rows.toml`` records; with ``--all-rows`` all rows of the folder are recorded first. With
+``--check`` nothing is written; the exit code is 1 where a file would change.
 """
 
 from __future__ import annotations
@@ -14,9 +15,10 @@ from difflib import unified_diff
 from pathlib import Path
 
 import parframe.price
+from benchmarks.calibration import fitted_rows
 from benchmarks.calibration.collective_rows import TABLES as EXCHANGES
 from benchmarks.calibration.engine_rows import TABLES as ENGINES
-from benchmarks.calibration.engine_rows import TRACES
+from benchmarks.calibration.engine_rows import TRACES, read_folder
 from benchmarks.calibration.kernel_rows import TABLES as KERNELS
 from benchmarks.calibration.report import FOLDER
 
@@ -68,12 +70,14 @@ def told(text: str) -> None:
 
 def main(arguments: Sequence[str]) -> int:
     check = "--check" in arguments
-    names = [one for one in arguments if one != "--check"]
+    names = [one for one in arguments if not one.startswith("--")]
     folder = Path(names[0]) if names else FOLDER
     lacking = [name for name in tables() if not (folder / name).is_file()]
     if lacking:
         print(f"skipped: {folder} has no {', '.join(lacking)}")
         return 0
+    if "--all-rows" in arguments and not check:
+        fitted_rows.PATH.write_text(fitted_rows.record(read_folder(folder)), encoding="utf-8")
     changed = 0
     for name, made in ORDER:
         told(f"fitting {name}")

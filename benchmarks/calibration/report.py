@@ -7,15 +7,16 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from benchmarks import own
-from benchmarks.calibration.engine_rows import TABLES, TRACES, read_folder
+from benchmarks.calibration.engine_rows import TABLES, TRACES, Measured, read_folder
+from benchmarks.calibration.fitted_rows import split_rows
 from benchmarks.calibration.validation import (
     Errors,
     Outcome,
     by_engine,
     by_engine_device_model,
     chosen,
-    fitted_outcomes,
     left_out_outcomes,
+    shipped_outcomes,
     summary,
 )
 from parframe.price.predict.query_resolution import Basis
@@ -36,8 +37,10 @@ def tables(folder: Path) -> None:
     if lacking:
         print(f"skipped: {folder} has no {', '.join(lacking)}")
         return
-    rows, basis = read_folder(folder), Basis(model)
-    fitted = fitted_outcomes(rows, basis)
+    basis = Basis(model)
+    rows, held_out_rows = split_rows(read_folder(folder))
+    held_out(held_out_rows, basis)
+    fitted = shipped_outcomes(rows, basis)
     show("Rows that constants were fitted to", summary(fitted, by_engine_device_model))
     left = left_out_outcomes(rows, basis)
     for split in ("model", "device", "lengths"):
@@ -47,6 +50,17 @@ def tables(folder: Path) -> None:
     choice(left)
     kernels(folder)
     exchanges(folder)
+
+
+def held_out(rows: Sequence[Measured], basis: Basis) -> None:
+    """Print the errors of rows that no constant was fitted to, and how many are not predicted."""
+    outcomes = shipped_outcomes(rows, basis)
+    unpredicted = len(rows) - len(outcomes)
+    print(f"\nHeld-out rows: {len(rows)}, {unpredicted} of them without a prediction")
+    if outcomes:
+        show("Held-out rows, all", summary(outcomes, _named("all held-out rows")))
+        show("Held-out rows, by engine and metric", summary(outcomes, by_engine))
+        show("Held-out rows, by device and model too", summary(outcomes, by_engine_device_model))
 
 
 def show(title: str, lines: Iterable[Errors]) -> None:

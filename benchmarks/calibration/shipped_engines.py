@@ -12,6 +12,7 @@ import numpy as np
 
 from benchmarks.calibration.engine_rows import Measured, read_folder
 from benchmarks.calibration.engines import Case, Split, cases, errors, fit, left_out
+from benchmarks.calibration.fitted_rows import split_rows
 from benchmarks.calibration.spreads import beside_of, by_kind, doubts, kind_of, spread
 from parframe.price.predict.query_resolution import Basis
 from parframe.price.predict.shipped_models import model
@@ -32,7 +33,7 @@ FIGURES = 4
 
 
 def rebuild(folder: Path, told: Callable[[str], None]) -> str:
-    """Make the text of the data file of engines from a folder of tables.
+    """Fit engines to the recorded rows of a folder's tables, and return the data file's text.
 
     Parameters
     ----------
@@ -41,7 +42,8 @@ def rebuild(folder: Path, told: Callable[[str], None]) -> str:
     told
         Called with what comes next.
     """
-    return text(rebuilt(read_folder(folder), Basis(model), told))
+    rows, _ = split_rows(read_folder(folder))
+    return text(rebuilt(rows, Basis(model), told))
 
 
 def rebuilt(

@@ -91,7 +91,7 @@ class Errors:
 Key = Callable[[Outcome], tuple[str, ...]]
 
 
-def fitted_outcomes(rows: Sequence[Measured], basis: Basis) -> list[Outcome]:
+def shipped_outcomes(rows: Sequence[Measured], basis: Basis) -> list[Outcome]:
     """Return how the constants that ship predict rows."""
     found = []
     for own in basis.engines:

@@ -36,6 +36,7 @@ PARAMETERS = {  # in billions, as their publishers say
     "Mixtral 8x7B": 46.70, "Mixtral 8x22B": 140.63, "Qwen3 32B": 32.76,
     "Qwen3 235B-A22B": 235.09, "DeepSeek-V3": 671.03, "GPT-OSS 20B": 20.91,
     "GPT-OSS 120B": 116.83, "Falcon 180B": 178.56, "GPT-J 6B": 6.05, "Qwen 72B": 72.29,
+    "Llama 4 Scout": 107.77, "Llama 4 Maverick": 400.71,
 }  # fmt: skip
 
 

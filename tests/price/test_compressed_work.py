@@ -30,6 +30,8 @@ CASES = {
     "DeepSeek-V3": ["EP8TP2PP3", "TP4PP7"],
     "GPT-OSS 20B": ["TP2PP5", "EP4PP3", "PP12"],
     "GPT-J 6B": ["TP2PP3"],
+    "Llama 4 Scout": ["EP8TP4", "TP2PP5"],
+    "Llama 4 Maverick": ["EP4TP8", "TP2PP5EP2"],
 }
 
 

@@ -63,6 +63,11 @@ def test_what_makes_no_sense_is_refused_with_its_column(column, cell):
     assert column in str(refused.value)
 
 
+def test_no_expert_parallelism_is_also_written_as_zero():
+    assert question({"ep": "0"}).expert == question({"ep": "1"}).expert == 1
+    assert question({"ep": ""}).expert is None
+
+
 def test_metrics_have_other_names_and_means():
     assert metric_name("mean_itl") == "tpot"
     assert metric_name("Median TTFT") == "ttft"

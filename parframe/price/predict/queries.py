@@ -104,7 +104,7 @@ def question(row: Mapping[str, str | None]) -> Question:
         devices=_count("n_gpus", cells.get("n_gpus", "")),
         tensor=_count("tp", cells.get("tp", "")),
         pipeline=_count("pp", cells.get("pp", "")),
-        expert=_count("ep", cells.get("ep", "")),
+        expert=_expert_degree(cells.get("ep", "")),
         data=_count("dp", cells.get("dp", "")),
         batch=_batch(cells.get("batch", "")),
         concurrency=concurrency,
@@ -153,6 +153,11 @@ def _count(column: str, cell: str) -> int | None:
     if value != int(value) or value < 1:
         raise _cannot(column, cell, "a whole number of 1 or more, or nothing")
     return int(value)
+
+
+def _expert_degree(cell: str) -> int | None:
+    """Return the degree of expert parallelism; tables also write 0 for none, which is 1."""
+    return 1 if cell in ("0", "0.0") else _count("ep", cell)
 
 
 def _batch(cell: str) -> float | None:
