@@ -8,8 +8,8 @@ import pytest
 from benchmarks.calibration.engine_rows import TABLES, TRACES, Measured, read_folder, read_table
 from benchmarks.calibration.fitted_rows import fitted_ids, record, recorded_ids, split_rows
 from benchmarks.calibration.validation import by_engine, chosen, shipped_outcomes, summary
-from parframe.price.predict.query_resolution import Basis
 from parframe.price.predict.queries import question
+from parframe.price.predict.query_resolution import Basis
 from parframe.price.predict.shipped_models import model
 from parframe.price.serving.engines import engine, engines
 
