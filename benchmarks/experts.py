@@ -48,7 +48,7 @@ def planned(graph: parframe.OperatorGraph, composite: str) -> str:
 def sent(plan: Plan) -> int:
     """The bytes of float32 that the busiest device sends and gets back in all dispatches."""
     proof = parframe.verify(plan, batch=BATCH, sequence=SEQUENCE)
-    return max(row.bytes for row in proof.communication if row.kind == "routed_experts")
+    return max(row.bytes for row in proof.communication if row.kind == "expert_dispatch")
 
 
 def main() -> None:

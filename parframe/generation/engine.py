@@ -16,9 +16,9 @@ from parframe.generation.requests import Request, Result, Token
 from parframe.generation.sampling import sample
 from parframe.generation.scheduler import Batch
 from parframe.generation.step_shapes import Width, width_of
+from parframe.ops.group_registry import transfer_device
 from parframe.runtime.compiled_step import compiled as compiled_form
 from parframe.runtime.kv_cache import Cache
-from parframe.runtime.process_groups import wire
 from parframe.runtime.rank_module import Groups, RankModule
 from parframe.runtime.rank_program import Transfer
 from parframe.simulation.interpreter import widened
@@ -264,14 +264,14 @@ class Engine:
         self.watch.operator(f"receive {value.name} from rank {transfer.peer}")
         kind = widened(getattr(torch, value.dtype), self.dtype)
         shape = [evaluate(size, sizes) for size in value.shape]
-        tensor = torch.empty(shape, dtype=kind, device=wire(self.module.device))
+        tensor = torch.empty(shape, dtype=kind, device=transfer_device(self.module.device))
         dist.recv(tensor, transfer.peer)
         return tensor.to(self.module.device)
 
     def _send(self, tensor: torch.Tensor, peer: int, tag: int) -> None:
         """Send without waiting; the tensor is held until it has arrived."""
         self._sent = [(own, work) for own, work in self._sent if not work.is_completed()]
-        whole = tensor.to(wire(self.module.device)).contiguous()
+        whole = tensor.to(transfer_device(self.module.device)).contiguous()
         self._sent.append((whole, dist.isend(whole, peer, tag=tag)))
 
     def _settle(self) -> None:
@@ -326,7 +326,9 @@ class Engine:
                     self._send(self._tensor(own.pending), rank, _TOKENS_TAG)
             return
         source = tail[others.index(self.module.rank) % len(tail)]
-        buffer = torch.empty(self.shape.rows, dtype=torch.int64, device=wire(self.module.device))
+        buffer = torch.empty(
+            self.shape.rows, dtype=torch.int64, device=transfer_device(self.module.device)
+        )
         own.coming = buffer, dist.irecv(buffer, source, tag=_TOKENS_TAG)
 
     def _obtained(self, own: _Running) -> list[int]:

@@ -17,9 +17,9 @@ from torch.fx import GraphModule, Node
 from parframe.errors import ParframeError
 from parframe.graph import Arg, Input, Operator, Parameter, Ref, Tensor
 from parframe.loading.flat_graph import Program
-from parframe.loading.schema import bind, dtype_name
 from parframe.loading.source_location import module_path, source_line
 from parframe.loading.symbolic_sizes import size_of
+from parframe.ops.schema import bind, dtype_name
 
 _KINDS = {
     InputKind.PARAMETER: "parameter",

@@ -9,7 +9,7 @@ import torch
 
 from parframe.graph import Operator, leaves_of
 from parframe.loading.flat_graph import Program
-from parframe.loading.schema import overload
+from parframe.ops.schema import overload
 
 _FRESH = frozenset(
     f"aten.{name}"

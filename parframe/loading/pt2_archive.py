@@ -16,10 +16,10 @@ from parframe.loading.exported_program import encode
 from parframe.loading.flat_graph import Program
 from parframe.loading.in_place import AliasedWriteError
 from parframe.loading.module import folded
-from parframe.loading.schema import bind, is_dtype, overload
 from parframe.loading.simplify import simplify
 from parframe.loading.source_location import clean_path, source_line
 from parframe.loading.symbolic_sizes import parse
+from parframe.ops.schema import bind, is_dtype, overload
 from parframe.serial import read_json
 from parframe.sizes import Size
 

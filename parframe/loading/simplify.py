@@ -15,7 +15,7 @@ from parframe.graph import Arg, Operator, Parameter, Ref, Tensor
 from parframe.loading.exported_program import decode
 from parframe.loading.flat_graph import Program, live, replace
 from parframe.loading.in_place import functional
-from parframe.loading.schema import overload
+from parframe.ops.schema import overload
 
 _LONGEST = 2**63 - 1
 

@@ -17,7 +17,7 @@ import torch.distributed as dist
 
 import parframe.runtime.shared_memory_collectives  # noqa: F401  registers its operators
 from parframe.measurement.samples import Times, times_of
-from parframe.runtime.group_names import named
+from parframe.ops.group_registry import register_group
 
 _c10d = torch.ops._c10d_functional
 
@@ -43,7 +43,7 @@ class Ring:
     @property
     def name(self) -> str:
         """The name by which operators know the group."""
-        return named(self.group)
+        return register_group(self.group)
 
     @property
     def size(self) -> int:

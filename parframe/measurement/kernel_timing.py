@@ -14,8 +14,9 @@ import attrs
 import torch
 
 from parframe.measurement.samples import Times, repeated
+from parframe.ops.attention import fused_attention
+from parframe.ops.linear import linear
 from parframe.runtime.compiled_step import options
-from parframe.runtime.lowering import attention, linear
 
 SHAPES = ((2048, 768), (768, 2048), (1536, 1536), (512, 1280))
 """Rows and columns of the weights that are read in turn."""
@@ -208,7 +209,7 @@ def _decoded(
     at: torch.Tensor,
     here: torch.Tensor,
 ) -> torch.Tensor:
-    return attention(query, key, value, at, here, scale=WIDTH**-0.5, causal=True)
+    return fused_attention(query, key, value, at, here, scale=WIDTH**-0.5, causal=True)
 
 
 def _pointwise(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:

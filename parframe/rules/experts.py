@@ -60,7 +60,7 @@ def _local_experts(local: Local) -> None:
     operator = local.site.operator
     if local.split("x") or _shares_bias(local):
         args = {**operator.args, **_where(local)}
-        local.emit("parframe.some_experts", args, operator.outputs[0])
+        local.emit("parframe.local_experts", args, operator.outputs[0])
     else:
         again(local)
 
@@ -74,7 +74,7 @@ def _routed(shapes: Shapes, travels: tuple[str, ...], members: int) -> dict[str,
 
 ALL_TO_ALL = Exchange(
     "all_to_all",
-    "parframe.routed_experts",
+    "parframe.expert_dispatch",
     stays="n",
     travels="x",
     says="tokens go to the devices that have their experts, results come back",

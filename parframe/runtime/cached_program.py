@@ -23,8 +23,8 @@ from parframe.rules.table import EXCHANGES, RULES
 from parframe.runtime.positionwise import WITHOUT_CACHE, check_positionwise, refused
 from parframe.sizes import Size, substitute, symbol, symbols_of
 
-KEEP = "parframe.keep"
-"""Writes a step's entries of a value into its cache: ``value, cache, slots, axis``."""
+KEEP = "parframe.write_cache"
+"""Writes a step's entries of a value into its cache: ``value, cache, slots, position_dim``."""
 
 KEPT_ATTENTION = "parframe.kept_attention"
 """Attention over kept keys that lie on several devices: as ``parframe.attention``, and ``axes``."""
@@ -206,7 +206,7 @@ class _Rewriting:
                 "value": Ref(name),
                 "cache": Ref(state.name),
                 "slots": Ref(SLOTS),
-                "axis": axes[0],
+                "position_dim": axes[0],
             },
             outputs=(f"{name}%kept",),
             module=where,

@@ -11,20 +11,22 @@ import sympy
 import torch
 from torch.fx import GraphModule, Node
 
-import parframe.loading.recurrence  # registers its operator, as the next two do
-import parframe.runtime.attention
-import parframe.runtime.experts  # noqa: F401
+import parframe.ops.expert_dispatch  # registers its operator, as the next two do
+import parframe.ops.recurrence
+import parframe.ops.ring_attention  # noqa: F401
 from parframe.errors import ParframeError
 from parframe.graph import Arg, Block, Operator, OperatorGraph, Ref
-from parframe.loading.schema import default, is_dtype, overload
+from parframe.ops.attention import fused_attention
+from parframe.ops.kv_cache import write_cache
+from parframe.ops.linear import linear
+from parframe.ops.local import LOCAL
+from parframe.ops.schema import default, is_dtype, overload
 from parframe.plan import COMMUNICATION
 from parframe.plan.device_graph import axes_of
-from parframe.runtime import lowering
 from parframe.runtime.cached_program import KEEP, KEPT_ATTENTION
 from parframe.runtime.collectives import Meeting, Sent, collective
 from parframe.runtime.graph_writer import Number, Writer
 from parframe.runtime.regions import take
-from parframe.simulation.device_operators import LOCAL
 from parframe.simulation.interpreter import widened
 from parframe.sizes import Size, parse, symbols_of
 
@@ -32,11 +34,11 @@ BLOCKS = "blocks"
 """The submodule that holds the equal layers' code."""
 
 _LOWERED: Mapping[str, Callable[..., Any]] = {
-    "aten.linear.default": lowering.linear,
-    "parframe.attention.default": lowering.attention,
-    "parframe.some_experts": torch.ops.parframe.some_experts.default,
-    KEEP: lowering.keep,
-    **{name: how for name, how in LOCAL.items() if name != "parframe.some_experts"},
+    "aten.linear.default": linear,
+    "parframe.attention.default": fused_attention,
+    "parframe.local_experts": torch.ops.parframe.local_experts.default,
+    KEEP: write_cache,
+    **{name: how for name, how in LOCAL.items() if name != "parframe.local_experts"},
 }
 """What is called for operators that are not PyTorch's own, or have a better form on a device."""
 
@@ -232,7 +234,7 @@ class _Emission:
             return take(self.writer, self.values[self.operator.inputs[0]], part)
         if target in (KEPT_ATTENTION, "parframe.ring_attention"):
             return self._across()
-        if target == "parframe.routed_experts":
+        if target == "parframe.expert_dispatch":
             return self._routed()
         if target in COMMUNICATION:
             return self._collective()
@@ -305,7 +307,7 @@ class _Emission:
         meeting = self.target.meeting(axes_of(self.operator))
         queries, keys = (self._lengths(slot, meeting) for slot in ("query", "key"))
         return self.writer.call(
-            torch.ops.parframe.attention_across.default,
+            torch.ops.parframe.ring_attention.default,
             *(self._value(args.get(slot)) for slot in _ACROSS),
             queries,
             keys,
@@ -326,7 +328,7 @@ class _Emission:
         meeting = self.target.meeting(axes_of(self.operator))
         args = self.operator.args
         return self.writer.call(
-            torch.ops.parframe.routed_experts.default,
+            torch.ops.parframe.expert_dispatch.default,
             *(self._value(args.get(slot)) for slot in _ROUTED),
             self._value(args["firsts"]),
             self._value(args["counts"]),

@@ -23,7 +23,7 @@ WITHOUT_CACHE = (
 )
 """What else can be done with a model that cannot keep anything."""
 
-_LOCAL = frozenset({"parframe.embedding", "parframe.shard", "parframe.some_experts"})
+_LOCAL = frozenset({"parframe.embedding", "parframe.shard", "parframe.local_experts"})
 """Operators of device programs alone that treat every position by itself."""
 
 

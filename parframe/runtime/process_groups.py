@@ -11,7 +11,6 @@ import attrs
 from parframe.errors import ParframeError, did_you_mean
 
 if TYPE_CHECKING:
-    import torch
     from torch.distributed import ProcessGroup, Store  # type: ignore[attr-defined]
 
 BACKENDS: Mapping[str, str] = {"cpu": "gloo", "cuda": "nccl"}
@@ -143,17 +142,6 @@ def close_groups() -> None:
 
     if dist.is_initialized():
         dist.destroy_process_group()
-
-
-def wire(device: torch.device) -> torch.device:
-    """Where a tensor must lie that one rank sends another: gloo reads the host's memory alone."""
-    import torch
-    import torch.distributed as dist
-
-    if device.type == "cpu":
-        return device
-    speaks = str(dist.get_backend_config()) if dist.is_initialized() else ""
-    return torch.device("cpu") if f"{device.type}:gloo" in speaks else device
 
 
 def backend_of(device: str, shared: bool = False) -> str:

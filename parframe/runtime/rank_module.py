@@ -10,11 +10,11 @@ import torch.distributed as dist
 from torch.fx import GraphModule
 
 from parframe.errors import ParframeError
+from parframe.ops.group_registry import register_group
 from parframe.plan import Part, Plan
 from parframe.runtime.cached_program import KEPT_POSITIONS, SLOTS
 from parframe.runtime.collectives import Meeting
 from parframe.runtime.emit import Target, emit, symbols_to_give
-from parframe.runtime.group_names import named
 from parframe.runtime.kv_cache import Cache, new_cache
 from parframe.runtime.rank_program import Prepared, Transfer, prepare
 
@@ -154,7 +154,7 @@ def build(
                 f"({' and '.join(axes)})",
                 "give it in `groups`; parframe never makes one behind its host's back",
             )
-        return Meeting(named(group), len(ranks), ranks.index(rank))
+        return Meeting(register_group(group), len(ranks), ranks.index(rank))
 
     symbols = symbols_to_give(prepared.graph, prepared.formulas)
     body = emit(prepared.graph, root, prepared.formulas, symbols, Target(place, dtype, meeting))

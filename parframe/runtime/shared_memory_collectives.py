@@ -17,7 +17,7 @@ from weakref import WeakKeyDictionary
 import torch
 import torch.distributed._functional_collectives  # registers their operators
 
-from parframe.runtime.group_names import group_of
+from parframe.ops.group_registry import find_group
 from parframe.runtime.shared_memory import SLOT, Segment, segment_of
 
 LIMIT = 256 * 1024
@@ -67,7 +67,7 @@ def _exchanged(own: torch.Tensor, size: int, place: int, group: str) -> torch.Te
     """All members' tensors, stacked, to be read at once; None if they are too large for one hop."""
     if own.nbytes > SLOT:
         return None
-    members: Any = group_of(group)
+    members: Any = find_group(group)
     if members not in _SEGMENTS:
         _SEGMENTS[members] = segment_of(members, size, place)
     segment = _SEGMENTS[members]

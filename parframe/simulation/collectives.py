@@ -11,7 +11,7 @@ import torch
 
 from parframe.errors import ParframeError
 from parframe.graph import Operator
-from parframe.simulation import expert_dispatch, ring_attention
+from parframe.ops import expert_dispatch, ring_attention
 from parframe.simulation.regions import numbers, put, take
 
 
@@ -133,11 +133,11 @@ def _transfer(requests: Sequence[Request]) -> Results:
 
 
 def _ring_attention(requests: Sequence[Request]) -> Results:
-    return [*ring_attention.attention([request.args for request in requests])]
+    return [*ring_attention.simulate([request.args for request in requests])]
 
 
-def _routed_experts(requests: Sequence[Request]) -> Results:
-    return [*expert_dispatch.experts([request.args for request in requests])]
+def _dispatch(requests: Sequence[Request]) -> Results:
+    return [*expert_dispatch.simulate([request.args for request in requests])]
 
 
 _EXCHANGES: Mapping[str, Callable[[Sequence[Request]], Results]] = {
@@ -149,12 +149,12 @@ _EXCHANGES: Mapping[str, Callable[[Sequence[Request]], Results]] = {
     "parframe.send": _transfer,
     "parframe.recv": _transfer,
     "parframe.ring_attention": _ring_attention,
-    "parframe.routed_experts": _routed_experts,
+    "parframe.expert_dispatch": _dispatch,
 }
 
 SENT: Mapping[str, Callable[[Sequence[Mapping[str, Any]], int], dict[str, int]]] = {
-    "parframe.ring_attention": ring_attention.sent,
-    "parframe.routed_experts": expert_dispatch.sent,
+    "parframe.ring_attention": ring_attention.count_sent,
+    "parframe.expert_dispatch": expert_dispatch.count_sent,
 }
 """How many elements a member of a group sends in an exchange, by the argument they are of."""
 

@@ -11,8 +11,8 @@ import torch
 
 from parframe.errors import ParframeError
 from parframe.graph import Arg, Input, Operator, OperatorGraph, Ref
-from parframe.loading.schema import is_dtype, overload
-from parframe.simulation.device_operators import LOCAL
+from parframe.ops.local import LOCAL
+from parframe.ops.schema import is_dtype, overload
 from parframe.sizes import evaluate
 
 NAMESPACES = frozenset({"aten", "parframe"})
@@ -118,8 +118,8 @@ def _call(
             "run", operator.name, f"{operator.target} may not run here", "use PyTorch's operators"
         )
     if namespace == "parframe":
-        import parframe.loading.operators  # registers them
-        import parframe.loading.recurrence  # noqa: F401
+        import parframe.ops.attention  # registers them
+        import parframe.ops.recurrence  # noqa: F401
     target = overload(operator.target)
     named: dict[str, Any] = {}
     for argument in target._schema.arguments:

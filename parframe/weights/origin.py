@@ -12,7 +12,7 @@ import attrs
 import torch
 
 from parframe.errors import ParframeError
-from parframe.loading.schema import dtype_name
+from parframe.ops.schema import dtype_name
 from parframe.weights.folder import stored_tensors
 from parframe.weights.header import Stored
 

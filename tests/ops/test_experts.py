@@ -10,7 +10,8 @@ from rules.oracle import Tally
 
 from parframe.dims import name
 from parframe.loading import load
-from parframe.loading.activation import UnsupportedActivationError, run, trace
+from parframe.loading.activation import UnsupportedActivationError, trace_activation
+from parframe.ops.activation import run_activation
 
 EXPERTS, IN, WIDTH, OUT, TOKENS, CHOICES = 5, 4, 6, 3, 7, 2
 
@@ -48,7 +49,7 @@ def arguments(form, transposed=False, bias=False, seed=0):
         drawn(EXPERTS, gates * WIDTH) if bias else None,
         down.transpose(1, 2).contiguous() if transposed else down,
         drawn(EXPERTS, OUT) if bias else None,
-        trace(function, WIDTH, gates, interleaved),
+        trace_activation(function, WIDTH, gates, interleaved),
         gates,
         interleaved,
         transposed,
@@ -85,9 +86,9 @@ def test_the_rule_holds_when_it_is_executed_on_parts(form, transposed, bias):
 
 
 def test_an_activation_is_kept_as_text_and_does_not_narrow_numbers():
-    text = trace(lambda rows: gated(rows.float()).to(rows.dtype), WIDTH, 2, False)
+    text = trace_activation(lambda rows: gated(rows.float()).to(rows.dtype), WIDTH, 2, False)
     rows = torch.randn(3, 2 * WIDTH, dtype=torch.float64)
-    assert torch.equal(run(text, rows), gated(rows))
+    assert torch.equal(run_activation(text, rows), gated(rows))
 
 
 @pytest.mark.parametrize(
@@ -100,7 +101,7 @@ def test_an_activation_is_kept_as_text_and_does_not_narrow_numbers():
 )
 def test_an_activation_that_is_not_one_of_columns_is_refused(function, told):
     with pytest.raises(UnsupportedActivationError, match=told):
-        trace(function, WIDTH, 2, False)
+        trace_activation(function, WIDTH, 2, False)
 
 
 @pytest.mark.parametrize("family", models.MIXTURES)

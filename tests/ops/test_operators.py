@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from parframe.loading.operators import attention
+from parframe.ops.attention import attention
 
 
 def tensors(batch, kv_heads, group, queries, keys, size, value_size, dtype=torch.float64):

@@ -12,7 +12,7 @@ from rules.oracle import Tally
 import parframe
 from parframe.coverage.examine import examine
 from parframe.loading.huggingface import recurrence_kernels
-from parframe.loading.recurrence import recurrence
+from parframe.ops.recurrence import recurrence
 
 
 def drawn(*shape, seed=0):

@@ -180,7 +180,7 @@ def test_progress_is_shown_on_a_terminal_alone(monkeypatch):
 def test_the_report_says_what_happens_in_an_exchange():
     plan = parframe.partition(parframe.load(models.tiny_config("mixtral")), "EP2")
     text = drawn(draw_traffic(traffic_facts(parframe.check(plan).traffic), "bytes"))
-    assert "routed_experts: tokens go to the devices that have their experts" in text
+    assert "expert_dispatch: tokens go to the devices that have their experts" in text
 
 
 def test_remarks_of_the_loader_stand_above_what_is_replicated():

@@ -13,9 +13,9 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.testing._internal.common_methods_invocations import op_db
 
 from parframe.graph import Operator, Ref, Tensor
-from parframe.loading.schema import bind, dtype_name, is_dtype, overload
+from parframe.ops.local import LOCAL
+from parframe.ops.schema import bind, dtype_name, is_dtype, overload
 from parframe.rules import Site
-from parframe.simulation.device_operators import LOCAL
 
 
 @attrs.frozen

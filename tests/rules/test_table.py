@@ -8,9 +8,9 @@ import sys
 import pytest
 import torch
 
-import parframe.loading.operators  # noqa: F401  registers parframe's operators
+import parframe.ops.attention  # noqa: F401  registers parframe's operators
 from parframe.graph import Operator, Ref, Tensor
-from parframe.loading.schema import overload
+from parframe.ops.schema import overload
 from parframe.rules import Rule, Site, bind, parse
 from parframe.rules.table import RULES, rule_for
 

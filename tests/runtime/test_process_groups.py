@@ -11,7 +11,8 @@ from launches import Traces, launched
 
 from parframe import ParframeError
 from parframe.launcher.processes import processors
-from parframe.runtime.process_groups import make_groups, wire
+from parframe.ops.group_registry import transfer_device
+from parframe.runtime.process_groups import make_groups
 from parframe.runtime.rendezvous import meet
 from parframe.runtime.shared_memory import SLOT
 from parframe.runtime.shared_memory_collectives import LIMIT
@@ -85,12 +86,12 @@ def test_groups_that_cannot_be_are_refused(ranks: tuple[int, ...], device: str, 
 
 def test_what_ranks_that_share_a_gpu_send_each_other_goes_through_the_hosts_memory() -> None:
     gpu, cpu = torch.device("cuda", 0), torch.device("cpu")
-    assert (wire(gpu), wire(cpu)) == (gpu, cpu)
+    assert (transfer_device(gpu), transfer_device(cpu)) == (gpu, cpu)
     try:
         make_groups(
             [], rank=0, world=1, device="cuda", timeout=5, store=dist.HashStore(), shared=True
         )
-        assert (wire(gpu), wire(cpu)) == (cpu, cpu)
+        assert (transfer_device(gpu), transfer_device(cpu)) == (cpu, cpu)
     finally:
         dist.destroy_process_group()
 

@@ -12,8 +12,8 @@ from proving import assert_equal, communication
 
 import parframe
 from parframe import ParframeError, Spec
-from parframe.simulation import expert_dispatch
-from parframe.simulation.device_operators import some_experts
+from parframe.ops import expert_dispatch
+from parframe.ops.experts import compute_local_experts
 
 pytestmark = pytest.mark.slow
 
@@ -177,12 +177,12 @@ def arguments(seed, tokens, devices):
 @pytest.mark.parametrize("devices", [1, 2, 3, 8])
 def test_dispatch_sends_no_more_than_every_token_once_for_every_choice(devices):
     members, whole = arguments(1, 5, devices)
-    results = expert_dispatch.experts(members)
+    results = expert_dispatch.simulate(members)
     for place, own in enumerate(members):
         given = {slot: own[slot] for slot in ("hidden", "ids", "weights")}
-        expected = some_experts(**given, **whole, first=0, column=0)
+        expected = compute_local_experts(**given, **whole, first=0, column=0)
         torch.testing.assert_close(results[place], expected)
-    sent = [expert_dispatch.sent(members, place)["hidden"] for place in range(devices)]
+    sent = [expert_dispatch.count_sent(members, place)["hidden"] for place in range(devices)]
     there_and_back = 2 * devices * 5 * 2 * 8
     assert sum(sent) <= there_and_back
     assert (sum(sent) == 0) == (devices == 1)
@@ -193,7 +193,7 @@ def test_the_report_tells_what_a_dispatch_sends():
     traffic = parframe.check(planned(graph, "EP4"), batch=8, sequence=16).traffic
     (row,) = traffic
     tokens, choices, hidden, layers, bfloat16 = 8 * 16, 2, 64, 2, 2
-    assert (row.kind, row.count) == ("routed_experts", layers)
+    assert (row.kind, row.count) == ("expert_dispatch", layers)
     assert row.bytes == 2 * tokens * choices * hidden * layers * bfloat16
     proof = parframe.verify(planned(graph, "EP4"), batch=8, sequence=16)
     (row,) = proof.communication
@@ -255,7 +255,7 @@ FAULTS = {
 def test_a_fault_in_a_dispatch_is_blamed(fault):
     plan = planned(transformers_model("mixtral")[0], "EP2TP2")
     assert parframe.check(plan).ok
-    wrong = parframe.check(changed(plan, "parframe.routed_experts", **FAULTS[fault]))
+    wrong = parframe.check(changed(plan, "parframe.expert_dispatch", **FAULTS[fault]))
     assert not wrong.ok
 
 
@@ -272,7 +272,7 @@ def test_a_bias_of_experts_that_share_columns_is_added_once():
     graph, model, inputs, expected = transformers_model("gpt_oss")
     plan = planned(graph, "EP2TP3")
     assert_equal(parframe.simulate(plan, inputs, model, "float64").logits, expected, 1e-11)
-    twice = changed(plan, "parframe.routed_experts", column=0)
+    twice = changed(plan, "parframe.expert_dispatch", column=0)
     assert not parframe.check(twice).ok
     assert not parframe.verify(twice).ok
 

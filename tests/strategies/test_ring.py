@@ -8,13 +8,13 @@ from hypothesis import strategies as some
 from proving import assert_equal, communication
 from torch import nn
 
-import parframe.loading.operators
+import parframe.ops.attention
 from parframe.checking import check
 from parframe.errors import ParframeError
 from parframe.loading import load
+from parframe.ops import ring_attention
 from parframe.partitioning import partition
 from parframe.simulation import simulate, verify
-from parframe.simulation.ring_attention import attention as ring_attention
 from parframe.spec import Spec
 
 BATCH, KV_HEADS, GROUP, SIZE = 2, 2, 3, 4
@@ -84,26 +84,26 @@ def test_a_ring_gives_what_attention_gives(lengths, causal, window, softcap, sin
         seed, sum(lengths), sinks, mask, causal=causal, window=window, softcap=softcap
     )
     expected = torch.ops.parframe.attention(**whole)
-    assert_equal(torch.cat(ring_attention(cut(whole, lengths)), 1), expected, 1e-12)
+    assert_equal(torch.cat(ring_attention.simulate(cut(whole, lengths)), 1), expected, 1e-12)
 
 
 def test_a_block_that_a_mask_of_minus_infinity_hides_adds_nothing():
     whole = arguments(7, 5, False, "infinite", causal=False, window=None, softcap=None)
     expected = torch.ops.parframe.attention(**whole)
-    assert_equal(torch.cat(ring_attention(cut(whole, [1, 1, 1, 2])), 1), expected, 1e-12)
+    assert_equal(torch.cat(ring_attention.simulate(cut(whole, [1, 1, 1, 2])), 1), expected, 1e-12)
 
 
 def test_no_member_meets_more_than_one_block_at_once(monkeypatch):
     """No tensor in a ring is as long as the sequence, so nothing is gathered on the way."""
     met = []
-    logits_of = parframe.loading.operators.logits_of
+    attention_logits = parframe.ops.attention.attention_logits
 
     def watched(query, key, *rest, **more):
         met.append((query.shape[2], key.shape[2]))
-        return logits_of(query, key, *rest, **more)
+        return attention_logits(query, key, *rest, **more)
 
-    monkeypatch.setattr("parframe.simulation.ring_attention.logits_of", watched)
-    ring_attention(cut(arguments(1, 5, True, "none", causal=True, window=None, softcap=None),
+    monkeypatch.setattr("parframe.ops.ring_attention.attention_logits", watched)
+    ring_attention.simulate(cut(arguments(1, 5, True, "none", causal=True, window=None, softcap=None),
                        [2, 0, 3]))  # fmt: skip
     assert met == [(2, 2), (2, 3), (0, 2), (0, 3), (3, 3), (3, 2)]
 

@@ -16,7 +16,7 @@ import torch.distributed as dist
 
 from parframe import ParframeError
 from parframe.launcher import Task, Worker
-from parframe.runtime.group_names import is_named
+from parframe.ops.group_registry import is_registered
 
 STEP = 1
 """The step in which a fault of the phase `step` is made."""
@@ -74,7 +74,7 @@ def _memory() -> None:
 def _shape() -> None:
     """Give a collective with the fewest peers another shape than they do."""
     groups = [group for group in dist.distributed_c10d._world.pg_map if group.size() > 1]
-    of_plan = [group for group in groups if is_named(group)]
+    of_plan = [group for group in groups if is_registered(group)]
     group = min(of_plan or groups, key=lambda group: group.size())
     own = torch.ones(3)
     if of_plan:  # then the peers are in an operator

@@ -14,7 +14,7 @@ from faulty import faulty
 import parframe.runtime.shared_memory_collectives  # noqa: F401  registers its operators
 from parframe.launcher import Worker, fork_server
 from parframe.launcher.processes import bind
-from parframe.runtime.group_names import named
+from parframe.ops.group_registry import register_group
 from parframe.runtime.process_groups import close_groups, make_groups
 from parframe.runtime.shared_memory import NAME
 
@@ -90,7 +90,7 @@ def _everybody(worker: Worker) -> str:
     groups = make_groups(
         [ranks], rank=worker.rank, world=worker.world, timeout=worker.timeout, store=worker.store
     )
-    return named(groups.of[ranks])
+    return register_group(groups.of[ranks])
 
 
 def echo(worker: Worker) -> None:

@@ -17,7 +17,7 @@ import torch
 from parframe.errors import ParframeError, did_you_mean
 from parframe.graph import OperatorGraph, Parameter
 from parframe.loading.config_file import check_config, read_config
-from parframe.loading.experts import UnsupportedExpertsError, forms_of
+from parframe.loading.experts import UnsupportedExpertsError, find_forms
 from parframe.loading.explicit_casts import doubled, is_single, narrowed
 from parframe.loading.export import Dynamic, aliases, example_axes, export
 from parframe.loading.exported_program import HollowConstantError, encode
@@ -156,7 +156,7 @@ def _graph(
 def _with_experts(model: Any, usage: Usage) -> Any:
     """The model, its experts computed by parframe's operator where that can do it."""
     try:
-        usage.forms.update(forms_of(model))
+        usage.forms.update(find_forms(model))
     except UnsupportedExpertsError:
         return model
     for part in model.modules():

@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from parframe.loading.huggingface.registries import INERT
-from parframe.loading.recurrence import recurrence
+from parframe.ops.recurrence import recurrence
 
 
 class UnsupportedKernelError(Exception):

@@ -13,9 +13,10 @@ from transformers.integrations.moe import ExpertsInterface
 from transformers.masking_utils import AttentionMaskInterface
 from transformers.modeling_utils import AttentionInterface
 
-from parframe.loading.experts import Form, registered_experts
+from parframe.loading.experts import make_experts_function
 from parframe.loading.huggingface.mask_functions import Mask, UnreadableMaskError, read_mask
-from parframe.loading.operators import attention
+from parframe.ops.attention import attention
+from parframe.ops.experts import ExpertsForm
 
 NAME = "parframe"
 """The name of parframe's attention among transformers' implementations."""
@@ -46,7 +47,7 @@ class Usage:
     """
 
     def __init__(self) -> None:
-        self.forms: dict[int, Form] = {}
+        self.forms: dict[int, ExpertsForm] = {}
         self.positions: torch.Tensor | None = None
         self.made = 0
         self.used = 0
@@ -67,7 +68,7 @@ def registered(packed: bool) -> Iterator[Usage]:
     registries: tuple[tuple[dict[str, Any], Callable[..., Any]], ...] = (
         (AttentionInterface._global_mapping, _attention(usage)),
         (AttentionMaskInterface._global_mapping, _mask(usage)),
-        (ExpertsInterface._global_mapping, registered_experts(usage.forms)),
+        (ExpertsInterface._global_mapping, make_experts_function(usage.forms)),
     )
     with _LOCK:
         search = masking_utils.find_packed_sequence_indices

@@ -17,7 +17,7 @@ def exchanges_of(kernels: Kernels) -> tuple[Exchange, ...]:
         operator = kernels.operators[number]
         if kind == "exchange":
             found.extend(_exchange(kernels, number, operator))
-        elif operator.target == "parframe.routed_experts":
+        elif operator.target == "parframe.expert_dispatch":
             found.extend(_routed(kernels, number, operator))
         elif operator.target == "parframe.ring_attention":
             found.extend(_passed(kernels, number, operator))

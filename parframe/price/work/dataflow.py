@@ -46,7 +46,7 @@ ATTENTIONS = frozenset(
 )
 
 EXPERTS = frozenset(
-    {"parframe.experts.default", "parframe.some_experts", "parframe.routed_experts"}
+    {"parframe.experts.default", "parframe.local_experts", "parframe.expert_dispatch"}
 )
 
 

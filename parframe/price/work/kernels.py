@@ -136,7 +136,7 @@ class Kernels:
         up, down = at(operator, "up"), at(operator, "down")
         inner = tensors[down].shape[1 if operator.args.get("transposed") else 2]
         share = measured.extent(hidden).share
-        if operator.target == "parframe.routed_experts":
+        if operator.target == "parframe.expert_dispatch":
             share *= len(measured.listing.members(axes_of(operator)))
         return Experts(
             held=int(tensors[up].shape[0]),

@@ -1,4 +1,4 @@
-"""parframe's own PyTorch operators: attention by positions."""
+"""Attention of grouped heads, masked by positions: schema, reference form and fused form."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def attention(
     window: int | None,
     softcap: float | None,
 ) -> torch.Tensor:
-    """Attention of grouped heads, masked by positions.
+    """Compute attention of grouped heads, masked by positions.
 
     Parameters
     ----------
@@ -28,7 +28,7 @@ def attention(
     key, value
         ``[batch, kv_heads, keys, size]``; heads are a multiple of kv_heads.
     query_positions, key_positions
-        The position of each query and of each key in the sequence; needed if ``causal`` or
+        Position of each query and of each key in the sequence; needed if ``causal`` or
         ``window``.
     sinks
         One more logit for every head, to which no value belongs.
@@ -39,7 +39,8 @@ def attention(
     causal
         Whether a query sees only keys at its own and earlier positions.
     window
-        How many positions back a query sees, its own counted (and ahead too, if not causal).
+        Number of positions that a query sees, counted back from its own (and ahead too, if not
+        causal).
     softcap
         Bound of the logits, by tanh.
 
@@ -48,7 +49,7 @@ def attention(
     torch.Tensor
         ``[batch, sequence, heads, size of a value]``.
     """
-    return attended(
+    return reference_attention(
         query, key, value, query_positions, key_positions, sinks, mask, scale, causal, window,
         softcap,
     )  # fmt: skip
@@ -60,7 +61,7 @@ def _attention_shape(query, key, value, *rest):  # type: ignore[no-untyped-def]
     return value.new_empty(batch, queries, heads, value.shape[-1])
 
 
-def attended(
+def reference_attention(
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
@@ -73,15 +74,52 @@ def attended(
     window: int | None,
     softcap: float | None,
 ) -> torch.Tensor:
-    """Compute `attention`, with PyTorch's plain operators."""
-    logits = logits_of(
+    """Compute `attention` with PyTorch's plain operators."""
+    logits = attention_logits(
         query, key, query_positions, key_positions, mask, scale, causal, window, softcap
     )
     weights = _softmax(logits, sinks).to(value.dtype)
-    return ungrouped(torch.matmul(weights, value.unsqueeze(2)), query.shape[1])
+    return merge_heads(torch.matmul(weights, value.unsqueeze(2)), query.shape[1])
 
 
-def logits_of(
+def fused_attention(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    query_positions: torch.Tensor | None = None,
+    key_positions: torch.Tensor | None = None,
+    sinks: torch.Tensor | None = None,
+    mask: torch.Tensor | None = None,
+    scale: float = 1.0,
+    causal: bool = False,
+    window: int | None = None,
+    softcap: float | None = None,
+) -> torch.Tensor:
+    """Compute `attention` with PyTorch's scaled dot product attention where that is faster.
+
+    Sinks, a softcap and a mask need the plain operators. So does a single query on a CPU in a
+    compiled program: the compiler makes loops that read keys and values once, and a third faster
+    than the library's blocks do.
+    """
+    single = query.device.type == "cpu" and query.shape[2] == 1 and torch.compiler.is_compiling()
+    if single or sinks is not None or softcap is not None or mask is not None:
+        return reference_attention(
+            query, key, value, query_positions, key_positions, sinks, mask, scale, causal, window,
+            softcap,
+        )  # fmt: skip
+    visible = visible_keys(query_positions, key_positions, causal, window)
+    bias = None
+    if visible is not None:
+        visible = visible.squeeze(1) if visible.dim() == 5 else visible
+        low = torch.finfo(query.dtype).min / 2  # a row that sees nothing must not become NaN
+        bias = torch.zeros_like(visible, dtype=query.dtype).masked_fill(~visible, low)
+    result = torch.nn.functional.scaled_dot_product_attention(
+        query, key, value, attn_mask=bias, scale=scale, enable_gqa=query.shape[1] != key.shape[1]
+    )
+    return result.transpose(1, 2)
+
+
+def attention_logits(
     query: torch.Tensor,
     key: torch.Tensor,
     query_positions: torch.Tensor | None,
@@ -92,12 +130,12 @@ def logits_of(
     window: int | None,
     softcap: float | None,
 ) -> torch.Tensor:
-    """Give the logits that `attention` takes the softmax of.
+    """Compute the logits that `attention` takes the softmax of.
 
     Returns
     -------
     torch.Tensor
-        ``[batch, kv_heads, heads of each, sequence, keys]``.
+        ``[batch, kv_heads, group, sequence, keys]``, where a group is the heads of one kv_head.
     """
     batch, heads, queries, size = query.shape
     kv_heads = key.shape[1]
@@ -108,36 +146,36 @@ def logits_of(
         logits = torch.tanh(logits / softcap) * softcap
     if mask is not None:
         logits = _masked(logits, mask, kv_heads, group)
-    seen = seen_of(query_positions, key_positions, causal, window)
-    if seen is not None:
-        logits = logits.masked_fill(~seen, torch.finfo(logits.dtype).min)
+    visible = visible_keys(query_positions, key_positions, causal, window)
+    if visible is not None:
+        logits = logits.masked_fill(~visible, torch.finfo(logits.dtype).min)
     return logits
 
 
-def ungrouped(result: torch.Tensor, heads: int) -> torch.Tensor:
-    """Give ``[batch, kv_heads, heads of each, sequence, size]`` as what `attention` returns."""
+def merge_heads(result: torch.Tensor, heads: int) -> torch.Tensor:
+    """Reshape ``[batch, kv_heads, group, queries, size]`` to ``[batch, queries, heads, size]``."""
     batch, _, _, queries, size = result.shape
     return result.reshape(batch, heads, queries, size).transpose(1, 2).contiguous()
 
 
-def sinks_of(sinks: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
-    """Give the sinks as one more key's logits."""
+def sink_logits(sinks: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
+    """Expand the sinks to the logits of one more key."""
     return sinks.reshape(1, *logits.shape[1:3], 1, 1).expand(*logits.shape[:-1], 1)
 
 
-def seen_of(
+def visible_keys(
     queries: torch.Tensor | None, keys: torch.Tensor | None, causal: bool, window: int | None
 ) -> torch.Tensor | None:
-    """Which keys each query sees, or None for all of them."""
+    """Return which keys each query sees as booleans, or None where it sees all of them."""
     if not causal and window is None:
         return None
     if queries is None or keys is None:
         raise ValueError("parframe::attention needs positions where it is causal or has a window")
     distance = queries.unsqueeze(-1) - keys.unsqueeze(-2)
-    seen = distance >= 0 if causal else torch.ones_like(distance, dtype=torch.bool)
+    visible = distance >= 0 if causal else torch.ones_like(distance, dtype=torch.bool)
     if window is not None:
-        seen = seen & (distance.abs() < window)
-    return seen[:, None, None] if seen.dim() == 3 else seen
+        visible = visible & (distance.abs() < window)
+    return visible[:, None, None] if visible.dim() == 3 else visible
 
 
 def _masked(logits: torch.Tensor, mask: torch.Tensor, kv_heads: int, group: int) -> torch.Tensor:
@@ -153,5 +191,5 @@ def _softmax(logits: torch.Tensor, sinks: torch.Tensor | None) -> torch.Tensor:
     wide = torch.promote_types(logits.dtype, torch.float32)
     if sinks is None:
         return torch.softmax(logits, dim=-1, dtype=wide)
-    extra = sinks_of(sinks, logits)
+    extra = sink_logits(sinks, logits)
     return torch.softmax(torch.cat([logits, extra], dim=-1), dim=-1, dtype=wide)[..., :-1]

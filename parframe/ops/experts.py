@@ -1,0 +1,178 @@
+"""Layers of experts: schema and local forms, of all experts and of a device's part of them."""
+
+from __future__ import annotations
+
+import attrs
+import torch
+
+from parframe.ops.activation import run_activation
+
+
+@attrs.frozen
+class ExpertsForm:
+    """How experts store and use their weights.
+
+    Parameters
+    ----------
+    activation
+        Text of the function between the two products, see `parframe.ops.activation`.
+    gates
+        Number of values of the first product that make one value of the second product's input.
+    interleaved
+        Whether these values are adjacent in the first weight.
+    transposed
+        Whether weights are stored as ``[experts, in, out]``.
+    """
+
+    activation: str
+    gates: int
+    interleaved: bool
+    transposed: bool
+
+
+@torch.library.custom_op("parframe::experts", mutates_args=())
+def experts(
+    hidden: torch.Tensor,
+    ids: torch.Tensor,
+    weights: torch.Tensor,
+    up: torch.Tensor,
+    up_bias: torch.Tensor | None,
+    down: torch.Tensor,
+    down_bias: torch.Tensor | None,
+    activation: str,
+    gates: int,
+    interleaved: bool,
+    transposed: bool,
+) -> torch.Tensor:
+    """Compute tokens through the experts chosen for each, weighted and summed.
+
+    Parameters
+    ----------
+    hidden
+        ``[tokens, in]``.
+    ids
+        ``[tokens, choices]``: the numbers of the experts of every token; a choice whose number is
+        that of no expert counts nothing.
+    weights
+        ``[tokens, choices]``: the factor of the result of each choice.
+    up, up_bias
+        ``[experts, gates * width, in]``, or ``[experts, in, gates * width]`` where
+        ``transposed``; ``[experts, gates * width]``.
+    down, down_bias
+        ``[experts, out, width]``, or ``[experts, width, out]``; ``[experts, out]``.
+    activation, gates, interleaved, transposed
+        See `ExpertsForm`.
+
+    Returns
+    -------
+    torch.Tensor
+        ``[tokens, out]``, of the dtype of ``hidden``.
+    """
+    form = ExpertsForm(activation, gates, interleaved, transposed)
+    return compute_experts(hidden, ids, weights, up, up_bias, down, down_bias, form)
+
+
+@experts.register_fake
+def _experts_shape(hidden, ids, weights, up, up_bias, down, down_bias, *rest):  # type: ignore[no-untyped-def]
+    return hidden.new_empty(hidden.shape[0], down.shape[2 if rest[-1] else 1])
+
+
+@torch.library.custom_op("parframe::local_experts", mutates_args=())
+def local_experts(
+    hidden: torch.Tensor,
+    ids: torch.Tensor,
+    weights: torch.Tensor,
+    up: torch.Tensor,
+    up_bias: torch.Tensor | None,
+    down: torch.Tensor,
+    down_bias: torch.Tensor | None,
+    activation: str,
+    gates: int,
+    interleaved: bool,
+    transposed: bool,
+    first: int,
+    column: int,
+) -> torch.Tensor:
+    """Compute ``parframe.experts`` of a device's experts, as one operator for a compiler.
+
+    Parameters
+    ----------
+    hidden, ids, weights, up, up_bias, down, down_bias, activation, gates, interleaved, transposed
+        As for ``parframe.experts``; the weights are those of the device's experts.
+    first
+        The number of the device's first expert.
+    column
+        The number of the device's first inner column; the device of column 0 adds the bias.
+    """
+    return compute_local_experts(
+        hidden, ids, weights, up, down, activation, gates, interleaved, transposed, first, column,
+        up_bias, down_bias,
+    )  # fmt: skip
+
+
+@local_experts.register_fake
+def _local_experts_shape(hidden, ids, weights, up, up_bias, down, down_bias, *rest):  # type: ignore[no-untyped-def]
+    return hidden.new_empty(hidden.shape[0], down.shape[2 if rest[3] else 1])
+
+
+def compute_local_experts(
+    hidden: torch.Tensor,
+    ids: torch.Tensor,
+    weights: torch.Tensor,
+    up: torch.Tensor,
+    down: torch.Tensor,
+    activation: str,
+    gates: int,
+    interleaved: bool,
+    transposed: bool,
+    first: int,
+    column: int,
+    up_bias: torch.Tensor | None = None,
+    down_bias: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """Compute `local_experts`; the bias is added where the device's columns begin at 0."""
+    columns = down.shape[1 if transposed else 2]
+    if column or not columns:
+        down_bias = None
+    form = ExpertsForm(activation, gates, interleaved, transposed)
+    return compute_experts(hidden, ids, weights, up, up_bias, down, down_bias, form, first)
+
+
+def compute_experts(
+    hidden: torch.Tensor,
+    ids: torch.Tensor,
+    weights: torch.Tensor,
+    up: torch.Tensor,
+    up_bias: torch.Tensor | None,
+    down: torch.Tensor,
+    down_bias: torch.Tensor | None,
+    form: ExpertsForm,
+    first: int = 0,
+) -> torch.Tensor:
+    """Compute `experts` with the experts whose weights are given, numbered from ``first``."""
+    width = down.shape[2 if form.transposed else 1]
+    wide = torch.promote_types(hidden.dtype, weights.dtype)
+    result = hidden.new_zeros(hidden.shape[0], width, dtype=wide)
+    for number in torch.unique(ids).tolist():
+        expert = number - first
+        if not 0 <= expert < up.shape[0]:
+            continue
+        tokens, choices = torch.where(ids == number)
+        inner = _product(hidden[tokens], up[expert], up_bias, expert, form.transposed)
+        inner = run_activation(form.activation, inner)
+        outer = _product(inner, down[expert], down_bias, expert, form.transposed)
+        result.index_add_(0, tokens, outer * weights[tokens, choices, None])
+    return result.to(hidden.dtype)
+
+
+def _product(
+    rows: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None,
+    expert: int,
+    transposed: bool,
+) -> torch.Tensor:
+    wide = torch.promote_types(rows.dtype, weight.dtype)
+    columns_last = weight if transposed else weight.transpose(0, 1)
+    product = rows.to(wide) @ columns_last.to(wide)
+    return product if bias is None else product + bias[expert]
