@@ -1,4 +1,4 @@
-"""Layers of experts of transformers as parframe's operator: their forms and the registry's function."""
+"""Layers of experts of transformers: their forms, and their function in its registry."""
 
 from __future__ import annotations
 

@@ -103,8 +103,8 @@ def test_no_member_meets_more_than_one_block_at_once(monkeypatch):
         return attention_logits(query, key, *rest, **more)
 
     monkeypatch.setattr("parframe.ops.ring_attention.attention_logits", watched)
-    ring_attention.simulate(cut(arguments(1, 5, True, "none", causal=True, window=None, softcap=None),
-                       [2, 0, 3]))  # fmt: skip
+    whole = arguments(1, 5, True, "none", causal=True, window=None, softcap=None)
+    ring_attention.simulate(cut(whole, [2, 0, 3]))
     assert met == [(2, 2), (2, 3), (0, 2), (0, 3), (3, 3), (3, 2)]
 
 
