@@ -59,7 +59,7 @@ def main() -> None:
 def run(model: Path, composite: str, folder: Path) -> list[tuple[dict[str, int], int]]:
     """What each rank of a run took, and what the plan counts for it."""
     import parframe
-    from parframe.checking.memory import memory_of_all, sizing
+    from parframe.checking.memory import all_device_memory, memory_sizes
     from parframe.executors.local import launched, served
     from parframe.generation import Request, Sampling, Settings
     from parframe.generation.requests import Result
@@ -73,7 +73,7 @@ def run(model: Path, composite: str, folder: Path) -> list[tuple[dict[str, int],
         ended = [one for one in served(ranks, plan, requests, settings) if isinstance(one, Result)]
     if len(ended) != 1 or len(ended[0].tokens) != NEW:
         raise SystemExit(f"{composite} did not complete its request")
-    held = memory_of_all(plan, sizing(plan, "float32", 1, PROMPT + NEW))
+    held = all_device_memory(plan, memory_sizes(plan, "float32", 1, PROMPT + NEW))
     return [
         (json.loads((folder / f"{rank}.json").read_text()), held[rank].total)
         for rank in range(plan.mesh.size)

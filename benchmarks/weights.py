@@ -17,8 +17,8 @@ from rich.table import Table
 from safetensors.torch import save_file
 
 import parframe
-from parframe.weights import read, write_shards
-from parframe.weights.read import open_weights
+from parframe.weights import read_weights, write_shards
+from parframe.weights.rank_weights import open_weights
 
 DENSE = {
     "model_type": "llama", "hidden_size": 2048, "intermediate_size": 8192,
@@ -63,7 +63,7 @@ def measured(plan: Path, weights: Path, rank: int, dtype: str | None) -> dict[st
         return count
 
     os.preadv = counting
-    held = read(found, rank, opened, dtype=getattr(torch, dtype) if dtype else None)
+    held = read_weights(found, rank, opened, dtype=getattr(torch, dtype) if dtype else None)
     read_after, ended = _io("rchar"), time.perf_counter()
     shard = sum(part.elements for part in found.weights(rank).values())
     kept = sum(tensor.nbytes for tensor in held.values())
@@ -114,9 +114,9 @@ def row(table: Table, name: str, one: dict[str, float]) -> None:
 def columns() -> None:
     """The slices of columns that are hardest to read, without a model around them."""
     from parframe.plan import Slices
-    from parframe.weights.header import read_header
-    from parframe.weights.reading import Job, reader
-    from parframe.weights.strided import cuts, whole_view
+    from parframe.weights.file_reader import ReadJob, open_reader
+    from parframe.weights.safetensors_header import read_header
+    from parframe.weights.strided_views import slice_pieces, whole_view
 
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "one.safetensors"
@@ -126,9 +126,9 @@ def columns() -> None:
             part = Slices("w", stored.shape, (((0, 4096),), ((1792, 1792 + width),)))
             target = torch.empty(part.local_shape, dtype=torch.bfloat16)
             begun = time.perf_counter()
-            with reader(target.nbytes, None) as reading:
-                for cut in cuts(whole_view("w", stored.shape, "bfloat16"), part.runs):
-                    reading.run(Job(stored, cut, target))
+            with open_reader(target.nbytes, None) as reading:
+                for cut in slice_pieces(whole_view("w", stored.shape, "bfloat16"), part.runs):
+                    reading.run(ReadJob(stored, cut, target))
             ended = time.perf_counter() - begun
             print(
                 f"{width} columns of [4096, 14336] in bfloat16: {ended * 1e3:.1f} ms, "

@@ -1,17 +1,17 @@
 """Checks of a plan without a device: a plan in, what is wrong with it out."""
 
 from parframe.checking.check import check
-from parframe.checking.findings import KINDS, Finding, Memory, Report, Traffic
-from parframe.checking.memory import Sizing, memory, sizing
+from parframe.checking.findings import KINDS, DeviceMemory, Finding, Report, Traffic
+from parframe.checking.memory import MemorySizes, device_memory, memory_sizes
 
 __all__ = [
     "KINDS",
+    "DeviceMemory",
     "Finding",
-    "Memory",
+    "MemorySizes",
     "Report",
-    "Sizing",
     "Traffic",
     "check",
-    "memory",
-    "sizing",
+    "device_memory",
+    "memory_sizes",
 ]

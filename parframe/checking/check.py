@@ -6,15 +6,15 @@ from collections.abc import Iterable, Iterator
 
 import attrs
 
+from parframe.checking.checked_model import Whole
 from parframe.checking.deadlock import check_deadlock
-from parframe.checking.findings import Finding, Memory, Report, in_words
-from parframe.checking.follow import Followed, each_on_its_own
+from parframe.checking.findings import DeviceMemory, Finding, Report, in_words
 from parframe.checking.matching import check_matching
-from parframe.checking.memory import memory_of_all, sizing, traffic
-from parframe.checking.results import check_outputs, check_states
+from parframe.checking.memory import all_device_memory, memory_sizes, traffic
+from parframe.checking.plan_types import Followed, each_on_its_own
+from parframe.checking.program_results import check_outputs, check_states
 from parframe.checking.structure import check_structure
-from parframe.checking.weights import check_weights
-from parframe.checking.whole import Whole
+from parframe.checking.weight_coverage import check_weights
 from parframe.plan import Plan
 from parframe.rules import Rule
 
@@ -48,7 +48,7 @@ def check(
     Report
         ``ok`` if nothing is wrong, else the ``findings``; memory of every rank and communication.
     """
-    sizes = sizing(plan, dtype, batch, sequence)
+    sizes = memory_sizes(plan, dtype, batch, sequence)
     findings = check_structure(plan)
     if findings:
         return Report(tuple(findings), {}, ())
@@ -68,7 +68,7 @@ def check(
     )
     if not findings:
         findings.extend(_not_followed(followed))
-    used = memory_of_all(plan, sizes)
+    used = all_device_memory(plan, sizes)
     findings.extend(_over(used, budget))
     notes = (*(f"{note.kind}: {note.where}: {note.what}" for note in plan.notes), str(sizes))
     return Report(tuple(findings), used, traffic(plan, sizes), notes)
@@ -94,11 +94,11 @@ def _merged(findings: Iterable[Finding]) -> list[Finding]:
     return [attrs.evolve(one, ranks=tuple(sorted(found))) for one, found in ranks.items()]
 
 
-def _over(used: dict[int, Memory], budget: int | None) -> list[Finding]:
+def _over(used: dict[int, DeviceMemory], budget: int | None) -> list[Finding]:
     """The devices that need more than there is."""
     if budget is None:
         return []
-    ranks: dict[Memory, list[int]] = {}
+    ranks: dict[DeviceMemory, list[int]] = {}
     for rank, own in used.items():
         if own.total > budget:
             ranks.setdefault(own, []).append(rank)

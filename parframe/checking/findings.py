@@ -60,7 +60,7 @@ def _ranks(ranks: tuple[int, ...]) -> str:
 
 
 @attrs.frozen
-class Memory:
+class DeviceMemory:
     """Bytes that one device needs: weights, caches, and activations where they are the most."""
 
     weights: int
@@ -120,7 +120,7 @@ class Report:
     """
 
     findings: tuple[Finding, ...]
-    memory: Mapping[int, Memory]
+    memory: Mapping[int, DeviceMemory]
     traffic: tuple[Traffic, ...]
     notes: tuple[str, ...] = ()
 

@@ -7,9 +7,9 @@ from functools import cached_property
 
 import attrs
 
+from parframe.checking.concrete_types import Measurer
 from parframe.checking.findings import Finding
-from parframe.checking.numeric import Measurer
-from parframe.checking.samples import Bindings, names_in, numbers
+from parframe.checking.samples import Bindings, numbers, symbol_names
 from parframe.graph import Operator
 from parframe.layout import Region
 from parframe.plan import COMMUNICATION, Plan, Program
@@ -61,7 +61,7 @@ class Spoken:
             for value in (*operator.inputs, *operator.outputs):
                 tensor = self.program.tensors.get(value)
                 if tensor is not None:
-                    names.update(name for size in tensor.shape for name in names_in(size))
+                    names.update(name for size in tensor.shape for name in symbol_names(size))
         return tuple(sorted(names))
 
 
@@ -152,12 +152,12 @@ def _meanings(
     axes: tuple[str, ...], members: Sequence[Spoken], bindings: Sequence[Bindings]
 ) -> Iterator[Fault]:
     """Shapes, dtypes and parts in numbers, member by member."""
-    measure = Measurer()
+    evaluate_size = Measurer()
     columns = zip(*(member.collectives.get(axes, ()) for member in members), strict=False)
     for column in columns:
         yield from _roots(column)
         facts = [
-            _facts(operator, member.program, values, measure)
+            _facts(operator, member.program, values, evaluate_size)
             for operator, member, values in zip(column, members, bindings, strict=True)
         ]
         for number, fact in enumerate(facts[1:], 1):
@@ -178,7 +178,7 @@ def _roots(column: Sequence[Operator]) -> Iterator[Fault]:
 
 
 def _facts(
-    operator: Operator, program: Program, bindings: Bindings, measure: Measurer
+    operator: Operator, program: Program, bindings: Bindings, evaluate_size: Measurer
 ) -> dict[str, object]:
     """What must be the same on all members."""
     facts: dict[str, object] = {}
@@ -196,15 +196,15 @@ def _facts(
         if tensor is not None:
             facts["shape"] = tuple(numbers(size, bindings) for size in tensor.shape)
     if kind in ("all_gather", "reduce_scatter"):
-        facts["parts"] = _measured(operator.args["parts"], bindings, measure)
+        facts["parts"] = _measured(operator.args["parts"], bindings, evaluate_size)
     return facts
 
 
-def _measured(parts: object, bindings: Bindings, measure: Measurer) -> object:
+def _measured(parts: object, bindings: Bindings, evaluate_size: Measurer) -> object:
     if not isinstance(parts, tuple):
         return None
     regions: tuple[tuple[Region, ...], ...] = parts
-    return measure(regions, bindings)
+    return evaluate_size(regions, bindings)
 
 
 def _peers(

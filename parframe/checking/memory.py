@@ -7,9 +7,9 @@ from collections.abc import Iterable, Mapping
 
 import attrs
 
-from parframe.checking.findings import Memory, Traffic
+from parframe.checking.findings import DeviceMemory, Traffic
 from parframe.checking.matching import group_axes
-from parframe.checking.samples import measure, names_in, symbols_of_graph
+from parframe.checking.samples import evaluate_size, graph_symbols, symbol_names
 from parframe.errors import ParframeError
 from parframe.graph import BYTES, Operator, Tensor
 from parframe.mesh import Mesh
@@ -29,7 +29,7 @@ split_with_sizes.default chunk.default
 
 
 @attrs.frozen
-class Sizing:
+class MemorySizes:
     """The sizes and the dtype that memory is counted for.
 
     ``dtype`` is what floating-point tensors are held in.
@@ -43,9 +43,9 @@ class Sizing:
         return f"memory is counted for {sizes or 'the shapes given'}, in {self.dtype}"
 
 
-def sizing(
+def memory_sizes(
     plan: Plan, dtype: str | None = None, batch: int | None = None, sequence: int | None = None
-) -> Sizing:
+) -> MemorySizes:
     """What memory is counted for: a row for each share of the batch, 1024 positions, bfloat16.
 
     Raises
@@ -60,15 +60,15 @@ def sizing(
             raise ParframeError("usage", f"{name} {size}", "not a size", "give at least 1")
     axes = plan.placing.axes("batch")
     rows = math.lcm(*(sum(mesh.ratio(axes)) for mesh in plan.mesh.submeshes))
-    values = dict.fromkeys(symbols_of_graph(plan.graph), 1)
+    values = dict.fromkeys(graph_symbols(plan.graph), 1)
     if "batch" in values:
         values["batch"] = batch or rows
     if "sequence" in values:
         values["sequence"] = sequence or 1024
-    return Sizing(values, dtype or "bfloat16")
+    return MemorySizes(values, dtype or "bfloat16")
 
 
-def memory(plan: Plan, rank: int, sizes: Sizing | None = None) -> Memory:
+def device_memory(plan: Plan, rank: int, sizes: MemorySizes | None = None) -> DeviceMemory:
     """The bytes that a device needs.
 
     Parameters
@@ -78,7 +78,7 @@ def memory(plan: Plan, rank: int, sizes: Sizing | None = None) -> Memory:
     rank
         A rank of its mesh.
     sizes
-        What is counted for; see ``sizing``.
+        What is counted for; see ``memory_sizes``.
 
     Returns
     -------
@@ -86,30 +86,30 @@ def memory(plan: Plan, rank: int, sizes: Sizing | None = None) -> Memory:
         Weights, caches, and activations where they are the most. A view needs nothing of its
         own, and what a device is given or returns stays.
     """
-    sizes = sizes or sizing(plan)
-    return _Counted(plan.program(rank)).memory(bound_values(plan, rank, sizes), sizes.dtype)
+    sizes = sizes or memory_sizes(plan)
+    return _Counted(plan.program(rank)).device_memory(bound_values(plan, rank, sizes), sizes.dtype)
 
 
-def memory_of_all(plan: Plan, sizes: Sizing) -> dict[int, Memory]:
+def all_device_memory(plan: Plan, sizes: MemorySizes) -> dict[int, DeviceMemory]:
     """The bytes that every device needs; devices alike are counted once."""
     counted = {name: _Counted(program) for name, program in plan.programs.items()}
-    known: dict[object, Memory] = {}
+    known: dict[object, DeviceMemory] = {}
     found = {}
     for device in plan.devices:
         own = counted[device.program]
         values = bound_values(plan, device.rank, sizes)
         key = (device.program, tuple(values.get(name) for name in own.symbols))
         if key not in known:
-            known[key] = own.memory(values, sizes.dtype)
+            known[key] = own.device_memory(values, sizes.dtype)
         found[device.rank] = known[key]
     return found
 
 
-def bound_values(plan: Plan, rank: int, sizes: Sizing) -> dict[str, int]:
+def bound_values(plan: Plan, rank: int, sizes: MemorySizes) -> dict[str, int]:
     """The value of every symbol on a device."""
     values = dict(sizes.values)
     for name, size in plan.devices[rank].bindings.items():
-        values[name] = measure(size, sizes.values)
+        values[name] = evaluate_size(size, sizes.values)
     return values
 
 
@@ -123,10 +123,10 @@ class _Counted:
         self.owner, self.last = _lifetimes(program)
         tensors = (*self.weights, *program.tensors.values())
         self.symbols = tuple(
-            sorted({name for t in tensors for size in t.shape for name in names_in(size)})
+            sorted({name for t in tensors for size in t.shape for name in symbol_names(size)})
         )
 
-    def memory(self, values: Mapping[str, int], dtype: str) -> Memory:
+    def device_memory(self, values: Mapping[str, int], dtype: str) -> DeviceMemory:
         """The bytes for these values of the symbols."""
         sizes: dict[Size, int] = {}
 
@@ -144,7 +144,7 @@ class _Counted:
             alive += total(tensors[name] for name in own)
             peak = max(peak, alive)
             alive -= total(tensors[name] for name in ending.get(position, ()))
-        return Memory(total(self.weights), total(self.caches), peak)
+        return DeviceMemory(total(self.weights), total(self.caches), peak)
 
 
 def _lifetimes(program: Program) -> tuple[dict[str, str], dict[str, int]]:
@@ -173,12 +173,12 @@ def bytes_of(tensor: Tensor, values: Mapping[str, int], dtype: str, known: dict[
     count = 1
     for size in tensor.shape:
         if not isinstance(size, int) and size not in known:
-            known[size] = measure(size, values)
+            known[size] = evaluate_size(size, values)
         count *= size if isinstance(size, int) else known[size]
     return int(count * _width(tensor, dtype))
 
 
-def traffic(plan: Plan, sizes: Sizing) -> tuple[Traffic, ...]:
+def traffic(plan: Plan, sizes: MemorySizes) -> tuple[Traffic, ...]:
     """The communications of a plan by kind and mesh axes."""
     spoken = {
         name: [op for op in program.operators if op.target in COMMUNICATION]
@@ -234,7 +234,8 @@ def _exchanged(
     """The bytes that a device sends at most in an exchange."""
     own = dict(zip(operator.slots, (given[name] for name in operator.inputs), strict=True))
     shapes = {
-        slot: tuple(measure(size, values) for size in tensor.shape) for slot, tensor in own.items()
+        slot: tuple(evaluate_size(size, values) for size in tensor.shape)
+        for slot, tensor in own.items()
     }
     travels = operator.args["travels"]
     slots = tuple(map(str, travels)) if isinstance(travels, tuple) else ()

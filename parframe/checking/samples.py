@@ -48,7 +48,7 @@ def numbers(size: Size, bindings: Bindings) -> Numbers:
     """
     if isinstance(size, int):
         return _constant(size)
-    names = names_in(size)
+    names = symbol_names(size)
     return _numbers(size, tuple((name, bindings[name]) for name in names))
 
 
@@ -58,7 +58,7 @@ def _constant(size: int) -> Numbers:
 
 
 @lru_cache(maxsize=100_000)
-def names_in(size: Any) -> tuple[str, ...]:
+def symbol_names(size: Any) -> tuple[str, ...]:
     """The symbols of a size, sorted."""
     if isinstance(size, int):
         return ()
@@ -68,11 +68,12 @@ def names_in(size: Any) -> tuple[str, ...]:
 @lru_cache(maxsize=200_000)
 def _numbers(size: Any, values: tuple[tuple[str, Numbers], ...]) -> Numbers:
     return tuple(
-        measure(size, {name: value[sample] for name, value in values}) for sample in range(COUNT)
+        evaluate_size(size, {name: value[sample] for name, value in values})
+        for sample in range(COUNT)
     )
 
 
-def measure(size: Any, values: Mapping[str, int]) -> int:
+def evaluate_size(size: Any, values: Mapping[str, int]) -> int:
     """The number that a size is at these values of its symbols.
 
     Raises
@@ -88,7 +89,7 @@ def measure(size: Any, values: Mapping[str, int]) -> int:
         return values[size.name]
     if isinstance(size, sympy.Integer):
         return int(size)
-    parts = [measure(part, values) for part in size.args]
+    parts = [evaluate_size(part, values) for part in size.args]
     if isinstance(size, sympy.Add):
         return sum(parts)
     if isinstance(size, sympy.Mul):
@@ -112,11 +113,11 @@ def same(left: Size, right: Size) -> bool:
     return bool(left == right) or simplify(sympy.expand(left - right)) == 0
 
 
-def symbols_of_graph(graph: OperatorGraph) -> frozenset[str]:
+def graph_symbols(graph: OperatorGraph) -> frozenset[str]:
     """The names of all symbols in a graph's tensors."""
     found: set[str] = set()
     for tensors in (graph.inputs, graph.parameters, *(b.tensors for b in graph.blocks.values())):
         for tensor in tensors.values():
             for size in tensor.shape:
-                found.update(names_in(size))
+                found.update(symbol_names(size))
     return frozenset(found)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 
 from parframe.checking.findings import Finding
-from parframe.checking.samples import names_in, symbols_of_graph
+from parframe.checking.samples import graph_symbols, symbol_names
 from parframe.graph import BYTES, Arg, Operator, OperatorGraph, Ref, Tensor
 from parframe.layout import Join, Region, Span
 from parframe.mesh import Mesh, StagedMesh
@@ -39,7 +39,7 @@ def check_structure(plan: Plan) -> list[Finding]:
     ranks: dict[str, list[int]] = {}
     for device in plan.devices:
         ranks.setdefault(device.program, []).append(device.rank)
-    known = symbols_of_graph(plan.graph)
+    known = graph_symbols(plan.graph)
     for name, found in ranks.items():
         program = plan.programs.get(name)
         if program is None:
@@ -71,7 +71,7 @@ def _bindings(device: Device, symbols: frozenset[str], known: frozenset[str]) ->
     if missing:
         yield Finding("structure", (device.rank,), "", "", f"{', '.join(missing)} is not bound")
     for name, size in device.bindings.items():
-        strange = set(names_in(size)) - known
+        strange = set(symbol_names(size)) - known
         if strange or name in known:
             yield Finding("structure", (device.rank,), "", "", f"{name} is bound to {size}")
 
@@ -212,7 +212,7 @@ def _symbols(program: Program) -> frozenset[str]:
     """Every symbol in a program."""
     found: set[str] = set()
     for tensor in program.tensors.values():
-        found.update(name for size in tensor.shape for name in names_in(size))
+        found.update(name for size in tensor.shape for name in symbol_names(size))
     for operator in program.operators:
         for arg in operator.args.values():
             found.update(_arg_symbols(arg))
@@ -229,7 +229,7 @@ def _arg_symbols(arg: Arg) -> Iterator[str]:
         for part in arg:
             yield from _arg_symbols(part)
     elif hasattr(arg, "free_symbols"):
-        yield from names_in(arg)
+        yield from symbol_names(arg)
 
 
 def _region_symbols(region: Region) -> Iterator[str]:
@@ -240,4 +240,4 @@ def _region_symbols(region: Region) -> Iterator[str]:
         else:
             sizes: Iterable[Size] = (part.size, part.start, part.stop)
             for size in sizes:
-                yield from names_in(size)
+                yield from symbol_names(size)

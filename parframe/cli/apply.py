@@ -25,7 +25,7 @@ from parframe.cli.source import (
 )
 from parframe.cli.verify import proof_error
 from parframe.cli.writing import check_folder, write_plan
-from parframe.dims import name as name_dimensions
+from parframe.dims import name_dimensions
 from parframe.errors import ParframeError
 from parframe.plan import Plan
 from parframe.report.applied import applied_facts, draw_applied

@@ -11,7 +11,7 @@ from rich.console import RenderableType
 
 import parframe
 from parframe import hooks
-from parframe.checking import Report, sizing
+from parframe.checking import Report, memory_sizes
 from parframe.cli.answer import Answer, answers, steps
 from parframe.cli.options import memory_options, plan_argument, plugins_option
 from parframe.errors import ParframeError
@@ -51,7 +51,7 @@ def command(
             rules=hooks.rules((), plugins),
         )
     facts = {
-        "check": check_facts(report, sizing(found, dtype, batch, sequence)),
+        "check": check_facts(report, memory_sizes(found, dtype, batch, sequence)),
         "communication": traffic_facts(report.traffic),
         "memory": memory_facts(report.memory, budget),
     }

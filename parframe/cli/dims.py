@@ -9,7 +9,7 @@ from parframe import hooks
 from parframe.cli.answer import Answer, answers, steps
 from parframe.cli.options import model_argument, plugins_option
 from parframe.cli.source import load_model
-from parframe.dims import name
+from parframe.dims import name_dimensions
 from parframe.report.model import dimension_facts, draw_dimensions
 
 
@@ -28,5 +28,5 @@ def command(model: Path, plugins: tuple[str, ...]) -> Answer:
         step(f"loading {model}")
         graph = load_model(model)
         step("naming dimensions")
-        facts = dimension_facts(name(graph, hooks.rules((), plugins)), graph)
+        facts = dimension_facts(name_dimensions(graph, hooks.rules((), plugins)), graph)
     return Answer({"model": str(model), "dimensions": facts}, partial(draw_dimensions, facts))

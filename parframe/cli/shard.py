@@ -55,9 +55,9 @@ def command(
     import torch
 
     from parframe.weights import write_shards
-    from parframe.weights.shards import check_free
+    from parframe.weights.shard_writer import check_writable
 
-    check_free(output.absolute())
+    check_writable(output.absolute())
     with steps(2) as step:
         step(f"reading {source}")
         plan, near = _planned(source, parallel, dtype)

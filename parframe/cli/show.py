@@ -11,7 +11,7 @@ import click
 from rich.console import RenderableType
 
 import parframe
-from parframe.checking import sizing
+from parframe.checking import memory_sizes
 from parframe.cli.answer import Answer, answers
 from parframe.cli.options import plan_argument
 from parframe.report.device import device_facts, draw_device
@@ -47,7 +47,7 @@ def command(plan: Path, device: int | None, mesh: bool, stages: bool) -> Answer:
     if stages or whole:
         facts["stages"] = stage_facts(found)
     if whole:
-        facts["notes"] = note_facts(found.notes, sizing(found).values)
+        facts["notes"] = note_facts(found.notes, memory_sizes(found).values)
     return Answer(facts, partial(_draw, facts))
 
 

@@ -11,13 +11,13 @@ import attrs
 import parframe
 from parframe.coverage.model import NotRunnableError, Sample, sample
 from parframe.coverage.outcome import Outcome, Verdict
-from parframe.dims import name
+from parframe.dims import name_dimensions
 from parframe.errors import ParframeError
 from parframe.graph import OperatorGraph
 from parframe.simulation.numerical_error import error, scale_of
 from parframe.simulation.reference import run_graph
 from parframe.simulation.verify import BOUNDS
-from parframe.weights import state
+from parframe.weights import read_state_dict
 
 _LONGEST = 240
 
@@ -49,7 +49,7 @@ def examine(model_type: str, composites: Iterable[str]) -> Iterator[Outcome]:
         return
     yield outcome
     graph = loaded[0]
-    has_experts = "experts" in name(graph).chains
+    has_experts = "experts" in name_dimensions(graph).chains
     for composite in composites:
         if has_experts or "EP" not in composite:
             verdict = _told(lambda composite=composite: _planned(graph, composite))  # type: ignore[misc]
@@ -60,7 +60,7 @@ def examine(model_type: str, composites: Iterable[str]) -> Iterator[Outcome]:
 
 def _compared(graph: OperatorGraph, small: Sample) -> Verdict:
     """Whether the graph computes what transformers computes."""
-    weights = state(graph, small.model, small.answers[0].dtype)
+    weights = read_state_dict(graph, small.model, small.answers[0].dtype)
     for prompt, expected in zip(small.prompts, small.answers, strict=True):
         found = run_graph(graph, {"input_ids": prompt}, weights, expected.dtype)["logits"]
         apart = error(found, expected, scale_of(expected))

@@ -11,7 +11,7 @@ from parframe.layout import Axis, Leaf, Segments
 from parframe.sizes import Size, floordiv, simplify
 
 
-def halved(dimensions: Dimensions, names: Iterable[str]) -> Dimensions:
+def halve_dimensions(dimensions: Dimensions, names: Iterable[str]) -> Dimensions:
     """The same naming, in which every dimension of some names is two, one behind the other.
 
     Nothing else changes: an axis of ``sequence`` becomes one of the segments ``sequence.front``
@@ -54,9 +54,9 @@ def halved(dimensions: Dimensions, names: Iterable[str]) -> Dimensions:
             block: {
                 operator: attrs.evolve(
                     bound,
-                    letters={
-                        letter: None if axis is None else _seen(axis, segments)
-                        for letter, axis in bound.letters.items()
+                    labels={
+                        label: None if axis is None else _seen(axis, segments)
+                        for label, axis in bound.labels.items()
                     },
                 )
                 for operator, bound in operators.items()

@@ -17,7 +17,7 @@ from parframe.plan import Plan
 from parframe.runtime.generation_support import check_causal, check_kept
 from parframe.simulation.inputs import dtype_of, float_dtype
 from parframe.weights import open_weights
-from parframe.weights.sharded import check_plan, is_sharded
+from parframe.weights.rank_files import check_rank_folder, is_rank_folder
 
 Executor = Callable[[Plan, Sequence[Request], Settings], Iterator[Token | Result | Failure]]
 """Completes requests: tokens as they are drawn, and one result or failure for each request."""
@@ -99,8 +99,8 @@ def checked(plan: Plan, requests: Sequence[Request], settings: Settings) -> None
     _check_suited(plan, settings)
     if settings.weights is None:
         return
-    if is_sharded(settings.weights):
-        check_plan(plan, settings.weights)
+    if is_rank_folder(settings.weights):
+        check_rank_folder(plan, settings.weights)
     else:
         open_weights(plan.graph, settings.weights, settings.pickled, settings.extra)  # not read
 

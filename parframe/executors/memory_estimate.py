@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from parframe.checking.memory import memory_of_all, sizing
+from parframe.checking.memory import all_device_memory, memory_sizes
 from parframe.generation.engine import Shape
 from parframe.generation.replicas import replicas_of
 from parframe.plan import Plan
@@ -28,5 +28,5 @@ def estimates(plan: Plan, shape: Shape, dtype: str | None = None) -> list[str]:
     own = (parameter.dtype for parameter in plan.graph.parameters.values() if not parameter.data)
     dtype = dtype or next((kind for kind in own if "float" in kind), "float32")
     rows = shape.rows * shape.lanes * len(replicas_of(plan))
-    needed = memory_of_all(plan, sizing(plan, dtype, rows, shape.slots))
+    needed = all_device_memory(plan, memory_sizes(plan, dtype, rows, shape.slots))
     return [str(needed[rank]) for rank in range(plan.mesh.size)]

@@ -22,7 +22,7 @@ from parframe.runtime.rank_module import RankModule, build
 from parframe.runtime.rank_program import groups_of
 from parframe.runtime.rendezvous import meet
 from parframe.simulation.inputs import dtype_of
-from parframe.weights import Random, read
+from parframe.weights import RandomWeights, read_weights
 
 _MEETING = 0.9
 """Of the time in which something must happen, how much ranks wait: they know who did not come."""
@@ -155,8 +155,8 @@ def loaded(
 ) -> RankModule:
     """The module of a rank with its weights."""
     dtype = dtype_of(settings.dtype)
-    weights: Any = Random(settings.seed) if settings.weights is None else settings.weights
-    parameters = read(
+    weights: Any = RandomWeights(settings.seed) if settings.weights is None else settings.weights
+    parameters = read_weights(
         plan, rank, weights, device, dtype, progress, settings.pickled, settings.extra,
         declared=True,
     )  # fmt: skip

@@ -18,7 +18,7 @@ from parframe.simulation.interpreter import input_sizes
 from parframe.simulation.outputs import assembled
 from parframe.simulation.simulate import Given, pieces
 from parframe.simulation.threads import fitting_threads
-from parframe.weights import state as load_state
+from parframe.weights import read_state_dict
 
 
 def generate(
@@ -48,7 +48,7 @@ class _Model:
         self.plan = plan
         self.dtype = dtype_of(settings.dtype)
         self.device = torch.device(settings.device)
-        state = load_state(
+        state = read_state_dict(
             plan.graph, settings.weights, self.dtype, settings.seed, settings.pickled,
             settings.extra,
         )  # fmt: skip

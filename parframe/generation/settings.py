@@ -46,7 +46,7 @@ class Settings:
         Whether keys and values are kept; without that every token computes all before it again.
     pickled, extra
         Whether pickles of weights may be read, and tensors that the model has no use for left out;
-        see `parframe.weights.read`.
+        see `parframe.weights.read_weights`.
     shared
         Whether several ranks may share a GPU, as tests do: NCCL refuses that, so that they speak
         over gloo, which is slow.

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from parframe.dims import name as name_dimensions
-from parframe.dims.halves import halved
+from parframe.dims import name_dimensions
+from parframe.dims.halves import halve_dimensions
 from parframe.errors import ParframeError
 from parframe.graph import OperatorGraph, unfolded
 from parframe.mesh import Mesh, StagedMesh
@@ -47,11 +47,11 @@ def partition_placing(
     while True:
         dimensions = name_dimensions(written, rules)
         uses = Counter(call.block for call in written.calls)
-        repeated = {block for block in dimensions.torn if uses[block] > 1}
+        repeated = {block for block in dimensions.inconsistent_blocks if uses[block] > 1}
         if repeated:
             graph, written = unfolded(graph, repeated), unfolded(written, repeated)
             continue
-        dimensions = halved(dimensions, placing.mirrored)
+        dimensions = halve_dimensions(dimensions, placing.mirrored)
         replicate = on_missing_rule == "replicate"
         cuts: dict[Mesh, tuple[Cut, ...]] = {}
         placed: dict[Mesh, PlacedGraph] = {}

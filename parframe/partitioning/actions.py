@@ -9,7 +9,7 @@ from typing import TypeAlias
 
 import attrs
 
-from parframe.dims import Bound
+from parframe.dims import BoundOperator
 from parframe.graph import Operator
 from parframe.rules import Exchange
 
@@ -37,7 +37,7 @@ class Compute:
     """
 
     index: int
-    bound: Bound
+    bound: BoundOperator
     cuts: frozenset[int]
     letters: frozenset[str]
     inputs: tuple[str, ...]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from parframe.dims import Bound
+from parframe.dims import BoundOperator
 from parframe.errors import ParframeError
 from parframe.graph import Block, Operator
 from parframe.partitioning.actions import WHOLE, Compute, Layout
@@ -28,7 +28,7 @@ class Placer:
         self,
         block: Block,
         axes: Axes,
-        bound: Mapping[str, Bound],
+        bound: Mapping[str, BoundOperator],
         cuts: tuple[Cut, ...],
         free: Free,
         replicate_missing: bool,
@@ -54,7 +54,7 @@ class Placer:
         for value in self.block.outputs:
             self.values.finish(value, may[value])
 
-    def replicate(self, operator: Operator, bound: Bound) -> None:
+    def replicate(self, operator: Operator, bound: BoundOperator) -> None:
         """An operator without a rule: refused, since what passes through it cannot be followed.
 
         It may stand where nothing is split, or where only weights enter it.
@@ -75,7 +75,7 @@ class Placer:
         names = tuple(self.values.need(value, frozenset()) for value in operator.inputs)
         self.emit(bound, frozenset(), frozenset(), names, (WHOLE,) * len(names), WHOLE, ())
 
-    def place(self, operator: Operator, bound: Bound, signature: Signature) -> None:
+    def place(self, operator: Operator, bound: BoundOperator, signature: Signature) -> None:
         """Decide the cuts that an operator works on, convert its inputs, and compute."""
         passing = self.passes(operator, signature)
         busy = {axis for axes, _ in (passing.partial if passing else ()) for axis in axes}
@@ -185,7 +185,7 @@ class Placer:
     def without_addend(
         self,
         operator: Operator,
-        bound: Bound,
+        bound: BoundOperator,
         cuts: frozenset[int],
         letters: frozenset[str],
         names: list[str],
@@ -210,7 +210,7 @@ class Placer:
         rest = ((operator.inputs[at], aligned, operator),)
         self.values[operator.outputs[0]] = Value(deferred=Deferred(output, after, rest))
 
-    def defer(self, operator: Operator, bound: Bound, signature: Signature) -> bool:
+    def defer(self, operator: Operator, bound: BoundOperator, signature: Signature) -> bool:
         """A sum of a partial term and one that is not waits until it is needed."""
         if operator.target != "aten.add.Tensor" or operator.args.get("alpha", 1) != 1:
             return False
@@ -247,7 +247,7 @@ class Placer:
         self.values[output] = Value(deferred=Deferred(name, layout, rest))
         return True
 
-    def merge(self, operator: Operator, bound: Bound, signature: Signature) -> bool:
+    def merge(self, operator: Operator, bound: BoundOperator, signature: Signature) -> bool:
         """Add the partial terms of two sums; what waits in either waits on."""
         parts: list[str] = []
         rest: list[tuple[str, tuple[int, ...], Operator]] = []
@@ -273,12 +273,12 @@ class Placer:
         self.values[operator.outputs[0]] = Value(deferred=Deferred(output, layout, tuple(rest)))
         return True
 
-    def options(self, signature: Signature, bound: Bound) -> list[Option]:
+    def options(self, signature: Signature, bound: BoundOperator) -> list[Option]:
         """Every cut that an operator could work on."""
         return options(signature, bound, self.values.axes, self.values.cuts)
 
     def split_letters(
-        self, signature: Signature, bound: Bound, cuts: frozenset[int]
+        self, signature: Signature, bound: BoundOperator, cuts: frozenset[int]
     ) -> frozenset[str]:
         """The letters that some cuts split in an operator."""
         found: set[str] = set()
@@ -289,7 +289,7 @@ class Placer:
 
     def emit(
         self,
-        bound: Bound,
+        bound: BoundOperator,
         cuts: frozenset[int],
         letters: frozenset[str],
         names: tuple[str, ...],
@@ -335,7 +335,7 @@ def _with_outer(
     return together
 
 
-def _uncovered(bound: Bound) -> str:
+def _uncovered(bound: BoundOperator) -> str:
     """Why it is not known what an operator does to dimensions."""
     target = bound.site.operator.target
     if bound.rule is None:

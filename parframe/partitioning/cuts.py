@@ -147,7 +147,7 @@ def find_cuts(dimensions: Dimensions, placing: Placing) -> tuple[Cut, ...]:
             _check_filled(entry, chain, dimensions, placing)
         for chain in chains:
             if not any(dim in cut.chain for cut in found for dim in chain):
-                given = set(chain) <= dimensions.given
+                given = set(chain) <= dimensions.input_dims
                 priority = (given, not entry.required, position)
                 found.extend(_nested(entry, chain, priority, len(found), dimensions, placing))
     for axis, names in served.items():

@@ -9,13 +9,13 @@ from collections.abc import Mapping
 
 import attrs
 
-from parframe.dims import Bound
+from parframe.dims import BoundOperator
 from parframe.graph import Block, Operator, OperatorGraph, Tensor
 
 
 def expand(
     graph: OperatorGraph,
-    bound: Mapping[str, Mapping[str, Bound]],
+    bound: Mapping[str, Mapping[str, BoundOperator]],
     wanted: Mapping[str, frozenset[str]],
 ) -> OperatorGraph:
     """The graph with some operators written as simpler ones; itself, if no rule has such a form.
@@ -36,7 +36,7 @@ def expand(
     return attrs.evolve(graph, blocks=blocks) if changed else graph
 
 
-def _expanded(block: Block, bound: Mapping[str, Bound], wanted: frozenset[str]) -> Block:
+def _expanded(block: Block, bound: Mapping[str, BoundOperator], wanted: frozenset[str]) -> Block:
     operators: list[Operator] = []
     tensors: dict[str, Tensor] = {}
     for operator in block.operators:

@@ -165,7 +165,7 @@ def _place(
     calls: list[PlacedCall] = []
     unruled: list[str] = []
     gathering: dict[str, frozenset[str]] = {}
-    ends = dimensions.given
+    ends = dimensions.input_dims
     lasting = _lasting(graph, cuts, ends)
     crossing: dict[str, str] = {}
     for number, call in enumerate(graph.calls):

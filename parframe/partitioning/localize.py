@@ -6,10 +6,10 @@ from collections.abc import Mapping
 
 import attrs
 
-from parframe.dims import Bound, dims_of
+from parframe.dims import BoundOperator
 from parframe.errors import ParframeError
 from parframe.graph import Arg, Block, Operator, Ref, Tensor, rename
-from parframe.layout import Axis, Range, Region, local_size, region
+from parframe.layout import Axis, Range, Region, dims_of, local_size, region
 from parframe.partitioning.actions import Action, Add, Compute, Convert, Layout
 from parframe.partitioning.cuts import Cut, Shape
 from parframe.partitioning.local_block import Entry, LocalBlock
@@ -196,7 +196,7 @@ class LocalOperator(Local):
     def __init__(self, writer: _Writer, action: Compute) -> None:
         self.writer = writer
         self.action = action
-        self.bound: Bound = action.bound
+        self.bound: BoundOperator = action.bound
         self.site: Site = action.bound.site
         self.count = 0
         self.operators: list[Operator] = []
@@ -281,7 +281,7 @@ class LocalOperator(Local):
         return self.shapes[name]
 
     def _axis(self, letter: str) -> Axis:
-        axis = self.bound.letters.get(letter)
+        axis = self.bound.labels.get(letter)
         if axis is None:
             raise KeyError(letter)
         return axis

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import attrs
 
-from parframe.dims import Bound, dims_of
+from parframe.dims import BoundOperator
 from parframe.errors import ParframeError
-from parframe.layout import Axis, Leaf
+from parframe.layout import Axis, Leaf, dims_of
 from parframe.partitioning.cuts import Cut
 from parframe.rules import Exchange, Signature
 from parframe.rules.signature import Pattern, bearing, spell
@@ -72,7 +72,9 @@ def carries(axes: Sequence[Axis], cut: Cut) -> bool:
     return any(count) and max(count) <= 1
 
 
-def options(signature: Signature, bound: Bound, axes: Axes, cuts: tuple[Cut, ...]) -> list[Option]:
+def options(
+    signature: Signature, bound: BoundOperator, axes: Axes, cuts: tuple[Cut, ...]
+) -> list[Option]:
     """Every cut that an operator could work on.
 
     Parameters
@@ -91,7 +93,7 @@ def options(signature: Signature, bound: Bound, axes: Axes, cuts: tuple[Cut, ...
 
 
 def _exchanges(
-    option: Option, signature: Signature, bound: Bound, axes: Axes, cuts: tuple[Cut, ...]
+    option: Option, signature: Signature, bound: BoundOperator, axes: Axes, cuts: tuple[Cut, ...]
 ) -> Iterator[Option]:
     """The forms of an operator in which the devices of a cut exchange what they do not keep."""
     for exchange in bound.rule.exchanges if bound.rule is not None else ():
@@ -107,7 +109,7 @@ def _exchanges(
             )
         moved = bearing(signature, exchange.travels)
         values = [axes[bound.site.operator.inputs[number]] for number in moved]
-        structure = bound.letters.get(exchange.travels) or ()
+        structure = bound.labels.get(exchange.travels) or ()
         for cut in cuts:
             if (
                 set(cut.axes) == set(option.cut.axes)
@@ -120,28 +122,28 @@ def _exchanges(
                 )
 
 
-def _option(cut: Cut, signature: Signature, bound: Bound, axes: Axes) -> Option | None:
+def _option(cut: Cut, signature: Signature, bound: BoundOperator, axes: Axes) -> Option | None:
     if signature is not bound.signature:
         split = _split(cut, signature, bound, axes)
     else:
         key = (cut.uneven, cut.tiling)
-        known = bound.splitting.get(key)
+        known = bound.split_cache.get(key)
         if known is None or known[0] is not axes:
-            known = bound.splitting[key] = (axes, _split(cut, signature, bound, axes))
+            known = bound.split_cache[key] = (axes, _split(cut, signature, bound, axes))
         split = known[1]
     return None if split is None else Option(cut, *split)
 
 
 def _split(
-    cut: Cut, signature: Signature, bound: Bound, axes: Axes
+    cut: Cut, signature: Signature, bound: BoundOperator, axes: Axes
 ) -> tuple[frozenset[str], tuple[bool, ...], tuple[bool, ...], bool] | None:
     """What a cut splits: letters, inputs, outputs, and whether it contracts any."""
     operator = bound.site.operator
-    blocked = {letter for letter, axis in bound.letters.items() if axis is None}
+    blocked = {letter for letter, axis in bound.labels.items() if axis is None}
     frozen = signature.unsplittable() | blocked
     carry = {
         letter
-        for letter, axis in bound.letters.items()
+        for letter, axis in bound.labels.items()
         if axis is not None and dims_of(axis) & cut.uneven
     }
     good = carry - frozen
@@ -164,10 +166,10 @@ def _split(
     return frozenset(good), tuple(split[:width]), tuple(split[width:]), bool(contracted)
 
 
-def _tiled(cut: Cut, bound: Bound, contracted: set[str], good: set[str]) -> bool:
+def _tiled(cut: Cut, bound: BoundOperator, contracted: set[str], good: set[str]) -> bool:
     """Whether the devices' parts of the contracted letters are the whole, each once."""
-    inner = [bound.letters[letter] or () for letter in contracted]
-    kept = [bound.letters[letter] or () for letter in good - contracted]
+    inner = [bound.labels[letter] or () for letter in contracted]
+    kept = [bound.labels[letter] or () for letter in good - contracted]
     return all(
         any(tiles(axis, dims) for axis in inner) and not any(dims & dims_of(axis) for axis in kept)
         for dims in cut.tiling

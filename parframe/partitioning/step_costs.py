@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Mapping
 from itertools import combinations
 
-from parframe.dims import Bound, Dimensions
+from parframe.dims import BoundOperator, Dimensions
 from parframe.graph import OperatorGraph
 from parframe.partitioning.nominal_sizes import NOMINAL, nominal, nominal_bytes, nominal_elements
 from parframe.partitioning.stage_balance import Cost
@@ -40,7 +40,7 @@ def works_of(graph: OperatorGraph, dimensions: Dimensions) -> dict[str, float]:
     }
 
 
-def _work(bound: Bound) -> float:
+def _work(bound: BoundOperator) -> float:
     tensors = (*bound.site.inputs, *bound.site.outputs)
     moved = max((nominal_elements(tensor) for tensor in tensors[-1:]), default=0.0)
     signature = bound.signature

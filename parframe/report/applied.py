@@ -8,7 +8,7 @@ from typing import Any
 
 from rich.console import RenderableType
 
-from parframe.checking import Report, sizing
+from parframe.checking import Report, memory_sizes
 from parframe.dims import Dimensions
 from parframe.plan import Plan
 from parframe.report.memory import draw_memory, memory_facts
@@ -47,7 +47,7 @@ def applied_facts(
     source
         The model's origin, in words.
     """
-    sizes = sizing(plan, spec.dtype, spec.batch, spec.sequence)
+    sizes = memory_sizes(plan, spec.dtype, spec.batch, spec.sequence)
     return {
         "spec": spec.origin.name,
         "parallel": spec.parallel,

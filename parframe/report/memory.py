@@ -7,7 +7,7 @@ from typing import Any
 
 from rich.console import RenderableType
 
-from parframe.checking import Memory
+from parframe.checking import DeviceMemory
 from parframe.report.mesh import abridged
 from parframe.report.screen import heading, table
 from parframe.report.words import amount, runs
@@ -15,9 +15,9 @@ from parframe.report.words import amount, runs
 _COLUMNS = ("weights", "cache", "activations", "total")
 
 
-def memory_facts(memory: Mapping[int, Memory], budget: int | None) -> dict[str, Any]:
+def memory_facts(memory: Mapping[int, DeviceMemory], budget: int | None) -> dict[str, Any]:
     """The bytes that ranks need, ranks that need the same in one row, and the budget."""
-    rows: dict[Memory, list[int]] = {}
+    rows: dict[DeviceMemory, list[int]] = {}
     for rank, need in memory.items():
         rows.setdefault(need, []).append(rank)
     return {

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 from rich.console import RenderableType
 
-from parframe.checking import Report, Sizing
+from parframe.checking import MemorySizes, Report
 from parframe.graph import OperatorGraph
 from parframe.report.model import output_labels
 from parframe.report.screen import heading, lines
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _MOST = 8
 
 
-def check_facts(report: Report, sizes: Sizing) -> dict[str, Any]:
+def check_facts(report: Report, sizes: MemorySizes) -> dict[str, Any]:
     """What the checks found, and the sizes that bytes are counted for."""
     return {
         "ok": report.ok,

@@ -13,7 +13,7 @@ from parframe.plan import COMMUNICATION, Plan
 from parframe.plan.device_graph import axes_of
 from parframe.runtime.rank_module import Groups, RankModule, build
 from parframe.simulation.inputs import dtype_of
-from parframe.weights import read
+from parframe.weights import read_weights
 
 
 def rank_module(
@@ -69,7 +69,7 @@ def rank_module(
     plan.program(rank)  # refuses a rank that is not there before anything is read
     place, least = torch.device(device), dtype_of(dtype)
     found = _groups(plan, rank, groups)
-    parameters = read(plan, rank, weights, place, least, declared=True)
+    parameters = read_weights(plan, rank, weights, place, least, declared=True)
     return build(plan, rank, parameters, place, found, least, cache)
 
 

@@ -18,7 +18,7 @@ from parframe.simulation.interpreter import input_sizes
 from parframe.simulation.outputs import Piece, assembled, structured
 from parframe.simulation.regions import numbers
 from parframe.simulation.threads import fitting_threads
-from parframe.weights import state as load_state
+from parframe.weights import read_state_dict
 
 Record = Callable[[Sequence[Request]], None]
 """Is told of every communication: all who took part, in the order of their group."""
@@ -66,7 +66,7 @@ def simulate(
     >>> logits = simulate(plan, {"input_ids": ids}).logits  # doctest: +SKIP
     """
     kind, place = dtype_of(dtype), torch.device(device)
-    state = load_state(plan.graph, weights, kind, seed)
+    state = read_state_dict(plan.graph, weights, kind, seed)
     given = Given(
         inputs=input_tensors(plan.graph, inputs, kind or own_dtype(plan.graph, state), place),
         state={name: tensor.to(place) for name, tensor in state.items()},

@@ -23,7 +23,7 @@ from parframe.simulation.simulate import Given, pieces
 from parframe.simulation.threads import fitting_threads
 from parframe.simulation.traffic import Recorder, Traffic
 from parframe.simulation.trial_inputs import trial_inputs, trial_sizes
-from parframe.weights import state as load_state
+from parframe.weights import read_state_dict
 
 BOUNDS: Mapping[str, float] = {"float64": 1e-11, "float32": 1e-5}
 """How far outputs may be apart, relative to the largest of them, by what is computed in."""
@@ -138,7 +138,7 @@ def verify(
             "input", "dtype", f"{dtype!r} has no bound", f"use one of {', '.join(BOUNDS)}"
         )
     kind, place = dtype_of(dtype), torch.device("cpu")
-    state = load_state(plan.graph, weights, kind, seed)
+    state = read_state_dict(plan.graph, weights, kind, seed)
     trials = (
         [inputs]
         if inputs is not None

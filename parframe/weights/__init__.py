@@ -1,8 +1,16 @@
 """Weights of a plan's ranks: read slice by slice, drawn at random, written as one file a rank."""
 
-from parframe.weights.origin import Random
-from parframe.weights.read import Opened, open_weights, read
-from parframe.weights.shards import Written, write_shards
-from parframe.weights.state import state
+from parframe.weights.rank_weights import OpenedWeights, open_weights, read_weights
+from parframe.weights.shard_writer import WrittenShards, write_shards
+from parframe.weights.sources import RandomWeights
+from parframe.weights.state_dict import read_state_dict
 
-__all__ = ["Opened", "Random", "Written", "open_weights", "read", "state", "write_shards"]
+__all__ = [
+    "OpenedWeights",
+    "RandomWeights",
+    "WrittenShards",
+    "open_weights",
+    "read_state_dict",
+    "read_weights",
+    "write_shards",
+]

@@ -12,10 +12,10 @@ import attrs
 
 from parframe.errors import ParframeError
 from parframe.graph import OperatorGraph
-from parframe.weights.header import DTYPES
-from parframe.weights.origin import Origin
-from parframe.weights.provenance import UntraceableError, traced
-from parframe.weights.strided import View, whole_view
+from parframe.weights.safetensors_header import DTYPES
+from parframe.weights.sources import WeightSource
+from parframe.weights.strided_views import View, whole_view
+from parframe.weights.tensor_tracing import UntraceableError, trace_tensor
 
 
 @attrs.frozen
@@ -40,7 +40,7 @@ class Known:
     of_model: bool = False
 
 
-def known(graph: OperatorGraph, origin: Origin) -> Known:
+def known(graph: OperatorGraph, origin: WeightSource) -> Known:
     """What a checkpoint has, under the names of the model.
 
     Raises
@@ -64,16 +64,16 @@ def harmless(graph: OperatorGraph, names: Iterable[str]) -> frozenset[str]:
     return frozenset({*(name for name in names if name in own), *_harmless(model, left)})
 
 
-def _plain(origin: Origin) -> Known:
+def _plain(origin: WeightSource) -> Known:
     views = {name: _whole(origin, name) for name in origin.tensors}
     return Known(views, {name: (name,) for name in views})
 
 
-def _whole(origin: Origin, name: str) -> View:
+def _whole(origin: WeightSource, name: str) -> View:
     return whole_view(name, origin.shape(name), origin.dtype(name))
 
 
-def _has_all(graph: OperatorGraph, origin: Origin) -> bool:
+def _has_all(graph: OperatorGraph, origin: WeightSource) -> bool:
     """Whether every parameter is there under its own name, so that nothing is to be converted."""
     return all(
         any(
@@ -98,7 +98,7 @@ def _model(graph: OperatorGraph) -> Any:
         return None
 
 
-def _converted(origin: Origin, model: Any) -> Known:
+def _converted(origin: WeightSource, model: Any) -> Known:
     loading: Any = importlib.import_module("transformers.core_model_loading")
     mapping: Any = importlib.import_module("transformers.conversion_mapping")
     transforms = mapping.get_model_conversion_mapping(model)
@@ -132,7 +132,7 @@ def _converted(origin: Origin, model: Any) -> Known:
     return Known(views, sources, frozenset({*placed, *_harmless(model, left)}), of_model=True)
 
 
-def _traced(origin: Origin, name: str) -> Any:
+def _traced(origin: WeightSource, name: str) -> Any:
     if origin.dtype(name) not in DTYPES:
         raise ParframeError(
             "weights",
@@ -140,7 +140,7 @@ def _traced(origin: Origin, name: str) -> Any:
             f"has the dtype {origin.dtype(name)}, which cannot be read",
             "give weights that are not quantised",
         )
-    return traced(name, origin.shape(name), origin.dtype(name))
+    return trace_tensor(name, origin.shape(name), origin.dtype(name))
 
 
 def _traced_through(

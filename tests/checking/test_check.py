@@ -18,9 +18,9 @@ from hypothesis import strategies as some
 from models import FAMILIES
 
 import parframe
-from parframe.checking import KINDS, check, memory, sizing
+from parframe.checking import KINDS, check, device_memory, memory_sizes
 from parframe.checking.boxes import tiles
-from parframe.checking.reading import read
+from parframe.checking.region_ranges import read
 from parframe.graph import Block, Call, Input, Operator, Ref, Tensor
 from parframe.layout import Leaf, Range, Segments, Span, region
 from parframe.mesh import Mesh
@@ -167,8 +167,8 @@ def test_every_finding_has_a_known_kind():
 
 def test_memory_counts_weights_and_the_most_that_is_alive():
     plan = handmade.tensor_parallel(2)
-    sizes = sizing(plan, "float32", batch=3)
-    own = memory(plan, 0, sizes)
+    sizes = memory_sizes(plan, "float32", batch=3)
+    own = device_memory(plan, 0, sizes)
     assert own.weights == 4 * (5 * 6 + 6 * 5 + 6)
     # x, which stays until it is used; up and relu; then relu and down
     assert own.activations == 4 * max(3 * 6 + 3 * 5, 3 * 5 + 3 * 5, 3 * 5 + 3 * 6, 3 * 6 * 2)
@@ -178,9 +178,9 @@ def test_memory_counts_weights_and_the_most_that_is_alive():
 
 def test_caches_are_counted_for_every_position():
     plan = plan_of("llama", "TP2")
-    sizes = sizing(plan, "bfloat16", batch=2, sequence=10)
+    sizes = memory_sizes(plan, "bfloat16", batch=2, sequence=10)
     heads, head_dim, layers = 4, 8, 3
-    assert memory(plan, 0, sizes).cache == 2 * layers * 2 * 10 * heads * head_dim * 2 // 2
+    assert device_memory(plan, 0, sizes).cache == 2 * layers * 2 * 10 * heads * head_dim * 2 // 2
 
 
 def test_a_budget_that_is_too_small_is_told_with_figures():

@@ -8,7 +8,7 @@ from safetensors.torch import load_file
 
 import parframe
 from parframe.plan import plan_digest
-from parframe.weights import read, state
+from parframe.weights import read_state_dict, read_weights
 
 
 @pytest.fixture(scope="module")
@@ -30,9 +30,9 @@ def test_a_model_is_sharded_and_its_folder_is_plan_and_weights(call, model, tmp_
     plan = parframe.load_plan(out)
     assert told.json["plan"] == plan_digest(plan)
     assert told.json["files"] == ["rank-00000.safetensors", "rank-00001.safetensors"] * 2
-    whole = state(plan.graph, model, torch.bfloat16)
+    whole = read_state_dict(plan.graph, model, torch.bfloat16)
     for name, part in plan.weights(3).items():
-        assert torch.equal(read(plan, 3, out)[name], part.take(whole[part.whole]))
+        assert torch.equal(read_weights(plan, 3, out)[name], part.take(whole[part.whole]))
 
 
 def test_a_plan_is_sharded_with_the_weights_beside_its_model_or_given(call, model, tmp_path):

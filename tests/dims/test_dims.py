@@ -5,8 +5,8 @@ import pytest
 import torch
 from torch import nn
 
-from parframe.dims import name
-from parframe.dims.halves import halved
+from parframe.dims import name_dimensions
+from parframe.dims.halves import halve_dimensions
 from parframe.layout import Leaf, Segments, axis_size, dims_of
 from parframe.loading import load
 
@@ -14,7 +14,7 @@ pytestmark = pytest.mark.slow
 
 
 def dimensions_of(family, **changes):
-    return name(load(models.tiny_config(family, **changes)))
+    return name_dimensions(load(models.tiny_config(family, **changes)))
 
 
 def sizes(dimensions, role):
@@ -88,16 +88,16 @@ def test_every_letter_of_the_families_graphs_has_a_structure():
         for block in dimensions_of(family).bound.values():
             for bound in block.values():
                 assert bound.signature is not None, bound.site.operator.target
-                assert None not in bound.letters.values(), bound.site.operator
+                assert None not in bound.labels.values(), bound.site.operator
 
 
 def test_names_are_the_same_every_time():
     graph = load(models.tiny_config("gemma2"))
-    assert name(graph).axes == name(graph).axes
+    assert name_dimensions(graph).axes == name_dimensions(graph).axes
 
 
 def test_channels_of_a_convolutional_network_are_named():
-    found = name(load(models.resnet(), {"image": torch.zeros(2, 3, 16, 16).double()}))
+    found = name_dimensions(load(models.resnet(), {"image": torch.zeros(2, 3, 16, 16).double()}))
     assert sizes(found, "hidden") == [(8,), (16,)]
     assert sizes(found, "ffn") == [(8,), (16,), (16,)]
     assert sizes(found, "vocab") == [(10,)]
@@ -143,7 +143,7 @@ def test_a_fused_weight_indexed_by_constants_is_split_without_a_gather():
 
 def test_a_dimension_is_seen_as_its_halves_wherever_it_is():
     dimensions = dimensions_of("llama")
-    seen = halved(dimensions, ["sequence"])
+    seen = halve_dimensions(dimensions, ["sequence"])
     (size,) = sizes(dimensions, "sequence")[0]
     front, back = sizes(seen, "sequence")[0]
     assert (front.subs({size: 7}), back.subs({size: 7})) == (4, 3)
@@ -156,4 +156,4 @@ def test_a_dimension_is_seen_as_its_halves_wherever_it_is():
 
 def test_a_dimension_that_is_split_with_others_is_not_halved():
     dimensions = dimensions_of("llama")
-    assert halved(dimensions, ["heads", "kv_heads"]) == dimensions
+    assert halve_dimensions(dimensions, ["heads", "kv_heads"]) == dimensions

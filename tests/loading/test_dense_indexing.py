@@ -8,7 +8,7 @@ from torch.nn import functional
 import parframe
 from parframe.errors import ParframeError
 from parframe.simulation.reference import run_graph
-from parframe.weights import state
+from parframe.weights import read_state_dict
 
 pytestmark = pytest.mark.slow
 
@@ -126,7 +126,9 @@ def test_selected_rows_compute_the_same(module):
         x = torch.randn(*sizes).double()
         x = torch.where(x[:, :1, :1] > 0, x.abs(), x)
         x = x[x[:, 0, 0].argsort(descending=True)]
-        (found,) = torch.utils._pytree.tree_leaves(run_graph(graph, {"x": x}, state(graph, module)))
+        (found,) = torch.utils._pytree.tree_leaves(
+            run_graph(graph, {"x": x}, read_state_dict(graph, module))
+        )
         assert torch.isfinite(found).all()
         assert torch.allclose(found, module(x), rtol=1e-12, atol=1e-12)
 

@@ -15,8 +15,8 @@ from parframe.errors import ParframeError
 from parframe.loading import load
 from parframe.loading.huggingface.computed_buffers import computed_buffers, hollow
 from parframe.serial import dump, write
-from parframe.weights import state
-from parframe.weights.folder import weight_files
+from parframe.weights import read_state_dict
+from parframe.weights.checkpoint_folder import weight_files
 
 
 def folder(tmp_path, **changes):
@@ -133,7 +133,7 @@ def test_a_folder_of_saved_weights_gives_the_models_weights(tmp_path):
     model = models.tiny_model("llama", tie_word_embeddings=True)
     model.save_pretrained(tmp_path)
     graph = load(tmp_path)
-    found = state(graph, tmp_path)
+    found = read_state_dict(graph, tmp_path)
     for name, tensor in model.named_parameters():
         assert torch.equal(found[name], tensor)
 
@@ -144,7 +144,7 @@ def test_missing_and_misshapen_weights_are_all_listed(tmp_path):
     del weights["lm_head.weight"]
     weights["model.norm.weight"] = torch.zeros(3)
     with pytest.raises(ParframeError) as caught:
-        state(graph, weights)
+        read_state_dict(graph, weights)
     assert caught.value.kind == "weights"
     assert "lm_head.weight is missing" in caught.value.what
     assert "model.norm.weight has the shape [3], not [64]" in caught.value.what
@@ -152,7 +152,7 @@ def test_missing_and_misshapen_weights_are_all_listed(tmp_path):
 
 def test_random_weights_are_the_same_each_time_and_distinct():
     graph = load(models.resnet(), {"image": torch.zeros(2, 3, 16, 16, dtype=torch.float64)})
-    one, two, other = state(graph), state(graph), state(graph, seed=1)
+    one, two, other = read_state_dict(graph), read_state_dict(graph), read_state_dict(graph, seed=1)
     for name, tensor in one.items():
         assert torch.equal(tensor, two[name])
         assert not torch.equal(tensor, other[name])

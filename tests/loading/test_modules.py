@@ -13,7 +13,7 @@ from parframe.errors import ParframeError
 from parframe.loading import load
 from parframe.simulation.reference import run_graph
 from parframe.sizes import symbol
-from parframe.weights import state
+from parframe.weights import read_state_dict
 
 pytestmark = pytest.mark.slow
 
@@ -25,7 +25,7 @@ def leaves(value):
 def assert_same(graph, module, inputs):
     with torch.no_grad():
         expected = leaves(module(**inputs))
-    actual = leaves(run_graph(graph, inputs, state(graph, module)))
+    actual = leaves(run_graph(graph, inputs, read_state_dict(graph, module)))
     assert len(actual) == len(expected)
     for one, other in zip(actual, expected, strict=True):
         assert one.shape == other.shape
@@ -133,7 +133,7 @@ def test_a_shared_weight_is_one_parameter():
     assert graph.parameters["first.weight"].aliases == ("second.weight",)
     assert_same(graph, module, {"x": torch.randn(3, 4, dtype=torch.float64)})
     weights = {"second.weight": module.first.weight}
-    assert state(graph, weights)["first.weight"] is not None
+    assert read_state_dict(graph, weights)["first.weight"] is not None
 
 
 def test_a_module_is_left_as_it_was():
@@ -201,9 +201,9 @@ def test_bad_example_inputs_are_refused(case):
 def test_a_wrong_shape_at_run_time_is_refused():
     graph = load(nn.Linear(4, 2), {"input": torch.zeros(2, 4)})
     with pytest.raises(ParframeError, match=r"has the shape \[2, 5\]"):
-        run_graph(graph, {"input": torch.zeros(2, 5)}, state(graph))
+        run_graph(graph, {"input": torch.zeros(2, 5)}, read_state_dict(graph))
     with pytest.raises(ParframeError, match="is missing"):
-        run_graph(graph, {}, state(graph))
+        run_graph(graph, {}, read_state_dict(graph))
 
 
 @settings(max_examples=12, deadline=None)

@@ -13,7 +13,7 @@ from parframe.errors import ParframeError
 from parframe.loading import load
 from parframe.serial import dump
 from parframe.simulation.reference import run_graph
-from parframe.weights import state
+from parframe.weights import read_state_dict
 
 DYNAMIC = torch.export.Dim.DYNAMIC
 
@@ -73,7 +73,7 @@ def test_sizes_constants_and_wrapped_parts_are_read(tmp_path):
     module = Sizes()
     graph = load(saved(tmp_path / "model.pt2", module, {"x": torch.randn(4, 4)}))
     x = torch.randn(7, 4)
-    first, (index, picked, zeros) = run_graph(graph, {"x": x}, state(graph))
+    first, (index, picked, zeros) = run_graph(graph, {"x": x}, read_state_dict(graph))
     expected_first, (expected_index, expected_picked, expected_zeros) = module(x)
     assert torch.equal(first, expected_first)
     assert torch.equal(index, expected_index)

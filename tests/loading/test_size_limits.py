@@ -10,7 +10,7 @@ import parframe
 from parframe.errors import ParframeError
 from parframe.simulation.reference import run_graph
 from parframe.sizes import parse, within
-from parframe.weights import state
+from parframe.weights import read_state_dict
 
 pytestmark = pytest.mark.slow
 
@@ -66,7 +66,9 @@ def test_a_model_with_a_limit_computes_the_same_up_to_it(length):
     module = Biased()
     graph = loaded(module)
     x = torch.randn(2, length, 4).double()
-    (found,) = torch.utils._pytree.tree_leaves(run_graph(graph, {"x": x}, state(graph, module)))
+    (found,) = torch.utils._pytree.tree_leaves(
+        run_graph(graph, {"x": x}, read_state_dict(graph, module))
+    )
     assert torch.allclose(found, module(x), rtol=1e-12, atol=1e-12)
 
 
@@ -100,11 +102,13 @@ def test_a_branch_on_a_size_limits_the_graph_to_the_way_that_the_example_took():
     ]
     for length in (5, 7, 24):
         x = torch.randn(2, length, 4).double()
-        (found,) = torch.utils._pytree.tree_leaves(run_graph(graph, {"x": x}, state(graph, module)))
+        (found,) = torch.utils._pytree.tree_leaves(
+            run_graph(graph, {"x": x}, read_state_dict(graph, module))
+        )
         assert torch.equal(found, module(x))
     for length, told in ((4, "takes another way below 5"), (25, "the model for 24 at most")):
         with pytest.raises(ParframeError, match=told):
-            run_graph(graph, {"x": torch.randn(2, length, 4)}, state(graph, module))
+            run_graph(graph, {"x": torch.randn(2, length, 4)}, read_state_dict(graph, module))
 
 
 @pytest.mark.parametrize(

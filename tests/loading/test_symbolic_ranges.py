@@ -9,7 +9,7 @@ from torch import nn
 import parframe
 from parframe.errors import ParframeError
 from parframe.simulation.reference import run_graph
-from parframe.weights import state
+from parframe.weights import read_state_dict
 
 pytestmark = pytest.mark.slow
 
@@ -46,7 +46,9 @@ def test_numbers_below_a_size_are_as_many_as_the_size(kind):
     graph = loaded(kind())
     for sizes in ((1, 1), (2, 5), (4, 30)):
         x = torch.randn(*sizes).double()
-        (found,) = torch.utils._pytree.tree_leaves(run_graph(graph, {"x": x}, state(graph, kind())))
+        (found,) = torch.utils._pytree.tree_leaves(
+            run_graph(graph, {"x": x}, read_state_dict(graph, kind()))
+        )
         assert found.dtype == x.dtype
         assert torch.equal(found, kind()(x))
 

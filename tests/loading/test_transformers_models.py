@@ -9,7 +9,7 @@ from parframe.loading import load
 from parframe.loading.huggingface.loader import load_config
 from parframe.simulation.reference import run_graph
 from parframe.sizes import symbol
-from parframe.weights import state
+from parframe.weights import read_state_dict
 
 pytestmark = pytest.mark.slow
 
@@ -25,7 +25,7 @@ def inputs_of(name, batch, sequence):
 
 
 def assert_computes_the_same(graph, model, name):
-    weights = state(graph, model, torch.float64)
+    weights = read_state_dict(graph, model, torch.float64)
     for batch, sequence in SIZES:
         inputs = inputs_of(name, batch, sequence)
         expected = models.reference(model, inputs).logits
@@ -150,7 +150,7 @@ def test_a_padding_mask_as_input_keeps_the_models_own_mask():
     model = models.tiny_model("llama")
     inputs["attention_mask"][1, :3] = 0
     expected = models.reference(model, inputs).logits
-    weights = state(graph, model, torch.float64)
+    weights = read_state_dict(graph, model, torch.float64)
     actual = run_graph(graph, inputs, weights, torch.float64)["logits"]
     seen = inputs["attention_mask"].bool()
     assert (actual - expected)[seen].abs().max() < 1e-12

@@ -8,7 +8,7 @@ import torch
 from rules.calls import make_call
 from rules.oracle import Tally
 
-from parframe.dims import name
+from parframe.dims import name_dimensions
 from parframe.loading import load
 from parframe.loading.activation import UnsupportedActivationError, trace_activation
 from parframe.ops.activation import run_activation
@@ -107,7 +107,7 @@ def test_an_activation_that_is_not_one_of_columns_is_refused(function, told):
 @pytest.mark.parametrize("family", models.MIXTURES)
 def test_experts_and_their_width_are_named_without_a_models_name(family):
     graph = load(models.tiny_config(family))
-    found = name(graph)
+    found = name_dimensions(graph)
     sizes = {
         role: {found.dimensions[dim].size for chain in found.chains[role] for dim in chain}
         for role in ("experts", "expert_ffn")

@@ -6,7 +6,7 @@ import models
 import pytest
 
 import parframe
-from parframe.checking import Memory
+from parframe.checking import DeviceMemory
 from parframe.cli.answer import dump, steps
 from parframe.mesh import Mesh
 from parframe.plan import Note
@@ -85,9 +85,9 @@ def test_a_mesh_of_one_device_has_a_grid_too():
 
 def test_uneven_shares_are_told_with_both_lengths():
     graph = handmade.mlp()
-    from parframe.dims import name
+    from parframe.dims import name_dimensions
 
-    found = split_facts(parframe.Spec(parallel="TP3").placing(), name(graph))
+    found = split_facts(parframe.Spec(parallel="TP3").placing(), name_dimensions(graph))
     assert found[0]["each"] == {"ffn": ["4", "3"]}
 
 
@@ -106,7 +106,7 @@ def test_stages_tell_ranks_weights_and_what_goes_on():
 
 
 def test_devices_that_need_the_same_memory_share_a_row():
-    memory = {0: Memory(4, 2, 1), 1: Memory(4, 2, 1), 2: Memory(8, 2, 1)}
+    memory = {0: DeviceMemory(4, 2, 1), 1: DeviceMemory(4, 2, 1), 2: DeviceMemory(8, 2, 1)}
     facts = memory_facts(memory, 22)
     assert [row["ranks"] for row in facts["devices"]] == [[0, 1], [2]]
     text = drawn(draw_memory(facts))

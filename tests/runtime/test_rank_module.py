@@ -7,7 +7,7 @@ import torch
 import parframe
 from parframe.runtime.cached_program import keeping
 from parframe.simulation.reference import run_graph
-from parframe.weights import state
+from parframe.weights import read_state_dict
 
 
 def graph_of(name, **changes):
@@ -31,7 +31,7 @@ def test_tokens_one_by_one_give_what_all_at_once_give(name):
     module = parframe.rank_module(plan, 0, "random", dtype="float64", cache=True)
     ids = models.tokens(2, 11)
     positions = torch.arange(11).expand(2, 11).contiguous()
-    weights = state(graph, None, torch.float64)
+    weights = read_state_dict(graph, None, torch.float64)
     whole = run_graph(graph, {"input_ids": ids}, weights, torch.float64).logits
     cache = module.new_cache(2, 16, torch.float64)
     with torch.no_grad():

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from parframe.checking import check, memory
+from parframe.checking import check, device_memory
 from parframe.errors import ParframeError
 from parframe.loading import load
 from parframe.mesh import Mesh
@@ -138,7 +138,7 @@ def test_plans_for_unequal_devices_are_proved(parallel, shares, changes) -> None
 def test_memory_shows_the_ratio() -> None:
     config = models.tiny_config("llama", hidden_size=16, head_dim=16, intermediate_size=512)
     plan = partition(load(config), Spec(parallel="TP2", shares={"tp": (3, 1)}))
-    first, second = (memory(plan, rank).weights for rank in range(2))
+    first, second = (device_memory(plan, rank).weights for rank in range(2))
     assert first == pytest.approx(3 * second, rel=0.01)
 
 

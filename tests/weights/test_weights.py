@@ -19,13 +19,21 @@ from safetensors.torch import load_file, save_file
 import parframe
 from parframe.errors import ParframeError
 from parframe.plan import plan_digest
-from parframe.weights import Opened, Random, open_weights, read, reading, state, write_shards
-from parframe.weights.fit import Fit
-from parframe.weights.header import read_header
-from parframe.weights.origin import Origin
-from parframe.weights.provenance import UntraceableError, traced
-from parframe.weights.reading import Job, reader
-from parframe.weights.strided import cuts, whole_view
+from parframe.weights import (
+    OpenedWeights,
+    RandomWeights,
+    file_reader,
+    open_weights,
+    read_state_dict,
+    read_weights,
+    write_shards,
+)
+from parframe.weights.compatibility import MatchedWeights
+from parframe.weights.file_reader import ReadJob, open_reader
+from parframe.weights.safetensors_header import read_header
+from parframe.weights.sources import WeightSource
+from parframe.weights.strided_views import slice_pieces, whole_view
+from parframe.weights.tensor_tracing import UntraceableError, trace_tensor
 
 FILES = {
     "llama": ("llama", {}),
@@ -53,7 +61,7 @@ def saved(tmp_path_factory):
             folder = tmp_path_factory.mktemp(name)
             model.save_pretrained(folder, max_shard_size="200KB")
             graph = parframe.load(folder)
-            made[case] = folder, graph, state(graph, model)
+            made[case] = folder, graph, read_state_dict(graph, model)
         return made[case]
 
     return make
@@ -70,7 +78,7 @@ def counted(monkeypatch):
         total[0] += count
         return count
 
-    monkeypatch.setattr(reading.os, "preadv", counting)
+    monkeypatch.setattr(file_reader.os, "preadv", counting)
     return total
 
 
@@ -81,7 +89,7 @@ def test_every_rank_has_its_slices_and_reads_no_more(saved, counted, case):
         plan = parframe.partition(graph, composite)
         for rank in range(plan.mesh.size):
             counted[0] = 0
-            found = read(plan, rank, folder)
+            found = read_weights(plan, rank, folder)
             wanted = plan.weights(rank)
             assert list(found) == list(wanted)
             for name, part in wanted.items():
@@ -102,7 +110,7 @@ def test_tied_weights_are_read_once_and_share_memory(saved, counted):
     ]
     assert all(names)
     plan = parframe.partition(graph, "TP2")
-    found = read(plan, 0, folder)
+    found = read_weights(plan, 0, folder)
     tied = [found[n].data_ptr() for n, p in plan.weights(0).items() if "embed" in p.whole]
     assert len(set(tied)) == 1
 
@@ -121,7 +129,7 @@ def test_names_of_equal_slices_share_memory(tmp_path):
     graph = parframe.load(Tied(), {"x": torch.zeros(2, 6)})
     save_file({"two.weight": torch.randn(6, 6)}, tmp_path / "model.safetensors")
     plan = parframe.partition(graph, "DP2")
-    found = read(plan, 1, tmp_path)
+    found = read_weights(plan, 1, tmp_path)
     assert all(torch.equal(t, load_file(tmp_path / "model.safetensors")["two.weight"])
                for t in found.values())  # fmt: skip
     assert len({tensor.data_ptr() for tensor in found.values()}) == 1
@@ -130,9 +138,9 @@ def test_names_of_equal_slices_share_memory(tmp_path):
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
 def test_numbers_are_converted_in_bounded_parts(saved, monkeypatch, dtype):
     folder, graph, whole = saved("an expert a tensor")
-    monkeypatch.setattr(reading, "STAGED", 3000)
+    monkeypatch.setattr(file_reader, "STAGING_BYTES", 3000)
     plan = parframe.partition(graph, "EP2TP2")
-    found = read(plan, 3, folder, dtype=dtype)
+    found = read_weights(plan, 3, folder, dtype=dtype)
     for name, part in plan.weights(3).items():
         if graph.parameters[part.whole].data is None:
             assert torch.equal(found[name], part.take(whole[part.whole]).to(dtype)), name
@@ -140,10 +148,12 @@ def test_numbers_are_converted_in_bounded_parts(saved, monkeypatch, dtype):
 
 def test_progress_rises_to_the_bytes_of_the_shard(saved, monkeypatch):
     folder, graph, _ = saved("llama")
-    monkeypatch.setattr(reading, "STAGED", 5000)
-    told = []
-    read(parframe.partition(graph, "TP2"), 0, folder, progress=lambda *one: told.append(one))
-    done, totals = zip(*told, strict=True)
+    monkeypatch.setattr(file_reader, "STAGING_BYTES", 5000)
+    reports = []
+    read_weights(
+        parframe.partition(graph, "TP2"), 0, folder, progress=lambda *report: reports.append(report)
+    )
+    done, totals = zip(*reports, strict=True)
     assert len(done) > 3
     assert list(done) == sorted(done)
     assert set(totals) == {done[-1]}
@@ -153,7 +163,7 @@ def test_a_state_dict_is_taken_without_a_copy(saved):
     _, graph, whole = saved("llama")
     plan = parframe.partition(graph, "TP2")
     weights = {n: t for n, t in whole.items() if graph.parameters[n].data is None}
-    found = read(plan, 1, weights)
+    found = read_weights(plan, 1, weights)
     name = next(n for n, p in plan.weights(1).items() if p.whole.endswith("q_proj.weight"))
     own = weights[plan.weights(1)[name].whole]
     assert found[name].untyped_storage().data_ptr() == own.untyped_storage().data_ptr()
@@ -165,7 +175,7 @@ def test_a_state_dict_with_a_tensor_an_expert_is_put_together(saved):
     weights = {n: t for file in folder.glob("*.safetensors") for n, t in load_file(file).items()}
     plan = parframe.partition(graph, "EP2TP2")
     for rank in range(4):
-        found = read(plan, rank, weights)
+        found = read_weights(plan, rank, weights)
         for name, part in plan.weights(rank).items():
             assert torch.equal(found[name], part.take(whole[part.whole]))
 
@@ -173,9 +183,9 @@ def test_a_state_dict_with_a_tensor_an_expert_is_put_together(saved):
 def test_a_tensor_in_memory_that_is_stored_turned_is_turned(saved):
     graph = parframe.load(torch.nn.Linear(4, 4, bias=False), {"input": torch.zeros(2, 4)})
     stored = torch.randn(4, 4)
-    view = traced("w", (4, 4), "float32").t().view_of
-    opened = Opened(Origin("memory", {"w": stored}), Fit({"weight": view}))
-    (found,) = read(parframe.partition(graph, "DP2"), 0, opened).values()
+    view = trace_tensor("w", (4, 4), "float32").t().view_of
+    opened = OpenedWeights(WeightSource("memory", {"w": stored}), MatchedWeights({"weight": view}))
+    (found,) = read_weights(parframe.partition(graph, "DP2"), 0, opened).values()
     assert torch.equal(found, stored.t())
 
 
@@ -185,17 +195,17 @@ def test_a_base_models_names_are_those_of_the_model_with_a_head(saved, tmp_path)
     bare = {name.removeprefix("transformer."): t for name, t in content.items()}
     save_file(bare, tmp_path / "model.safetensors")
     plan = parframe.partition(graph, "TP2")
-    found, expected = read(plan, 1, tmp_path), read(plan, 1, folder)
+    found, expected = read_weights(plan, 1, tmp_path), read_weights(plan, 1, folder)
     assert all(torch.equal(found[name], expected[name]) for name in expected)
 
 
-@pytest.mark.parametrize("weights", ["random", Random(0), Random(5)])
+@pytest.mark.parametrize("weights", ["random", RandomWeights(0), RandomWeights(5)])
 def test_random_weights_are_slices_of_those_of_the_whole_model(saved, weights):
     _, graph, _ = saved("llama")
-    whole = state(graph, None, seed=getattr(weights, "seed", 0))
+    whole = read_state_dict(graph, None, seed=getattr(weights, "seed", 0))
     plan = parframe.partition(graph, "TP3")
     for rank in range(3):
-        found = read(plan, rank, weights)
+        found = read_weights(plan, rank, weights)
         for name, part in plan.weights(rank).items():
             assert torch.equal(found[name], part.take(whole[part.whole]))
             assert found[name].untyped_storage().nbytes() == found[name].nbytes
@@ -204,7 +214,7 @@ def test_random_weights_are_slices_of_those_of_the_whole_model(saved, weights):
 def test_weights_are_never_random_unless_asked(saved):
     _, graph, _ = saved("llama")
     with pytest.raises(ParframeError, match="'random' for random ones"):
-        read(parframe.partition(graph, "TP2"), 0, None)
+        read_weights(parframe.partition(graph, "TP2"), 0, None)
 
 
 def altered(saved, tmp_path, change):
@@ -244,7 +254,7 @@ def test_what_does_not_fit_is_all_told_before_anything_is_read(saved, tmp_path, 
     change, expected = CHANGES[case]
     plan, folder = altered(saved, tmp_path, change)
     with pytest.raises(ParframeError) as caught:
-        read(plan, 0, folder)
+        read_weights(plan, 0, folder)
     assert caught.value.kind == "weights"
     assert [text for text in expected if text not in str(caught.value)] == []
     assert counted[0] == 0
@@ -260,7 +270,7 @@ HARMLESS = {
 def test_a_tensor_that_cannot_change_the_result_is_let_pass(saved, tmp_path, case):
     more = {name: torch.ones(shape) for name, shape in HARMLESS[case].items()}
     plan, folder = altered(saved, tmp_path, lambda c: c.update(more))
-    read(plan, 0, folder)
+    read_weights(plan, 0, folder)
     remarks = open_weights(plan.graph, folder).fit.remarks
     assert ("score.weight" in " ".join(remarks)) == ("score.weight" in more)
 
@@ -282,13 +292,13 @@ def test_what_the_models_class_ignores_is_let_pass_under_any_prefix(saved, tmp_p
 
 def test_a_tensor_too_much_is_left_out_where_that_is_asked_for(saved, tmp_path):
     plan, folder = altered(saved, tmp_path, lambda c: c.update({f"{QUERY}.bias": torch.zeros(64)}))
-    assert read(plan, 0, folder, extra=True).keys() == plan.weights(0).keys()
+    assert read_weights(plan, 0, folder, extra=True).keys() == plan.weights(0).keys()
 
 
 def test_the_weights_of_another_model_are_named_as_such(saved):
     plan = parframe.partition(saved("llama")[1], "TP2")
     with pytest.raises(ParframeError, match=r"another model: \d+ of \d+ do not fit") as caught:
-        read(plan, 0, saved("fused qkv by heads")[0])
+        read_weights(plan, 0, saved("fused qkv by heads")[0])
     assert caught.value.what.count("is missing") == 3
 
 
@@ -322,7 +332,7 @@ def test_a_broken_file_is_named(saved, tmp_path, case):
     plan, folder = altered(saved, tmp_path, lambda content: None)
     FAULTS[case](tmp_path / "model.safetensors")
     with pytest.raises(ParframeError, match=r"model\.safetensors") as caught:
-        read(plan, 0, folder)
+        read_weights(plan, 0, folder)
     assert caught.value.kind == "weights"
 
 
@@ -331,7 +341,7 @@ def test_a_file_that_is_cut_while_it_is_read_is_named(saved, tmp_path):
     opened = open_weights(plan.graph, folder)
     os.truncate(tmp_path / "model.safetensors", 5000)
     with pytest.raises(ParframeError, match="the file ends too early"):
-        read(plan, 0, opened)
+        read_weights(plan, 0, opened)
 
 
 def test_an_index_that_names_a_tensor_too_much_is_refused(saved, tmp_path):
@@ -340,14 +350,14 @@ def test_an_index_that_names_a_tensor_too_much_is_refused(saved, tmp_path):
     index = {"weight_map": dict.fromkeys(names, "model.safetensors")}
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
     with pytest.raises(ParframeError, match="that the index names, such as 'phantom'"):
-        read(plan, 0, folder)
+        read_weights(plan, 0, folder)
 
 
 def test_two_files_with_one_tensor_are_refused_without_an_index(tmp_path, saved):
     plan, folder = altered(saved, tmp_path, lambda content: None)
     save_file({NORM: torch.zeros(64)}, tmp_path / "z.safetensors")
     with pytest.raises(ParframeError, match=r"and so has model\.safetensors"):
-        read(plan, 0, folder)
+        read_weights(plan, 0, folder)
 
 
 def test_a_pickle_is_read_only_where_asked_and_never_run(saved, tmp_path):
@@ -356,16 +366,16 @@ def test_a_pickle_is_read_only_where_asked_and_never_run(saved, tmp_path):
     weights = {n: t for n, t in whole.items() if graph.parameters[n].data is None}
     torch.save(weights, tmp_path / "pytorch_model.bin")
     with pytest.raises(ParframeError, match="pickled=True"):
-        read(plan, 0, tmp_path)
+        read_weights(plan, 0, tmp_path)
     for path in (tmp_path, tmp_path / "pytorch_model.bin"):
-        found, expected = read(plan, 0, path, pickled=True), read(plan, 0, weights)
+        found, expected = read_weights(plan, 0, path, pickled=True), read_weights(plan, 0, weights)
         assert all(torch.equal(found[name], expected[name]) for name in expected)
     torch.save({"a": pytest.raises}, tmp_path / "pytorch_model.bin")
     with pytest.raises(ParframeError, match="cannot be read as tensors alone"):
-        read(plan, 0, tmp_path, pickled=True)
+        read_weights(plan, 0, tmp_path, pickled=True)
     (tmp_path / "pytorch_model.bin").write_bytes(b"none")
     with pytest.raises(ParframeError, match="cannot be read as tensors alone"):
-        read(plan, 0, tmp_path, pickled=True)
+        read_weights(plan, 0, tmp_path, pickled=True)
 
 
 @st.composite
@@ -394,14 +404,14 @@ def test_any_slices_of_any_arrangement_are_those_of_numpy(tmp_path_factory, case
     path = tmp_path_factory.mktemp("slices") / "one.safetensors"
     save_file({"w": stored_as}, path)
     stored = read_header(path).tensors["w"]
-    back = traced("w", stored.shape, stored.dtype).permute(numpy.argsort(order).tolist())
+    back = trace_tensor("w", stored.shape, stored.dtype).permute(numpy.argsort(order).tolist())
     view = back.view_of if shape else whole_view("w", (), stored.dtype)
     target = torch.zeros([sum(b - a for a, b in axis) for axis in runs], dtype=dtype)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(reading, "STAGED", data.draw(st.sampled_from([16 << 20, 64])))
-        with reader(10**6 if data.draw(st.booleans()) else 0, None) as made:
-            for cut in cuts(view, runs):
-                made.run(Job(stored, cut, target))
+        patch.setattr(file_reader, "STAGING_BYTES", data.draw(st.sampled_from([16 << 20, 64])))
+        with open_reader(10**6 if data.draw(st.booleans()) else 0, None) as made:
+            for cut in slice_pieces(view, runs):
+                made.run(ReadJob(stored, cut, target))
     expected = whole
     for axis, found in enumerate(runs):
         index = torch.cat([torch.arange(a, b) for a, b in found])
@@ -432,14 +442,14 @@ STEPS = {
 
 @pytest.mark.parametrize("name", STEPS)
 def test_tensors_are_followed_through_what_rearranges_them(name):
-    followed = (traced(own, (4, 6), "float32") for own in PAIR)
+    followed = (trace_tensor(own, (4, 6), "float32") for own in PAIR)
     assert torch.equal(made_of(STEPS[name](*followed).view_of, PAIR), STEPS[name](*PAIR.values()))
 
 
 @pytest.mark.parametrize("step", [lambda a: a + 1, lambda a: torch.cat([a, a]).view(2, 2, 2, 6)])
 def test_what_does_more_than_rearrange_is_not_followed(step):
     with pytest.raises(UntraceableError):
-        step(traced("a", (4, 6), "float32"))
+        step(trace_tensor("a", (4, 6), "float32"))
 
 
 def test_operations_of_transformers_are_followed_to_what_they_make():
@@ -464,7 +474,7 @@ def test_operations_of_transformers_are_followed_to_what_they_make():
                 )  # fmt: skip
             return found["source"]
 
-        view = made(traced("w", (12, 8), "float32")).view_of
+        view = made(trace_tensor("w", (12, 8), "float32")).view_of
         assert torch.equal(made_of(view, {"w": source}), made(source)), operations
 
 
@@ -478,7 +488,7 @@ def test_a_folder_of_shards_gives_what_the_model_gives(saved, tmp_path, counted)
         loaded = parframe.load_plan(out)
         for rank in range(4):
             counted[0] = 0
-            found, expected = read(loaded, rank, out), read(plan, rank, folder)
+            found, expected = read_weights(loaded, rank, out), read_weights(plan, rank, folder)
             assert list(found) == list(expected)
             assert all(torch.equal(found[name], expected[name]) for name in expected)
 
@@ -488,7 +498,10 @@ def test_shards_keep_the_dtype_they_were_written_in(saved, tmp_path):
     plan = parframe.partition(graph, "TP2")
     (tmp_path / "out").mkdir()  # empty, and so made use of
     write_shards(plan, folder, tmp_path / "out", dtype=torch.bfloat16)
-    found, whole = read(plan, 1, tmp_path / "out"), read(plan, 1, folder, dtype=torch.bfloat16)
+    found, whole = (
+        read_weights(plan, 1, tmp_path / "out"),
+        read_weights(plan, 1, folder, dtype=torch.bfloat16),
+    )
     assert all(torch.equal(found[name], whole[name]) for name in whole)
 
 
@@ -496,10 +509,10 @@ def test_the_shards_of_another_plan_are_refused(saved, tmp_path):
     folder, graph, _ = saved("llama")
     write_shards(parframe.partition(graph, "TP2"), folder, tmp_path / "out")
     with pytest.raises(ParframeError, match=r"shards of another plan: sha256:") as caught:
-        read(parframe.partition(graph, "PP2"), 0, tmp_path / "out")
+        read_weights(parframe.partition(graph, "PP2"), 0, tmp_path / "out")
     assert caught.value.kind == "weights"
     with pytest.raises(ParframeError, match="not the whole weights"):
-        state(graph, tmp_path / "out")
+        read_state_dict(graph, tmp_path / "out")
 
 
 def test_a_plans_digest_is_of_what_it_says_and_not_of_where_it_was_made(saved, tmp_path):
@@ -568,7 +581,7 @@ def test_of_two_runs_into_one_folder_one_is_refused(saved, tmp_path):
 
     write_shards(plan, folder, tmp_path / "out", progress=second)
     assert refused == [True]
-    assert read(plan, 1, tmp_path / "out").keys() == plan.weights(1).keys()
+    assert read_weights(plan, 1, tmp_path / "out").keys() == plan.weights(1).keys()
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
@@ -589,5 +602,5 @@ def test_a_broken_folder_of_shards_is_refused(saved, tmp_path, content):
     write_shards(plan, folder, tmp_path / "out")
     (tmp_path / "out" / "shards.json").write_text(content)
     with pytest.raises(ParframeError) as caught:
-        read(plan, 0, tmp_path / "out")
+        read_weights(plan, 0, tmp_path / "out")
     assert caught.value.kind == "weights"

@@ -13,7 +13,7 @@ from parframe.simulation.inputs import input_tensors
 from parframe.simulation.simulate import Given
 from parframe.simulation.trial_inputs import trial_inputs, trial_sizes
 from parframe.simulation.verify import first_difference
-from parframe.weights import state as load_state
+from parframe.weights import read_state_dict
 
 pytestmark = pytest.mark.slow
 
@@ -45,7 +45,7 @@ def test_a_right_plan_differs_nowhere(parallel, composite):
     plan = parframe.partition(parallel, composite)
     assert all(program.layouts for program in plan.programs.values())
     (sizes,) = trial_sizes(plan, 3, None)
-    state = load_state(plan.graph, None, torch.float64)
+    state = read_state_dict(plan.graph, None, torch.float64)
     drawn = trial_inputs(plan.graph, sizes, 0)
     inputs = input_tensors(plan.graph, drawn, torch.float64, torch.device("cpu"))
     given = Given(inputs, state, torch.float64, torch.device("cpu"))

@@ -8,7 +8,7 @@ from typing import Literal
 
 import attrs
 
-from parframe.checking.samples import measure
+from parframe.checking.samples import evaluate_size
 from parframe.graph import Tensor
 from parframe.sizes import Size
 
@@ -51,7 +51,7 @@ class Extents:
             values = dict.fromkeys(symbols, 1)
             values[ROWS] = self.rows * more_rows
             values[POSITIONS] = self.positions * more_positions
-            own = {name: measure(size, values) for name, size in bindings.items()}
+            own = {name: evaluate_size(size, values) for name, size in bindings.items()}
             self.values.append({**values, **own})
         self.known: dict[tuple[Size, ...], tuple[Bears, float]] = {}
         self.shapes: dict[tuple[Size, ...], Extent] = {}
@@ -82,7 +82,7 @@ class Extents:
 
     def _measured(self, sizes: tuple[Size, ...]) -> tuple[Bears, float]:
         here, wider, longer = (
-            math.prod(measure(size, values) for size in sizes) for values in self.values
+            math.prod(evaluate_size(size, values) for size in sizes) for values in self.values
         )
         if wider == here or here == 0:
             return "nothing", 0.0
@@ -96,4 +96,4 @@ class Extents:
         """The part of the rows or positions that one symbolic size is; 1 of a number."""
         if isinstance(size, int):
             return 1.0
-        return measure(size, self.values[0]) / self.rows
+        return evaluate_size(size, self.values[0]) / self.rows

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import attrs
 
-from parframe.checking.samples import symbols_of_graph
+from parframe.checking.samples import graph_symbols
 from parframe.errors import ParframeError
 from parframe.graph import Operator, OperatorGraph
 from parframe.plan import Device, Plan, Program
@@ -41,7 +41,7 @@ def work_of(plan: Plan) -> Work:
     ParframeError
         Of kind ``plan``, if the model has no axis named ``batch``.
     """
-    symbols = symbols_of_graph(plan.graph)
+    symbols = graph_symbols(plan.graph)
     check_batch(plan.graph, symbols)
     best: dict[int, tuple[float, Stage]] = {}
     known: set[object] = set()

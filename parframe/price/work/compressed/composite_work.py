@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from parframe.checking.samples import symbols_of_graph
+from parframe.checking.samples import graph_symbols
 from parframe.dims import Dimensions
 from parframe.errors import ParframeError
 from parframe.graph import OperatorGraph
@@ -86,7 +86,7 @@ class Reader:
     def __init__(self, graph: OperatorGraph, rules: tuple[Rule, ...]) -> None:
         self.graph = graph
         self.rules = rules
-        self.symbols = symbols_of_graph(graph)
+        self.symbols = graph_symbols(graph)
         check_batch(graph, self.symbols)
         self.short = shorten(graph)
         self.placings = Placings(rules)

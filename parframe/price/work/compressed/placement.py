@@ -7,9 +7,8 @@ from collections.abc import Iterator
 
 import attrs
 
-from parframe.dims import Dimensions
-from parframe.dims import name as name_dimensions
-from parframe.dims.halves import halved
+from parframe.dims import Dimensions, name_dimensions
+from parframe.dims.halves import halve_dimensions
 from parframe.graph import OperatorGraph
 from parframe.mesh import Mesh
 from parframe.partitioning.conflicting_splits import check_splits
@@ -48,7 +47,7 @@ class Placings:
         while True:
             dimensions = self.named(written, placing.mirrored)
             uses = Counter(call.block for call in written.calls)
-            if any(uses[block] > 1 for block in dimensions.torn):
+            if any(uses[block] > 1 for block in dimensions.inconsistent_blocks):
                 return None
             cuts = find_cuts(dimensions, placing.within(mesh))
             check_splits(written, dimensions, placing.within(mesh), cuts)
@@ -73,7 +72,7 @@ class Placings:
         if (id(graph), ()) not in self.known:
             self.known[id(graph), ()] = name_dimensions(graph, self.rules)
         if (id(graph), mirrored) not in self.known:
-            self.known[id(graph), mirrored] = halved(self.known[id(graph), ()], mirrored)
+            self.known[id(graph), mirrored] = halve_dimensions(self.known[id(graph), ()], mirrored)
         return self.known[id(graph), mirrored]
 
     def works(self, placed: Placed) -> dict[str, float]:

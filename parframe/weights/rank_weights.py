@@ -15,19 +15,19 @@ import torch
 from parframe.graph import OperatorGraph, Parameter
 from parframe.loading.exported_program import decode
 from parframe.plan import Plan, Slices
-from parframe.weights.fit import Fit, fit
-from parframe.weights.header import Stored
-from parframe.weights.origin import Origin, is_random, origin_of, seed_of
-from parframe.weights.random import positive_parameters, random_parameter
-from parframe.weights.reading import Job, Progress, in_file_order, reader
-from parframe.weights.sharded import is_sharded, read_shard
-from parframe.weights.strided import View, cuts, whole_view
+from parframe.weights.compatibility import MatchedWeights, fit
+from parframe.weights.file_reader import Progress, ReadJob, in_file_order, open_reader
+from parframe.weights.random_weights import positive_parameters, random_parameter
+from parframe.weights.rank_files import is_rank_folder, read_shard
+from parframe.weights.safetensors_header import StoredTensor
+from parframe.weights.sources import WeightSource, is_random, origin_of, seed_of
+from parframe.weights.strided_views import View, slice_pieces, whole_view
 
 _ALIGNED = 64
 """Tensors in a block begin at multiples of this, which is as much as a processor reads at once."""
 
 
-def read(
+def read_weights(
     plan: Plan,
     rank: int,
     weights: Any,
@@ -54,7 +54,7 @@ def read(
         A rank of its mesh.
     weights
         A folder of safetensors (or one file), a folder that `parframe shard` wrote for this plan,
-        a state dict, a module, what `open_weights` made of these, or ``"random"`` or a `Random`
+        a state dict, a module, what `open_weights` made of these, ``"random"`` or `RandomWeights`
         for random weights: the same numbers as those of the whole model, of which each parameter
         is drawn whole, cut and freed.
     device
@@ -67,7 +67,7 @@ def read(
     pickled
         Whether ``.bin`` or ``.pt`` files may be read.
     extra
-        Whether tensors that the model has no use for are let pass; see `parframe.weights.fit`.
+        Whether tensors that are not in the model are ignored; see `parframe.weights.compatibility`.
     declared
         Whether floating-point weights become what the graph says of each, or `dtype` where that is
         wider: what the graph can be run with, however they are stored.
@@ -85,7 +85,7 @@ def read(
     """
     wanted = plan.weights(rank)
     place = torch.device(device)
-    if isinstance(weights, str | os.PathLike) and is_sharded(Path(weights)):
+    if isinstance(weights, str | os.PathLike) and is_rank_folder(Path(weights)):
         origin, views = read_shard(plan, rank, Path(weights))
         stored = {name: (view, _whole(view)) for name, view in views.items()}
         found = _gathered(plan.graph, wanted, stored, origin, place, dtype, progress, declared)
@@ -98,7 +98,7 @@ def read(
 
 
 @attrs.frozen
-class Opened:
+class OpenedWeights:
     """Weights of which all is known but their contents, to be read for many ranks.
 
     Parameters
@@ -109,22 +109,22 @@ class Opened:
         The tensors that each parameter of the graph is made of, and remarks.
     """
 
-    origin: Origin
-    fit: Fit
+    origin: WeightSource
+    fit: MatchedWeights
 
 
 def open_weights(
     graph: OperatorGraph, weights: Any, pickled: bool = False, extra: bool = False
-) -> Opened:
-    """Find a graph's parameters in what was given as weights, for `read` to take in its place.
+) -> OpenedWeights:
+    """Find the parameters of a graph in weights, so that `read_weights` can read them many times.
 
     Raises
     ------
     ParframeError
-        Of kind ``weights``, as for `read`.
+        Of kind ``weights``, as for `read_weights`.
     """
     origin = origin_of(weights, pickled)
-    return Opened(origin, fit(graph, origin, extra))
+    return OpenedWeights(origin, fit(graph, origin, extra))
 
 
 def slices(
@@ -138,11 +138,11 @@ def slices(
     extra: bool = False,
     declared: bool = False,
 ) -> dict[str, torch.Tensor]:
-    """Slices of a graph's parameters, by any names; for the rest see `read`."""
+    """Slices of a graph's parameters, by any names; for the rest see `read_weights`."""
     if is_random(weights):
         found = _drawn(graph, wanted, seed_of(weights), place, dtype, declared)
     else:
-        given = weights if isinstance(weights, Opened) else None
+        given = weights if isinstance(weights, OpenedWeights) else None
         given = given or open_weights(graph, weights, pickled, extra)
         views = given.fit.views
         stored = {n: (views[part.whole], part) for n, part in wanted.items() if part.whole in views}
@@ -159,7 +159,7 @@ def _gathered(
     graph: OperatorGraph,
     wanted: Mapping[str, Slices],
     stored: Mapping[str, tuple[View, Slices]],
-    origin: Origin,
+    origin: WeightSource,
     place: torch.device,
     dtype: torch.dtype | None,
     progress: Progress | None,
@@ -175,11 +175,11 @@ def _gathered(
     missing = [key for key, tensor in ready.items() if tensor is None]
     shapes = [(different[key][1].local_shape, key[2]) for key in missing]
     targets = dict(zip(missing, in_one_block(shapes, place), strict=True))
-    jobs: list[Job] = []
+    jobs: list[ReadJob] = []
     for key, target in targets.items():
         view, part, _ = different[key]
         jobs.extend(_begun(view, part, origin, target))
-    with reader(sum(job.bytes for job in jobs), progress) as reading:
+    with open_reader(sum(job.bytes for job in jobs), progress) as reading:
         for job in in_file_order(jobs):
             reading.run(job)
     made = {**ready, **targets}
@@ -206,7 +206,7 @@ def in_one_block(
 
 
 def _in_memory(
-    view: View, part: Slices, kind: torch.dtype, origin: Origin, place: torch.device
+    view: View, part: Slices, kind: torch.dtype, origin: WeightSource, place: torch.device
 ) -> torch.Tensor | None:
     """Slices of a tensor that was given itself; None if they must be put together."""
     first = view.pieces[0].tensor if view.pieces else ""
@@ -217,12 +217,14 @@ def _in_memory(
     return None
 
 
-def _begun(view: View, part: Slices, origin: Origin, target: torch.Tensor) -> Iterator[Job]:
+def _begun(
+    view: View, part: Slices, origin: WeightSource, target: torch.Tensor
+) -> Iterator[ReadJob]:
     """Fill a tensor with slices: from memory at once; from files later, by the jobs."""
-    for cut in cuts(view, part.runs):
+    for cut in slice_pieces(view, part.runs):
         source = origin.tensors[cut.piece.tensor]
-        if isinstance(source, Stored):
-            yield Job(source, cut, target)
+        if isinstance(source, StoredTensor):
+            yield ReadJob(source, cut, target)
         else:
             piece = cut.piece
             flat = source.contiguous().as_strided(piece.shape, piece.strides, piece.offset)

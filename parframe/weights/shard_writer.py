@@ -16,15 +16,15 @@ from parframe.plan import Plan, plan_digest
 from parframe.plan.beside import beside, unwritable
 from parframe.plan.plan_folder import FILE
 from parframe.plan.plan_json import dump
-from parframe.weights.folder import SHARDS
-from parframe.weights.origin import is_random
-from parframe.weights.read import Opened, open_weights, read
-from parframe.weights.reading import Progress
-from parframe.weights.sharded import SCHEMA, file_name, stored_names
+from parframe.weights.checkpoint_folder import SHARDS
+from parframe.weights.file_reader import Progress
+from parframe.weights.rank_files import SCHEMA, file_name, stored_names
+from parframe.weights.rank_weights import OpenedWeights, open_weights, read_weights
+from parframe.weights.sources import is_random
 
 
 @attrs.frozen
-class Written:
+class WrittenShards:
     """What was written.
 
     Parameters
@@ -50,7 +50,7 @@ def write_shards(
     progress: Progress | None = None,
     pickled: bool = False,
     extra: bool = False,
-) -> Written:
+) -> WrittenShards:
     """Write what each rank holds of the weights into a file of its own.
 
     Ranks that hold the same share one file: ``shards.json`` names the file of every rank. The
@@ -61,7 +61,7 @@ def write_shards(
     plan
         The plan.
     weights, dtype, pickled, extra
-        As for `parframe.weights.read`.
+        As for `parframe.weights.read_weights`.
     folder
         The folder to make; if it exists, it must be empty.
     progress
@@ -79,18 +79,20 @@ def write_shards(
         ``weights``, if these do not fit. Nothing is left behind then.
     """
     target = Path(os.path.realpath(folder))
-    check_free(target)
-    given = weights if is_random(weights) or isinstance(weights, Opened) else None
+    check_writable(target)
+    given = weights if is_random(weights) or isinstance(weights, OpenedWeights) else None
     given = given or open_weights(plan.graph, weights, pickled, extra)
-    with beside(target, check_free, wait=False) as made:
+    with beside(target, check_writable, wait=False) as made:
         files = _write_all(plan, given, made, dtype, progress)
         _write_index(plan, files, made)
         sizes = {name: (made / name).stat().st_size for name in files}
         made.rename(target)
-    return Written(files, sizes, given.fit.remarks if isinstance(given, Opened) else ())
+    return WrittenShards(
+        files, sizes, given.fit.remarks if isinstance(given, OpenedWeights) else ()
+    )
 
 
-def check_free(target: Path) -> None:
+def check_writable(target: Path) -> None:
     """Refuse a path that shards cannot be written to.
 
     Raises
@@ -128,7 +130,7 @@ def _write_all(
             if progress is not None:
                 progress(before + sizes[rank] * done // max(of, 1), total)
 
-        tensors = read(plan, rank, given, dtype=dtype, progress=told)
+        tensors = read_weights(plan, rank, given, dtype=dtype, progress=told)
         _write_one(plan, rank, tensors, folder)
         before += sizes[rank]
     if progress is not None:

@@ -22,14 +22,14 @@ import torch
 from parframe.errors import ParframeError
 from parframe.graph import OperatorGraph
 from parframe.weights.conversion import Known, harmless, known
-from parframe.weights.origin import Origin
-from parframe.weights.strided import View
+from parframe.weights.sources import WeightSource
+from parframe.weights.strided_views import View
 
 _SHOWN = 3
 
 
 @attrs.frozen
-class Fit:
+class MatchedWeights:
     """Weights that fit a graph.
 
     Parameters
@@ -44,7 +44,7 @@ class Fit:
     remarks: tuple[str, ...] = ()
 
 
-def fit(graph: OperatorGraph, origin: Origin, extra: bool = False) -> Fit:
+def fit(graph: OperatorGraph, origin: WeightSource, extra: bool = False) -> MatchedWeights:
     """Find every parameter of a graph among tensors.
 
     Parameters
@@ -79,7 +79,7 @@ def fit(graph: OperatorGraph, origin: Origin, extra: bool = False) -> Fit:
     foreign, beside = _extras(graph, origin, found)
     if misfits or packed or (foreign and not extra):
         raise _fault(origin, misfits, packed, foreign, len(wanted))
-    return Fit(views, tuple(_remarks(beside, foreign)))
+    return MatchedWeights(views, tuple(_remarks(beside, foreign)))
 
 
 def _convertible(given: str, wanted: str) -> bool:
@@ -93,7 +93,9 @@ def _convertible(given: str, wanted: str) -> bool:
     return bool(torch.promote_types(one, two) == two and not two.is_floating_point)
 
 
-def _extras(graph: OperatorGraph, origin: Origin, found: Known) -> tuple[list[str], list[str]]:
+def _extras(
+    graph: OperatorGraph, origin: WeightSource, found: Known
+) -> tuple[list[str], list[str]]:
     """The tensors without use that may change the result, and those of parts beside the model."""
     if origin.own:
         return [], []
@@ -135,7 +137,7 @@ def _some(names: list[str]) -> str:
 
 
 def _fault(
-    origin: Origin, misfits: list[str], packed: list[str], foreign: list[str], wanted: int
+    origin: WeightSource, misfits: list[str], packed: list[str], foreign: list[str], wanted: int
 ) -> ParframeError:
     many = max(wanted // 2, _SHOWN)
     if len(misfits) > many or len(packed) > many:

@@ -6,10 +6,10 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import attrs
 
-from parframe.checking.held import Place
-from parframe.checking.localising import BoundLocal, written_plain
-from parframe.checking.step import Fault, Step, disagree
-from parframe.checking.whole import Origin
+from parframe.checking.checked_model import Origin
+from parframe.checking.local_forms import BoundLocal, written_plain
+from parframe.checking.operator_types import Fault, Step, disagree
+from parframe.checking.tensor_types import Place
 from parframe.graph import Operator
 from parframe.layout import Range, dims_of
 from parframe.rules import Exchange, Signature
@@ -37,7 +37,7 @@ def exchanged(operator: Operator, origin: Origin | None) -> Exchanged | None:
     signature = origin.bound.signature
     for exchange in origin.bound.rule.exchanges:
         if exchange.target == operator.target:
-            dims = dims_of(origin.bound.letters.get(exchange.travels) or ())
+            dims = dims_of(origin.bound.labels.get(exchange.travels) or ())
             return Exchanged(exchange, signature, bearing(signature, exchange.travels), dims)
     return None
 
@@ -102,7 +102,7 @@ def _letter_pieces(
     for number, where in places.items():
         for axis, pattern in enumerate(signature.inputs[number]):
             for letter in spell(pattern):
-                dims = dims_of(origin.bound.letters.get(letter) or ())
+                dims = dims_of(origin.bound.labels.get(letter) or ())
                 held = where.pieces(axis).items()
                 pieces.setdefault(letter, {}).update((d, piece) for d, piece in held if d in dims)
     return pieces

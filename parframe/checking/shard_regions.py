@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from parframe.checking.held import Place, Ranges, place, sizes_of
-from parframe.checking.reading import read
+from parframe.checking.region_ranges import read
 from parframe.checking.samples import same
+from parframe.checking.tensor_types import Place, Ranges, place, sizes_of
 from parframe.layout import Axis, Range, axis_size
 from parframe.plan import Part
 

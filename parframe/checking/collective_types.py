@@ -10,8 +10,7 @@ from typing import TypeAlias
 import attrs
 
 from parframe.checking.boxes import tiles
-from parframe.checking.held import sizes_of
-from parframe.checking.numeric import (
+from parframe.checking.concrete_types import (
     Concrete,
     Measured,
     Parts,
@@ -19,9 +18,10 @@ from parframe.checking.numeric import (
     measured_pieces,
     regions_of,
 )
-from parframe.checking.reading import read
-from parframe.checking.reducing import Outcome, difference, hull_of
+from parframe.checking.reductions import Outcome, difference, hull_of
+from parframe.checking.region_ranges import read
 from parframe.checking.samples import COUNT, Numbers, numbers
+from parframe.checking.tensor_types import sizes_of
 from parframe.layout import Axis, Leaf, Region, region_length
 
 Ranges: TypeAlias = tuple[tuple[tuple[str, Measured], ...], ...]

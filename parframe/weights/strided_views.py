@@ -86,7 +86,7 @@ def whole_view(name: str, shape: tuple[int, ...], dtype: str) -> View:
     return View(shape, dtype, (piece,))
 
 
-def cuts(view: View, runs: Sequence[Runs]) -> list[Cut]:
+def slice_pieces(view: View, runs: Sequence[Runs]) -> list[Cut]:
     """What slices take of each piece of a tensor, nothing of some."""
     found = []
     for piece in view.pieces:

@@ -14,13 +14,13 @@ import numpy
 import torch
 
 from parframe.errors import ParframeError
-from parframe.weights.header import Stored, itemsize
-from parframe.weights.strided import Cut, Extents, extents, split, stored_order
+from parframe.weights.safetensors_header import StoredTensor, itemsize
+from parframe.weights.strided_views import Cut, Extents, extents, split, stored_order
 
 Progress = Callable[[int, int], None]
 """Is told how many bytes were read, and how many there are in all."""
 
-STAGED = 16 << 20
+STAGING_BYTES = 16 << 20
 """The most bytes that are held beside the tensors themselves, to convert or rearrange them."""
 
 _AT_ONCE = 64 << 20
@@ -30,10 +30,10 @@ _SPARE = 0.015
 
 
 @attrs.frozen
-class Job:
+class ReadJob:
     """A cut of a stored tensor, and the tensor that it goes to."""
 
-    stored: Stored
+    stored: StoredTensor
     cut: Cut
     target: torch.Tensor
 
@@ -68,7 +68,7 @@ class Reader:
     _staging: torch.Tensor | None = None
     _files: dict[Path, int] = attrs.field(factory=dict)
 
-    def run(self, job: Job) -> None:
+    def run(self, job: ReadJob) -> None:
         """Fill a job's part of its tensor, a part after the other where it must be staged."""
         cut, target = job.cut, job.target[job.cut.box]
         order = stored_order(cut)
@@ -76,26 +76,26 @@ class Reader:
         same = target.device.type == "cpu" and target.dtype == getattr(torch, job.stored.dtype)
         if same and turned.is_contiguous():
             self._fill(job, _memory(turned), extents(cut))
-        elif job.bytes <= STAGED:
+        elif job.bytes <= STAGING_BYTES:
             self._stage(job, turned)
         else:
             place, axis = next((p, axis) for p, axis in enumerate(order) if target.shape[axis] > 1)
-            parts = min(target.shape[axis], math.ceil(job.bytes / STAGED))
+            parts = min(target.shape[axis], math.ceil(job.bytes / STAGING_BYTES))
             if same and turned.select(place, 0).is_contiguous():
                 parts = target.shape[axis]
             for part in split(cut, axis, parts):
                 self.run(attrs.evolve(job, cut=part))
 
-    def _stage(self, job: Job, turned: torch.Tensor) -> None:
+    def _stage(self, job: ReadJob, turned: torch.Tensor) -> None:
         """Read into memory of its own, then convert, rearrange or move to the device."""
         if self._staging is None:
             pinned = turned.device.type == "cuda"
-            self._staging = torch.empty(STAGED, dtype=torch.uint8, pin_memory=pinned)
+            self._staging = torch.empty(STAGING_BYTES, dtype=torch.uint8, pin_memory=pinned)
         staged = self._staging[: job.bytes].view(getattr(torch, job.stored.dtype))
         self._fill(job, _memory(staged), extents(job.cut))
         turned.copy_(staged.view(turned.shape))
 
-    def _fill(self, job: Job, memory: memoryview, found: Extents) -> None:
+    def _fill(self, job: ReadJob, memory: memoryview, found: Extents) -> None:
         size = itemsize(job.stored.dtype)
         starts, lengths = found[0] * size + job.stored.start, found[1] * size
         file = self._file(job.stored.file)
@@ -118,14 +118,14 @@ class Reader:
         self.spare -= extra
         return True
 
-    def _read_through(self, file: int, job: Job, memory: memoryview, found: Extents) -> None:
+    def _read_through(self, file: int, job: ReadJob, memory: memoryview, found: Extents) -> None:
         """Read runs that lie near each other together with what is between them."""
         starts, lengths = found
         size = itemsize(job.stored.dtype)
         stops = starts + lengths
         at, first = 0, 0
         while first < starts.size:
-            last = int(numpy.searchsorted(stops, starts[first] + STAGED // 4, side="right"))
+            last = int(numpy.searchsorted(stops, starts[first] + STAGING_BYTES // 4, side="right"))
             last = max(last, first + 1)
             far = numpy.flatnonzero(starts[first + 1 : last] - stops[first : last - 1] > _NEAR)
             last = first + int(far[0]) + 1 if far.size else last
@@ -136,7 +136,7 @@ class Reader:
             at += taken.nbytes
             first = last
 
-    def _pread(self, file: int, memory: memoryview, start: int, stored: Stored) -> None:
+    def _pread(self, file: int, memory: memoryview, start: int, stored: StoredTensor) -> None:
         at = 0
         while at < len(memory):
             try:
@@ -147,7 +147,7 @@ class Reader:
                 raise _unreadable(stored, "the file ends too early")
             at += count
             self.read += count
-            if self.progress is not None and self.read - self._told >= STAGED:
+            if self.progress is not None and self.read - self._told >= STAGING_BYTES:
                 self._told = self.read
                 self.progress(min(self.read, self.total), self.total)
 
@@ -168,7 +168,7 @@ class Reader:
 
 
 @contextmanager
-def reader(total: int, progress: Progress | None) -> Iterator[Reader]:
+def open_reader(total: int, progress: Progress | None) -> Iterator[Reader]:
     """A reader for so many bytes, closed at the end."""
     made = Reader(total, progress, spare=int(total * _SPARE))
     with ExitStack() as stack:
@@ -178,7 +178,7 @@ def reader(total: int, progress: Progress | None) -> Iterator[Reader]:
         progress(total, total)
 
 
-def in_file_order(jobs: Iterable[Job]) -> list[Job]:
+def in_file_order(jobs: Iterable[ReadJob]) -> list[ReadJob]:
     """Jobs in the order in which their bytes lie in the files."""
     return sorted(jobs, key=lambda job: (str(job.stored.file), job.stored.start))
 
@@ -200,7 +200,7 @@ def _memory(tensor: torch.Tensor) -> memoryview:
     return memoryview((ctypes.c_char * tensor.nbytes).from_address(tensor.data_ptr())).cast("B")
 
 
-def _unreadable(stored: Stored, why: str) -> ParframeError:
+def _unreadable(stored: StoredTensor, why: str) -> ParframeError:
     return ParframeError(
         "weights", f"{stored.file}, {stored.name}", why, "download or write the file again"
     )

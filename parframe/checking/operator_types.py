@@ -10,15 +10,15 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import attrs
 
-from parframe.checking.held import Contribution, Pending, Place, Share, place
-from parframe.checking.localising import (
+from parframe.checking.local_forms import (
     Written,
     bare_bound,
     written_locally,
     written_plain,
 )
 from parframe.checking.samples import same
-from parframe.dims import Bound
+from parframe.checking.tensor_types import Contribution, Pending, Place, Share, place
+from parframe.dims import BoundOperator
 from parframe.layout import Axis, Factor, Leaf, Pieces, Range, dims_of, local_size
 from parframe.rules import Signature
 from parframe.rules.signature import Pattern, spell
@@ -44,7 +44,7 @@ class Step:
 
 
 def type_operator(
-    bound: Bound,
+    bound: BoundOperator,
     axes: Mapping[str, tuple[Axis, ...]],
     inputs: tuple[Place, ...],
     pending: tuple[tuple[Pending, ...], ...],
@@ -109,7 +109,7 @@ def _keys(contribution: Contribution) -> Iterator[tuple[str, str]]:
 
 
 def _forms(
-    bound: Bound,
+    bound: BoundOperator,
     inputs: tuple[Place, ...],
     outputs: tuple[Place, ...],
     pieces: Mapping[str, Pieces],
@@ -130,7 +130,7 @@ def _forms(
 
 
 def _letter_pieces(
-    bound: Bound,
+    bound: BoundOperator,
     signature: Signature,
     inputs: tuple[Place, ...],
     bare: bool,
@@ -148,7 +148,7 @@ def _letter_pieces(
             found = where.pieces(axis)
             left = set(found)
             for letter in spell(pattern):
-                structure = bound.letters.get(letter)
+                structure = bound.labels.get(letter)
                 dims = dims_of(structure) if structure is not None else frozenset()
                 own = {dim: piece for dim, piece in found.items() if dim in dims}
                 left -= dims
@@ -188,7 +188,7 @@ def _texts(pieces: Pieces, dims: list[str]) -> str:
 
 
 def _outputs(
-    bound: Bound,
+    bound: BoundOperator,
     signature: Signature,
     axes: Mapping[str, tuple[Axis, ...]],
     pieces: dict[str, dict[str, Range]],
@@ -214,7 +214,7 @@ def _outputs(
 
 
 def _choose(
-    bound: Bound,
+    bound: BoundOperator,
     signature: Signature,
     pattern: Pattern,
     pieces: dict[str, dict[str, Range]],
@@ -223,7 +223,7 @@ def _choose(
 ) -> None:
     """Take a range of a letter along which all elements are alike: the one the device has."""
     for letter in spell(pattern):
-        structure = bound.letters.get(letter)
+        structure = bound.labels.get(letter)
         if letter not in signature.free or letter in pieces or not structure:
             continue
         pieces[letter] = {}
@@ -255,7 +255,7 @@ def _held_elsewhere(
 
 
 def _beside(
-    bound: Bound,
+    bound: BoundOperator,
     signature: Signature,
     pattern: Pattern,
     letter: str,
@@ -264,21 +264,21 @@ def _beside(
     """How much of an axis the device holds, but for one of its letters."""
     return product(
         signature.sizes[other]
-        if bound.letters.get(other) is None
-        else local_size(bound.letters[other] or (), pieces.get(other, {}))
+        if bound.labels.get(other) is None
+        else local_size(bound.labels[other] or (), pieces.get(other, {}))
         for other in spell(pattern)
         if other != letter
     )
 
 
 def _contracted(
-    bound: Bound, signature: Signature, pieces: Mapping[str, Pieces]
+    bound: BoundOperator, signature: Signature, pieces: Mapping[str, Pieces]
 ) -> frozenset[Contribution]:
     """What the device sums over of the letters that are reduced."""
     result: frozenset[Contribution] = frozenset()
     source = bound.site.operator.name
     for letter in sorted(signature.contracted()):
-        axis, own = bound.letters.get(letter), pieces.get(letter)
+        axis, own = bound.labels.get(letter), pieces.get(letter)
         if axis is not None and own:
             result = _times(result, _shares(axis, own, f"{source}.{letter}"))
     return result
@@ -315,7 +315,7 @@ def _times(
 
 
 def _passing(
-    bound: Bound,
+    bound: BoundOperator,
     signature: Signature,
     pending: tuple[tuple[Pending, ...], ...],
     bare: bool,

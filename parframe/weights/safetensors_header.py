@@ -24,7 +24,7 @@ DTYPES = frozenset(_CODES.values())
 
 
 @attrs.frozen
-class Stored:
+class StoredTensor:
     """A tensor in a file: its dtype, its shape and where its bytes start."""
 
     name: str
@@ -38,7 +38,7 @@ class Stored:
 class Header:
     """What a file says of itself."""
 
-    tensors: Mapping[str, Stored]
+    tensors: Mapping[str, StoredTensor]
     metadata: Mapping[str, str]
     bytes: int
 
@@ -71,7 +71,7 @@ def read_header(file: Path) -> Header:
     return Header(tensors, metadata, 8 + length)
 
 
-def _stored(file: Path, name: str, entry: Any, base: int, size: int) -> Stored:
+def _stored(file: Path, name: str, entry: Any, base: int, size: int) -> StoredTensor:
     match entry:
         case {"dtype": str(code), "shape": list(shape), "data_offsets": [int(start), int(stop)]}:
             pass
@@ -83,7 +83,7 @@ def _stored(file: Path, name: str, entry: Any, base: int, size: int) -> Stored:
         fits = fits and stop - start == math.prod(shape) * itemsize(dtype)
     if not fits:
         raise _broken(file, f"the bytes of {name[:100]!r} do not fit its shape or the file")
-    return Stored(name, dtype, tuple(shape), file, base + start)
+    return StoredTensor(name, dtype, tuple(shape), file, base + start)
 
 
 def itemsize(dtype: str) -> int:

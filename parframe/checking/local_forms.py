@@ -6,8 +6,8 @@ from collections.abc import Mapping
 
 import attrs
 
-from parframe.checking.held import Place
-from parframe.dims import Bound
+from parframe.checking.tensor_types import Place
+from parframe.dims import BoundOperator
 from parframe.graph import Arg
 from parframe.layout import Axis, Pieces, Span, local_size, region
 from parframe.rules import Local, Signature, without_addend
@@ -25,7 +25,7 @@ class Written:
     dtype: str = ""
 
 
-def written_plain(bound: Bound, outputs: tuple[Place, ...]) -> tuple[Written, ...]:
+def written_plain(bound: BoundOperator, outputs: tuple[Place, ...]) -> tuple[Written, ...]:
     """The operator as the model has it, with the shapes among its arguments made local."""
     operator, rule = bound.site.operator, bound.rule
     args = dict(operator.args)
@@ -34,7 +34,7 @@ def written_plain(bound: Bound, outputs: tuple[Place, ...]) -> tuple[Written, ..
     return (Written(operator.target, args, operator.outputs),)
 
 
-def bare_bound(bound: Bound) -> Bound:
+def bare_bound(bound: BoundOperator) -> BoundOperator:
     """The operator without the tensor that is added to its result."""
     if bound.rule is None or bound.signature is None:
         return bound
@@ -42,7 +42,7 @@ def bare_bound(bound: Bound) -> Bound:
 
 
 def written_locally(
-    bound: Bound,
+    bound: BoundOperator,
     inputs: tuple[Place, ...],
     outputs: tuple[Place, ...],
     pieces: Mapping[str, Pieces],
@@ -68,7 +68,7 @@ class BoundLocal(Local):
 
     def __init__(
         self,
-        bound: Bound,
+        bound: BoundOperator,
         signature: Signature,
         inputs: tuple[Place, ...],
         outputs: tuple[Place, ...],
@@ -77,7 +77,7 @@ class BoundLocal(Local):
     ) -> None:
         self.site = bound.site
         self.signature = signature
-        self.letters = bound.letters
+        self.letters = bound.labels
         self.pieces = pieces
         self.every = every
         self.operators: list[Written] = []

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from parframe.checking.collective_types import Ranges, covers
+from parframe.checking.concrete_types import Concrete, concrete
 from parframe.checking.findings import Finding
-from parframe.checking.follow import Followed
-from parframe.checking.groups import Ranges, covers
-from parframe.checking.held import Held, sizes_of
-from parframe.checking.numeric import Concrete, concrete
+from parframe.checking.plan_types import Followed
+from parframe.checking.program_types import Walker
 from parframe.checking.samples import numbers
-from parframe.checking.walk import Walker
+from parframe.checking.tensor_types import Held, sizes_of
 from parframe.plan import Part
 
 

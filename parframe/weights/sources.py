@@ -13,21 +13,21 @@ import torch
 
 from parframe.errors import ParframeError
 from parframe.ops.schema import dtype_name
-from parframe.weights.folder import stored_tensors
-from parframe.weights.header import Stored
+from parframe.weights.checkpoint_folder import stored_tensors
+from parframe.weights.safetensors_header import StoredTensor
 
 _PICKLES = (".bin", ".pt", ".pth")
 
 
 @attrs.frozen
-class Random:
+class RandomWeights:
     """Random weights: each parameter depends on the seed and on its own name alone."""
 
     seed: int = 0
 
 
 @attrs.frozen
-class Origin:
+class WeightSource:
     """Tensors by name.
 
     Parameters
@@ -41,7 +41,7 @@ class Origin:
     """
 
     where: str
-    tensors: Mapping[str, Stored | torch.Tensor]
+    tensors: Mapping[str, StoredTensor | torch.Tensor]
     own: bool = False
 
     def shape(self, name: str) -> tuple[int, ...]:
@@ -51,10 +51,10 @@ class Origin:
     def dtype(self, name: str) -> str:
         """The dtype of a tensor, by PyTorch's name where it has one."""
         found = self.tensors[name]
-        return found.dtype if isinstance(found, Stored) else dtype_name(found.dtype)
+        return found.dtype if isinstance(found, StoredTensor) else dtype_name(found.dtype)
 
 
-def origin_of(weights: Any, pickled: bool = False) -> Origin:
+def origin_of(weights: Any, pickled: bool = False) -> WeightSource:
     """The tensors of what was given as weights; of files only the headers are read.
 
     Parameters
@@ -74,9 +74,9 @@ def origin_of(weights: Any, pickled: bool = False) -> Origin:
     if isinstance(weights, torch.nn.Module):
         own = dict(weights.named_parameters(remove_duplicate=False))
         found = {**own, **dict(weights.named_buffers(remove_duplicate=False))}
-        return Origin(type(weights).__name__, _detached(found), own=True)
+        return WeightSource(type(weights).__name__, _detached(found), own=True)
     if isinstance(weights, Mapping):
-        return Origin("the state dict", _detached(weights))
+        return WeightSource("the state dict", _detached(weights))
     raise ParframeError(
         "weights",
         type(weights).__name__,
@@ -86,16 +86,16 @@ def origin_of(weights: Any, pickled: bool = False) -> Origin:
 
 
 def is_random(weights: Any) -> bool:
-    """Whether random weights were asked for: as `Random`, or by the word."""
-    return isinstance(weights, Random) or (isinstance(weights, str) and weights == "random")
+    """Whether random weights were asked for: as `RandomWeights`, or by the word."""
+    return isinstance(weights, RandomWeights) or (isinstance(weights, str) and weights == "random")
 
 
 def seed_of(weights: Any) -> int:
     """The seed of random weights."""
-    return weights.seed if isinstance(weights, Random) else 0
+    return weights.seed if isinstance(weights, RandomWeights) else 0
 
 
-def _detached(tensors: Mapping[str, Any]) -> dict[str, Stored | torch.Tensor]:
+def _detached(tensors: Mapping[str, Any]) -> dict[str, StoredTensor | torch.Tensor]:
     return {
         str(name): tensor.detach()
         for name, tensor in tensors.items()
@@ -103,10 +103,10 @@ def _detached(tensors: Mapping[str, Any]) -> dict[str, Stored | torch.Tensor]:
     }
 
 
-def _of_path(path: Path, pickled: bool) -> Origin:
+def _of_path(path: Path, pickled: bool) -> WeightSource:
     files = _pickles(path)
     if not files:
-        return Origin(str(path), stored_tensors(path))
+        return WeightSource(str(path), stored_tensors(path))
     if not pickled:
         raise ParframeError(
             "weights",
@@ -114,10 +114,10 @@ def _of_path(path: Path, pickled: bool) -> Origin:
             "is a pickle, which is read only where that is asked for",
             "convert it to safetensors, or give pickled=True (--pickled)",
         )
-    found: dict[str, Stored | torch.Tensor] = {}
+    found: dict[str, StoredTensor | torch.Tensor] = {}
     for file in files:
         found.update(_unpickled(file))
-    return Origin(str(path), found)
+    return WeightSource(str(path), found)
 
 
 def _pickles(path: Path) -> list[Path]:
@@ -129,7 +129,7 @@ def _pickles(path: Path) -> list[Path]:
     return sorted(file for file in path.glob("*") if file.suffix in _PICKLES)
 
 
-def _unpickled(file: Path) -> dict[str, Stored | torch.Tensor]:
+def _unpickled(file: Path) -> dict[str, StoredTensor | torch.Tensor]:
     try:
         content = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
     except (RuntimeError, ValueError, OSError, EOFError, KeyError, pickle.UnpicklingError) as error:

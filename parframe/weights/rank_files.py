@@ -9,15 +9,15 @@ from typing import Any
 from parframe.errors import ParframeError
 from parframe.plan import Plan, Slices, plan_digest
 from parframe.serial import LARGEST, read_json, read_text
-from parframe.weights.folder import SHARDS
-from parframe.weights.header import read_header
-from parframe.weights.origin import Origin
-from parframe.weights.strided import View, whole_view
+from parframe.weights.checkpoint_folder import SHARDS
+from parframe.weights.safetensors_header import read_header
+from parframe.weights.sources import WeightSource
+from parframe.weights.strided_views import View, whole_view
 
 SCHEMA = 1
 
 
-def is_sharded(folder: Path) -> bool:
+def is_rank_folder(folder: Path) -> bool:
     """Whether a path is a folder of shards."""
     return (folder / SHARDS).is_file()
 
@@ -33,7 +33,7 @@ def stored_names(wanted: Mapping[str, Slices]) -> dict[str, str]:
     return {name: first.setdefault((part.whole, part.runs), name) for name, part in wanted.items()}
 
 
-def read_shard(plan: Plan, rank: int, folder: Path) -> tuple[Origin, dict[str, View]]:
+def read_shard(plan: Plan, rank: int, folder: Path) -> tuple[WeightSource, dict[str, View]]:
     """The tensors in a rank's file, and for each name of the device the one that it is.
 
     Raises
@@ -62,10 +62,10 @@ def read_shard(plan: Plan, rank: int, folder: Path) -> tuple[Origin, dict[str, V
             + ", ".join(wrong),
             "write the folder again with parframe shard",
         )
-    return Origin(str(file), dict(tensors)), views
+    return WeightSource(str(file), dict(tensors)), views
 
 
-def check_plan(plan: Plan, folder: Path) -> None:
+def check_rank_folder(plan: Plan, folder: Path) -> None:
     """Refuse a folder of shards of another plan; as `read_shard`, but no rank's file is read."""
     _files(plan, folder)
 

@@ -6,13 +6,13 @@ from collections.abc import Iterator
 
 import attrs
 
+from parframe.checking.collective_types import Ranges, covers
+from parframe.checking.concrete_types import Concrete, concrete
 from parframe.checking.findings import Finding
-from parframe.checking.follow import Followed
-from parframe.checking.groups import Ranges, covers
-from parframe.checking.held import Held
-from parframe.checking.numeric import Concrete, concrete
-from parframe.checking.places import fit, place_of
-from parframe.checking.walk import Walker
+from parframe.checking.plan_types import Followed
+from parframe.checking.program_types import Walker
+from parframe.checking.shard_regions import fit, place_of
+from parframe.checking.tensor_types import Held
 from parframe.graph import Operator
 from parframe.plan import Part
 

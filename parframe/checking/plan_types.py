@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import attrs
 
+from parframe.checking.checked_model import Whole
+from parframe.checking.communication import Meetings
 from parframe.checking.findings import Finding
-from parframe.checking.held import Held
-from parframe.checking.meeting import Meetings
-from parframe.checking.rewriting import Rewriter
-from parframe.checking.samples import numbers, sample_symbols, symbols_of_graph
-from parframe.checking.step import Step
-from parframe.checking.walk import Request, Walk, Walker
-from parframe.checking.whole import Whole
+from parframe.checking.operator_types import Step
+from parframe.checking.program_types import Request, Walk, Walker
+from parframe.checking.samples import graph_symbols, numbers, sample_symbols
+from parframe.checking.symbolic_types import Rewriter
+from parframe.checking.tensor_types import Held
 from parframe.plan import Plan
 
 
@@ -28,7 +28,7 @@ class Followed:
 
     def __init__(self, plan: Plan, whole: Whole) -> None:
         self.whole = whole
-        self.symbols = sample_symbols(symbols_of_graph(plan.graph))
+        self.symbols = sample_symbols(graph_symbols(plan.graph))
         self.bindings = [
             {
                 **self.symbols,

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from parframe.checking.held import Held, Place, Ranges, add_marks, merge, place
-from parframe.checking.places import shape_text
-from parframe.checking.values import Values
-from parframe.checking.whole import Origin, aligned_mark, alignment
+from parframe.checking.checked_model import Origin, aligned_mark, alignment
+from parframe.checking.shard_regions import shape_text
+from parframe.checking.tensor_types import Held, Place, Ranges, add_marks, merge, place
+from parframe.checking.value_types import Values
 from parframe.graph import Operator
 from parframe.layout import Axis, Pieces
 

@@ -7,15 +7,15 @@ from typing import Any
 
 import attrs
 
+from parframe.checking.collective_types import exchange, gather, scatter, unite
+from parframe.checking.concrete_types import Concrete, Measurer, Parts, concrete
 from parframe.checking.findings import Finding
-from parframe.checking.groups import exchange, gather, scatter, unite
-from parframe.checking.held import Held
 from parframe.checking.matching import group_axes
-from parframe.checking.numeric import Concrete, Measurer, Parts, concrete
-from parframe.checking.reducing import Outcome, reduce
-from parframe.checking.rewriting import Rewriter
+from parframe.checking.program_types import Request, Walker
+from parframe.checking.reductions import Outcome, reduce
 from parframe.checking.samples import Numbers
-from parframe.checking.walk import Request, Walker
+from parframe.checking.symbolic_types import Rewriter
+from parframe.checking.tensor_types import Held
 from parframe.graph import Operator
 from parframe.layout import Region
 from parframe.plan import Plan

@@ -10,7 +10,7 @@ from typing import Any
 import attrs
 import torch
 
-from parframe.weights.strided import Piece, View, whole_view
+from parframe.weights.strided_views import Piece, View, whole_view
 
 aten: Any = torch.ops.aten
 
@@ -44,7 +44,7 @@ class Traced(torch.Tensor):
         return [Traced(view) for view in found] if isinstance(found, list) else Traced(found)
 
 
-def traced(name: str, shape: tuple[int, ...], dtype: str) -> Traced:
+def trace_tensor(name: str, shape: tuple[int, ...], dtype: str) -> Traced:
     """A stored tensor, to be followed through operators."""
     return Traced(whole_view(name, shape, dtype))
 

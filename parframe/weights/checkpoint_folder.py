@@ -7,7 +7,7 @@ from pathlib import Path
 
 from parframe.errors import ParframeError
 from parframe.serial import LARGEST, read_json, read_text
-from parframe.weights.header import Stored, read_header
+from parframe.weights.safetensors_header import StoredTensor, read_header
 
 INDEX = "model.safetensors.index.json"
 
@@ -15,7 +15,7 @@ SHARDS = "shards.json"
 """Says of a folder that it holds a file for every rank of a plan."""
 
 
-def stored_tensors(folder: Path) -> dict[str, Stored]:
+def stored_tensors(folder: Path) -> dict[str, StoredTensor]:
     """Every tensor of a folder, by its name.
 
     Raises

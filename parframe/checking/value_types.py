@@ -7,11 +7,11 @@ from collections.abc import Sequence
 import attrs
 import sympy
 
+from parframe.checking.checked_model import Whole
 from parframe.checking.findings import Finding
-from parframe.checking.held import Held, Place, place, sizes_of
-from parframe.checking.places import pieces_of, place_of, shape_text
 from parframe.checking.samples import Bindings, Numbers, numbers, same
-from parframe.checking.whole import Whole
+from parframe.checking.shard_regions import pieces_of, place_of, shape_text
+from parframe.checking.tensor_types import Held, Place, place, sizes_of
 from parframe.graph import Operator, Ref
 from parframe.layout import Range
 from parframe.plan import Part, Program

@@ -8,8 +8,8 @@ from typing import TypeAlias
 
 import attrs
 
-from parframe.checking.held import Held, Place, sizes_of
-from parframe.checking.samples import COUNT, Bindings, Numbers, names_in, numbers
+from parframe.checking.samples import COUNT, Bindings, Numbers, numbers, symbol_names
+from parframe.checking.tensor_types import Held, Place, sizes_of
 from parframe.layout import (
     Axis,
     Join,
@@ -60,7 +60,7 @@ class Concrete:
 
 
 def _range_names(piece: Range) -> Iterable[str]:
-    return (*names_in(piece.start), *names_in(piece.stop))
+    return (*symbol_names(piece.start), *symbol_names(piece.stop))
 
 
 @lru_cache(maxsize=50_000)
@@ -71,11 +71,11 @@ def symbols_in(held: Held) -> tuple[str, ...]:
     }
     for ranges, axis in zip(held.place.ranges, held.place.axes, strict=True):
         for dim, _ in ranges:
-            names.update(names_in(sizes_of(axis)[dim]))
+            names.update(symbol_names(sizes_of(axis)[dim]))
     for term in held.pending:
         for contribution in term.contributions:
             for share in contribution:
-                names.update((*_range_names(share.range), *names_in(share.size)))
+                names.update((*_range_names(share.range), *symbol_names(share.size)))
     return tuple(sorted(names))
 
 
@@ -172,7 +172,7 @@ def _region_names(parts: Region) -> tuple[str, ...]:
             names.update(name for inner in part.parts for name in _region_names(inner))
         else:
             for size in (part.size, part.start, part.stop):
-                names.update(names_in(size))
+                names.update(symbol_names(size))
     return tuple(sorted(names))
 
 

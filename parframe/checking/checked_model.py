@@ -12,9 +12,9 @@ from functools import cached_property
 
 import attrs
 
-from parframe.checking.held import add_marks, mark
-from parframe.dims import Bound, Dimensions, name
-from parframe.dims.halves import halved
+from parframe.checking.tensor_types import add_marks, mark
+from parframe.dims import BoundOperator, Dimensions, name_dimensions
+from parframe.dims.halves import halve_dimensions
 from parframe.graph import Block, Call, Operator, OperatorGraph, Tensor
 from parframe.layout import Axis
 from parframe.plan import Program
@@ -30,7 +30,7 @@ class Origin:
     call: Call
     block: Block
     operator: Operator
-    bound: Bound
+    bound: BoundOperator
     names: Mapping[str, str] = attrs.field(repr=False)
 
     @property
@@ -53,7 +53,9 @@ class Whole:
         extra = {rule.target: rule for rule in rules}
         origins = {op.origin or op.name for program in programs for op in program.operators}
         self.graph = _with_parts(graph, origins, extra)
-        self.dimensions: Dimensions = halved(name(self.graph, extra.values()), mirrored)
+        self.dimensions: Dimensions = halve_dimensions(
+            name_dimensions(self.graph, extra.values()), mirrored
+        )
         self.names = {
             call.name: call.names(self.graph.blocks[call.block]) for call in self.graph.calls
         }
@@ -123,7 +125,7 @@ def is_sum(operator: Operator) -> bool:
     )
 
 
-def alignment(bound: Bound) -> tuple[int, ...]:
+def alignment(bound: BoundOperator) -> tuple[int, ...]:
     """The axes of the result that an operator's addend has, counted from the back."""
     signature = bound.signature
     if signature is None or signature.addend is None:

@@ -8,14 +8,14 @@ from functools import lru_cache
 import attrs
 
 from parframe.checking.boxes import Box, hull, tiles
-from parframe.checking.held import add_marks
-from parframe.checking.numeric import (
+from parframe.checking.concrete_types import (
     Concrete,
     Measured,
     MeasuredShare,
     Reducible,
 )
 from parframe.checking.samples import COUNT, Numbers
+from parframe.checking.tensor_types import add_marks
 
 _REPEATABLE = frozenset({"max", "min", "any", "all"})
 """Reductions that may meet the same contribution twice."""

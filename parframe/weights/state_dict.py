@@ -8,11 +8,11 @@ import torch
 
 from parframe.graph import OperatorGraph
 from parframe.plan import Slices
-from parframe.weights.origin import Random
-from parframe.weights.read import slices
+from parframe.weights.rank_weights import slices
+from parframe.weights.sources import RandomWeights
 
 
-def state(
+def read_state_dict(
     graph: OperatorGraph,
     weights: Any = None,
     dtype: torch.dtype | None = None,
@@ -27,9 +27,9 @@ def state(
     graph
         The graph.
     weights
-        As for `parframe.weights.read`, but for a folder of shards; None is random, with ``seed``.
+        As for `parframe.weights.read_weights`, without folders of shards; None is random.
     dtype, pickled, extra
-        As for `parframe.weights.read`.
+        As for `parframe.weights.read_weights`.
     seed
         Of random weights; each depends on this and on its own name alone.
 
@@ -43,7 +43,7 @@ def state(
     ParframeError
         Of kind ``weights``, listing every parameter that is missing or has another shape.
     """
-    given = Random(seed) if weights is None or weights == "random" else weights
+    given = RandomWeights(seed) if weights is None or weights == "random" else weights
     wanted = {}
     for name, parameter in graph.parameters.items():
         shape = tuple(int(size) for size in parameter.shape)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import MutableMapping, Sequence
 from typing import Any
 
-from parframe.checking.held import Held, Pending, Share, place, sizes_of
-from parframe.checking.numeric import Concrete, Measured, MeasuredShare, measure_range
+from parframe.checking.concrete_types import Concrete, Measured, MeasuredShare, measure_range
+from parframe.checking.program_types import Walker
 from parframe.checking.samples import COUNT, Bindings, Numbers, numbers
-from parframe.checking.walk import Walker
+from parframe.checking.tensor_types import Held, Pending, Share, place, sizes_of
 from parframe.layout import Range
 from parframe.plan import Plan
 from parframe.sizes import Size, offset, symbol

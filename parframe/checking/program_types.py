@@ -10,14 +10,14 @@ from collections.abc import Generator, Sequence
 
 import attrs
 
-from parframe.checking.compare import Forms
-from parframe.checking.exchanging import apart, as_exchange, exchanged
-from parframe.checking.held import Held, Pending, Place, mark, place
-from parframe.checking.places import fit
+from parframe.checking.additions import Sums
+from parframe.checking.checked_model import Origin, Whole, is_sum
+from parframe.checking.distributed_forms import apart, as_exchange, exchanged
+from parframe.checking.form_comparison import Forms
+from parframe.checking.operator_types import Step, type_operator
 from parframe.checking.samples import Bindings
-from parframe.checking.step import Step, type_operator
-from parframe.checking.sums import Sums
-from parframe.checking.whole import Origin, Whole, is_sum
+from parframe.checking.shard_regions import fit
+from parframe.checking.tensor_types import Held, Pending, Place, mark, place
 from parframe.graph import Operator, Ref
 from parframe.plan import COMMUNICATION, Program
 from parframe.rules.table import EXCHANGES

@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 
 import sympy
 
-from parframe.checking.localising import Written
-from parframe.checking.step import Step
-from parframe.checking.whole import Origin
+from parframe.checking.checked_model import Origin
+from parframe.checking.local_forms import Written
+from parframe.checking.operator_types import Step
 from parframe.graph import Arg, Operator, Ref, Tensor
 from parframe.sizes import Size
 

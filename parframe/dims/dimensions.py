@@ -1,0 +1,124 @@
+"""Named dimensions of a graph: the result of naming."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from functools import cached_property
+from typing import Any
+
+import attrs
+
+from parframe.graph import Block, OperatorGraph
+from parframe.layout import Axis, Leaf, leaves
+from parframe.rules import Rule, Signature, Site
+from parframe.sizes import Size
+
+
+@attrs.frozen
+class Dimension:
+    """Named dimension: its name, its role in the model (may be empty) and its size."""
+
+    name: str
+    role: str
+    size: Size
+
+
+@attrs.frozen
+class BoundOperator:
+    """Operator with the rule that applies to it.
+
+    Parameters
+    ----------
+    site
+        The operator and its tensors.
+    rule
+        The rule of the operator, if there is one.
+    signature
+        The rule's notation for this operator's shapes; None where no rule covers the operator.
+    labels
+        The dimensions of every label. None where the occurrences of a label have different
+        factors; such a label cannot be split.
+    """
+
+    site: Site
+    rule: Rule | None
+    signature: Signature | None
+    labels: Mapping[str, Axis | None]
+
+    @cached_property
+    def split_cache(self) -> dict[Any, Any]:
+        """Cache of the ways to split the operator."""
+        return {}
+
+
+@attrs.frozen
+class Dimensions:
+    """Named dimensions of a graph.
+
+    Parameters
+    ----------
+    dimensions
+        Every dimension by name.
+    chains
+        For every role, its chains of dimensions. A chain is one dimension, or several that are
+        split one after the other (``kv_heads``, then ``group``).
+    axes
+        For every block and value, its tensor dims as factors.
+    bound
+        For every block and operator, its rule and labels.
+    graph
+        The graph.
+    inconsistent_blocks
+        The blocks whose calls need different names, because the same tensor dim has other factors
+        in another call.
+    halves
+        The chains that are the two halves of one dimension; see ``parframe.dims.halves``.
+    """
+
+    dimensions: Mapping[str, Dimension]
+    chains: Mapping[str, tuple[tuple[str, ...], ...]]
+    axes: Mapping[str, Mapping[str, tuple[Axis, ...]]]
+    bound: Mapping[str, Mapping[str, BoundOperator]]
+    graph: OperatorGraph = attrs.field(repr=False, eq=False)
+    inconsistent_blocks: frozenset[str] = frozenset()
+    halves: frozenset[tuple[str, ...]] = frozenset()
+
+    @cached_property
+    def outer(self) -> dict[str, tuple[Axis, ...]]:
+        """Tensor dims of the graph's inputs, parameters and values between calls, as factors."""
+        found: dict[str, tuple[Axis, ...]] = {}
+        for call in self.graph.calls:
+            block = self.graph.blocks[call.block]
+            axes = self.axes[block.name]
+            for own, name in interface(block, call.inputs, call.parameters, call.outputs):
+                found.setdefault(name, axes[own])
+        for name, tensor in {**self.graph.inputs, **self.graph.parameters}.items():
+            found.setdefault(
+                name, tuple((Leaf(f"{name}.{i}", size),) for i, size in enumerate(tensor.shape))
+            )
+        return found
+
+    @cached_property
+    def input_dims(self) -> frozenset[str]:
+        """Dimensions of the model's inputs; outputs may stay split along these."""
+        return frozenset(
+            leaf.dim
+            for name in self.graph.inputs
+            for axis in self.outer[name]
+            for leaf in leaves(axis)
+        )
+
+    def targets(self, name: str) -> tuple[tuple[str, ...], ...]:
+        """Return the chains of a role or of a dimension's name; empty if nothing has the name."""
+        if name in self.chains:
+            return self.chains[name]
+        return ((name,),) if name in self.dimensions else ()
+
+
+def interface(
+    block: Block, inputs: tuple[str, ...], parameters: tuple[str, ...], outputs: tuple[str, ...]
+) -> Iterator[tuple[str, str]]:
+    """Yield each value that a block takes or gives, with the name that a call has for it."""
+    yield from zip(block.inputs, inputs, strict=True)
+    yield from zip(block.parameters, parameters, strict=True)
+    yield from zip(block.outputs, outputs, strict=True)
