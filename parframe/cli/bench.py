@@ -95,7 +95,7 @@ def command(
     """
     from parframe.generation.replicas import replicas_of
     from parframe.measurement.token_timing import arrivals, figures
-    from parframe.simulation.inputs import float_dtype
+    from parframe.simulation.dtypes import find_float_dtype
 
     with steps(4 if against else 3) as step:
         step(f"loading {model}")
@@ -109,7 +109,8 @@ def command(
         step("counting what is sent and held")
         replicas = replicas_of(plan)
         checked = partial(
-            parframe.check, plan, dtype=options["dtype"] or float_dtype(plan.graph) or "float32",
+            parframe.check, plan,
+            dtype=options["dtype"] or find_float_dtype(plan.graph) or "float32",
             batch=batch * len(replicas),
         )  # fmt: skip
         sent = checked(sequence=replicas[0].unit).traffic

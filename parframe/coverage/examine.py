@@ -14,7 +14,7 @@ from parframe.coverage.outcome import Outcome, Verdict
 from parframe.dims import name_dimensions
 from parframe.errors import ParframeError
 from parframe.graph import OperatorGraph
-from parframe.simulation.numerical_error import error, scale_of
+from parframe.simulation.numerical_error import find_scale, relative_error
 from parframe.simulation.reference import run_graph
 from parframe.simulation.verify import BOUNDS
 from parframe.weights import read_state_dict
@@ -63,7 +63,7 @@ def _compared(graph: OperatorGraph, small: Sample) -> Verdict:
     weights = read_state_dict(graph, small.model, small.answers[0].dtype)
     for prompt, expected in zip(small.prompts, small.answers, strict=True):
         found = run_graph(graph, {"input_ids": prompt}, weights, expected.dtype)["logits"]
-        apart = error(found, expected, scale_of(expected))
+        apart = relative_error(found, expected, find_scale(expected))
         if apart > BOUNDS["float64"]:
             sizes = " x ".join(str(size) for size in prompt.shape)
             return Verdict("wrong", f"logits are off by {apart:.3g} at {sizes}")

@@ -15,7 +15,7 @@ from parframe.generation.requests import Failure, Request, Result, Token, check_
 from parframe.generation.settings import Settings
 from parframe.plan import Plan
 from parframe.runtime.generation_support import check_causal, check_kept
-from parframe.simulation.inputs import dtype_of, float_dtype
+from parframe.simulation.dtypes import find_float_dtype, parse_dtype
 from parframe.weights import open_weights
 from parframe.weights.rank_files import check_rank_folder, is_rank_folder
 
@@ -107,12 +107,12 @@ def checked(plan: Plan, requests: Sequence[Request], settings: Settings) -> None
 
 def _check_dtype(plan: Plan, name: str | None) -> None:
     """Refuse a dtype that the model's graph cannot be run in: it says what it computes in."""
-    asked, own = dtype_of(name), dtype_of(float_dtype(plan.graph))
+    asked, own = parse_dtype(name), parse_dtype(find_float_dtype(plan.graph))
     if asked is not None and own is not None and torch.promote_types(own, asked) != asked:
         raise ParframeError(
             "run",
             f"dtype {name}",
-            f"the model's graph computes in {float_dtype(plan.graph)}, which is not narrower",
+            f"the model's graph computes in {find_float_dtype(plan.graph)}, which is not narrower",
             f'load the model with dtype="{name}", or give the model in place of its plan',
         )
 

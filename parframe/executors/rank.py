@@ -21,7 +21,7 @@ from parframe.runtime.process_groups import backend_of, make_groups
 from parframe.runtime.rank_module import RankModule, build
 from parframe.runtime.rank_program import groups_of
 from parframe.runtime.rendezvous import meet
-from parframe.simulation.inputs import dtype_of
+from parframe.simulation.dtypes import parse_dtype
 from parframe.weights import RandomWeights, read_weights
 
 _MEETING = 0.9
@@ -135,7 +135,7 @@ def ready(
         groups.of,
         shape,
         station,
-        dtype_of(settings.dtype),
+        parse_dtype(settings.dtype),
         settings.compiled,
         settings.chunk,
     )
@@ -154,7 +154,7 @@ def loaded(
     progress: Callable[[int, int], None] | None = None,
 ) -> RankModule:
     """The module of a rank with its weights."""
-    dtype = dtype_of(settings.dtype)
+    dtype = parse_dtype(settings.dtype)
     weights: Any = RandomWeights(settings.seed) if settings.weights is None else settings.weights
     parameters = read_weights(
         plan, rank, weights, device, dtype, progress, settings.pickled, settings.extra,

@@ -13,11 +13,12 @@ from parframe.generation.sampling import sample
 from parframe.generation.scheduler import batches
 from parframe.generation.settings import Settings
 from parframe.plan import Plan
-from parframe.simulation.inputs import dtype_of, input_tensors, own_dtype
+from parframe.simulation.dtypes import find_weights_dtype, parse_dtype
+from parframe.simulation.inputs import convert_inputs
 from parframe.simulation.interpreter import input_sizes
-from parframe.simulation.outputs import assembled
-from parframe.simulation.simulate import Given, pieces
-from parframe.simulation.threads import fitting_threads
+from parframe.simulation.outputs import assemble_outputs
+from parframe.simulation.simulate import RunInputs, run_devices
+from parframe.simulation.threads import limit_threads
 from parframe.weights import read_state_dict
 
 
@@ -46,7 +47,7 @@ class _Model:
 
     def __init__(self, plan: Plan, settings: Settings) -> None:
         self.plan = plan
-        self.dtype = dtype_of(settings.dtype)
+        self.dtype = parse_dtype(settings.dtype)
         self.device = torch.device(settings.device)
         state = read_state_dict(
             plan.graph, settings.weights, self.dtype, settings.seed, settings.pickled,
@@ -60,12 +61,12 @@ class _Model:
         """The logits of a step."""
         graph = self.plan.graph
         rows = {self.tokens: torch.tensor(step.tokens)}  # every text begins at position 0
-        kind = self.dtype or own_dtype(graph, self.state)
-        inputs = input_tensors(graph, rows, kind, self.device)
-        given = Given(inputs, self.state, self.dtype, self.device)
-        with fitting_threads(self.state):
-            found = pieces(self.plan, given)
-        return assembled(graph, found, input_sizes(graph, inputs))[self.logits]
+        kind = self.dtype or find_weights_dtype(graph, self.state)
+        inputs = convert_inputs(graph, rows, kind, self.device)
+        given = RunInputs(inputs, self.state, self.dtype, self.device)
+        with limit_threads(self.state):
+            found = run_devices(self.plan, given)
+        return assemble_outputs(graph, found, input_sizes(graph, inputs))[self.logits]
 
 
 def _drawn(lane: Lane, model: _Model) -> list[int]:

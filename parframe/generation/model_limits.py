@@ -8,7 +8,7 @@ import attrs
 
 from parframe.errors import ParframeError
 from parframe.graph import OperatorGraph
-from parframe.simulation.trial_inputs import index_limits
+from parframe.simulation.trial_inputs import find_index_limits
 
 
 @attrs.frozen
@@ -35,7 +35,7 @@ def limits_of(graph: OperatorGraph) -> Limits:
     ParframeError
         Of kind ``input``, if it takes no tokens.
     """
-    rows = index_limits(graph, {})
+    rows = find_index_limits(graph, {})
     tokens = [
         rows[name] for name, given in graph.inputs.items() if name in rows and not given.counted
     ]

@@ -14,8 +14,8 @@ from parframe.errors import ParframeError
 from parframe.graph import Input, OperatorGraph
 from parframe.plan import COMMUNICATION, Part, Plan
 from parframe.plan.device_graph import axes_of
-from parframe.simulation.device_coroutine import device_sizes
-from parframe.simulation.regions import Regions, numbers, take
+from parframe.simulation.device_coroutine import evaluate_sizes
+from parframe.simulation.regions import Regions, evaluate_regions, take
 
 _SEQUENCE, _BATCH = "sequence", "batch"
 
@@ -73,7 +73,7 @@ class Replica:
         """The values of all symbols of a rank's program, for a step of so many rows and tokens."""
         names = symbols(self.plan.graph)
         given = {names[_BATCH]: self.batch(rows), names[_SEQUENCE]: tokens}
-        return device_sizes(self.plan.devices[rank], given)
+        return evaluate_sizes(self.plan.devices[rank], given)
 
     def blocks(self, rows: int) -> Mapping[int, Block]:
         """For every rank that is given or gives something, which rows it has of them."""
@@ -179,6 +179,6 @@ def logits_name(plan: Plan) -> str:
 
 def places(part: Part, sizes: Mapping[str, int], axis: int, length: int) -> list[int]:
     """Where along an axis of the whole tensor the entries of a part lie, in order."""
-    region: Regions = (numbers(part.region, sizes)[axis],)
+    region: Regions = (evaluate_regions(part.region, sizes)[axis],)
     found: list[int] = take(torch.arange(length), region).tolist()
     return found

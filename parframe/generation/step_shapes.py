@@ -10,7 +10,7 @@ from parframe.generation.replicas import Replica, places
 from parframe.layout import Span
 from parframe.plan import Part
 from parframe.runtime.rank_module import RankModule
-from parframe.simulation.regions import Regions, numbers
+from parframe.simulation.regions import Regions, evaluate_regions
 
 
 @attrs.frozen
@@ -61,7 +61,7 @@ def width_of(
     return Width(
         sizes,
         {name: sizes[name] for name in module.symbols},
-        tuple((part, (*every, numbers(part.region, sizes)[1])) for part in module.inputs),
-        tuple((*every, numbers(region, sizes)[1]) for region in keeping),
+        tuple((part, (*every, evaluate_regions(part.region, sizes)[1])) for part in module.inputs),
+        tuple((*every, evaluate_regions(region, sizes)[1]) for region in keeping),
         {place: number for number, place in enumerate(here)},
     )

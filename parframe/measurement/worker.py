@@ -17,7 +17,7 @@ from parframe.measurement.collective_timing import Exchange, Ring, exchanges, se
 from parframe.measurement.idle_wait import Calm
 from parframe.measurement.kernel_timing import Kernels, Point, Sizes
 from parframe.runtime.process_groups import make_groups
-from parframe.simulation.inputs import dtype_of
+from parframe.simulation.dtypes import parse_dtype
 
 TASK = "measure"
 
@@ -51,7 +51,7 @@ def measure(worker: Worker) -> None:
 def _kernels(worker: Worker, name: str, device: torch.device) -> Kernels:
     worker.operator(f"compile in {name}")
     sizes = Sizes(**_tuples(worker.facts["sizes"]))
-    kernels = Kernels(device, dtype_of(name) or torch.float32, sizes)
+    kernels = Kernels(device, parse_dtype(name) or torch.float32, sizes)
     kernels.warm_up()
     return kernels
 

@@ -12,7 +12,7 @@ from parframe.errors import ParframeError
 from parframe.plan import COMMUNICATION, Plan
 from parframe.plan.device_graph import axes_of
 from parframe.runtime.rank_module import Groups, RankModule, build
-from parframe.simulation.inputs import dtype_of
+from parframe.simulation.dtypes import parse_dtype
 from parframe.weights import read_weights
 
 
@@ -67,7 +67,7 @@ def rank_module(
     >>> module = parframe.rank_module(plan, 0, weights="random", cache=True)  # doctest: +SKIP
     """
     plan.program(rank)  # refuses a rank that is not there before anything is read
-    place, least = torch.device(device), dtype_of(dtype)
+    place, least = torch.device(device), parse_dtype(dtype)
     found = _groups(plan, rank, groups)
     parameters = read_weights(plan, rank, weights, place, least, declared=True)
     return build(plan, rank, parameters, place, found, least, cache)

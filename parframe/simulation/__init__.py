@@ -1,8 +1,9 @@
-"""Running plans on tensors: all devices in one process, and the proof of a plan."""
+"""Execution of all devices of a plan in one process, and its verification."""
 
 from parframe.simulation.outputs import Outputs
+from parframe.simulation.proof import Difference, OutputComparison, Proof
 from parframe.simulation.simulate import simulate
 from parframe.simulation.traffic import Traffic
-from parframe.simulation.verify import Compared, Difference, Proof, verify
+from parframe.simulation.verify import verify
 
-__all__ = ["Compared", "Difference", "Outputs", "Proof", "Traffic", "simulate", "verify"]
+__all__ = ["Difference", "OutputComparison", "Outputs", "Proof", "Traffic", "simulate", "verify"]

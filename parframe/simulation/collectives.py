@@ -12,7 +12,7 @@ import torch
 from parframe.errors import ParframeError
 from parframe.graph import Operator
 from parframe.ops import expert_dispatch, ring_attention
-from parframe.simulation.regions import numbers, put, take
+from parframe.simulation.regions import evaluate_regions, put, take
 
 
 @attrs.frozen
@@ -45,7 +45,7 @@ class Request:
     def regions(self, slot: str, member: int) -> Any:
         """The regions of a member in an argument, in numbers."""
         lists: Any = self.operator.args[slot]
-        return numbers(lists[member], self.sizes)
+        return evaluate_regions(lists[member], self.sizes)
 
 
 Results = list["torch.Tensor | None"]

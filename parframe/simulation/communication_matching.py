@@ -1,4 +1,4 @@
-"""Matching the devices that come to communication operators."""
+"""Matching of the communication calls of devices in one process."""
 
 from __future__ import annotations
 
@@ -15,106 +15,118 @@ from parframe.simulation.collectives import Request
 
 _PEERS = frozenset({"parframe.send", "parframe.recv"})
 _MOST_SHOWN = 4
-_SAME = ("axes", "reduction", "root")
+_EQUAL_ARGUMENTS = ("axes", "reduction", "root")
+"""Arguments that must be equal on all ranks of a group."""
 
 
 @attrs.define
-class Meetings:
-    """The communications that some devices have come to and others not yet."""
+class CommunicationMatcher:
+    """Communication calls of devices that wait for the rest of their group.
+
+    Parameters
+    ----------
+    mesh
+        The plan's mesh, which gives the group of a rank along mesh axes.
+    pending
+        Calls by rank, of each group and tag that is not complete.
+    """
 
     mesh: Mesh
-    open: dict[Any, dict[int, Request]] = attrs.field(factory=dict)
+    pending: dict[Any, dict[int, Request]] = attrs.field(factory=dict)
 
-    def join(self, request: Request) -> list[Request] | None:
-        """Let a device come to its communication.
+    def add(self, call: Request) -> list[Request] | None:
+        """Add the call of a device that has reached a communication operator.
 
         Parameters
         ----------
-        request
+        call
             The device and its operator.
 
         Returns
         -------
         list of Request or None
-            All who take part, in the order of the group, if this was the last of them.
+            The calls of all ranks that take part, in the order of the group, if this was the last
+            one.
 
         Raises
         ------
         ParframeError
-            Of kind ``run``, if it does not fit those who came before.
+            Of kind ``run``, if it does not match the calls that came before.
         """
-        members, key = self._meeting(request)
-        came = self.open.setdefault(key, {})
-        for other in came.values():
-            _check_match(other, request)
-        came[request.rank] = request
-        if len(came) < len(members):
+        ranks, key = self._participants(call)
+        arrived = self.pending.setdefault(key, {})
+        for other in arrived.values():
+            _check_match(other, call)
+        arrived[call.rank] = call
+        if len(arrived) < len(ranks):
             return None
-        del self.open[key]
-        return [came[rank] for rank in members]
+        del self.pending[key]
+        return [arrived[rank] for rank in ranks]
 
-    def check_done(self) -> None:
-        """Make sure that nobody waits any more.
+    def check_complete(self) -> None:
+        """Check that no device is waiting.
 
         Raises
         ------
         ParframeError
-            Of kind ``run``, telling who waits for whom.
+            Of kind ``run``, with the ranks that wait and the ranks that they wait for.
         """
-        waiting = [request for came in self.open.values() for request in came.values()]
+        waiting = [call for arrived in self.pending.values() for call in arrived.values()]
         if not waiting:
             return
-        waiting.sort(key=lambda request: request.rank)
-        shown = "; ".join(self._shown(request) for request in waiting[:_MOST_SHOWN])
+        waiting.sort(key=lambda call: call.rank)
+        shown = "; ".join(self._describe_waiting(call) for call in waiting[:_MOST_SHOWN])
         more = len(waiting) - _MOST_SHOWN
         raise ParframeError(
             "run",
-            f"ranks {', '.join(str(request.rank) for request in waiting[:16])}",
-            f"wait for ever: {shown}{f'; and {more} more' if more > 0 else ''}",
+            f"ranks {', '.join(str(call.rank) for call in waiting[:16])}",
+            f"deadlock: {shown}{f'; and {more} more' if more > 0 else ''}",
             "check the plan with parframe.check",
         )
 
-    def _meeting(self, request: Request) -> tuple[Sequence[int], Any]:
-        operator = request.operator
-        group = self.mesh.group(request.rank, axes_of(operator))
+    def _participants(self, call: Request) -> tuple[Sequence[int], Any]:
+        """Return the ranks that take part in a communication, and its key in ``pending``."""
+        operator = call.operator
+        group = self.mesh.group(call.rank, axes_of(operator))
         tag = operator.args["tag"]
         if operator.target not in _PEERS:
             return group, (group, tag)
         peer: Any = operator.args["peer"]
-        pair = {request.rank, group[peer]}
+        pair = {call.rank, group[peer]}
         if len(pair) < 2:
-            raise _misfit(request, f"{operator.target} to itself")
+            raise _mismatch(call, f"{operator.target} to itself")
         return [rank for rank in group if rank in pair], (group, tag, frozenset(pair))
 
-    def _shown(self, request: Request) -> str:
-        members, key = self._meeting(request)
-        missing = [rank for rank in members if rank not in self.open[key]]
+    def _describe_waiting(self, call: Request) -> str:
+        ranks, key = self._participants(call)
+        missing = [rank for rank in ranks if rank not in self.pending[key]]
         return (
-            f"rank {request.rank} at {_named(request.operator)} for "
+            f"rank {call.rank} at {_describe(call.operator)} waits for "
             f"rank{'s' * (len(missing) > 1)} {', '.join(map(str, missing[:8]))}"
         )
 
 
-def _check_match(one: Request, other: Request) -> None:
-    if one.rank == other.rank:
-        raise _misfit(other, f"comes twice to tag {other.operator.args['tag']!r}")
-    kinds = {one.operator.target, other.operator.target}
-    if (kinds != _PEERS) if kinds & _PEERS else len(kinds) > 1:
-        raise _misfit(other, f"meets {_named(one.operator)} of rank {one.rank}")
-    for slot in _SAME:
-        own, theirs = other.operator.args.get(slot), one.operator.args.get(slot)
-        if own != theirs:
-            raise _misfit(other, f"has {slot} {own!r} where rank {one.rank} has {theirs!r}")
+def _check_match(first: Request, second: Request) -> None:
+    """Check that two calls with one tag in one group belong to the same communication."""
+    if first.rank == second.rank:
+        raise _mismatch(second, f"tag {second.operator.args['tag']!r} is used twice")
+    targets = {first.operator.target, second.operator.target}
+    if (targets != _PEERS) if targets & _PEERS else len(targets) > 1:
+        raise _mismatch(second, f"does not match {_describe(first.operator)} of rank {first.rank}")
+    for slot in _EQUAL_ARGUMENTS:
+        own, other = second.operator.args.get(slot), first.operator.args.get(slot)
+        if own != other:
+            raise _mismatch(second, f"has {slot} {own!r}, but rank {first.rank} has {other!r}")
 
 
-def _named(operator: Operator) -> str:
+def _describe(operator: Operator) -> str:
     return f"{operator.name} ({operator.target}, tag {operator.args['tag']!r})"
 
 
-def _misfit(request: Request, what: str) -> ParframeError:
+def _mismatch(call: Request, what: str) -> ParframeError:
     return ParframeError(
         "run",
-        f"rank {request.rank}, {_named(request.operator)}",
+        f"rank {call.rank}, {_describe(call.operator)}",
         what,
         "check the plan with parframe.check",
     )

@@ -1,4 +1,4 @@
-"""One device as a coroutine over its program: it stops at every communication operator."""
+"""One device as a coroutine that runs its program and yields at communication operators."""
 
 from __future__ import annotations
 
@@ -15,116 +15,124 @@ from parframe.plan import COMMUNICATION, Device, Program
 from parframe.rules.table import EXCHANGES
 from parframe.simulation.collectives import Request
 from parframe.simulation.interpreter import arguments, execute
-from parframe.simulation.regions import numbers, take
+from parframe.simulation.regions import evaluate_regions, take
 from parframe.sizes import evaluate
 
-Watch = Callable[[int, Operator, str, torch.Tensor], None]
-"""Is told of every value: the rank, the operator that gave it, its name, the value."""
+ValueObserver = Callable[[int, Operator, str, torch.Tensor], None]
+"""Callback for a value: gets the rank, the operator that computed it, its name, the tensor."""
 
-Worker = Generator[Request, "torch.Tensor | None", dict[str, torch.Tensor]]
-"""Yields what it asks of its group, takes what it gets, returns its values that are outputs."""
+DeviceCoroutine = Generator[Request, "torch.Tensor | None", dict[str, torch.Tensor]]
+"""Yields communication calls, receives their results, returns the device's output values."""
 
 
 @attrs.frozen
-class Script:
-    """A program made ready to be followed: which values each operator is the last to use."""
+class ProgramLiveness:
+    """A program with the values that are unused after each of its operators."""
 
     program: Program
 
     @cached_property
-    def last(self) -> tuple[tuple[str, ...], ...]:
-        """For each operator the values that nothing needs after it."""
-        return last_uses(self.program.operators, {part.name for part in self.program.outputs})
+    def last_uses(self) -> tuple[tuple[str, ...], ...]:
+        """For each operator, the values that can be freed after it."""
+        return find_last_uses(self.program.operators, {part.name for part in self.program.outputs})
 
 
-def last_uses(operators: Sequence[Operator], kept: set[str]) -> tuple[tuple[str, ...], ...]:
-    """For each operator the values that are not needed after it, those kept left out."""
+def find_last_uses(operators: Sequence[Operator], kept: set[str]) -> tuple[tuple[str, ...], ...]:
+    """Find the values that each operator is the last to use.
+
+    Parameters
+    ----------
+    operators
+        Operators in the order of execution.
+    kept
+        Values that are needed after all operators.
+    """
     seen = set(kept)
-    found = []
+    last_uses = []
     for operator in reversed(operators):
-        own = [n for n in dict.fromkeys((*operator.inputs, *operator.outputs)) if n not in seen]
-        seen.update(own)
-        found.append(tuple(own))
-    return tuple(reversed(found))
+        names = [n for n in dict.fromkeys((*operator.inputs, *operator.outputs)) if n not in seen]
+        seen.update(names)
+        last_uses.append(tuple(names))
+    return tuple(reversed(last_uses))
 
 
-def device_sizes(device: Device, sizes: Mapping[str, int]) -> dict[str, int]:
-    """The values of all symbols of a device's program, from those of the model's.
+def evaluate_sizes(device: Device, sizes: Mapping[str, int]) -> dict[str, int]:
+    """Evaluate all symbols of a device's program from the values of the model's symbols.
 
     Raises
     ------
     ParframeError
-        Of kind ``run``, if a binding depends on a symbol that has no value.
+        Of kind ``run``, if a binding depends on a symbol without a value.
     """
-    found = dict(sizes)
+    values = dict(sizes)
     try:
-        found.update((name, evaluate(size, sizes)) for name, size in device.bindings.items())
+        values.update((name, evaluate(size, sizes)) for name, size in device.bindings.items())
     except KeyError as error:
         raise ParframeError(
             "run",
             f"rank {device.rank}",
-            f"its sizes depend on {error.args[0]!r}, which no input gives",
+            f"its sizes depend on {error.args[0]!r}, which no input defines",
             "partition the model again",
         ) from error
-    return found
+    return values
 
 
-def work(
+def run_device(
     rank: int,
-    script: Script,
+    liveness: ProgramLiveness,
     values: dict[str, torch.Tensor],
     sizes: Mapping[str, int],
     dtype: torch.dtype | None,
     device: torch.device,
-    watch: Watch | None = None,
-) -> Worker:
-    """Follow a program.
+    observe: ValueObserver | None = None,
+) -> DeviceCoroutine:
+    """Run the program of a device.
 
     Parameters
     ----------
     rank
         The device.
-    script
+    liveness
         Its program.
     values
-        Its inputs and parameters; emptied of what is no longer needed.
+        Its inputs and parameters by name; values are deleted after their last use.
     sizes
-        The values of its symbols.
+        Values of the program's symbols.
     dtype, device
         As for ``execute``.
-    watch
-        Told of every value.
+    observe
+        Called with every result.
     """
-    tensors = script.program.tensors
-    for operator, last in zip(script.program.operators, script.last, strict=True):
+    program = liveness.program
+    for operator, unused in zip(program.operators, liveness.last_uses, strict=True):
         try:
             if operator.target in COMMUNICATION:
-                answer = yield _request(rank, operator, values, tensors, sizes)
-                results: tuple[Any, ...] = () if answer is None else (answer,)
+                received = yield _make_call(rank, operator, values, program.tensors, sizes)
+                results: tuple[Any, ...] = () if received is None else (received,)
             elif operator.target == "parframe.shard":
                 part: Any = operator.args["part"]
-                results = (take(values[operator.inputs[0]], numbers(part, sizes)),)
+                results = (take(values[operator.inputs[0]], evaluate_regions(part, sizes)),)
             else:
                 results = execute(operator, values, sizes, dtype, device)
         except ParframeError as error:
-            raise _on(rank, operator, error) from error
+            raise _locate_error(rank, operator, error) from error
         except KeyError as error:
             raise ParframeError(
                 "run",
                 f"rank {rank}, {operator.name}",
-                f"there is no {error.args[0]!r}",
+                f"value {error.args[0]!r} does not exist",
                 "check the plan with parframe.check",
             ) from error
         for name, value in zip(operator.outputs, results, strict=True):
             values[name] = value
-            if watch is not None:
-                watch(rank, operator, name, value)
-        for name in last:
+            if observe is not None:
+                observe(rank, operator, name, value)
+        for name in unused:
             del values[name]
-    return {part.name: values[part.name] for part in script.program.outputs}
+    return {part.name: values[part.name] for part in program.outputs}
 
 
-def _request(
+def _make_call(
     rank: int,
     operator: Operator,
     values: Mapping[str, torch.Tensor],
@@ -135,13 +143,14 @@ def _request(
     if operator.outputs:
         declared = tensors[operator.outputs[0]].shape
         shape = tuple(evaluate(size, sizes) for size in declared)
-    given = values[operator.inputs[0]] if operator.inputs else None
+    tensor = values[operator.inputs[0]] if operator.inputs else None
     args = arguments(operator, values, sizes) if operator.target in EXCHANGES else {}
-    return Request(rank, operator, given, shape, sizes, args)
+    return Request(rank, operator, tensor, shape, sizes, args)
 
 
-def _on(rank: int, operator: Operator, error: ParframeError) -> ParframeError:
-    known = error.where.startswith("rank ")
+def _locate_error(rank: int, operator: Operator, error: ParframeError) -> ParframeError:
+    """Return an error with the rank, and the operator if it has no better place."""
+    located = error.where.startswith("rank ")
     place = operator.name if error.where == "region" else error.where
-    where = error.where if known else f"rank {rank}, {place}"
+    where = error.where if located else f"rank {rank}, {place}"
     return ParframeError(error.kind, where, error.what, error.hint)

@@ -1,101 +1,69 @@
-"""What is given to a run: the inputs as tensors, the dtype, and the parts a device gets."""
+"""Input tensors of a run, and the parts of inputs and weights that a device starts with."""
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 
-from parframe.errors import ParframeError, did_you_mean
+from parframe.errors import ParframeError
 from parframe.graph import OperatorGraph
 from parframe.plan import Program
 from parframe.simulation.interpreter import with_counted
-from parframe.simulation.regions import numbers, take
-
-FLOATS = ("float64", "float32", "bfloat16", "float16")
-"""The dtypes in which a model may be run."""
+from parframe.simulation.regions import evaluate_regions, take
 
 
-def dtype_of(name: str | torch.dtype | None) -> torch.dtype | None:
-    """The dtype of a name.
-
-    Raises
-    ------
-    ParframeError
-        Of kind ``input``, if it is not a floating-point dtype to compute in.
-    """
-    if name is None:
-        return None
-    text = str(name).removeprefix("torch.")
-    if text not in FLOATS:
-        raise ParframeError(
-            "input",
-            "dtype",
-            f"{text!r} is not a dtype to run in{did_you_mean(text, FLOATS)}",
-            f"use one of {', '.join(FLOATS)}",
-        )
-    found: torch.dtype = getattr(torch, text)
-    return found
-
-
-def float_dtype(graph: OperatorGraph) -> str | None:
-    """The dtype to compute in of most elements of a graph's parameters; None if there are none."""
-    found: Counter[str] = Counter()
-    for parameter in graph.parameters.values():
-        if parameter.kind == "parameter" and parameter.dtype in FLOATS:
-            found[parameter.dtype] += int(parameter.elements)
-    return max(found, key=lambda name: found[name], default=None)
-
-
-def input_tensors(
+def convert_inputs(
     graph: OperatorGraph,
     inputs: Mapping[str, Any],
     dtype: torch.dtype | None,
     device: torch.device,
 ) -> dict[str, torch.Tensor]:
-    """The inputs as tensors of the model's dtypes, or of ``dtype`` where they are floats.
+    """Convert inputs to tensors of the model's dtypes, and add optional inputs left out.
 
-    Those that need not be given are added.
+    Parameters
+    ----------
+    graph
+        The model.
+    inputs
+        Tensors, or what `torch.as_tensor` takes, by the names of the model's arguments.
+    dtype
+        Dtype of floating-point inputs; the model's own if None.
+    device
+        Device of the tensors.
 
     Raises
     ------
     ParframeError
-        Of kind ``input``, if one is no tensor or holds numbers of another sort.
+        Of kind ``input``, if a value is not a tensor, or is not of the kind (floating-point or
+        integer) that the model takes.
     """
-    given = {
-        name: _tensor(name, value, graph.inputs[name].dtype, dtype, device)
+    tensors = {
+        name: _convert(name, value, graph.inputs[name].dtype, dtype, device)
         if name in graph.inputs
         else value
         for name, value in inputs.items()
     }
-    return with_counted(graph, given)
+    return with_counted(graph, tensors)
 
 
-def own_dtype(graph: OperatorGraph, state: Mapping[str, torch.Tensor]) -> torch.dtype | None:
-    """The floating-point dtype of the weights that were given, if they have one."""
-    kinds = {
-        state[name].dtype
-        for name, parameter in graph.parameters.items()
-        if parameter.kind == "parameter" and state[name].is_floating_point()
-    }
-    return kinds.pop() if len(kinds) == 1 else None
-
-
-def held(
+def take_parts(
     program: Program,
     inputs: Mapping[str, torch.Tensor],
     state: Mapping[str, torch.Tensor],
     sizes: Mapping[str, int],
 ) -> dict[str, torch.Tensor]:
-    """What a device starts with: its parts of the inputs and the parameters."""
+    """Return a device's parts of whole inputs and weights, by the names of its program."""
     parts = [(part, inputs) for part in program.inputs]
     parts += [(part, state) for part in program.parameters]
-    return {part.name: take(of[part.whole], numbers(part.region, sizes)) for part, of in parts}
+    return {
+        part.name: take(wholes[part.whole], evaluate_regions(part.region, sizes))
+        for part, wholes in parts
+    }
 
 
-def _tensor(
+def _convert(
     name: str, value: Any, declared: str, dtype: torch.dtype | None, device: torch.device
 ) -> torch.Tensor:
     try:
@@ -109,5 +77,8 @@ def _tensor(
     if floats == (False, False) and not tensor.is_complex():
         return tensor.to(expected)
     raise ParframeError(
-        "input", name, f"holds {tensor.dtype}, the model takes {declared}", "convert it first"
+        "input",
+        name,
+        f"has dtype {tensor.dtype}, but the model takes {declared}",
+        "convert it first",
     )

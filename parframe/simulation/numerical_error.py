@@ -1,38 +1,49 @@
-"""How far a tensor is from what it should be."""
+"""Numerical error of a tensor against its reference."""
 
 from __future__ import annotations
 
 import torch
 
 
-def error(found: torch.Tensor, expected: torch.Tensor, scale: float) -> float:
-    """The largest difference, relative to a scale; infinite where they cannot be compared.
+def relative_error(actual: torch.Tensor, expected: torch.Tensor, scale: float) -> float:
+    """Return the largest absolute difference divided by a scale.
 
-    Numbers that are not finite, or the least and greatest of their dtype, must be equal; so must
-    integers and truth values.
+    Infinities, NaNs and values near the limits of the dtype must be equal, and so must integers
+    and booleans; otherwise the error is infinite. It is also infinite for tensors of different
+    shapes or dtypes.
+
+    Parameters
+    ----------
+    actual, expected
+        Tensors of equal shape and dtype.
+    scale
+        Divisor of the largest absolute difference; see `find_scale`.
     """
-    if found.shape != expected.shape or found.dtype != expected.dtype:
+    if actual.shape != expected.shape or actual.dtype != expected.dtype:
         return float("inf")
-    if not found.numel():
+    if not actual.numel():
         return 0.0
-    if not (found.is_floating_point() or found.is_complex()):
-        return 0.0 if torch.equal(found, expected) else float("inf")
-    plain = _plain(expected)
-    same = torch.where(plain, True, (found == expected) | (found.isnan() & expected.isnan()))
-    if not bool(same.all()) or not bool(found[plain].isfinite().all()):
+    if not (actual.is_floating_point() or actual.is_complex()):
+        return 0.0 if torch.equal(actual, expected) else float("inf")
+    ordinary = _is_ordinary(expected)
+    same = torch.where(ordinary, True, (actual == expected) | (actual.isnan() & expected.isnan()))
+    if not bool(same.all()) or not bool(actual[ordinary].isfinite().all()):
         return float("inf")
-    apart = (found[plain] - expected[plain]).abs()
-    largest = float(apart.max()) if apart.numel() else 0.0
+    absolute = (actual[ordinary] - expected[ordinary]).abs()
+    largest = float(absolute.max()) if absolute.numel() else 0.0
     return largest / scale if largest else 0.0
 
 
-def scale_of(expected: torch.Tensor) -> float:
-    """The largest plain number of a tensor, without its sign; 1 where there is none."""
+def find_scale(expected: torch.Tensor) -> float:
+    """Return the largest absolute value of the ordinary numbers of a tensor; 1 without any.
+
+    Infinities, NaNs and values near the limits of the dtype, such as those of masks, do not count.
+    """
     if not (expected.is_floating_point() or expected.is_complex()):
         return 1.0
-    plain = expected[_plain(expected)].abs()
-    return (float(plain.max()) if plain.numel() else 0.0) or 1.0
+    absolute = expected[_is_ordinary(expected)].abs()
+    return (float(absolute.max()) if absolute.numel() else 0.0) or 1.0
 
 
-def _plain(tensor: torch.Tensor) -> torch.Tensor:
+def _is_ordinary(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.abs() < torch.finfo(tensor.dtype).max / 4

@@ -1,4 +1,4 @@
-"""What a run returns, put together from the devices' parts."""
+"""Outputs of a run, assembled from the parts of devices."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from parframe.sizes import evaluate
 
 
 class Outputs(dict[str, Any]):
-    """A model's named outputs: by name as items or attributes, by number in their order."""
+    """Named outputs of a model: by name as items or attributes, by index in their order."""
 
     def __getattr__(self, name: str) -> Any:
         try:
@@ -30,7 +30,7 @@ class Outputs(dict[str, Any]):
 
 
 @attrs.frozen
-class Piece:
+class OutputPart:
     """A device's part of an output: ``tensor`` is the ``region`` of ``whole``."""
 
     rank: int
@@ -39,21 +39,30 @@ class Piece:
     tensor: torch.Tensor
 
 
-def assembled(
-    graph: OperatorGraph, pieces: Iterable[Piece], sizes: Mapping[str, int]
+def assemble_outputs(
+    graph: OperatorGraph, parts: Iterable[OutputPart], sizes: Mapping[str, int]
 ) -> dict[str, torch.Tensor]:
-    """The whole outputs, by name.
+    """Assemble the whole outputs, by name.
+
+    Parameters
+    ----------
+    graph
+        The model.
+    parts
+        The parts of all devices.
+    sizes
+        Values of the symbols of the model's inputs.
 
     Raises
     ------
     ParframeError
-        Of kind ``run``, if no device gives some part of an output.
+        Of kind ``run``, if the parts do not cover an output.
     """
-    found: dict[str, torch.Tensor] = {}
+    wholes: dict[str, torch.Tensor] = {}
     covered: dict[str, torch.Tensor] = {}
-    for piece in pieces:
-        name, own = piece.whole, piece.tensor
-        if name not in found:
+    for part in parts:
+        name, tensor = part.whole, part.tensor
+        if name not in wholes:
             shape = [evaluate(size, sizes) for size in graph.tensors[name].shape]
             if any(length < 0 for length in shape):
                 raise ParframeError(
@@ -62,28 +71,32 @@ def assembled(
                     f"it has the shape {shape} for these inputs",
                     "use a larger batch or sequence, or load the model again",
                 )
-            found[name] = own.new_empty(shape)
+            wholes[name] = tensor.new_empty(shape)
             covered[name] = torch.zeros(shape, dtype=torch.bool)
-        put(found[name], piece.region, own)
-        put(covered[name], piece.region, torch.ones(own.shape, dtype=torch.bool))
+        put(wholes[name], part.region, tensor)
+        put(covered[name], part.region, torch.ones(tensor.shape, dtype=torch.bool))
     for name in graph.output_names:
-        if name not in found or not covered[name].all():
+        if name not in wholes or not covered[name].all():
             raise ParframeError(
                 "run",
                 f"output {name}",
-                "no device gives all of it",
+                "the devices' parts do not cover it",
                 "check the plan with parframe.check",
             )
-    return found
+    return wholes
 
 
-def structured(structure: Any, values: Mapping[str, Any]) -> Any:
-    """The structure a model returns, with values in place of names."""
+def restore_structure(structure: Any, values: Mapping[str, Any]) -> Any:
+    """Replace the names in the structure that a model returns with their values."""
     if isinstance(structure, str):
         return values[structure]
     if isinstance(structure, Mapping):
-        filled = {k: structured(part, values) for k, part in structure.items() if k != "$class"}
+        filled = {
+            key: restore_structure(part, values)
+            for key, part in structure.items()
+            if key != "$class"
+        }
         return Outputs(filled) if "$class" in structure else filled
     if isinstance(structure, tuple | list):
-        return tuple(structured(part, values) for part in structure)
+        return tuple(restore_structure(part, values) for part in structure)
     return structure

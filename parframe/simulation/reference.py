@@ -1,4 +1,4 @@
-"""The unpartitioned model: a graph's operators in order, on whole tensors."""
+"""Reference execution: the operators of an unpartitioned graph in order, on whole tensors."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Any
 import torch
 
 from parframe.graph import Operator, OperatorGraph
-from parframe.simulation.device_coroutine import last_uses
+from parframe.simulation.device_coroutine import find_last_uses
 from parframe.simulation.interpreter import execute, input_sizes, with_counted
-from parframe.simulation.outputs import structured
+from parframe.simulation.outputs import restore_structure
 
 
 def run_graph(
@@ -19,19 +19,25 @@ def run_graph(
     weights: Mapping[str, torch.Tensor],
     dtype: torch.dtype | None = None,
 ) -> Any:
-    """What a graph's model returns, unpartitioned, in its own structure; see ``reference``."""
-    return structured(graph.outputs, reference(graph, inputs, weights, dtype))
+    """Run a graph as one device would, and return its outputs in the model's own structure.
+
+    Parameters
+    ----------
+    graph, inputs, weights, dtype
+        As for `run_reference`.
+    """
+    return restore_structure(graph.outputs, run_reference(graph, inputs, weights, dtype))
 
 
-def reference(
+def run_reference(
     graph: OperatorGraph,
     inputs: Mapping[str, torch.Tensor],
     state: Mapping[str, torch.Tensor],
     dtype: torch.dtype | None = None,
     device: torch.device | str = "cpu",
-    watch: Callable[[Operator, str, torch.Tensor], None] | None = None,
+    observe: Callable[[Operator, str, torch.Tensor], None] | None = None,
 ) -> dict[str, torch.Tensor]:
-    """Run a graph as one device would.
+    """Run a graph as one device would, and return its outputs by name.
 
     Parameters
     ----------
@@ -41,8 +47,8 @@ def reference(
         Tensors by the graph's names of its inputs and parameters.
     dtype, device
         As for ``execute``.
-    watch
-        Told of every operator's values: the operator, the name, the value.
+    observe
+        Called with every result: its operator, its name, its tensor.
 
     Returns
     -------
@@ -58,15 +64,14 @@ def reference(
     sizes = input_sizes(graph, inputs)
     values: dict[str, torch.Tensor] = {**inputs, **state}
     operators = [operator for _, operator in graph.expanded()]
+    last_uses = find_last_uses(operators, set(graph.output_names))
     with torch.no_grad():
-        for operator, last in zip(
-            operators, last_uses(operators, set(graph.output_names)), strict=True
-        ):
+        for operator, unused in zip(operators, last_uses, strict=True):
             results = execute(operator, values, sizes, dtype, device)
             for name, value in zip(operator.outputs, results, strict=True):
                 values[name] = value
-                if watch is not None:
-                    watch(operator, name, value)
-            for name in last:
+                if observe is not None:
+                    observe(operator, name, value)
+            for name in unused:
                 del values[name]
     return {name: values[name] for name in graph.output_names}

@@ -1,4 +1,4 @@
-"""Taking a region out of a tensor and putting one into it."""
+"""Regions of tensors: read a region of a tensor, write a tensor into a region."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from parframe.layout import Join, Region, Span, compact, region_length, region_s
 from parframe.sizes import evaluate
 
 Regions = tuple[Region, ...]
-"""A region for every axis of a tensor, all of numbers."""
+"""A region for every dim of a tensor, without symbols."""
 
 
-def numbers(regions: Sequence[Region], sizes: Mapping[str, int]) -> Regions:
-    """The regions with numbers for their symbols.
+def evaluate_regions(regions: Sequence[Region], sizes: Mapping[str, int]) -> Regions:
+    """Replace the symbols in regions with their values.
 
     Raises
     ------
@@ -23,39 +23,39 @@ def numbers(regions: Sequence[Region], sizes: Mapping[str, int]) -> Regions:
         Of kind ``run``, if a symbol has no value.
     """
     try:
-        return tuple(compact(tuple(_number(part, sizes) for part in axis)) for axis in regions)
+        return tuple(compact(tuple(_number(part, sizes) for part in dim)) for dim in regions)
     except KeyError as error:
         raise ParframeError(
             "run",
             "region",
-            f"it depends on {error.args[0]!r}, which has no value",
+            f"it depends on symbol {error.args[0]!r}, which has no value",
             "check the plan with parframe.check",
         ) from error
 
 
 def take(tensor: torch.Tensor, regions: Regions) -> torch.Tensor:
-    """The part of a tensor that lies in the regions; a view where it can be one.
+    """Return the part of a tensor that regions select, as a view where possible.
 
     Raises
     ------
     ParframeError
-        Of kind ``run``, if the regions are not those of a tensor of this shape.
+        Of kind ``run``, if the regions are not of a tensor of this shape.
     """
-    _check(tensor, tuple(map(_size, regions)), "is taken from", regions)
-    for axis, region in enumerate(regions):
-        tensor = _take(tensor, axis, region)
+    _check(tensor, tuple(map(_size, regions)), "is read through", regions)
+    for dim, region in enumerate(regions):
+        tensor = _take(tensor, dim, region)
     return tensor
 
 
 def put(target: torch.Tensor, regions: Regions, piece: torch.Tensor) -> None:
-    """Write a piece into the regions of a tensor.
+    """Write a tensor into the part of another one that regions select.
 
     Raises
     ------
     ParframeError
-        Of kind ``run``, if the regions fit neither the tensor nor the piece.
+        Of kind ``run``, if the regions do not fit the shape of either tensor.
     """
-    _check(target, tuple(map(_size, regions)), "is put into", regions)
+    _check(target, tuple(map(_size, regions)), "is written through", regions)
     _check(piece, tuple(int(region_length(region)) for region in regions), "fills", regions)
     _put(target, regions, piece)
 
@@ -66,63 +66,63 @@ def _number(part: Span | Join, sizes: Mapping[str, int]) -> Span | Join:
     return Span(*(evaluate(end, sizes) for end in (part.size, part.start, part.stop)))
 
 
-def _take(tensor: torch.Tensor, axis: int, region: Region) -> torch.Tensor:
+def _take(tensor: torch.Tensor, dim: int, region: Region) -> torch.Tensor:
     if not region:
         return tensor
     if len(region) > 1:
-        tensor = torch.unflatten(tensor, axis, [_size((part,)) for part in region])
+        tensor = torch.unflatten(tensor, dim, [_size((part,)) for part in region])
         for place, part in enumerate(region):
-            tensor = _take(tensor, axis + place, (part,))
-        return tensor.flatten(axis, axis + len(region) - 1)
+            tensor = _take(tensor, dim + place, (part,))
+        return tensor.flatten(dim, dim + len(region) - 1)
     (part,) = region
     if isinstance(part, Span):
         start, stop = int(part.start), int(part.stop)
-        return tensor if part.whole else tensor.narrow(axis, start, stop - start)
-    pieces = torch.split(tensor, [_size(inner) for inner in part.parts], axis)
-    taken = (_take(piece, axis, inner) for piece, inner in zip(pieces, part.parts, strict=True))
-    return torch.cat(tuple(taken), axis)
+        return tensor if part.whole else tensor.narrow(dim, start, stop - start)
+    pieces = torch.split(tensor, [_size(inner) for inner in part.parts], dim)
+    taken = (_take(piece, dim, inner) for piece, inner in zip(pieces, part.parts, strict=True))
+    return torch.cat(tuple(taken), dim)
 
 
 def _put(target: torch.Tensor, regions: Regions, piece: torch.Tensor) -> None:
-    for axis, region in enumerate(regions):
+    for dim, region in enumerate(regions):
         if not region:
             continue
         if len(region) > 1:
-            target = torch.unflatten(target, axis, [_size((part,)) for part in region])
-            piece = torch.unflatten(piece, axis, [int(region_length((part,))) for part in region])
+            target = torch.unflatten(target, dim, [_size((part,)) for part in region])
+            piece = torch.unflatten(piece, dim, [int(region_length((part,))) for part in region])
             split = tuple((part,) for part in region)
-            return _put(target, (*regions[:axis], *split, *regions[axis + 1 :]), piece)
+            return _put(target, (*regions[:dim], *split, *regions[dim + 1 :]), piece)
         (part,) = region
         if isinstance(part, Join):
-            return _put_parts(target, regions, piece, axis, part)
+            return _put_parts(target, regions, piece, dim, part)
         start, stop = int(part.start), int(part.stop)
-        target = target.narrow(axis, start, stop - start)
+        target = target.narrow(dim, start, stop - start)
         whole = Span(stop - start, 0, stop - start)
-        regions = (*regions[:axis], (whole,), *regions[axis + 1 :])
+        regions = (*regions[:dim], (whole,), *regions[dim + 1 :])
     target.copy_(piece)
     return None
 
 
 def _put_parts(
-    target: torch.Tensor, regions: Regions, piece: torch.Tensor, axis: int, join: Join
+    target: torch.Tensor, regions: Regions, piece: torch.Tensor, dim: int, join: Join
 ) -> None:
-    """Write the pieces of a concatenated axis one after the other."""
-    targets = torch.split(target, [_size(inner) for inner in join.parts], axis)
-    pieces = torch.split(piece, [int(region_length(inner)) for inner in join.parts], axis)
-    for onto, inner, own in zip(targets, join.parts, pieces, strict=True):
-        _put(onto, (*regions[:axis], inner, *regions[axis + 1 :]), own)
+    """Write the segments of a concatenated dim one after the other."""
+    targets = torch.split(target, [_size(inner) for inner in join.parts], dim)
+    pieces = torch.split(piece, [int(region_length(inner)) for inner in join.parts], dim)
+    for segment, inner, part in zip(targets, join.parts, pieces, strict=True):
+        _put(segment, (*regions[:dim], inner, *regions[dim + 1 :]), part)
 
 
 def _size(region: Region) -> int:
     return int(region_size(region))
 
 
-def _check(tensor: torch.Tensor, shape: tuple[int, ...], what: str, regions: Regions) -> None:
+def _check(tensor: torch.Tensor, shape: tuple[int, ...], action: str, regions: Regions) -> None:
     if tuple(tensor.shape) != shape:
         raise ParframeError(
             "run",
             "region",
-            f"a tensor of shape {list(tensor.shape)} {what} a region of {list(shape)}",
+            f"a tensor of shape {list(tensor.shape)} {action} a region of {list(shape)}",
             "partition the model again",
         )
     for region in regions:

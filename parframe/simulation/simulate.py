@@ -1,4 +1,4 @@
-"""All devices of a plan in one process: each a coroutine, matched where they communicate."""
+"""Simulation of a plan: all devices in one process, as coroutines matched at collectives."""
 
 from __future__ import annotations
 
@@ -11,17 +11,24 @@ import torch
 
 from parframe.plan import Plan
 from parframe.simulation.collectives import Request, exchange
-from parframe.simulation.communication_matching import Meetings
-from parframe.simulation.device_coroutine import Script, Watch, Worker, device_sizes, work
-from parframe.simulation.inputs import dtype_of, held, input_tensors, own_dtype
+from parframe.simulation.communication_matching import CommunicationMatcher
+from parframe.simulation.device_coroutine import (
+    DeviceCoroutine,
+    ProgramLiveness,
+    ValueObserver,
+    evaluate_sizes,
+    run_device,
+)
+from parframe.simulation.dtypes import find_weights_dtype, parse_dtype
+from parframe.simulation.inputs import convert_inputs, take_parts
 from parframe.simulation.interpreter import input_sizes
-from parframe.simulation.outputs import Piece, assembled, structured
-from parframe.simulation.regions import numbers
-from parframe.simulation.threads import fitting_threads
+from parframe.simulation.outputs import OutputPart, assemble_outputs, restore_structure
+from parframe.simulation.regions import evaluate_regions
+from parframe.simulation.threads import limit_threads
 from parframe.weights import read_state_dict
 
-Record = Callable[[Sequence[Request]], None]
-"""Is told of every communication: all who took part, in the order of their group."""
+CommunicationObserver = Callable[[Sequence[Request]], None]
+"""Callback for a communication: gets the calls of all ranks of a group, in its order."""
 
 
 def simulate(
@@ -43,45 +50,60 @@ def simulate(
     weights
         A folder, a state dict, a module, or None for random ones.
     dtype
-        What to compute in, such as ``"float64"``, and no narrower anywhere. If None, the dtypes
-        are those of the weights, and casts that the model's code names are done.
+        Narrowest floating-point dtype of any result, such as ``"float64"``. If None, the dtypes
+        are those of the weights, and the casts in the model's code are executed.
     device
-        The torch device that stands for all of the plan's.
+        Torch device on which all of the plan's devices are simulated.
     seed
-        Of random weights.
+        Seed of random weights.
 
     Returns
     -------
     Any
-        What the unpartitioned model returns: a tensor, a tuple or dict of them, or `Outputs`.
+        Outputs in the structure that the unpartitioned model returns: a tensor, a tuple or dict
+        of tensors, or `Outputs`.
 
     Raises
     ------
     ParframeError
         Of kind ``input`` or ``weights``, if these do not fit the model; of kind ``run``, if an
-        operator fails, communications do not fit together, or devices wait for each other.
+        operator fails, communication calls do not match, or devices deadlock.
 
     Examples
     --------
     >>> logits = simulate(plan, {"input_ids": ids}).logits  # doctest: +SKIP
     """
-    kind, place = dtype_of(dtype), torch.device(device)
+    kind, place = parse_dtype(dtype), torch.device(device)
     state = read_state_dict(plan.graph, weights, kind, seed)
-    given = Given(
-        inputs=input_tensors(plan.graph, inputs, kind or own_dtype(plan.graph, state), place),
+    given = RunInputs(
+        inputs=convert_inputs(
+            plan.graph, inputs, kind or find_weights_dtype(plan.graph, state), place
+        ),
         state={name: tensor.to(place) for name, tensor in state.items()},
         dtype=kind,
         device=place,
     )
     sizes = input_sizes(plan.graph, given.inputs)
-    with fitting_threads(given.state):
-        found = pieces(plan, given)
-    return structured(plan.graph.outputs, assembled(plan.graph, found, sizes))
+    with limit_threads(given.state):
+        parts = run_devices(plan, given)
+    return restore_structure(plan.graph.outputs, assemble_outputs(plan.graph, parts, sizes))
 
 
 @attrs.frozen
-class Given:
-    """What a run works on: the whole inputs and weights, by the model's names."""
+class RunInputs:
+    """Whole inputs and weights of a run, by the model's names.
+
+    Parameters
+    ----------
+    inputs
+        Input tensors.
+    state
+        Parameters and buffers.
+    dtype
+        Narrowest floating-point dtype of any result; None leaves the dtypes of the weights.
+    device
+        Torch device that all tensors are on.
+    """
 
     inputs: Mapping[str, torch.Tensor]
     state: Mapping[str, torch.Tensor]
@@ -89,9 +111,12 @@ class Given:
     device: torch.device
 
 
-def pieces(
-    plan: Plan, given: Given, watch: Watch | None = None, record: Record | None = None
-) -> list[Piece]:
+def run_devices(
+    plan: Plan,
+    given: RunInputs,
+    observe_value: ValueObserver | None = None,
+    observe_communication: CommunicationObserver | None = None,
+) -> list[OutputPart]:
     """Run all devices and collect every device's parts of the outputs.
 
     Parameters
@@ -100,53 +125,69 @@ def pieces(
         The plan.
     given
         Inputs and weights.
-    watch
-        Told of every value on every device.
-    record
-        Told of every communication.
+    observe_value
+        Called with every value on every device.
+    observe_communication
+        Called with every collective and transfer.
+
+    Returns
+    -------
+    list of OutputPart
+        The parts in the order of ranks.
     """
     symbols = input_sizes(plan.graph, given.inputs)
-    sizes = [device_sizes(device, symbols) for device in plan.devices]
-    scripts = {name: Script(program) for name, program in plan.programs.items()}
-    workers = [
-        work(
-            device.rank,
-            scripts[device.program],
-            held(plan.programs[device.program], given.inputs, given.state, sizes[device.rank]),
-            sizes[device.rank],
-            given.dtype,
-            given.device,
-            watch,
+    sizes = [evaluate_sizes(device, symbols) for device in plan.devices]
+    liveness = {name: ProgramLiveness(program) for name, program in plan.programs.items()}
+    coroutines = []
+    for device in plan.devices:
+        program, own_sizes = plan.programs[device.program], sizes[device.rank]
+        values = take_parts(program, given.inputs, given.state, own_sizes)
+        coroutines.append(
+            run_device(
+                device.rank,
+                liveness[device.program],
+                values,
+                own_sizes,
+                given.dtype,
+                given.device,
+                observe_value,
+            )
         )
-        for device in plan.devices
-    ]
+    matcher = CommunicationMatcher(plan.mesh)
     with torch.no_grad():
-        results = _run_all(workers, Meetings(plan.mesh), record)
+        results = _run_until_done(coroutines, matcher, observe_communication)
     return [
-        Piece(rank, part.whole, numbers(part.region, sizes[rank]), results[rank][part.name])
-        for rank in range(len(workers))
+        OutputPart(
+            rank, part.whole, evaluate_regions(part.region, sizes[rank]), results[rank][part.name]
+        )
+        for rank in range(len(coroutines))
         for part in plan.program(rank).outputs
     ]
 
 
-def _run_all(
-    workers: Sequence[Worker], meetings: Meetings, record: Record | None
+def _run_until_done(
+    coroutines: Sequence[DeviceCoroutine],
+    matcher: CommunicationMatcher,
+    observe: CommunicationObserver | None,
 ) -> dict[int, dict[str, torch.Tensor]]:
-    """Resume whoever can go on until nobody can; the results by rank."""
+    """Resume devices until all have returned, and return their output values by rank.
+
+    A device that yields a communication call is resumed once its whole group has arrived.
+    """
     results: dict[int, dict[str, torch.Tensor]] = {}
-    ready: deque[tuple[int, torch.Tensor | None]] = deque((r, None) for r in range(len(workers)))
+    ready: deque[tuple[int, torch.Tensor | None]] = deque((r, None) for r in range(len(coroutines)))
     while ready:
-        rank, answer = ready.popleft()
+        rank, received = ready.popleft()
         try:
-            request = workers[rank].send(answer)
+            call = coroutines[rank].send(received)
         except StopIteration as finished:
             results[rank] = finished.value
             continue
-        members = meetings.join(request)
-        if members is not None:
-            if record is not None:
-                record(members)
-            answers = exchange(members)
-            ready.extend((m.rank, own) for m, own in zip(members, answers, strict=True))
-    meetings.check_done()
+        calls = matcher.add(call)
+        if calls is not None:
+            if observe is not None:
+                observe(calls)
+            outcomes = exchange(calls)
+            ready.extend((c.rank, result) for c, result in zip(calls, outcomes, strict=True))
+    matcher.check_complete()
     return results

@@ -1,4 +1,4 @@
-"""How many threads a run takes: small operators are slower on many than on one."""
+"""Number of threads of a simulation: small operators are slower on many threads than on one."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from contextlib import contextmanager
 
 import torch
 
-_SMALL = 20_000_000
-"""Up to so many elements of weights a model counts as small."""
+_SMALL_MODEL = 20_000_000
+"""Largest number of weight elements of a model that runs on one thread."""
 
 
 @contextmanager
-def fitting_threads(state: Mapping[str, torch.Tensor]) -> Iterator[None]:
-    """Within it, PyTorch computes on one thread if the weights are small."""
+def limit_threads(state: Mapping[str, torch.Tensor]) -> Iterator[None]:
+    """Limit PyTorch to one thread within the context, if the weights are small."""
     before = torch.get_num_threads()
-    small = sum(tensor.numel() for tensor in state.values()) <= _SMALL
+    small = sum(tensor.numel() for tensor in state.values()) <= _SMALL_MODEL
     if small:
         torch.set_num_threads(1)
     try:

@@ -1,7 +1,8 @@
-"""What a run communicates, by mesh axis."""
+"""Communication volume of a run, by mesh axis."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import attrs
@@ -15,7 +16,7 @@ from parframe.simulation.collectives import SENT, Request
 
 @attrs.frozen
 class Traffic:
-    """The communications of one kind over the same mesh axes.
+    """Communication operators of one kind over the same mesh axes.
 
     Parameters
     ----------
@@ -24,12 +25,12 @@ class Traffic:
     kind
         The operator, such as ``"all_reduce"``; a send and its recv are one ``"send"``.
     count
-        How many there are on the device that has the most.
+        Number of them on the device that has the most.
     bytes
-        Their tensors' bytes on the device that has the most, in the model's own dtypes: of each
-        the larger of what the device gives and gets.
+        Bytes on the device that has the most, in the model's own dtypes: for each operator the
+        larger one of the device's input and output.
     total
-        How many there are in all groups together.
+        Number of them in all groups together.
     """
 
     axes: tuple[str, ...]
@@ -40,8 +41,18 @@ class Traffic:
 
 
 @attrs.define
-class Recorder:
-    """Counts communications as they happen."""
+class TrafficRecorder:
+    """Counter of the communication of a run.
+
+    Parameters
+    ----------
+    plan
+        The plan.
+    counts
+        By mesh axes and kind, for each rank: the number of operators and their bytes.
+    totals
+        By mesh axes and kind, the number in all groups together.
+    """
 
     plan: Plan
     counts: dict[tuple[tuple[str, ...], str], dict[int, tuple[int, int]]] = attrs.field(
@@ -49,25 +60,25 @@ class Recorder:
     )
     totals: dict[tuple[tuple[str, ...], str], int] = attrs.field(factory=dict)
 
-    def __call__(self, requests: Sequence[Request]) -> None:
-        """Count one communication."""
-        operator = requests[0].operator
+    def __call__(self, calls: Sequence[Request]) -> None:
+        """Count one collective or transfer."""
+        operator = calls[0].operator
         kind = operator.target.removeprefix("parframe.").replace("recv", "send")
         key = (axes_of(operator), kind)
         self.totals[key] = self.totals.get(key, 0) + 1
         ranks = self.counts.setdefault(key, {})
-        for request in requests:
-            if request.operator.target == "parframe.recv":
+        for call in calls:
+            if call.operator.target == "parframe.recv":
                 continue
-            count, amount = ranks.get(request.rank, (0, 0))
+            count, amount = ranks.get(call.rank, (0, 0))
             if operator.target in EXCHANGES:
-                amount += self._exchanged(request, requests)
+                amount += self._sent_bytes(call, calls)
             else:
-                amount += self._bytes(request)
-            ranks[request.rank] = (count + 1, amount)
+                amount += self._tensor_bytes(call)
+            ranks[call.rank] = (count + 1, amount)
 
     def rows(self) -> tuple[Traffic, ...]:
-        """What was counted, ordered by mesh axis and kind."""
+        """Return the counts, ordered by mesh axis and kind."""
         order: Mapping[str, int] = {name: i for i, name in enumerate(self.plan.mesh.names)}
         return tuple(
             Traffic(
@@ -82,19 +93,17 @@ class Recorder:
             )
         )
 
-    def _exchanged(self, request: Request, requests: Sequence[Request]) -> int:
-        """The bytes that a device sends in an exchange."""
-        operator, tensors = request.operator, self.plan.program(request.rank).tensors
+    def _sent_bytes(self, call: Request, calls: Sequence[Request]) -> int:
+        """Return the bytes that a device sends in a distributed form of an operator."""
+        operator, tensors = call.operator, self.plan.program(call.rank).tensors
         names = dict(zip(operator.slots, operator.inputs, strict=True))
-        place = [other.rank for other in requests].index(request.rank)
-        sent = SENT[operator.target]([other.args for other in requests], place)
+        place = [other.rank for other in calls].index(call.rank)
+        sent = SENT[operator.target]([other.args for other in calls], place)
         return int(sum(count * BYTES[tensors[names[slot]].dtype] for slot, count in sent.items()))
 
-    def _bytes(self, request: Request) -> int:
-        names = (*request.operator.inputs, *request.operator.outputs)
-        dtype = self.plan.program(request.rank).tensors[names[0]].dtype
-        given = request.tensor.numel() if request.tensor is not None else 0
-        gets = 1
-        for size in request.shape or (0,):
-            gets *= size
-        return int(max(given, gets) * BYTES[dtype])
+    def _tensor_bytes(self, call: Request) -> int:
+        names = (*call.operator.inputs, *call.operator.outputs)
+        dtype = self.plan.program(call.rank).tensors[names[0]].dtype
+        sent = call.tensor.numel() if call.tensor is not None else 0
+        received = math.prod(call.shape or (0,))
+        return int(max(sent, received) * BYTES[dtype])

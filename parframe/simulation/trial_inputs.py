@@ -1,4 +1,4 @@
-"""Sizes and random inputs to try a model on: uneven where the plan splits, legal as indices."""
+"""Sizes and random inputs of trials: uneven where the plan splits, valid as indices."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from parframe.sizes import evaluate
 _LARGEST_INTEGER = 8
 _SHORTEST = {"batch": 2, "sequence": 5}
 _MOST_SHARES = 4
-"""How many times as many rows as devices are tried at most, where devices are unequal."""
+"""Largest number of shares per device that a trial is sized for, where devices are unequal."""
 
 _TABLES: Mapping[str, tuple[str, str]] = {
     "aten.embedding.default": ("weight", "indices"),
@@ -25,9 +25,9 @@ _TABLES: Mapping[str, tuple[str, str]] = {
     "aten.index_select.default": ("self", "index"),
     "aten.gather.default": ("self", "index"),
 }
-"""Operators that look rows up: the argument that has the rows, and the one that numbers them."""
+"""Lookup operators: the argument with the table, and the one with the row indices."""
 
-_SAME_NUMBERS = frozenset(
+_SAME_VALUES = frozenset(
     f"aten.{name}"
     for name in (
         "_to_copy.default", "alias.default", "clone.default", "contiguous.default",
@@ -36,11 +36,13 @@ _SAME_NUMBERS = frozenset(
         "unsqueeze.default", "view.default",
     )
 )  # fmt: skip
-"""Operators whose result has no other numbers than their input."""
+"""Operators whose result has only values of their input."""
 
 
-def trial_sizes(plan: Plan, batch: int | None, sequence: int | None) -> tuple[dict[str, int], ...]:
-    """Values for the symbols of a plan's inputs: one set of them for each trial.
+def choose_trial_sizes(
+    plan: Plan, batch: int | None, sequence: int | None
+) -> tuple[dict[str, int], ...]:
+    """Choose values for the symbols of a plan's inputs, a set for each trial.
 
     A split symbol gets a size that its mesh axes do not divide, so that devices hold parts of
     different sizes; where the batch is split and not given, a second trial has fewer rows than
@@ -49,20 +51,20 @@ def trial_sizes(plan: Plan, batch: int | None, sequence: int | None) -> tuple[di
     Raises
     ------
     ParframeError
-        Of kind ``input``, for a size below 1 or of something that the model's inputs have not.
+        Of kind ``input``, for a size below 1, or one that the model's inputs do not have.
     """
     given = {"batch": batch, "sequence": sequence}
-    names = dict(_symbols(plan.graph))
+    names = dict(_named_symbols(plan.graph))
     for name, number in given.items():
         if number is None:
             continue
         if number < 1:
-            raise ParframeError("input", name, f"is {number}", "give at least 1")
+            raise ParframeError("input", name, f"is {number}", "use 1 or more")
         if name not in names.values():
             raise ParframeError(
                 "input", name, "is not a size of the model's inputs", "leave it out"
             )
-    parts = {name: _parts(plan, name) for name in names.values()}
+    parts = {name: _count_parts(plan, name) for name in names.values()}
     first = {
         symbol: given.get(name) or max(parts[name] + 1, _SHORTEST.get(name, 3))
         for symbol, name in names.items()
@@ -73,19 +75,19 @@ def trial_sizes(plan: Plan, batch: int | None, sequence: int | None) -> tuple[di
     return (first,)
 
 
-def trial_inputs(
+def make_trial_inputs(
     graph: OperatorGraph, sizes: Mapping[str, int], seed: int
 ) -> dict[str, torch.Tensor]:
-    """Random inputs: normal floats, and integers that are legal wherever they are indices."""
-    limits = index_limits(graph, sizes)
+    """Draw random inputs: normal floats, and integers that are valid wherever they are indices."""
+    limits = find_index_limits(graph, sizes)
     return {
-        name: _drawn(given, sizes, limits.get(name, _LARGEST_INTEGER), seed)
+        name: _draw_input(given, sizes, limits.get(name, _LARGEST_INTEGER), seed)
         for name, given in graph.inputs.items()
     }
 
 
-def _symbols(graph: OperatorGraph) -> Iterator[tuple[str, str]]:
-    """Every symbol of the inputs with the name of the axis it is."""
+def _named_symbols(graph: OperatorGraph) -> Iterator[tuple[str, str]]:
+    """Yield the symbols of the inputs, each with the named dimension that it is the size of."""
     for given in graph.inputs.values():
         axes = given.axes or ("",) * len(given.shape)
         for size, axis in zip(given.shape, axes, strict=True):
@@ -93,13 +95,13 @@ def _symbols(graph: OperatorGraph) -> Iterator[tuple[str, str]]:
                 yield size.name, axis or size.name
 
 
-def _parts(plan: Plan, name: str) -> int:
+def _count_parts(plan: Plan, name: str) -> int:
     ratios = [mesh.ratio(plan.placing.axes(name)) for mesh in plan.mesh.submeshes]
     halves = 2 if name in plan.placing.mirrored else 1
     return halves * max(min(sum(ratio), _MOST_SHARES * len(ratio)) for ratio in ratios)
 
 
-def _drawn(given: Input, sizes: Mapping[str, int], limit: int, seed: int) -> torch.Tensor:
+def _draw_input(given: Input, sizes: Mapping[str, int], limit: int, seed: int) -> torch.Tensor:
     digest = hashlib.sha256(f"{seed}:{given.name}".encode()).digest()
     generator = torch.Generator().manual_seed(int.from_bytes(digest[:7], "little"))
     shape = [evaluate(size, sizes) for size in given.shape]
@@ -113,50 +115,50 @@ def _drawn(given: Input, sizes: Mapping[str, int], limit: int, seed: int) -> tor
     return torch.randint(max(1, limit), shape, generator=generator).to(kind)
 
 
-def index_limits(graph: OperatorGraph, sizes: Mapping[str, int]) -> dict[str, int]:
-    """For each input that numbers rows of a table, how large its integers may be."""
+def find_index_limits(graph: OperatorGraph, sizes: Mapping[str, int]) -> dict[str, int]:
+    """Find the exclusive upper limit of each integer input that indexes rows of a table."""
     shapes = {name: tensor.shape for name, tensor in graph.tensors.items()}
     sources = {name: (name, 0) for name in graph.inputs}
     limits: dict[str, int] = {}
     for call, operator in graph.expanded():
         block = graph.blocks[call.block]
         names = call.names(block)
-        shapes.update((names[own], tensor.shape) for own, tensor in block.tensors.items())
-        for index, size in _looked_up(operator, shapes):
+        shapes.update((names[inner], tensor.shape) for inner, tensor in block.tensors.items())
+        for index, size in _find_lookups(operator, shapes):
             if index in sources:
                 name, shift = sources[index]
-                room = evaluate(size, sizes) - shift
-                limits[name] = min(limits.get(name, room), room)
-        passed = _passed(operator)
-        if passed is not None and operator.inputs[0] in sources:
+                limit = evaluate(size, sizes) - shift
+                limits[name] = min(limits.get(name, limit), limit)
+        added = _added_constant(operator)
+        if added is not None and operator.inputs[0] in sources:
             name, shift = sources[operator.inputs[0]]
-            sources[operator.outputs[0]] = (name, shift + passed)
+            sources[operator.outputs[0]] = (name, shift + added)
     return limits
 
 
-def _passed(operator: Operator) -> int | None:
-    """What an operator adds to every integer it is given; None where it does something else."""
-    if operator.target in _SAME_NUMBERS and operator.inputs:
+def _added_constant(operator: Operator) -> int | None:
+    """Return the constant that an operator adds to its input; None if it computes anything else."""
+    if operator.target in _SAME_VALUES and operator.inputs:
         return 0
     other = operator.args.get("other")
-    whole = isinstance(other, int) and not isinstance(other, bool)
-    if operator.target == "aten.add.Tensor" and whole and operator.args.get("alpha", 1) == 1:
+    integer = isinstance(other, int) and not isinstance(other, bool)
+    if operator.target == "aten.add.Tensor" and integer and operator.args.get("alpha", 1) == 1:
         return other if isinstance(other, int) else None
     return None
 
 
-def _looked_up(
+def _find_lookups(
     operator: Operator, shapes: Mapping[str, tuple[int | sympy.Expr, ...]]
 ) -> Iterator[tuple[str, int | sympy.Expr]]:
-    """The indices an operator takes, each with the number of rows it may number."""
+    """Yield the index tensors of a lookup operator, each with the size of the dim it indexes."""
     if operator.target not in _TABLES:
         return
     rows, slot = _TABLES[operator.target]
     table, index = operator.args[rows], operator.args[slot]
     if not isinstance(table, Ref):
         return
-    axis: Arg = operator.args.get("dim", 0)
+    dim: Arg = operator.args.get("dim", 0)
     indices = index if isinstance(index, tuple) else (index,)
-    for place, own in enumerate(indices, start=axis if isinstance(axis, int) else 0):
-        if isinstance(own, Ref):
-            yield own.name, shapes[table.name][place]
+    for place, indexed in enumerate(indices, start=dim if isinstance(dim, int) else 0):
+        if isinstance(indexed, Ref):
+            yield indexed.name, shapes[table.name][place]

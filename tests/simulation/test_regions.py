@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from parframe.errors import ParframeError
 from parframe.layout import Join, Span, region_length, region_size, runs
-from parframe.simulation.regions import numbers, put, take
+from parframe.simulation.regions import evaluate_regions, put, take
 from parframe.sizes import symbol
 
 spans = st.tuples(*[st.integers(0, 4)] * 3).map(sorted).map(lambda t: Span(t[2], t[0], t[1]))
@@ -24,7 +24,7 @@ regions = st.recursive(
 @settings(deadline=None, max_examples=150)
 @given(st.lists(regions, min_size=1, max_size=2))
 def test_taking_and_putting_follow_the_runs_of_every_axis(axes):
-    axes = numbers(axes, {})
+    axes = evaluate_regions(axes, {})
     shape = [region_size(axis) for axis in axes]
     whole = torch.arange(float(torch.Size(shape).numel())).reshape(shape) + 1
     index = [torch.tensor([i for a, b in runs(axis) for i in range(a, b)]).long() for axis in axes]
@@ -41,14 +41,14 @@ def test_taking_and_putting_follow_the_runs_of_every_axis(axes):
 
 def test_symbols_become_numbers():
     batch = symbol("batch")
-    axes = numbers([(Join(((Span(2 * batch, batch, 2 * batch),), ())),)], {"batch": 3})
+    axes = evaluate_regions([(Join(((Span(2 * batch, batch, 2 * batch),), ())),)], {"batch": 3})
     assert axes == ((Join(((Span(6, 3, 6),), ())),),)
 
 
 @pytest.mark.parametrize(
     ("axes", "piece", "what"),
     [
-        (((Span(4, 0, 2),),), (2,), "is put into a region of"),
+        (((Span(4, 0, 2),),), (2,), "is written through a region of"),
         (((Span(3, 0, 2),),), (3,), "fills a region of"),
         (((Span(3, 2, 4),),), (2,), "not within"),
         (((Span(3, -1, 1),),), (2,), "not within"),

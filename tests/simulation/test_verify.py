@@ -8,8 +8,8 @@ from handmade import HIDDEN, Part, changed, graph, operator, pipeline, tensor_pa
 from parframe.errors import ParframeError
 from parframe.graph import Input, Parameter, Ref, Tensor
 from parframe.simulation import verify
-from parframe.simulation.numerical_error import error, scale_of
-from parframe.simulation.trial_inputs import trial_inputs, trial_sizes
+from parframe.simulation.numerical_error import find_scale, relative_error
+from parframe.simulation.trial_inputs import choose_trial_sizes, make_trial_inputs
 from parframe.sizes import symbol
 
 
@@ -124,9 +124,9 @@ def test_the_same_seed_gives_the_same_proof():
 
 
 def test_trials_have_uneven_parts_and_fewer_rows_than_parts():
-    assert trial_sizes(tensor_parallel(2, 4), None, None) == ({"batch": 5}, {"batch": 3})
-    assert trial_sizes(tensor_parallel(2, 4), 7, None) == ({"batch": 7},)
-    assert trial_sizes(pipeline(), None, None) == ({"batch": 2},)
+    assert choose_trial_sizes(tensor_parallel(2, 4), None, None) == ({"batch": 5}, {"batch": 3})
+    assert choose_trial_sizes(tensor_parallel(2, 4), 7, None) == ({"batch": 7},)
+    assert choose_trial_sizes(pipeline(), None, None) == ({"batch": 2},)
 
 
 @pytest.mark.parametrize(
@@ -170,7 +170,7 @@ def lookup():
 
 
 def test_random_integers_are_legal_indices():
-    found = trial_inputs(lookup(), {"batch": 3}, seed=0)
+    found = make_trial_inputs(lookup(), {"batch": 3}, seed=0)
     assert sorted(found["ids"].unique().tolist()) == [0, 1, 2]
     assert found["ids"].shape == (3, 40)
     assert found["mask"].dtype == torch.bool
@@ -178,7 +178,7 @@ def test_random_integers_are_legal_indices():
 
 
 def test_random_floats_have_both_signs_and_distinct_rows():
-    x = trial_inputs(pipeline().graph, {"batch": 3}, seed=0)["x"]
+    x = make_trial_inputs(pipeline().graph, {"batch": 3}, seed=0)["x"]
     assert (x < 0).any()
     assert (x > 0).any()
     assert len(x.unique(dim=0)) == 3
@@ -203,11 +203,11 @@ INFINITE = float("inf")
 )
 def test_the_error_of_numbers(found, expected, result):
     found, expected = torch.tensor(found), torch.tensor(expected)
-    assert error(found, expected, scale_of(expected)) == result
+    assert relative_error(found, expected, find_scale(expected)) == result
 
 
 def test_integers_must_be_equal():
     ones = torch.ones(2, dtype=torch.int64)
-    assert error(ones, ones, scale_of(ones)) == 0
-    assert error(ones, ones * 2, scale_of(ones)) == INFINITE
-    assert error(ones, ones.int(), scale_of(ones)) == INFINITE
+    assert relative_error(ones, ones, find_scale(ones)) == 0
+    assert relative_error(ones, ones * 2, find_scale(ones)) == INFINITE
+    assert relative_error(ones, ones.int(), find_scale(ones)) == INFINITE

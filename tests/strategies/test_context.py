@@ -17,8 +17,8 @@ from parframe.loading import load
 from parframe.partitioning import partition
 from parframe.partitioning.chain_parts import mirrored
 from parframe.simulation import simulate, verify
-from parframe.simulation.device_coroutine import device_sizes
-from parframe.simulation.regions import numbers
+from parframe.simulation.device_coroutine import evaluate_sizes
+from parframe.simulation.regions import evaluate_regions
 from parframe.spec import Spec, Stage
 
 pytestmark = pytest.mark.slow
@@ -123,7 +123,7 @@ def pairs(plan, length):
     for device in plan.devices:
         program = plan.program(device.rank)
         (part,) = [part for part in program.inputs if part.whole == "input_ids"]
-        (_, region) = numbers(part.region, device_sizes(device, symbols))
+        (_, region) = evaluate_regions(part.region, evaluate_sizes(device, symbols))
         found.append(sum(p + 1 for start, stop in runs(region) for p in range(start, stop)))
     assert sum(found) == length * (length + 1) // 2
     return found

@@ -9,10 +9,10 @@ from models import tiny_config
 
 import parframe
 from parframe.graph import Ref
-from parframe.simulation.inputs import input_tensors
-from parframe.simulation.simulate import Given
-from parframe.simulation.trial_inputs import trial_inputs, trial_sizes
-from parframe.simulation.verify import first_difference
+from parframe.simulation.first_difference import find_first_difference
+from parframe.simulation.inputs import convert_inputs
+from parframe.simulation.simulate import RunInputs
+from parframe.simulation.trial_inputs import choose_trial_sizes, make_trial_inputs
 from parframe.weights import read_state_dict
 
 pytestmark = pytest.mark.slow
@@ -44,12 +44,12 @@ def test_a_partitioned_model_computes_what_the_model_computes(llama, composite):
 def test_a_right_plan_differs_nowhere(parallel, composite):
     plan = parframe.partition(parallel, composite)
     assert all(program.layouts for program in plan.programs.values())
-    (sizes,) = trial_sizes(plan, 3, None)
+    (sizes,) = choose_trial_sizes(plan, 3, None)
     state = read_state_dict(plan.graph, None, torch.float64)
-    drawn = trial_inputs(plan.graph, sizes, 0)
-    inputs = input_tensors(plan.graph, drawn, torch.float64, torch.device("cpu"))
-    given = Given(inputs, state, torch.float64, torch.device("cpu"))
-    assert first_difference(plan, given, 1e-11) is None
+    drawn = make_trial_inputs(plan.graph, sizes, 0)
+    inputs = convert_inputs(plan.graph, drawn, torch.float64, torch.device("cpu"))
+    given = RunInputs(inputs, state, torch.float64, torch.device("cpu"))
+    assert find_first_difference(plan, given, 1e-11) is None
 
 
 def test_a_plan_that_was_saved_computes_the_same(llama, tmp_path):
