@@ -1,4 +1,4 @@
-"""The one error parframe raises for what a user can hint, its kinds and their exit codes."""
+"""Error that parframe raises for mistakes of its users, its kinds and their exit codes."""
 
 import difflib
 from collections.abc import Iterable
@@ -30,18 +30,18 @@ KINDS: dict[str, tuple[int, str]] = {
 
 
 class ParframeError(Exception):
-    """A mistake that its reader can hint, told in one line.
+    """Mistake that its reader can correct, printed as one line.
 
     Parameters
     ----------
     kind : str
         One of `KINDS`.
     where : str
-        The place: a file with line and key, an operator, a rank.
+        Place: a file with line and key, an operator, a rank.
     what : str
-        What is wrong there.
+        Statement of what is wrong there.
     hint : str
-        What to do about it.
+        Action that corrects it, in the imperative.
 
     Raises
     ------
