@@ -6,7 +6,7 @@ PIP_FLAGS ?= --quiet
 INSTALL = -m pip install $(PIP_FLAGS) -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test quick lint docs golden bench fit validate faults coverage clean
+.PHONY: help demo test planner quick lint docs golden bench fit validate faults coverage clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
@@ -23,6 +23,15 @@ test:  ## fresh environment, install, then lint, types, import contracts and all
 	$(ENVIRONMENTS)/test/bin/python $(INSTALL) '.[hf,test,dev]'
 	$(MAKE) lint BIN=$(ENVIRONMENTS)/test/bin/
 	$(ENVIRONMENTS)/test/bin/pytest $(PYTEST_FLAGS)
+	$(MAKE) planner
+
+planner:  ## fresh environment without extras, hence without torch: choose a composite; under 300 MB
+	rm -rf $(ENVIRONMENTS)/planner build
+	$(PYTHON) -m venv $(ENVIRONMENTS)/planner
+	$(ENVIRONMENTS)/planner/bin/python $(INSTALL) .
+	$(ENVIRONMENTS)/planner/bin/parframe choose llama-3-8b --devices 8xH100
+	! $(ENVIRONMENTS)/planner/bin/python -c 'import torch' 2> /dev/null
+	test "$$(du -sm $(ENVIRONMENTS)/planner | cut -f 1)" -lt 300
 
 quick:  ## within a minute, in the environment at hand: lint and the fast tests
 	$(BIN)ruff check .

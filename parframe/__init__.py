@@ -3,6 +3,8 @@
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from parframe.errors import optional_packages
+
 if TYPE_CHECKING:
     from parframe.checking.check import check
     from parframe.errors import ParframeError
@@ -65,10 +67,11 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> object:
-    """Import the module that a public name lives in, and give the name."""
+    """Import the module of a public name, and return what it names."""
     if name not in _HOMES:
         raise AttributeError(f"module 'parframe' has no attribute {name!r}")
-    value = getattr(import_module(_HOMES[name]), name)
+    with optional_packages():
+        value = getattr(import_module(_HOMES[name]), name)
     globals()[name] = value
     return value
 

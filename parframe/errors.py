@@ -1,11 +1,13 @@
 """Error that parframe raises for mistakes of its users, its kinds and their exit codes."""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 KINDS: dict[str, tuple[int, str]] = {
     "usage": (2, "the command line is incomplete or contradicts itself"),
     "internal": (3, "a bug in parframe"),
+    "install": (4, "an optional package is not installed"),
     "spec": (10, "the spec cannot be read or has an illegal key or value"),
     "composite": (11, "a composite such as TP4DP2 is malformed"),
     "mesh": (12, "a mesh, one of its axes or a rank is wrong"),
@@ -27,6 +29,14 @@ KINDS: dict[str, tuple[int, str]] = {
     "output": (40, "a result cannot be written"),
 }
 """Every kind of error: its exit code and what it means."""
+
+EXTRAS: dict[str, str] = {
+    "torch": "torch",
+    "safetensors": "torch",
+    "tokenizers": "hf",
+    "transformers": "hf",
+}
+"""Extra of the distribution that installs each optional package."""
 
 
 class ParframeError(Exception):
@@ -109,3 +119,31 @@ def did_you_mean(word: str, choices: Iterable[str]) -> str:
     """
     choice = nearest(word, choices)
     return f" (did you mean {choice!r}?)" if choice else ""
+
+
+@contextmanager
+def optional_packages(extra: str | None = None) -> Iterator[None]:
+    """Turn a failed import of an optional package into an error that names its extra.
+
+    Parameters
+    ----------
+    extra : str, optional
+        Extra that the operation needs, if it is more than the one of the package.
+
+    Raises
+    ------
+    ParframeError
+        Of kind ``install``, if a package of an extra is not installed.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as fault:
+        package = (fault.name or "").partition(".")[0]
+        if package not in EXTRAS:
+            raise
+        raise ParframeError(
+            "install",
+            package,
+            "this operation needs it, and it is not installed",
+            f"run pip install 'parframe[{extra or EXTRAS[package]}]'",
+        ) from fault

@@ -27,6 +27,56 @@ print(sorted({"torch", "transformers", "networkx", "sympy"} & set(sys.modules)))
     assert run(code) == "[]"
 
 
+WITHOUT_TORCH = """
+import sys
+sys.modules.update(dict.fromkeys(("torch", "transformers", "safetensors", "tokenizers")))
+import parframe
+"""
+"""A Python in which imports of the optional packages fail, as where they are not installed."""
+
+
+@pytest.mark.parametrize(
+    ("operation", "extra"),
+    [
+        ("parframe.verify", "torch"),
+        ("parframe.run", "torch"),
+        ("parframe.load({'model_type': 'llama'})", "hf"),
+        ("parframe.load('model.pt2')", "torch"),
+    ],
+)
+def test_an_operation_without_its_optional_package_names_the_extra(operation: str, extra: str):
+    code = f"""{WITHOUT_TORCH}
+try:
+    {operation}
+except parframe.ParframeError as error:
+    print(error.kind, error.hint)
+"""
+    assert run(code) == f"install run pip install 'parframe[{extra}]'"
+
+
+def test_a_command_without_its_optional_package_names_the_extra(tmp_path):
+    (tmp_path / "config.json").write_text('{"model_type": "llama"}')
+    code = f"""{WITHOUT_TORCH}
+from parframe.cli import group
+from parframe.cli.failures import run
+print(run(group, ["load", {str(tmp_path)!r}, "--json"]))
+"""
+    assert '"hint": "run pip install \'parframe[hf]\'"' in run(code)
+    assert run(code).endswith("4")
+
+
+def test_plans_are_made_checked_and_priced_without_torch():
+    code = f"""{WITHOUT_TORCH}
+from parframe.cli import group
+from parframe.cli.failures import run
+from parframe.models import find
+plan = parframe.partition(find("llama-3.2-1b").graph(), "PP2TP2")
+code = run(group, ["choose", "llama-3.2-1b", "--devices", "2xH100", "--json"])
+print(parframe.check(plan).ok, code)
+"""
+    assert run(code).endswith("True 0")
+
+
 def test_an_unknown_public_name_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="no attribute 'lode'"):
         parframe.lode  # noqa: B018

@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from parframe.errors import ParframeError, did_you_mean
+from parframe.errors import ParframeError, did_you_mean, optional_packages
 
 INTERRUPTED = 130
 """The exit code of a command that the user stopped."""
@@ -55,7 +55,10 @@ def run(group: click.Group, arguments: Sequence[str]) -> int:
     """
     debug = "--debug" in arguments
     try:
-        with group.make_context(group.name, list(arguments) or ["--help"]) as context:
+        with (
+            group.make_context(group.name, list(arguments) or ["--help"]) as context,
+            optional_packages(),
+        ):
             group.invoke(context)
         sys.stdout.flush()
         return 0

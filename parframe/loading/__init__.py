@@ -7,12 +7,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from parframe.errors import ParframeError
+from parframe.errors import ParframeError, optional_packages
 from parframe.graph import OperatorGraph
 
 __all__ = ["load"]
 
 
+@optional_packages()
 def load(
     source: Any,
     inputs: Mapping[str, Any] | None = None,
@@ -48,18 +49,21 @@ def load(
     Raises
     ------
     ParframeError
-        If the source cannot be read, or the model cannot be exported.
+        If the source cannot be read, or the model cannot be exported; of kind ``install``, if a
+        package that the source needs is not installed.
     """
     if isinstance(source, OperatorGraph):
         return source
     if isinstance(source, str | os.PathLike):
         return _load_path(Path(source), inputs, dynamic, positions, dtype)
     if isinstance(source, Mapping):
-        from parframe.loading.huggingface.loader import load_config
+        with optional_packages("hf"):
+            from parframe.loading.huggingface.loader import load_config
 
         return load_config(dict(source), inputs, dynamic, positions=positions, dtype=dtype)
     if hasattr(source, "to_diff_dict") and hasattr(source, "model_type"):
-        from parframe.loading.huggingface.loader import load_config
+        with optional_packages("hf"):
+            from parframe.loading.huggingface.loader import load_config
 
         return load_config(source, inputs, dynamic, positions=positions, dtype=dtype)
     if hasattr(source, "named_parameters"):
@@ -82,7 +86,8 @@ def _load_path(
     dtype: str | None,
 ) -> OperatorGraph:
     if path.is_dir():
-        from parframe.loading.huggingface.loader import load_folder
+        with optional_packages("hf"):
+            from parframe.loading.huggingface.loader import load_folder
 
         return load_folder(path, inputs, dynamic, positions, dtype)
     if path.suffix == ".pt2":
@@ -100,7 +105,8 @@ def _load_path(
 
     content = read_object(path)
     if "model_type" in content or "architectures" in content:
-        from parframe.loading.huggingface.loader import load_config
+        with optional_packages("hf"):
+            from parframe.loading.huggingface.loader import load_config
 
         return load_config(
             content, inputs, dynamic, source=str(path), positions=positions, dtype=dtype

@@ -29,15 +29,7 @@ from parframe.loading.huggingface.registries import NAME, Usage, registered
 from parframe.loading.huggingface.repeated_layers import UnequalLayersError, repeat
 from parframe.loading.module import folded
 
-try:
-    transformers: Any = importlib.import_module("transformers")
-except ImportError as error:
-    raise ParframeError(
-        "load",
-        "transformers",
-        "models of Hugging Face are built by transformers, which is not installed",
-        "pip install 'parframe[hf]'",
-    ) from error
+transformers: Any = importlib.import_module("transformers")
 
 _MOST_MODULES = 400_000
 
