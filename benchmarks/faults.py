@@ -36,10 +36,10 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
 
 import completions
-from launches import MODULE, Traces, launched, listening, until
+from launches import MODULE, Traces, launch, list_listening_addresses, wait_until
 
 from parframe.launcher import Launch, RunError
-from parframe.launcher.processes import processors
+from parframe.launcher.processes import count_cpus
 
 PHASES = ("rendezvous", "load", "warm-up", "step")
 EARLY = ("start", "fork")  # before there is any rank, and while they are made
@@ -55,16 +55,16 @@ SIGNALS = {
     "interrupt": signal.SIGINT,
 }
 CAUSES = {
-    "kill": "died",
-    "term": "died",
-    "segv": "died",
-    "exit": "died",
-    "shape": "died",
+    "kill": "crashed",
+    "term": "crashed",
+    "segv": "crashed",
+    "exit": "crashed",
+    "shape": "crashed",
     "stop": "frozen",
     "exception": "exception",
     "memory": "memory",
     "leave": "exception",
-    "abort": "died",
+    "abort": "crashed",
     "asleep": "stalled",
 }
 """The cause that each kind of fault must be given; see `_cause`."""
@@ -79,7 +79,7 @@ ENDED = 5.0
 
 @attrs.frozen
 class Case:
-    """One fault: who is its victim (a rank, `starter` or `launcher`), at what, and what happens."""
+    """Fault of one victim: a rank, `fork_server` or `launcher`."""
 
     world: int
     phase: str
@@ -116,7 +116,7 @@ def cases() -> Iterator[Case]:
                 yield Case(world, phase, kind, victim)
     for world, phase in itertools.product(completions.COMPOSITES, EARLY + PHASES):
         for kind in ("kill", "stop", "term"):
-            yield Case(world, phase, kind, "starter")
+            yield Case(world, phase, kind, "fork_server")
         for kind in ("kill", "term", "interrupt"):
             yield Case(world, phase, kind, "launcher")
     for world, phase in itertools.product(completions.COMPOSITES, PHASES):
@@ -135,7 +135,7 @@ def cases() -> Iterator[Case]:
 def examine(case: Case) -> Outcome:
     """Run a case in a folder of its own."""
     with tempfile.TemporaryDirectory() as folder:
-        traces = Traces.of(Path(folder))
+        traces = Traces.create(Path(folder))
         examined = _of_launcher if case.victim == "launcher" else _of_run
         return examined(case, traces)
 
@@ -170,7 +170,7 @@ def _of_run(case: Case, traces: Traces) -> Outcome:
         except RunError as raised:
             error = raised
         ended = time.monotonic() - made
-        left = traces.left()
+        left = traces.list_leftovers()
     if error is None:
         return Outcome(case, ["the run ended well"])
     if not made:
@@ -191,7 +191,7 @@ def _launched(case: Case, traces: Traces) -> AbstractContextManager[Launch]:
     if case.real:
         settings = completions.settings_of(case.phase, timeout)
         return completions.launched(case.world, settings, _facts(case), _environment(traces))
-    return launched(traces, "steps", case.world, facts=_facts(case), timeout=timeout)
+    return launch(traces, "steps", case.world, facts=_facts(case), timeout=timeout)
 
 
 def _environment(traces: Traces) -> dict[str, str]:
@@ -212,17 +212,23 @@ def _followed(run: Launch, case: Case, fault: Callable[[Mapping[str, Any]], None
 
 
 def _listeners(traces: Traces) -> list[str]:
-    return [f"listens at {a}" for a in listening(traces.living()) if a not in LOOPBACK]
+    return [
+        f"listens at {a}"
+        for a in list_listening_addresses(traces.list_processes())
+        if a not in LOOPBACK
+    ]
 
 
 def _signal(run: Launch, case: Case) -> float:
     """Make the fault from outside, when the record of a rank says that it is there."""
     if case.phase in EARLY:
-        until(lambda: case.phase == "start" or run.processes[0] is not None)
+        wait_until(lambda: case.phase == "start" or run.processes[0] is not None)
     else:
         rank = case.victim if isinstance(case.victim, int) else case.world // 2
-        until(lambda: run.progress()[rank].phase == case.phase)
-    victim = run.starter if case.victim == "starter" else run.processes[int(case.victim)]
+        wait_until(lambda: run.progress()[rank].phase == case.phase)
+    victim = (
+        run.fork_server_pid if case.victim == "fork_server" else run.processes[int(case.victim)]
+    )
     made = time.monotonic()
     os.kill(victim or 0, SIGNALS[case.kind])
     return made
@@ -233,7 +239,7 @@ def _cause(case: Case) -> str:
 
     Gloo ends a process that is given a wrong shape; where ranks share memory, it is an exception.
     """
-    shares = case.real and case.world <= processors() and platform.machine() in ("x86_64", "AMD64")
+    shares = case.real and case.world <= count_cpus() and platform.machine() in ("x86_64", "AMD64")
     return "exception" if case.kind == "shape" and shares else CAUSES[case.kind]
 
 
@@ -243,8 +249,8 @@ def _misnamed(case: Case, error: RunError, place: dict[str, object]) -> list[str
     if case.real and (case.phase, case.kind) == ("rendezvous", "asleep"):
         absent = f" did not come within {0.9 * STALL:g} s: {case.victim}"
         return [] if absent in str(error) else [f"told {error}"]
-    if case.victim == "starter":
-        wanted = {"rank": None, "cause": "frozen" if case.kind == "stop" else "lost"}
+    if case.victim == "fork_server":
+        wanted = {"rank": None, "cause": "frozen" if case.kind == "stop" else "fork_server"}
     else:
         step = None if place["step"] == -1 else place["step"]
         wanted = {
@@ -301,7 +307,7 @@ def _of_launcher(case: Case, traces: Traces) -> Outcome:
         wrong += _listeners(traces)
         made = time.monotonic()
         launcher.send_signal(SIGNALS[case.kind])
-        wrong += [f"left {what}" for what in traces.left(within=ENDED)]
+        wrong += [f"left {what}" for what in traces.list_leftovers(within=ENDED)]
         ended = time.monotonic() - made
     return Outcome(case, wrong, 0.0, ended)
 

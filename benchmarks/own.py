@@ -18,7 +18,7 @@ import attrs
 import parframe
 from benchmarks.contender import CONFIG
 from parframe.generation import Settings
-from parframe.launcher.processes import processors
+from parframe.launcher.processes import count_cpus
 from parframe.measurement.hardware_file import text_of
 from parframe.measurement.idle_wait import Calm, busy
 from parframe.measurement.machine import Asked
@@ -55,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--patience", type=float, default=60.0, help="seconds a round may wait")
     parser.add_argument("-o", "--output", type=Path, help="where the hardware file stays")
     options = parser.parse_args(arguments)
-    if processors() < 2:
+    if count_cpus() < 2:
         print("skipped: two ranks need two processors")
         return
     graph = parframe.load(dict(CONFIG), positions=True)

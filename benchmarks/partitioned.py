@@ -14,7 +14,7 @@ from parframe.generation import Request, Sampling, Settings
 from parframe.generation.engine import Engine, Shape
 from parframe.generation.requests import Token
 from parframe.generation.scheduler import Batch
-from parframe.launcher.processes import bind
+from parframe.launcher.processes import bind_cpus
 
 
 @attrs.frozen
@@ -40,7 +40,7 @@ class Partitioned:
     """Decodes with the engine that `parframe.run` uses, one request in its one row."""
 
     def __init__(self, job: Job) -> None:
-        bind(job.rank, job.processes)  # as the executor `local` does
+        bind_cpus(job.rank, job.processes)  # as the executor `local` does
         join(job)
         graph = parframe.load(job.folder, positions=True)
         plan = parframe.partition(graph, f"TP{job.processes}")

@@ -105,13 +105,13 @@ class _Aside:
 
 def pictures() -> Callable[[], list[RenderableType]]:
     """Whatever there is to be shown of the runs of this process, each time it is called."""
-    from parframe.launcher import Launch, running
+    from parframe.launcher import Launch, active_launches
     from parframe.report.ranks import Ranks
 
     known: dict[Launch, Ranks] = {}
 
     def drawn() -> list[RenderableType]:
-        runs = running()
+        runs = active_launches()
         for run in runs:
             if run not in known:
                 known[run] = Ranks(run.progress)

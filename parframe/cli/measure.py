@@ -60,7 +60,7 @@ def command(
     and small models are run. It takes some minutes.
     """
     from parframe.executors.rank import check_device
-    from parframe.launcher.processes import processors
+    from parframe.launcher.processes import count_cpus
     from parframe.measurement.hardware_file import text_of
     from parframe.measurement.machine import Asked
     from parframe.measurement.rounds import machine, observe
@@ -71,7 +71,7 @@ def command(
             "usage", "--name", f"is {name[:40]!r}", "give small letters, digits and _"
         )
     check_device(device, "parframe measure")
-    most = processors() if device == "cpu" else _gpus()
+    most = count_cpus() if device == "cpu" else _gpus()
     counts = _counts(ranks, most) or sorted({1, min(2, most) if device == "cpu" else most})
     kinds = tuple(dict.fromkeys(dtypes))
     every = [Asked(name, count, device, kinds, patience=patience) for count in counts]

@@ -11,7 +11,7 @@ from parframe.generation.requests import Token, facts_of, request_of
 from parframe.generation.scheduler import Batch
 from parframe.generation.settings import settings_of
 from parframe.launcher import Worker, fork_server
-from parframe.launcher.processes import bind
+from parframe.launcher.processes import bind_cpus
 from parframe.plan import Plan
 from parframe.plan.plan_json import parse
 
@@ -22,7 +22,7 @@ def generate(worker: Worker) -> None:
     settings = settings_of(worker.facts["settings"])
     shape = Shape(**worker.facts["shape"])
     if settings.bound and settings.device == "cpu":
-        bind(worker.rank, worker.world)
+        bind_cpus(worker.rank, worker.world)
 
     def progress(done: int, total: int) -> None:
         worker.step(done * 100 // max(total, 1))

@@ -1,4 +1,4 @@
-"""Begin as the starting process: bound to the launcher's life first, then the module it named."""
+"""Entry point of the fork server process."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ import signal
 import sys
 
 from parframe.launcher import temporary_folder
-from parframe.launcher.fork_server import end_all
-from parframe.launcher.processes import die_with
-from parframe.launcher.worker import FAILED
+from parframe.launcher.fork_server import kill_all_and_exit
+from parframe.launcher.processes import exit_with_parent
+from parframe.launcher.worker import EXIT_FAILED
 
 
-def begin() -> None:
-    """Run the module named on the command line; it calls `parframe.launcher.fork_server.main`."""
+def main() -> None:
+    """Tie this process to the launcher, then run the module named on the command line."""
     _, module, connection, launcher = sys.argv
-    signal.signal(signal.SIGTERM, lambda *_: end_all(FAILED))
-    die_with(int(launcher), signal.SIGTERM)  # before what is imported, which takes seconds
-    temporary_folder.make()
+    signal.signal(signal.SIGTERM, lambda *_: kill_all_and_exit(EXIT_FAILED))
+    exit_with_parent(int(launcher), signal.SIGTERM)  # before imports, which take seconds
+    temporary_folder.create()
     sys.argv[1:] = [connection]
     if module.endswith(".py"):
         runpy.run_path(module, run_name="__main__")
@@ -25,4 +25,4 @@ def begin() -> None:
         runpy.run_module(module, run_name="__main__", alter_sys=True)
 
 
-begin()
+main()

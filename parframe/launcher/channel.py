@@ -1,4 +1,4 @@
-"""Messages between launcher and workers: JSON, each with its length before it, over a socket."""
+"""Channel between the launcher and a process: length-prefixed JSON messages over a socket."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Channel:
     Parameters
     ----------
     connection
-        A connected stream socket.
+        Connected stream socket.
     """
 
     def __init__(self, connection: socket.socket) -> None:
@@ -32,11 +32,11 @@ class Channel:
         self.closed = False
 
     def fileno(self) -> int:
-        """The file descriptor, for selectors."""
+        """Return the file descriptor, for selectors."""
         return self.connection.fileno()
 
     def send(self, message: Message) -> None:
-        """Send a message whole; raises OSError if nobody is there."""
+        """Send one message; raise OSError if the other end is closed."""
         text = json.dumps(message).encode()
         with self._sending:
             self.connection.sendall(_LENGTH.pack(len(text)) + text)
@@ -47,26 +47,26 @@ class Channel:
         Parameters
         ----------
         timeout
-            How many seconds to wait; None for ever.
+            Seconds to wait; None to wait without limit.
 
         Returns
         -------
         dict or None
-            The message, or None if none came in time or the other end is gone (`closed`).
+            The message; None after the timeout or when the other end is closed (`closed`).
         """
         poller = select.poll()
         poller.register(self.connection, select.POLLIN)
-        while (message := self._next()) is None and not self.closed:
+        while (message := self._next_message()) is None and not self.closed:
             if not poller.poll(None if timeout is None else timeout * 1000):
                 return None
-            self._fill()
+            self._read_chunk()
         return message
 
-    def arrived(self) -> Iterator[Message]:
-        """Whatever has arrived by now, without waiting."""
-        while self._fill():
+    def receive_available(self) -> Iterator[Message]:
+        """Yield the messages that have arrived, without waiting."""
+        while self._read_chunk():
             pass
-        while (message := self._next()) is not None:
+        while (message := self._next_message()) is not None:
             yield message
 
     def close(self) -> None:
@@ -74,8 +74,8 @@ class Channel:
         self.closed = True
         self.connection.close()
 
-    def _fill(self) -> bool:
-        """Read what is there; whether there may be more."""
+    def _read_chunk(self) -> bool:
+        """Read the available bytes, and return whether there may be more."""
         try:
             chunk = self.connection.recv(_CHUNK, socket.MSG_DONTWAIT)
         except BlockingIOError:
@@ -86,7 +86,7 @@ class Channel:
         self._received += chunk
         return bool(chunk)
 
-    def _next(self) -> Message | None:
+    def _next_message(self) -> Message | None:
         if len(self._received) < _LENGTH.size:
             return None
         end = _LENGTH.size + _LENGTH.unpack_from(self._received)[0]

@@ -1,4 +1,4 @@
-"""What went wrong on which rank, which of several failures came first, and the error they make."""
+"""Failures of ranks: their causes, their order, and the error that reports them."""
 
 from __future__ import annotations
 
@@ -14,65 +14,66 @@ import attrs
 from parframe.errors import ParframeError
 from parframe.launcher.heartbeat import Progress
 
-CAUSES = ("lost", "died", "frozen", "exception", "memory", "stalled", "communication")
-"""Kinds of failure, those that cause others before those that follow from others.
+CAUSES = ("fork_server", "crashed", "frozen", "exception", "memory", "stalled", "communication")
+"""Causes of failures, ordered from those that cause others to those that follow from others.
 
-`lost`: the process that starts the others is gone. `died`: a process ended without a word.
-`frozen`: it was stopped. `exception`: it raised an error of its own. `memory`: it ran out of
-memory. `stalled`: no rank came further in time. `communication`: the connection to a peer broke.
+`fork_server`: the fork server exited. `crashed`: a process exited without a message. `frozen`: a
+signal stopped the process. `exception`: the task raised an error. `memory`: the process ran out of
+memory. `stalled`: no rank made progress in time. `communication`: the connection to a peer broke.
 """
 
-_RANKED = {cause: (0, 1, 2, 3, 3, 4, 5)[at] for at, cause in enumerate(CAUSES)}
-_SHOWN = 8
-_LINE = 400
+_PRECEDENCE = {cause: (0, 1, 2, 3, 3, 4, 5)[at] for at, cause in enumerate(CAUSES)}
+_MAX_SHOWN = 8
+_MAX_LINE = 400
 
 _NO_MEMORY = re.compile(
     r".*(can('t|not) allocate memory|not enough memory|out of memory|bad_alloc).*", re.IGNORECASE
 )
-_MEND_MEMORY = "use a smaller batch or sequence, or more devices"
-_BROKEN = re.compile(
+_MEMORY_HINT = "use a smaller batch or sequence, or more devices"
+_BROKEN_CONNECTION = re.compile(
     r"connection (closed|reset|refused|aborted)|broken pipe|timed? ?out|recvvalue failed|"
     r"connect failed|failed to (recv|send|connect)|remote process|no route to host",
     re.IGNORECASE,
 )
-_WHAT = re.compile(r"what\(\):\s*(.+)")
-_SIZES = re.compile(r"op\.preamble\.length|data size doesn't match")
+_TERMINATE_REASON = re.compile(r"what\(\):\s*(.+)")
+_SIZE_MISMATCH = re.compile(r"op\.preamble\.length|data size doesn't match")
 _NOISE = re.compile(r"^\[/[^]]*\] |\.? This is typically caused by .*$")
 
 
 @attrs.frozen
 class Failure:
-    """One failure of one rank.
+    """Failure of one rank.
 
     Parameters
     ----------
     rank
-        The rank; None for the process that starts the others.
+        Rank; None for the fork server.
     cause
         One of `CAUSES`.
-    how
+    description
         What happened, in words.
     phase, step, operator
-        Where it was.
+        Place at which the rank was.
     at
-        When, by `time.monotonic`.
+        Time of the failure, by `time.monotonic`.
     hint
-        What to do about it.
+        Hint for the user.
     kind
-        The kind of `ParframeError` that it makes.
+        Kind of the `ParframeError` that reports it.
     place
-        More of where, if the error itself said.
+        Place that the error itself gives, if any.
     estimate
-        What the rank was expected to need, for one that ran out of memory.
+        Expected memory of the rank, for a rank that ran out of memory.
     code
-        Its exit code, or a signal's number below zero; None if it did not end by itself.
+        Exit code of the process, or the negative number of the signal that killed it; None if
+        it has not exited by itself.
     traceback
-        The traceback of an exception.
+        Traceback of an exception.
     """
 
     rank: int | None
     cause: str = attrs.field(validator=attrs.validators.in_(CAUSES))
-    how: str
+    description: str
     phase: str
     step: int | None
     operator: str
@@ -86,19 +87,21 @@ class Failure:
 
     @property
     def where(self) -> str:
-        """The rank and what it was at."""
-        who = "the starting process" if self.rank is None else f"rank {self.rank}"
+        """Rank and the place at which it was."""
+        subject = "the fork server" if self.rank is None else f"rank {self.rank}"
         progress = Progress(0, self.phase, self.step, self.operator, 0, 0, False, False)
-        return f"{who}, {progress}" + (f", {self.place}" if self.place else "")
+        return f"{subject}, {progress}" + (f", {self.place}" if self.place else "")
 
     @property
     def what(self) -> str:
-        """What happened, with the estimate beside it where there is one."""
-        return f"{self.how} (expected: {self.estimate})" if self.estimate else self.how
+        """Description, with the expected memory if known."""
+        return (
+            f"{self.description} (expected: {self.estimate})" if self.estimate else self.description
+        )
 
 
 class RunError(ParframeError):
-    """A run that failed: the first failure, and what followed from it.
+    """Error of a run that failed: the first failure and those that followed from it.
 
     Parameters
     ----------
@@ -116,27 +119,27 @@ class RunError(ParframeError):
 
     def __str__(self) -> str:
         others = self.failures[1:]
-        lines = [f"  then {f.where}: {f.what}" for f in others[:_SHOWN]]
-        if len(others) > _SHOWN:
-            lines.append(f"  and {len(others) - _SHOWN} more")
+        lines = [f"  then {f.where}: {f.what}" for f in others[:_MAX_SHOWN]]
+        if len(others) > _MAX_SHOWN:
+            lines.append(f"  and {len(others) - _MAX_SHOWN} more")
         return "\n".join([super().__str__(), *lines])
 
 
-def in_order(failures: Iterable[Failure]) -> list[Failure]:
-    """Order failures by cause, then by time.
+def order_by_cause(failures: Iterable[Failure]) -> list[Failure]:
+    """Sort failures by cause, then by time, and keep the first failure of each rank.
 
-    A process that gave up because a peer's connection broke (SIGABRT from a library) is not taken
-    for the cause of what a peer reported by itself.
+    A process that aborted because the connection to a peer broke (SIGABRT from a library) does not
+    come before the failures that its peers report.
 
     Parameters
     ----------
     failures
-        The failures, in any order.
+        Failures in any order.
 
     Returns
     -------
     list of Failure
-        The first failure first, one for each rank.
+        One failure for each rank, the first cause first.
     """
     found: dict[int | None, Failure] = {}
     for failure in sorted(failures, key=lambda f: (_precedence(f), f.at)):
@@ -145,106 +148,112 @@ def in_order(failures: Iterable[Failure]) -> list[Failure]:
 
 
 def _precedence(failure: Failure) -> int:
-    aborted = failure.cause == "died" and failure.code == -signal.SIGABRT
-    return _RANKED["exception" if aborted else failure.cause]
+    aborted = failure.cause == "crashed" and failure.code == -signal.SIGABRT
+    return _PRECEDENCE["exception" if aborted else failure.cause]
 
 
-def described(fault: BaseException) -> dict[str, Any]:
-    """An exception as a message to the launcher.
+def describe_exception(error: BaseException) -> dict[str, Any]:
+    """Return an exception as a message to the launcher.
 
     Parameters
     ----------
-    fault
-        What was raised.
+    error
+        Exception that the task raised.
 
     Returns
     -------
     dict
-        The fields of a `Failure` that the exception tells.
+        Fields of a `Failure`.
     """
-    told: dict[str, Any] = {
+    fields: dict[str, Any] = {
         "at": time.monotonic(),
-        "cause": _cause(fault),
-        "traceback": "".join(traceback.format_exception(fault))[-20_000:],
+        "cause": _find_cause(error),
+        "traceback": "".join(traceback.format_exception(error))[-20_000:],
     }
-    if isinstance(fault, ParframeError):
-        return told | {
-            "kind": fault.kind,
-            "place": fault.where,
-            "how": fault.what,
-            "hint": fault.hint,
+    if isinstance(error, ParframeError):
+        return fields | {
+            "kind": error.kind,
+            "place": error.where,
+            "description": error.what,
+            "hint": error.hint,
         }
-    if told["cause"] == "memory":
-        return told | {
+    if fields["cause"] == "memory":
+        return fields | {
             "kind": "memory",
-            "how": f"out of memory: {_first_line(fault)}",
-            "hint": _MEND_MEMORY,
+            "description": f"out of memory: {_first_line(error)}",
+            "hint": _MEMORY_HINT,
         }
-    if told["cause"] == "communication":
-        return told | {
-            "how": f"lost a peer: {_first_line(fault)}",
-            "hint": "see what happened to the other ranks, or allow more time",
+    if fields["cause"] == "communication":
+        return fields | {
+            "description": f"lost the connection to a peer: {_first_line(error)}",
+            "hint": "check the failures of the other ranks, or allow more time",
         }
-    if _SIZES.search(str(fault)):
-        return told | _of_sizes(str(fault))
-    return told | {
-        "how": f"{type(fault).__name__}: {_first_line(fault)}",
-        "hint": "see its traceback, which --debug prints",
+    if _SIZE_MISMATCH.search(str(error)):
+        return fields | _size_mismatch_fields(str(error))
+    return fields | {
+        "description": f"{type(error).__name__}: {_first_line(error)}",
+        "hint": "run with --debug to print the traceback",
     }
 
 
-def _cause(fault: BaseException) -> str:
-    if isinstance(fault, ParframeError):
-        if fault.__cause__ is not None:
-            return _cause(fault.__cause__)
-        return "memory" if fault.kind == "memory" else "exception"
-    kinds = {kind.__name__ for kind in type(fault).__mro__}
-    text = str(fault)
+def _find_cause(error: BaseException) -> str:
+    if isinstance(error, ParframeError):
+        if error.__cause__ is not None:
+            return _find_cause(error.__cause__)
+        return "memory" if error.kind == "memory" else "exception"
+    kinds = {kind.__name__ for kind in type(error).__mro__}
+    text = str(error)
     if kinds & {"MemoryError", "OutOfMemoryError"} or _NO_MEMORY.search(text):
         return "memory"
-    if "DistError" in kinds or isinstance(fault, ConnectionError):
+    if "DistError" in kinds or isinstance(error, ConnectionError):
         return "communication"
-    return "communication" if "RuntimeError" in kinds and _BROKEN.search(text) else "exception"
+    return (
+        "communication"
+        if "RuntimeError" in kinds and _BROKEN_CONNECTION.search(text)
+        else "exception"
+    )
 
 
-def explained(failure: Failure, words: str) -> Failure:
-    """A process that died, with the reason that it wrote before.
+def add_output_reason(failure: Failure, output: str) -> Failure:
+    """Add the reason that a process wrote to its output before it crashed.
 
     Parameters
     ----------
     failure
-        How it died.
-    words
-        The end of what it wrote.
+        Failure of the process.
+    output
+        End of the output of the process.
 
     Returns
     -------
     Failure
-        The failure, with the reason where there was one.
+        Failure with the reason, or unchanged where the output gives none.
     """
-    if (missing := _NO_MEMORY.search(words)) is not None:
-        how = f"{failure.how}, out of memory: {_first_line(missing[0])}"
-        return attrs.evolve(failure, cause="memory", kind="memory", how=how, hint=_MEND_MEMORY)
-    found = _WHAT.search(words)
+    if (missing := _NO_MEMORY.search(output)) is not None:
+        description = f"{failure.description}, out of memory: {_first_line(missing[0])}"
+        return attrs.evolve(
+            failure, cause="memory", kind="memory", description=description, hint=_MEMORY_HINT
+        )
+    found = _TERMINATE_REASON.search(output)
     if found is None:
         return failure
-    if _SIZES.search(found[1]):
-        told = _of_sizes(found[1])
-        return attrs.evolve(failure, how=told["how"], hint=told["hint"])
-    return attrs.evolve(failure, how=f"{failure.how}: {_first_line(found[1])}")
+    if _SIZE_MISMATCH.search(found[1]):
+        fields = _size_mismatch_fields(found[1])
+        return attrs.evolve(failure, description=fields["description"], hint=fields["hint"])
+    return attrs.evolve(failure, description=f"{failure.description}: {_first_line(found[1])}")
 
 
-def _of_sizes(text: str) -> dict[str, str]:
+def _size_mismatch_fields(text: str) -> dict[str, str]:
     sizes = re.search(r"(\d+) vs\.? (\d+)", text)
-    bytes_ = f": {sizes[1]} bytes came where {sizes[2]} were expected" if sizes else ""
+    bytes_ = f": received {sizes[1]} bytes, expected {sizes[2]}" if sizes else ""
     return {
-        "how": "a peer sent more than fits, so the ranks are not in the same collective"
-        f" or give it different shapes{bytes_}",
-        "hint": "compare what this rank and its peers do at this place",
+        "description": "a peer sent more bytes than expected: the ranks are in different "
+        f"collectives or pass different shapes{bytes_}",
+        "hint": "compare the operators of this rank and its peers at this place",
     }
 
 
-def _first_line(fault: BaseException | str) -> str:
-    line = next((line.strip() for line in str(fault).splitlines() if line.strip()), "")
+def _first_line(error: BaseException | str) -> str:
+    line = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
     line = _NOISE.sub("", line)
-    return line if len(line) <= _LINE else line[:_LINE] + " ..."
+    return line if len(line) <= _MAX_LINE else line[:_MAX_LINE] + " ..."

@@ -1,4 +1,4 @@
-"""The starting process: imports once what all workers need, makes them, and tells how they end."""
+"""Fork server of a run: it imports modules once, forks the workers and reports their exits."""
 
 from __future__ import annotations
 
@@ -16,111 +16,113 @@ from typing import Any, NoReturn
 from parframe.errors import ParframeError, did_you_mean
 from parframe.launcher import temporary_folder
 from parframe.launcher.channel import Channel, Message
-from parframe.launcher.failures import described
-from parframe.launcher.heartbeat import Record
-from parframe.launcher.processes import adopt_orphans, end_children, kill
-from parframe.launcher.worker import BEAT, FAILED, Start, Task, work
+from parframe.launcher.failures import describe_exception
+from parframe.launcher.heartbeat import Heartbeat
+from parframe.launcher.processes import become_subreaper, kill, kill_children
+from parframe.launcher.worker import EXIT_FAILED, HEARTBEAT_INTERVAL, Task, WorkerStart, run_worker
 
 Prepare = Callable[[Mapping[str, Any], "mmap.mmap | bytes"], Any]
+"""Function that prepares data from the facts and the bytes, once for all workers."""
 
 
 def main(tasks: Mapping[str, Task], prepare: Prepare | None = None) -> NoReturn:
-    """Be the starting process; the module that calls this is named to `Launch`.
+    """Run as the fork server; the module that calls this is passed to `Launch`.
 
     Parameters
     ----------
     tasks
-        The tasks by name.
+        Tasks by name.
     prepare
-        Makes of the facts and the bytes what all workers share, before there are any; what it
-        imports is imported once for all. It must start no threads and touch no accelerator.
+        Function that receives the facts and the bytes of the run and returns the data that all
+        workers share. It runs before the fork, so that its imports happen once. It must not
+        start threads or use an accelerator.
     """
     channel = Channel(socket.socket(fileno=int(sys.argv[1])))
     message = channel.receive()
     if message is None:
-        end_all(FAILED)
-    adopt_orphans()
+        kill_all_and_exit(EXIT_FAILED)
+    become_subreaper()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    nursery = _Nursery(channel, message)
+    server = _ForkServer(channel, message)
     try:
-        nursery.prepare(tasks, prepare)
-        nursery.make()
-    except BaseException as fault:  # noqa: BLE001  # whatever it is, the launcher must know
-        nursery.send({"failed": described(fault)})
-        nursery.end(FAILED)
-    nursery.watch()
+        server.prepare(tasks, prepare)
+        server.fork_workers()
+    except BaseException as error:  # noqa: BLE001  # the launcher must report any error
+        server.send({"failed": describe_exception(error)})
+        server.shut_down(EXIT_FAILED)
+    server.watch()
 
 
-def end_all(code: int) -> NoReturn:
-    """Kill whatever this process has started, remove the run's temporary files, and end."""
-    end_children()
-    temporary_folder.remove(temporary_folder.of(os.environ))
+def kill_all_and_exit(code: int) -> NoReturn:
+    """Kill all descendants of this process, remove the temporary files of the run, and exit."""
+    kill_children()
+    temporary_folder.remove(temporary_folder.find(os.environ))
     os._exit(code)
 
 
-def _named(tasks: Mapping[str, Task], name: str) -> Task:
+def _find_task(tasks: Mapping[str, Task], name: str) -> Task:
     if name not in tasks:
         raise ParframeError(
             "run",
             f"task {name!r}",
-            f"there is no such task{did_you_mean(name, tasks)}",
-            f"name one of {', '.join(tasks)}",
+            f"does not exist{did_you_mean(name, tasks)}",
+            f"use one of {', '.join(tasks)}",
         )
     return tasks[name]
 
 
 def _check_threads() -> None:
-    """A worker has no thread but one, and would wait for ever for what another thread holds."""
+    """Check that no other thread runs, since a forked worker would deadlock on its locks."""
     others = [t.name for t in threading.enumerate() if t is not threading.main_thread()]
     if others:
         raise ParframeError(
             "run",
             f"thread {others[0]!r}",
-            "it was started before the workers were made",
-            "let whatever is imported or prepared for all workers start no threads",
+            "was started before the workers were forked",
+            "do not start threads in modules imported before the fork, nor in `prepare`",
         )
 
 
-class _Nursery:
-    """The state of the starting process.
+class _ForkServer:
+    """State of the fork server.
 
     Parameters
     ----------
     channel
-        The connection to the launcher.
+        Connection to the launcher.
     message
-        What the launcher sent first.
+        First message of the launcher.
     """
 
     def __init__(self, channel: Channel, message: Message) -> None:
         self.channel = channel
         self.message = message
         self.world: int = message["world"]
-        self.memory = mmap.mmap(message["records"], 0)
-        self.record = Record(self.memory, self.world)
+        self.memory = mmap.mmap(message["heartbeats"], 0)
+        self.heartbeat = Heartbeat(self.memory, self.world)
         self.blob = mmap.mmap(message["blob"], 0, prot=mmap.PROT_READ) if message["bytes"] else b""
         self.connections = [socket.socket(fileno=number) for number in message["workers"]]
-        for descriptor in (message["records"], message["blob"]):
+        for descriptor in (message["heartbeats"], message["blob"]):
             os.close(descriptor)
-        self.alive: dict[int, int] = {}  # ranks by process
-        self.told: set[int] = set()
+        self.processes: dict[int, int] = {}  # rank of each process
+        self.reported: set[int] = set()
         self.shared: Any = None
 
     def prepare(self, tasks: Mapping[str, Task], prepare: Prepare | None) -> None:
-        """Import and read what all workers share."""
-        self.record.phase("import")
-        self.record.beat()
-        self.task = _named(tasks, self.message["task"])
+        """Import modules and prepare data for all workers."""
+        self.heartbeat.begin_phase("import")
+        self.heartbeat.beat()
+        self.task = _find_task(tasks, self.message["task"])
         import torch.distributed  # noqa: F401  # once for all workers
 
         if prepare is not None:
-            self.record.phase("prepare")
+            self.heartbeat.begin_phase("prepare")
             self.shared = prepare(self.message["facts"], self.blob)
 
-    def make(self) -> None:
-        """Make the workers, then the store at which they meet."""
+    def fork_workers(self) -> None:
+        """Fork the workers, then create the store for their rendezvous."""
         _check_threads()
-        self.record.phase("fork")
+        self.heartbeat.begin_phase("fork")
         read, write = os.pipe()
         os.set_blocking(read, False)
         os.set_blocking(write, False)
@@ -131,7 +133,7 @@ class _Nursery:
         listener.bind(("127.0.0.1", 0))
         listener.listen(self.world * 2 + 16)
         gc.collect()
-        gc.freeze()  # so that the workers share what is there, and do not copy it by counting
+        gc.freeze()  # so that reference counting does not copy shared pages
         for rank in range(self.world):
             if not self.channel.closed:
                 self._fork(rank, listener)
@@ -142,54 +144,54 @@ class _Nursery:
         self._open_store(listener)
 
     def watch(self) -> NoReturn:
-        """Tell of every worker that ends, until all have or the launcher is gone."""
-        self.record.phase("watch")
+        """Report the exit of every worker, until all have exited or the launcher is gone."""
+        self.heartbeat.begin_phase("watch")
         poller = select.poll()
         poller.register(self.channel.connection, select.POLLIN)
         poller.register(self.wakeup[0], select.POLLIN)
         while not self.channel.closed:
-            self.record.beat()
-            poller.poll(BEAT * 1000)
+            self.heartbeat.beat()
+            poller.poll(HEARTBEAT_INTERVAL * 1000)
             self._drain()
-            self._tell_ended()
-            for message in self.channel.arrived():
+            self._report_exits()
+            for message in self.channel.receive_available():
                 if "end" in message:
-                    self.end(0)
-        self.end(FAILED)
+                    self.shut_down(0)
+        self.shut_down(EXIT_FAILED)
 
     def send(self, message: Message) -> None:
-        """Tell the launcher, or note that it is gone."""
+        """Send a message to the launcher, or mark the channel as closed."""
         try:
             self.channel.send(message)
         except OSError:
             self.channel.closed = True
 
-    def end(self, code: int) -> NoReturn:
-        """Kill whoever is left, wait for all, and end."""
-        for process in self.alive:
+    def shut_down(self, code: int) -> NoReturn:
+        """Kill the remaining workers, wait for all, and exit."""
+        for process in self.processes:
             kill(process)
-        for process in self.alive:
+        for process in self.processes:
             os.waitpid(process, 0)
-        end_all(code)
+        kill_all_and_exit(code)
 
     def _fork(self, rank: int, listener: socket.socket) -> None:
         parent = os.getpid()
         process = os.fork()
         if process:
-            self.alive[process] = rank
-            self.record.beat()
-            self.send({"born": rank, "process": process})
-            self._tell_ended()
+            self.processes[process] = rank
+            self.heartbeat.beat()
+            self.send({"forked": rank, "process": process})
+            self._report_exits()
             return
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # what is here is the starting process's
-        code = FAILED
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # the handler belongs to the fork server
+        code = EXIT_FAILED
         try:
-            code = work(self._start(rank, parent, listener), self.task)
+            code = run_worker(self._create_start(rank, parent, listener), self.task)
         finally:
-            os._exit(code)  # nothing of the starting process is to be ended here
+            os._exit(code)  # nothing of the starting process is to be status here
 
-    def _start(self, rank: int, parent: int, listener: socket.socket) -> Start:
-        """Keep what is the worker's own, and close what is not."""
+    def _create_start(self, rank: int, parent: int, listener: socket.socket) -> WorkerStart:
+        """Keep the descriptors of one worker, and close all others."""
         port = listener.getsockname()[1]
         listener.close()
         self.channel.close()
@@ -202,7 +204,7 @@ class _Nursery:
             os.dup2(outputs[rank], standard)
         for descriptor in (*self.wakeup, *outputs):
             os.close(descriptor)
-        return Start(
+        return WorkerStart(
             rank,
             self.world,
             parent,
@@ -217,7 +219,7 @@ class _Nursery:
         )
 
     def _open_store(self, listener: socket.socket) -> None:
-        """Let the store listen where the listener does, on the loopback interface only."""
+        """Create the store on the listener's socket, on the loopback interface only."""
         from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
         port = listener.getsockname()[1]
@@ -229,16 +231,16 @@ class _Nursery:
             master_listen_fd=listener.detach(),
         )
 
-    def _tell_ended(self) -> None:
-        """Tell who ended; its number stays taken until this process ends."""
-        for process, rank in self.alive.items():
+    def _report_exits(self) -> None:
+        """Report exited workers; their process IDs stay reserved until this process exits."""
+        for process, rank in self.processes.items():
             options = os.WEXITED | os.WNOHANG | os.WNOWAIT
-            ended = os.waitid(os.P_PID, process, options)
-            if ended is not None and rank not in self.told:
-                self.told.add(rank)
-                signalled = ended.si_code in (os.CLD_KILLED, os.CLD_DUMPED)
-                code = -ended.si_status if signalled else ended.si_status
-                self.send({"ended": rank, "code": code})
+            status = os.waitid(os.P_PID, process, options)
+            if status is not None and rank not in self.reported:
+                self.reported.add(rank)
+                signalled = status.si_code in (os.CLD_KILLED, os.CLD_DUMPED)
+                code = -status.si_status if signalled else status.si_status
+                self.send({"exited": rank, "code": code})
 
     def _drain(self) -> None:
         try:

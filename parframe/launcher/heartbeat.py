@@ -1,4 +1,4 @@
-"""What every rank is doing, in shared memory without a name: one record of fixed size a rank."""
+"""Heartbeats and progress of all ranks, in anonymous shared memory with one slot a rank."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import time
 
 import attrs
 
-SIZE = 256
-"""Bytes of a record."""
+HEARTBEAT_BYTES = 256
+"""Bytes of the slot of one rank."""
 
 _BEAT = struct.Struct("<d")
 _PROGRESS = struct.Struct("<dq")
 _COUNT = struct.Struct("<q")
-_RECORD = struct.Struct("<ddqBB30s128sq")
+_HEARTBEAT = struct.Struct("<ddqBB30s128sq")
 _AT_BEAT = 0
 _AT_PROGRESS = 8
 _AT_STEP = 16
@@ -30,28 +30,28 @@ _NO_STEP = -1
 
 @attrs.frozen
 class Progress:
-    """What one rank was doing when its record was read.
+    """Snapshot of the progress of one rank.
 
     Parameters
     ----------
     rank
-        The rank; the number of ranks stands for the process that starts the others.
+        Rank; the world size stands for the fork server.
     phase
-        What it is at, such as `load` or `step`.
+        Phase, such as `load` or `step`.
     step
-        The number of its step, or None before the first.
+        Number of the step; None before the first.
     operator
-        The operator it is in, or an empty text.
+        Operator that runs; an empty text before the first.
     beat
-        When its heartbeat was last seen, by `time.monotonic`; 0 before the first.
+        Time of the last heartbeat, by `time.monotonic`; 0 before the first.
     progressed
-        When it last came further, by `time.monotonic`; 0 before it began.
+        Time of the last progress, by `time.monotonic`; 0 before the first.
     waiting
-        Whether it waits for a message of the launcher.
+        Whether the rank waits for a message of the launcher.
     done
-        Whether its task has ended well.
+        Whether the task of the rank has succeeded.
     operators
-        How many operators it has begun in its step.
+        Number of operators begun in the step.
     """
 
     rank: int
@@ -66,93 +66,93 @@ class Progress:
 
     @property
     def age(self) -> float:
-        """Seconds since it last came further."""
+        """Seconds since the last progress."""
         return time.monotonic() - self.progressed
 
     def __str__(self) -> str:
-        """Where it is, such as `step 17 at model.layers.3`."""
+        """Return the place, such as `step 17 at model.layers.3`."""
         place = self.phase or "start"
         if self.step is not None:
             place = f"step {self.step}" if place == "step" else f"{place}, step {self.step}"
         return f"{place} at {self.operator}" if self.operator else place
 
 
-class Record:
-    """The record of one rank, for the process that writes it; a write takes less than 1 us.
+class Heartbeat:
+    """Writer of the heartbeat and the progress of one rank; a write takes less than 1 us.
 
     Parameters
     ----------
     memory
-        The memory of all records.
+        Shared memory of all heartbeats.
     rank
-        Whose record it is.
+        Rank that writes.
     """
 
     def __init__(self, memory: mmap.mmap, rank: int) -> None:
         self._memory = memory
-        self._at = rank * SIZE
+        self._at = rank * HEARTBEAT_BYTES
         self._operators = 0
 
     def beat(self) -> None:
-        """Say that the process is alive."""
+        """Record that the process is alive."""
         _BEAT.pack_into(self._memory, self._at + _AT_BEAT, time.monotonic())
 
-    def progress(self) -> None:
-        """Say that the process came further."""
+    def record_progress(self) -> None:
+        """Record that the process made progress."""
         _BEAT.pack_into(self._memory, self._at + _AT_PROGRESS, time.monotonic())
 
-    def phase(self, name: str) -> None:
-        """Begin a phase, which is in no step and no operator yet."""
-        self._text(_AT_OPERATOR, _OPERATOR, "")
-        self._text(_AT_PHASE, _PHASE, name)
-        self.step(_NO_STEP)
+    def begin_phase(self, name: str) -> None:
+        """Begin a phase, without a step or an operator yet."""
+        self._write_text(_AT_OPERATOR, _OPERATOR, "")
+        self._write_text(_AT_PHASE, _PHASE, name)
+        self.begin_step(_NO_STEP)
 
-    def step(self, number: int) -> None:
+    def begin_step(self, number: int) -> None:
         """Begin a step."""
-        self._count(0)
+        self._write_count(0)
         _PROGRESS.pack_into(self._memory, self._at + _AT_PROGRESS, time.monotonic(), number)
 
-    def operator(self, name: str) -> None:
+    def begin_operator(self, name: str) -> None:
         """Begin an operator."""
-        self._text(_AT_OPERATOR, _OPERATOR, name)
-        self._count(self._operators + 1)
-        self.progress()
+        self._write_text(_AT_OPERATOR, _OPERATOR, name)
+        self._write_count(self._operators + 1)
+        self.record_progress()
 
-    def waiting(self, waits: bool) -> None:
-        """Say whether the process waits for a message of the launcher."""
-        self._memory[self._at + _AT_WAITING] = waits
-        self.progress()
+    def set_waiting(self, waiting: bool) -> None:
+        """Record whether the process waits for a message of the launcher."""
+        self._memory[self._at + _AT_WAITING] = waiting
+        self.record_progress()
 
-    def done(self) -> None:
-        """Say that the task has ended well."""
+    def set_done(self) -> None:
+        """Record that the task has succeeded."""
         self._memory[self._at + _AT_DONE] = True
 
-    def _count(self, operators: int) -> None:
+    def _write_count(self, operators: int) -> None:
         self._operators = operators
         _COUNT.pack_into(self._memory, self._at + _AT_OPERATORS, operators)
 
-    def _text(self, offset: int, size: int, text: str) -> None:
+    def _write_text(self, offset: int, size: int, text: str) -> None:
         at = self._at + offset
         self._memory[at : at + size] = text.encode()[-size:].ljust(size, b"\0")
 
 
-def read(memory: mmap.mmap, rank: int) -> Progress:
-    """Read the record of a rank.
+def read_progress(memory: mmap.mmap, rank: int) -> Progress:
+    """Read the progress of a rank.
 
     Parameters
     ----------
     memory
-        The memory of all records.
+        Shared memory of all heartbeats.
     rank
-        Whose record to read.
+        Rank to read.
 
     Returns
     -------
     Progress
-        What it says.
+        Progress of the rank.
     """
-    beat, progressed, step, done, waiting, phase, operator, operators = _RECORD.unpack_from(
-        memory, rank * SIZE
+    beat, progressed, step, done, waiting, phase, operator, operators = _HEARTBEAT.unpack_from(
+        memory, rank * HEARTBEAT_BYTES
     )
     return Progress(
         rank,
@@ -167,26 +167,26 @@ def read(memory: mmap.mmap, rank: int) -> Progress:
     )
 
 
-def clear(memory: mmap.mmap, count: int) -> None:
-    """Begin all records, before anybody writes them."""
+def clear_heartbeats(memory: mmap.mmap, count: int) -> None:
+    """Clear the slots of all ranks before any rank writes."""
     for rank in range(count):
-        Record(memory, rank).phase("start")
+        Heartbeat(memory, rank).begin_phase("start")
 
 
-def anonymous(name: str, size: int) -> int:
-    """Make a file without a name in memory, or in a temporary folder where there is no such thing.
+def create_anonymous_file(name: str, size: int) -> int:
+    """Create a file in memory without a path, or in a temporary folder where that is impossible.
 
     Parameters
     ----------
     name
-        What it is called where the system lists open files.
+        Name in the system's list of open files.
     size
-        Its bytes.
+        Size in bytes.
 
     Returns
     -------
     int
-        Its file descriptor; nothing is left when every process that holds it is gone.
+        File descriptor; the file disappears with the last process that has it open.
     """
     if hasattr(os, "memfd_create"):
         descriptor = os.memfd_create(name)

@@ -1,4 +1,4 @@
-"""Start workers on this host, speak with them, and have all of them gone when it ends."""
+"""Launch of the workers of a run on this node, and messages to and from them."""
 
 from __future__ import annotations
 
@@ -14,29 +14,29 @@ import attrs
 from parframe.errors import ParframeError
 from parframe.launcher.channel import Message
 from parframe.launcher.failures import Failure, RunError
-from parframe.launcher.heartbeat import Progress, read
-from parframe.launcher.processes import processors
-from parframe.launcher.start import Order
-from parframe.launcher.watchdog import Watch
+from parframe.launcher.fork_server_process import LaunchConfig
+from parframe.launcher.heartbeat import Progress, read_progress
+from parframe.launcher.processes import count_cpus
+from parframe.launcher.watchdog import Watchdog
 
 TIMEOUT = 600.0
-"""Seconds in which something must happen in a phase, unless told otherwise."""
+"""Default time limit, in seconds, for progress in a phase."""
 
-_ENDING = 6.0
+_JOIN_TIMEOUT = 6.0
 
-_RUNNING: list[Launch] = []  # for who wants to show what this process runs
+_ACTIVE: list[Launch] = []  # for displays of running launches
 
 
 @attrs.frozen
 class Event:
-    """A message of a worker.
+    """Message of a worker.
 
     Parameters
     ----------
     rank
-        Which worker.
+        Rank of the worker.
     message
-        What it sent.
+        Content of the message.
     """
 
     rank: int
@@ -44,35 +44,36 @@ class Event:
 
 
 class Launch:
-    """A run of several workers on this host, as a context: leaving it ends all of them.
+    """Run of several workers on this node, as a context manager: leaving it ends all workers.
 
     Parameters
     ----------
     module
-        The module that calls `parframe.launcher.fork_server.main`, or the path of its file.
+        Module that calls `parframe.launcher.fork_server.main`, or the path of its file.
     task
-        The name of the task in the table that this module gives.
+        Name of the task in the table that this module passes.
     world
-        How many workers.
+        Number of workers.
     facts
-        Facts for every worker: what JSON can say.
+        JSON data for every worker.
     blob
         Bytes for every worker, shared and not copied.
     threads
-        How many threads torch uses in a worker; by default the processors are shared out.
+        Number of torch threads of a worker (default: the CPUs divided by the workers).
     timeout
-        Seconds after which a run in which no worker comes further has failed.
+        Seconds without progress on any rank after which the run has failed.
     timeouts
-        Such seconds for phases of their own, by name.
+        Time limits of single phases, by name.
     estimates
-        For every rank, what memory it was expected to need, in words; told if that runs out.
+        Expected memory of every rank, in words, for the error message of a rank that runs out
+        of memory.
     environment
-        Variables of the environment for the workers, besides those of this process.
+        Environment variables for the workers, in addition to those of this process.
 
     Raises
     ------
     ParframeError
-        If there is no worker to start, or the estimates are not one for each.
+        If the number of workers is below 1, or the estimates are not one for each worker.
 
     Examples
     --------
@@ -80,14 +81,14 @@ class Launch:
 
     .. code-block:: python
 
-        from parframe.launcher import nursery
+        from parframe.launcher import fork_server
 
         def greet(worker):
             worker.phase("step")
             worker.send({"hello": worker.rank})
 
         if __name__ == "__main__":
-            nursery.main({"greet": greet})
+            fork_server.main({"greet": greet})
 
     and any program runs it:
 
@@ -113,42 +114,46 @@ class Launch:
         environment: Mapping[str, str] | None = None,
     ) -> None:
         if world < 1:
-            raise ParframeError("run", f"{world} workers", "there is nothing to start", "ask for 1")
+            raise ParframeError(
+                "run", f"{world} workers", "there is nothing to start", "use at least 1"
+            )
         if estimates is not None and len(estimates) != world:
             raise ParframeError(
                 "run",
                 f"{len(estimates)} estimates",
                 f"there are {world} workers",
-                "give one for each",
+                "pass one estimate for each worker",
             )
         self.world = world
         self._events: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
-        self._told = False
+        self._raised = False
         self._estimates = list(estimates or [""] * world)
-        self._order = Order(
+        self._config = LaunchConfig(
             module=module,
             task=task,
             world=world,
             facts=dict(facts or {}),
             blob=blob,
-            threads=threads or max(1, processors() // world),
+            threads=threads or max(1, count_cpus() // world),
             timeout=timeout,
             timeouts=dict(timeouts or {}),
             environment=dict(environment or {}),
         )
 
     def __enter__(self) -> Self:
-        self._watch = Watch(self._order, self._estimates, self._hear)
-        self._thread = threading.Thread(target=self._watch.run, name="parframe-launch", daemon=True)
+        self._watchdog = Watchdog(self._config, self._estimates, self._put_event)
+        self._thread = threading.Thread(
+            target=self._watchdog.run, name="parframe-launch", daemon=True
+        )
         self._thread.start()
         try:
-            self._watch.ready.wait()
+            self._watchdog.ready.wait()
         except BaseException:
-            self._watch.stop()
+            self._watchdog.stop()
             raise
-        if not self._watch.channels:
+        if not self._watchdog.channels:
             self._raise()
-        _RUNNING.append(self)
+        _ACTIVE.append(self)
         return self
 
     def __exit__(
@@ -157,23 +162,23 @@ class Launch:
         fault: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self in _RUNNING:
-            _RUNNING.remove(self)
-        failed = bool(self._watch.failures)
-        self._watch.stop()
-        self._thread.join(_ENDING)
+        if self in _ACTIVE:
+            _ACTIVE.remove(self)
+        failed = bool(self._watchdog.failures)
+        self._watchdog.stop()
+        self._thread.join(_JOIN_TIMEOUT)
         if kind is None and failed:
             self._raise()
 
     def send(self, rank: int, message: Message) -> None:
-        """Send a message to a worker; waits while much that was sent before is not yet read.
+        """Send a message to a worker; block while many earlier messages are unread.
 
         Parameters
         ----------
         rank
-            Which worker.
+            Rank of the worker.
         message
-            What JSON can say.
+            JSON data.
 
         Raises
         ------
@@ -181,14 +186,14 @@ class Launch:
             If the run has failed.
         """
         try:
-            self._watch.channels[rank].send({"event": message})
+            self._watchdog.channels[rank].send({"event": message})
         except OSError:
-            self._thread.join(_ENDING)  # it finds out why nobody is there
+            self._thread.join(_JOIN_TIMEOUT)  # it finds out why the worker is gone
             self._raise()
             raise
 
     def events(self) -> Iterator[Event]:
-        """Messages of the workers as they come, until all are done.
+        """Yield the messages of the workers as they arrive, until all are done.
 
         Yields
         ------
@@ -198,57 +203,57 @@ class Launch:
         Raises
         ------
         RunError
-            If the run has failed: as soon as that is known, with all processes gone.
+            If the run has failed, after all processes have ended.
         """
         while (event := self._events.get()) is not None:
             yield event
         self._events.put(None)  # so that a second call ends as well
-        self._thread.join(_ENDING)
+        self._thread.join(_JOIN_TIMEOUT)
         self._raise()
 
     def wait(self) -> None:
-        """Wait until all workers are done; raises as `events` does."""
+        """Wait until all workers are done; raise as `events` does."""
         for _ in self.events():
             pass
 
     def progress(self) -> list[Progress]:
-        """What every rank is doing now.
+        """Return the current progress of every rank.
 
         Returns
         -------
         list of Progress
-            One for each rank.
+            One item a rank.
         """
-        memory: mmap.mmap = self._watch.memory
-        return [read(memory, rank) for rank in range(self.world)]
+        memory: mmap.mmap = self._watchdog.memory
+        return [read_progress(memory, rank) for rank in range(self.world)]
 
     @property
     def failed(self) -> tuple[Failure, ...]:
-        """What is known to have failed, the first failure first; nothing while all is well."""
-        return tuple(self._watch.failures)
+        """Failures so far, the first cause first; empty while no rank has failed."""
+        return tuple(self._watchdog.failures)
 
     @property
     def processes(self) -> list[int | None]:
-        """The process of every rank, None for one that was not made yet."""
-        return self._watch.processes
+        """Process ID of every rank; None before its fork."""
+        return self._watchdog.processes
 
     @property
-    def starter(self) -> int:
-        """The process that started the others."""
-        return self._watch.starter
+    def fork_server_pid(self) -> int:
+        """Process ID of the fork server."""
+        return self._watchdog.fork_server_pid
 
-    def _hear(self, rank: int, message: Message | None) -> None:
-        """Take what the watch heard; None when there will be no more."""
+    def _put_event(self, rank: int, message: Message | None) -> None:
+        """Queue a message of a worker; None is the end of all messages."""
         self._events.put(None if message is None else Event(rank, message))
 
     def _raise(self) -> None:
-        if self._watch.fault is not None:
-            raise self._watch.fault
-        if self._watch.failures and not self._told:
-            self._told = True
-            raise RunError(self._watch.failures)
+        if self._watchdog.error is not None:
+            raise self._watchdog.error
+        if self._watchdog.failures and not self._raised:
+            self._raised = True
+            raise RunError(self._watchdog.failures)
 
 
-def running() -> tuple[Launch, ...]:
-    """The runs that this process has begun and not ended, in the order of their beginning."""
-    return tuple(_RUNNING)
+def active_launches() -> tuple[Launch, ...]:
+    """Return the launches of this process that have begun and not ended, in order."""
+    return tuple(_ACTIVE)

@@ -1,4 +1,4 @@
-"""What the system says of processes: to die with a parent, how one ended, whether it is stopped."""
+"""Processes of the system: their parents, exits, states and CPUs."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ _SET_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of linux/prctl.h
 _SET_CHILD_SUBREAPER = 36  # the same file's
 
 
-def die_with(parent: int, by: signal.Signals = signal.SIGKILL) -> None:
-    """Let the system end this process as soon as its parent has died.
+def exit_with_parent(parent: int, by: signal.Signals = signal.SIGKILL) -> None:
+    """Let the system kill this process as soon as its parent has exited.
 
-    Where the system cannot do that, the end of the connection to the launcher tells instead.
+    Where the system cannot do that, the closed connection to the launcher ends the process.
 
     Parameters
     ----------
     parent
-        The process that should be the parent; if it is not any more, this process ends at once.
+        Process ID that the parent must have; if it differs, this process exits at once.
     by
-        The signal that it is sent.
+        Signal that the system sends.
     """
     if sys.platform == "linux":
         libc = ctypes.CDLL(None, use_errno=True)
@@ -33,22 +33,22 @@ def die_with(parent: int, by: signal.Signals = signal.SIGKILL) -> None:
         os._exit(1)
 
 
-def adopt_orphans() -> None:
-    """Become the parent of what this process's descendants leave behind, such as a compiler."""
+def become_subreaper() -> None:
+    """Become the parent of orphaned descendants of this process, such as a compiler."""
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
-def end_children() -> None:
-    """Kill all children of this process and wait for them, also those that it adopts meanwhile."""
-    while children := _children():
+def kill_children() -> None:
+    """Kill all children of this process, including adopted ones, and wait for them."""
+    while children := _list_children():
         for process in children:
             kill(process)
             with contextlib.suppress(ChildProcessError):
                 os.waitpid(process, 0)
 
 
-def _children() -> list[int]:
+def _list_children() -> list[int]:
     found: list[int] = []
     for listed in Path("/proc/self/task").glob("*/children"):
         with contextlib.suppress(OSError):  # the thread has ended
@@ -56,8 +56,8 @@ def _children() -> list[int]:
     return found
 
 
-def watch(process: int) -> int | None:
-    """A descriptor that becomes readable when a process has died, or None if there is no such."""
+def open_pidfd(process: int) -> int | None:
+    """Return a descriptor that becomes readable when a process exits; None if unsupported."""
     if not hasattr(os, "pidfd_open"):
         return None
     try:
@@ -67,7 +67,7 @@ def watch(process: int) -> int | None:
 
 
 def kill(process: int, descriptor: int | None = None) -> None:
-    """Kill a process, by its descriptor where there is one, since a number may be used again."""
+    """Kill a process, by its descriptor where there is one, since process IDs are reused."""
     with contextlib.suppress(ProcessLookupError):
         if descriptor is None:
             os.kill(process, signal.SIGKILL)
@@ -75,20 +75,20 @@ def kill(process: int, descriptor: int | None = None) -> None:
             signal.pidfd_send_signal(descriptor, signal.SIGKILL)
 
 
-def await_end(child: int, seconds: float) -> int | None:
-    """Wait until a child has ended, and leave it to be waited for: its number stays its own.
+def wait_for_exit(child: int, seconds: float) -> int | None:
+    """Wait until a child has exited, and leave it unreaped so that its process ID stays reserved.
 
     Parameters
     ----------
     child
-        The process.
+        Process ID.
     seconds
-        How long to wait.
+        Seconds to wait.
 
     Returns
     -------
     int or None
-        Its exit code, or a signal's number below zero; None if it has not ended in time.
+        Exit code, or the negative number of the signal that killed it; None after the timeout.
     """
     deadline = time.monotonic() + seconds
     while True:
@@ -101,22 +101,22 @@ def await_end(child: int, seconds: float) -> int | None:
 
 
 def is_stopped(process: int) -> bool:
-    """Whether a process was stopped by a signal; one that only waits for a processor was not."""
-    return _state(process) == "T"
+    """Return whether a signal stopped a process; a process that waits for a CPU is not stopped."""
+    return _read_state(process) == "T"
 
 
-def how_it_ended(code: int) -> str:
-    """Put the end of a process in words.
+def describe_exit(code: int) -> str:
+    """Describe the exit of a process in words.
 
     Parameters
     ----------
     code
-        Its exit code, or a signal's number below zero.
+        Exit code, or the negative number of the signal that killed it.
 
     Returns
     -------
     str
-        Such as `killed by SIGSEGV` or `exited with code 3`.
+        Text such as `killed by SIGSEGV` or `exited with code 3`.
     """
     if code >= 0:
         return f"exited with code {code}"
@@ -126,28 +126,28 @@ def how_it_ended(code: int) -> str:
         return f"killed by signal {-code}"
 
 
-def processors() -> int:
-    """How many processors this process may use."""
+def count_cpus() -> int:
+    """Return the number of CPUs that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
-def bind(place: int, count: int) -> tuple[int, ...]:
-    """Keep this thread, and all that it starts from now on, to processors of its own.
+def bind_cpus(place: int, count: int) -> tuple[int, ...]:
+    """Bind this thread, and all threads it starts from now on, to CPUs of its own.
 
-    Processes that wait for each other all the time are otherwise woken on one another's
-    processors. Where there are more processes than processors, nothing is done.
+    Processes that often wait for each other would otherwise be woken on one another's CPUs. Where
+    there are more processes than CPUs, nothing is bound.
 
     Parameters
     ----------
     place, count
-        Which of the processes on this host it is, and of how many.
+        Index of this process on the node, and the number of processes.
 
     Returns
     -------
     tuple of int
-        The processors, by number; empty if nothing was done.
+        CPU numbers; empty if nothing was bound.
     """
     if not hasattr(os, "sched_setaffinity"):
         return ()
@@ -159,16 +159,16 @@ def bind(place: int, count: int) -> tuple[int, ...]:
     return own
 
 
-def loopback() -> str:
-    """The name of this host's loopback interface."""
+def find_loopback_interface() -> str:
+    """Return the name of the loopback interface."""
     import socket
 
     names = [name for _, name in socket.if_nameindex()]
     return next((name for name in names if name in ("lo", "lo0")), "lo")
 
 
-def _state(process: int) -> str:
-    """The letter of a process's state in /proc, or nothing where there is none."""
+def _read_state(process: int) -> str:
+    """Return the state letter of a process, or an empty text if there is no such process."""
     try:
         text = Path(f"/proc/{process}/stat").read_text()
     except OSError:

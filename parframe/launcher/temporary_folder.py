@@ -1,7 +1,7 @@
-"""A folder for the temporary files of one run's processes, and of the compilers that they start.
+"""Folder of the temporary files of a run's processes, and of the compilers that they start.
 
-A compiler that is killed leaves its own. So they get a folder that is removed with the run: by the
-starting process when it ends, and by the launcher in case that one was killed.
+A killed compiler leaves files behind, so each run has a folder of its own that is removed with it:
+by the fork server when it exits, and by the launcher in case the fork server was killed.
 """
 
 from __future__ import annotations
@@ -15,36 +15,36 @@ from collections.abc import Mapping
 from pathlib import Path
 
 _VARIABLE = "TMPDIR"
-_MARK = "parframe-run-"
-_COMPILED = "TORCHINDUCTOR_CACHE_DIR"
+_PREFIX = "parframe-run-"
+_COMPILE_CACHE = "TORCHINDUCTOR_CACHE_DIR"
 
 
-def variables(environment: Mapping[str, str]) -> dict[str, str]:
-    """The variables that let a run's processes use a folder of their own, which is not yet made.
+def environment_variables(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables that give a run a temporary folder of its own, not yet created.
 
     Parameters
     ----------
     environment
-        The environment that they would have otherwise. What is compiled is kept where it was.
+        Environment of the processes so far. The cache of compiled code stays where it is.
     """
     usual = Path(environment.get(_VARIABLE) or tempfile.gettempdir())
-    kept = environment.get(_COMPILED) or str(usual / f"torchinductor_{getpass.getuser()}")
-    return {_VARIABLE: str(usual / f"{_MARK}{secrets.token_hex(6)}"), _COMPILED: kept}
+    kept = environment.get(_COMPILE_CACHE) or str(usual / f"torchinductor_{getpass.getuser()}")
+    return {_VARIABLE: str(usual / f"{_PREFIX}{secrets.token_hex(6)}"), _COMPILE_CACHE: kept}
 
 
-def make() -> None:
-    """Make the folder of this process's run."""
-    if folder := of(os.environ):
+def create() -> None:
+    """Create the temporary folder of this process's run."""
+    if folder := find(os.environ):
         folder.mkdir(mode=0o700)
 
 
-def of(environment: Mapping[str, str]) -> Path | None:
-    """The folder that an environment names, if it is one of a run."""
+def find(environment: Mapping[str, str]) -> Path | None:
+    """Return the temporary folder of a run that an environment names, if any."""
     folder = Path(environment.get(_VARIABLE, ""))
-    return folder if folder.name.startswith(_MARK) else None
+    return folder if folder.name.startswith(_PREFIX) else None
 
 
 def remove(folder: Path | None) -> None:
-    """Remove a run's folder, with all that is in it, if it is there."""
+    """Remove the temporary folder of a run with its contents, if it exists."""
     if folder is not None:
         shutil.rmtree(folder, ignore_errors=True)

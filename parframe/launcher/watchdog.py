@@ -1,8 +1,9 @@
-"""Watch the workers of a run: hear what they say, find out who failed and how, and end all."""
+"""Watchdog of a run: it receives the workers' messages, detects failures and ends all processes."""
 
 from __future__ import annotations
 
 import contextlib
+import mmap
 import os
 import selectors
 import signal
@@ -10,292 +11,209 @@ import socket
 import threading
 import time
 from collections.abc import Callable
-from typing import Any
-
-import attrs
 
 from parframe.errors import ParframeError
 from parframe.launcher import temporary_folder
 from parframe.launcher.channel import Channel, Message
-from parframe.launcher.failures import Failure, explained, in_order
-from parframe.launcher.heartbeat import read
-from parframe.launcher.processes import await_end, kill, watch
-from parframe.launcher.stalls import Looking
-from parframe.launcher.start import Order, Started, records, start
-from parframe.launcher.worker_output import Relay
-from parframe.launcher.worker_state import FROZEN, Member, Told, await_death, died, lost, stalled
+from parframe.launcher.failure_detector import CHECK_INTERVAL, FailureDetector
+from parframe.launcher.failures import Failure
+from parframe.launcher.fork_server_process import (
+    ForkServerProcess,
+    LaunchConfig,
+    create_heartbeats,
+    start_fork_server,
+)
+from parframe.launcher.processes import kill, open_pidfd, wait_for_exit
+from parframe.launcher.worker_output import OutputRelay
+from parframe.launcher.worker_state import WorkerState, fork_server_exit_fields, wait_for_exits
 
-TICK = 0.1
-"""Seconds between two looks at the records."""
+_EXIT = 1.5  # seconds that the fork server has to exit
 
-GRACE = 0.3
-"""Seconds in which others may say what happened to them, after the first failure."""
-
-_CODE = 0.6  # seconds in which the exit code of a process that is gone should arrive
-_LAST_CODES = 5.0  # the same when all are done and end at once
-
-Hear = Callable[[int, Message | None], None]
+MessageHandler = Callable[[int, Message | None], None]
 
 
-class Watch:
-    """The watch over one run, in a thread that lives as long as the run.
+class Watchdog:
+    """Watchdog of one run, in a thread that lives as long as the run.
 
     Parameters
     ----------
-    order
-        What to start.
+    config
+        Configuration of the run.
     estimates
-        What memory every rank was expected to need, in words.
-    hear
-        Called with what workers send, and with None at the end.
+        Expected memory of every rank, in words.
+    on_message
+        Called with the rank and each message of a worker, and with None at the end.
     """
 
-    def __init__(self, order: Order, estimates: list[str], hear: Hear) -> None:
-        self.order = order
-        self.estimates = estimates
-        self.hear = hear
+    def __init__(
+        self, config: LaunchConfig, estimates: list[str], on_message: MessageHandler
+    ) -> None:
+        self.config = config
+        self.on_message = on_message
         self.ready = threading.Event()
         self.failures: list[Failure] = []
-        self.fault: BaseException | None = None
+        self.error: BaseException | None = None
         self.channels: list[Channel] = []
-        self.starter = 0
-        self._members: list[Member] = []
-        self._others: list[Failure] = []  # of the starting process, and of a run that stands still
-        self._ending = False
-        self._looked = 0.0
+        self.fork_server_pid = 0
+        self._estimates = estimates
+        self._workers: list[WorkerState] = []
         self._descriptor: int | None = None
         self._wake, self._stop = socket.socketpair()
         self._selector = selectors.DefaultSelector()
 
     @property
     def processes(self) -> list[int | None]:
-        """The process of every rank, None for one that was not made yet."""
-        return [member.process for member in self._members]
+        """Process ID of every rank; None before its fork."""
+        return [worker.process for worker in self._workers]
 
     def run(self) -> None:
-        """Start the run and watch it to its end."""
+        """Start the run and watch it until it ends."""
         try:
             try:
-                self._started = self._start()
-            except OSError as fault:
+                self._fork_server = self._start()
+            except OSError as error:
                 raise ParframeError(
                     "run",
-                    f"{self.order.world} workers",
-                    f"they cannot be started: {fault}",
+                    f"{self.config.world} workers",
+                    f"cannot be started: {error}",
                     "start fewer, or allow more open files (ulimit -n) and processes (ulimit -u)",
-                ) from fault
+                ) from error
             try:
                 self.ready.set()
                 self._watch()
             finally:
-                found = self._found()
                 self._end()
-                self._relay.close()
-            self.failures = [self._explained(failure) for failure in in_order(found)]
-        except BaseException as fault:  # noqa: BLE001  # the thread that waits raises it
-            self.fault = fault
+                self._output.close()
+            self.failures = self._detector.order_failures(self._output)
+        except BaseException as error:  # noqa: BLE001  # the thread that waits raises it
+            self.error = error
         finally:
             self._close()
             self.ready.set()
-            self.hear(0, None)
+            self.on_message(0, None)
 
     def stop(self) -> None:
-        """End the run now, whatever it is at."""
+        """End the run now, whatever its state."""
         with contextlib.suppress(OSError):
             self._stop.send(b"x")
 
-    def _start(self) -> Started:
-        self._descriptor, self.memory = records(self.order.world)
-        self._relay = Relay(self.order.world)
-        started = start(self.order, self._descriptor, self._relay.writing)
-        self._relay.start()
-        self.starter = started.process.pid
-        self.channels = started.channels
-        self._members = [Member(rank, c) for rank, c in enumerate(started.channels)]
-        self._looking = Looking(self.order)
+    def _start(self) -> ForkServerProcess:
+        self._descriptor, memory = create_heartbeats(self.config.world)
+        self.memory: mmap.mmap = memory
+        self._output = OutputRelay(self.config.world)
+        fork_server = start_fork_server(self.config, self._descriptor, self._output.write_ends)
+        self._output.start()
+        self.fork_server_pid = fork_server.process.pid
+        self.channels = fork_server.channels
+        self._workers = [WorkerState(rank, c) for rank, c in enumerate(fork_server.channels)]
+        self._detector = FailureDetector(self.config, self._estimates, memory, self._workers)
         register = self._selector.register
         register(self._wake, selectors.EVENT_READ, None)
-        register(started.channel, selectors.EVENT_READ, started)
-        for member in self._members:
-            register(member.channel, selectors.EVENT_READ, member)
-        return started
+        register(fork_server.channel, selectors.EVENT_READ, fork_server)
+        for worker in self._workers:
+            register(worker.channel, selectors.EVENT_READ, worker)
+        return fork_server
 
     def _watch(self) -> None:
-        """Go on until all is done, somebody failed, or the run is told to stop."""
+        """Handle events until the run has succeeded, has failed or is stopped."""
         while True:
-            for key, _ in self._selector.select(TICK):
+            for key, _ in self._selector.select(CHECK_INTERVAL):
                 if key.fileobj is self._wake:
                     return
-                self._attend(key)
-            self._look()
-            if self._judge() or self._settled():
+                self._handle_event(key)
+            self._detector.check_progress(self.fork_server_pid)
+            if self._detector.has_failed() or self._detector.succeeded:
                 return
 
-    def _attend(self, key: selectors.SelectorKey) -> None:
-        """Take in what one descriptor has to tell."""
-        if isinstance(key.data, Started):
-            self._hear_starter(key.data)
+    def _handle_event(self, key: selectors.SelectorKey) -> None:
+        """Handle one descriptor that has become readable."""
+        if isinstance(key.data, ForkServerProcess):
+            self._receive_from_fork_server(key.data)
         else:
-            member: Member = key.data
-            self._hear_member(member)
-            if key.fileobj is not member.channel:
+            worker: WorkerState = key.data
+            self._receive_from_worker(worker)
+            if key.fileobj is not worker.channel:
                 self._selector.unregister(key.fileobj)
-                member.gone = member.gone or time.monotonic()
+                worker.gone = worker.gone or time.monotonic()
 
-    def _hear_starter(self, started: Started) -> None:
-        for message in started.channel.arrived():
-            if "born" in message:
-                self._born(self._members[message["born"]], message["process"])
-            elif "ended" in message:
-                member = self._members[message["ended"]]
-                member.code = message["code"]
-                self._hear_member(member)
-                member.gone = member.gone or time.monotonic()
+    def _receive_from_fork_server(self, fork_server: ForkServerProcess) -> None:
+        for message in fork_server.channel.receive_available():
+            if "forked" in message:
+                self._add_process(self._workers[message["forked"]], message["process"])
+            elif "exited" in message:
+                worker = self._workers[message["exited"]]
+                worker.code = message["code"]
+                self._receive_from_worker(worker)
+                worker.gone = worker.gone or time.monotonic()
             elif "failed" in message:
-                self._others.append(self._failure(None, **message["failed"]))
-        if started.channel.closed:
-            self._selector.unregister(started.channel)
-            self._starter_gone(started)
+                self._detector.add(None, **message["failed"])
+        if fork_server.channel.closed:
+            self._selector.unregister(fork_server.channel)
+            self._check_fork_server_exit(fork_server)
 
-    def _born(self, member: Member, process: int) -> None:
-        member.process = process
-        member.descriptor = watch(process)
-        if member.descriptor is not None:
-            self._selector.register(member.descriptor, selectors.EVENT_READ, member)
+    def _add_process(self, worker: WorkerState, process: int) -> None:
+        worker.process = process
+        worker.descriptor = open_pidfd(process)
+        if worker.descriptor is not None:
+            self._selector.register(worker.descriptor, selectors.EVENT_READ, worker)
 
-    def _starter_gone(self, started: Started) -> None:
-        if self._settled() or self._others:
+    def _check_fork_server_exit(self, fork_server: ForkServerProcess) -> None:
+        if self._detector.succeeded or self._detector.fork_server_failures:
             return
         code: int | None = None
         with contextlib.suppress(ChildProcessError):
-            code = await_end(started.process.pid, 1)
-        self._others.append(self._failure(None, **lost(code)))
+            code = wait_for_exit(fork_server.process.pid, 1)
+        self._detector.add(None, **fork_server_exit_fields(code))
 
-    def _hear_member(self, member: Member) -> None:
-        if member.channel.closed:
+    def _receive_from_worker(self, worker: WorkerState) -> None:
+        if worker.channel.closed:
             return
-        for message in member.channel.arrived():
+        for message in worker.channel.receive_available():
             if "event" in message:
-                self.hear(member.rank, message["event"])
-            elif "failed" in message and member.failure is None:
-                member.failure = self._failure(member.rank, **message["failed"])
+                self.on_message(worker.rank, message["event"])
+            elif "failed" in message:
+                self._detector.add(worker.rank, **message["failed"])
             elif "done" in message:
-                member.done = True
-        if member.channel.closed:
-            self._selector.unregister(member.channel)
-            member.gone = member.gone or time.monotonic()
-        if not self._ending and all(member.done for member in self._members):
-            self._let_go()
+                worker.done = True
+        if worker.channel.closed:
+            self._selector.unregister(worker.channel)
+            worker.gone = worker.gone or time.monotonic()
+        if not self._detector.ending and all(worker.done for worker in self._workers):
+            self._release_workers()
 
-    def _let_go(self) -> None:
-        """All are done: let the workers end."""
-        self._ending = True
-        for member in self._members:
+    def _release_workers(self) -> None:
+        """Let the workers exit, since all tasks have ended."""
+        self._detector.ending = True
+        for worker in self._workers:
             with contextlib.suppress(OSError):
-                member.channel.send({"end": True})
-
-    def _look(self) -> None:
-        """Look who is stopped, and whether the run stands still; not more often than is needed."""
-        now = time.monotonic()
-        if now - self._looked < TICK:
-            return
-        self._looked = now
-        seen = [read(self.memory, member.rank) for member in self._members]
-        starter = read(self.memory, self.order.world)
-        processes = [m.process if m.gone is None else None for m in self._members]
-        for rank in self._looking.frozen(now, [*seen, starter], [*processes, self.starter]):
-            self._blame(rank, FROZEN)
-        for rank, limit in self._looking.stalled(now, seen, starter):
-            self._blame(rank, stalled(limit))
-
-    def _blame(self, number: int, told: Told) -> None:
-        """Note what the records told of a worker, or of the process that starts them."""
-        if number == self.order.world:
-            self._others.append(self._failure(None, **told))
-        elif self._members[number].failure is None:
-            self._members[number].failure = self._failure(number, **told)
-
-    def _judge(self) -> bool:
-        """Whether the run has failed, and whoever could say something has had the time to."""
-        now = time.monotonic()
-        for member in self._members:
-            self._judge_gone(member, now, _LAST_CODES if self._ending else _CODE)
-        found = self._found()
-        if not found:
-            return False
-        waits = [m for m in self._members if m.failure is None and not m.done]
-        if waits and now - min(failure.at for failure in found) < GRACE:
-            return False
-        for member in waits:
-            self._judge_gone(member, now, 0)  # it is gone, if nobody could say how
-        return True
-
-    def _judge_gone(self, member: Member, now: float, patience: float) -> None:
-        """Judge a worker that is gone, when its exit code is known or was waited for."""
-        if member.failure is not None or member.gone is None or self._ended_well(member):
-            return
-        if member.code is not None or now - member.gone >= patience:
-            member.failure = self._failure(member.rank, **died(member))
-
-    def _ended_well(self, member: Member) -> bool:
-        return self._ending and member.gone is not None and member.code == 0
-
-    def _found(self) -> list[Failure]:
-        return [m.failure for m in self._members if m.failure is not None] + self._others
-
-    def _settled(self) -> bool:
-        """Whether all workers are done and gone."""
-        return all(self._ended_well(member) for member in self._members)
-
-    def _failure(self, rank: int | None, **told: Any) -> Failure:
-        """A failure, at the place that the rank's record tells."""
-        progress = read(self.memory, self.order.world if rank is None else rank)
-        told.setdefault("at", time.monotonic())
-        memory = told["cause"] == "memory" or told.get("code") == -signal.SIGKILL
-        estimate = self.estimates[rank] if memory and rank is not None else ""
-        return Failure(
-            rank=rank,
-            phase=progress.phase,
-            step=progress.step,
-            operator=progress.operator,
-            estimate=estimate,
-            **told,
-        )
-
-    def _explained(self, failure: Failure) -> Failure:
-        """With what a worker that died without a word to the launcher wrote last."""
-        if failure.rank is None or failure.cause != "died":
-            return failure
-        told = explained(failure, self._relay.last_words(failure.rank))
-        estimate = self.estimates[failure.rank] if told.cause == "memory" else failure.estimate
-        return attrs.evolve(told, estimate=estimate)
+                worker.channel.send({"end": True})
 
     def _end(self) -> None:
-        """Have all processes gone: workers first, then the one that started them."""
-        settled = self._settled()
-        if settled:
+        """End all processes: the workers first, then the fork server."""
+        if self._detector.succeeded:
             with contextlib.suppress(OSError):
-                self._started.channel.send({"end": True})
+                self._fork_server.channel.send({"end": True})
         else:
-            for member in self._members:
-                if member.process is not None and member.code is None:
-                    kill(member.process, member.descriptor)
-            self._started.channel.close()
-        process = self._started.process
-        frozen = any(failure.cause == "frozen" for failure in self._others)
+            for worker in self._workers:
+                if worker.process is not None and worker.code is None:
+                    kill(worker.process, worker.descriptor)
+            self._fork_server.channel.close()
+        process = self._fork_server.process
+        failures = self._detector.fork_server_failures
+        frozen = any(failure.cause == "frozen" for failure in failures)
         with contextlib.suppress(ChildProcessError, ProcessLookupError):
-            await_end(process.pid, 0 if frozen else 1.5)
-            os.killpg(process.pid, signal.SIGKILL)  # what a starting process that was killed leaves
+            wait_for_exit(process.pid, 0 if frozen else _EXIT)
+            os.killpg(process.pid, signal.SIGKILL)  # the children of a killed fork server
         process.wait()
-        await_death(self._members, time.monotonic() + 3)
-        temporary_folder.remove(self._started.folder)
+        wait_for_exits(self._workers, time.monotonic() + 3)
+        temporary_folder.remove(self._fork_server.folder)
 
     def _close(self) -> None:
         self._selector.close()
-        for member in self._members:
-            member.channel.close()
-            if member.descriptor is not None:
-                os.close(member.descriptor)
+        for worker in self._workers:
+            worker.channel.close()
+            if worker.descriptor is not None:
+                os.close(worker.descriptor)
         self._wake.close()
         self._stop.close()
         if self._descriptor is not None:

@@ -1,4 +1,4 @@
-"""One worker: what it was given, how it tells of its progress, how it runs a task to its end."""
+"""Worker of a run: its context, its heartbeat, and the execution of its task."""
 
 from __future__ import annotations
 
@@ -19,40 +19,40 @@ import attrs
 
 from parframe.errors import ParframeError
 from parframe.launcher.channel import Channel, Message
-from parframe.launcher.failures import described
-from parframe.launcher.heartbeat import Record
-from parframe.launcher.processes import die_with
+from parframe.launcher.failures import describe_exception
+from parframe.launcher.heartbeat import Heartbeat
+from parframe.launcher.processes import exit_with_parent
 
 if TYPE_CHECKING:
     from torch.distributed import Store  # type: ignore[attr-defined]
 
-BEAT = 0.25
+HEARTBEAT_INTERVAL = 0.25
 """Seconds between two heartbeats."""
 
-FAILED = 1
-"""The exit code of a worker that told what went wrong."""
+EXIT_FAILED = 1
+"""Exit code of a worker that reported a failure."""
 
 
 @attrs.frozen(eq=False)
 class Worker:
-    """What a task is given, and how it speaks with the launcher.
+    """Context of a task: rank, inputs, and the connection to the launcher.
 
     Parameters
     ----------
     rank, world
-        Which worker it is, and of how many.
+        Rank and world size.
     facts
-        The facts that the launcher gave, the same for all.
+        JSON data of the launcher, equal on all ranks.
     blob
-        The bytes that the launcher gave, the same memory for all.
+        Bytes of the launcher, in shared memory.
     shared
-        What the starting process prepared once for all, before it made the workers.
+        Data that the fork server prepared once for all workers.
     store
-        A store of torch.distributed that all workers share.
+        Store of torch.distributed that all workers share.
     timeout
-        Seconds that a communication may take; give it to every process group.
+        Timeout of communication in seconds; pass it to every process group.
     threads
-        How many threads torch uses here.
+        Number of torch threads.
     """
 
     rank: int
@@ -63,23 +63,23 @@ class Worker:
     store: Store
     timeout: float
     threads: int
-    _record: Record
+    _heartbeat: Heartbeat
     _channel: Channel
 
     def phase(self, name: str) -> None:
-        """Begin a phase, such as `load`; each has its own time in which something must happen."""
-        self._record.phase(name)
+        """Begin a phase, such as `load`; each phase has its own time limit for progress."""
+        self._heartbeat.begin_phase(name)
 
     def step(self, number: int) -> None:
         """Begin a step of the phase."""
-        self._record.step(number)
+        self._heartbeat.begin_step(number)
 
     def operator(self, name: str) -> None:
-        """Begin an operator, or whatever is named in an error as the place; costs below 1 us."""
-        self._record.operator(name)
+        """Begin an operator, or anything that errors should name as the place; takes below 1 us."""
+        self._heartbeat.begin_operator(name)
 
     def send(self, message: Message) -> None:
-        """Send a message to the launcher: what JSON can say."""
+        """Send JSON data to the launcher."""
         self._channel.send({"event": message})
 
     def receive(self, timeout: float | None = None) -> Message | None:
@@ -88,18 +88,18 @@ class Worker:
         Parameters
         ----------
         timeout
-            How many seconds to wait; None for ever.
+            Seconds to wait; None to wait without limit.
 
         Returns
         -------
         dict or None
-            The message, or None if none came in time.
+            The message; None after the timeout.
         """
-        self._record.waiting(True)
+        self._heartbeat.set_waiting(True)
         message = self._channel.receive(timeout)
-        self._record.waiting(False)
+        self._heartbeat.set_waiting(False)
         if self._channel.closed:
-            os._exit(FAILED)  # nobody is there to whom this could be told
+            os._exit(EXIT_FAILED)  # the launcher is gone
         return None if message is None else message["event"]
 
 
@@ -107,21 +107,21 @@ Task = Callable[[Worker], None]
 
 
 @attrs.frozen(eq=False)
-class Start:
-    """What the starting process hands to a worker that it has just made.
+class WorkerStart:
+    """Data that the fork server passes to a forked worker.
 
     Parameters
     ----------
     rank, world
-        Which worker it is, and of how many.
+        Rank and world size.
     parent
-        The starting process.
+        Process ID of the fork server.
     channel
-        The connection to the launcher.
+        Connection to the launcher.
     memory
-        The records of all ranks.
+        Shared memory of all heartbeats.
     port
-        Where the store listens on the loopback interface.
+        Port of the store on the loopback interface.
     facts, blob, shared, timeout, threads
         As in `Worker`.
     """
@@ -139,56 +139,58 @@ class Start:
     threads: int
 
 
-def work(start: Start, task: Task) -> int:
-    """Run a task in a worker, and tell how it ended.
+def run_worker(start: WorkerStart, task: Task) -> int:
+    """Run a task in a worker, and report its end.
 
     Parameters
     ----------
     start
-        What the starting process hands over.
+        Data of the fork server.
     task
-        What to do.
+        Task to run.
 
     Returns
     -------
     int
-        The exit code: 0 when the task has ended well on all ranks.
+        Exit code: 0 when the task has succeeded on all ranks.
     """
-    record = Record(start.memory, start.rank)
+    heartbeat = Heartbeat(start.memory, start.rank)
     try:
-        _settle(start, record)
-        record.phase("rendezvous")
-        task(_meet(start, record))
-    except BaseException as fault:  # noqa: BLE001  # whatever it is, the launcher must know
-        _tell(start.channel, fault)
-        return FAILED
-    record.done()
-    return _end(start.channel)
+        _set_up_process(start, heartbeat)
+        heartbeat.begin_phase("rendezvous")
+        task(_create_worker(start, heartbeat))
+    except BaseException as error:  # noqa: BLE001  # the launcher must report any error
+        _report(start.channel, error)
+        return EXIT_FAILED
+    heartbeat.set_done()
+    return _wait_for_release(start.channel)
 
 
-def _settle(start: Start, record: Record) -> None:
-    """Make a process of its own of what was just a copy of the starting process."""
-    die_with(start.parent)
+def _set_up_process(start: WorkerStart, heartbeat: Heartbeat) -> None:
+    """Give a forked process its own signal handlers, output and heartbeat thread."""
+    exit_with_parent(start.parent)
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     faulthandler.enable()
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(line_buffering=True)
-    record.beat()
-    beating = threading.Thread(target=_beat, args=(start.channel, record), daemon=True)
+    heartbeat.beat()
+    beating = threading.Thread(
+        target=_send_heartbeats, args=(start.channel, heartbeat), daemon=True
+    )
     beating.start()
 
 
-def _beat(channel: Channel, record: Record) -> None:
-    """Beat until the launcher is gone; then there is nobody to work for."""
+def _send_heartbeats(channel: Channel, heartbeat: Heartbeat) -> None:
+    """Send heartbeats until the launcher is gone, then exit."""
     poller = select.poll()
     poller.register(channel.connection, getattr(select, "POLLRDHUP", 0))
-    while not poller.poll(BEAT * 1000):
-        record.beat()
-    os._exit(FAILED)
+    while not poller.poll(HEARTBEAT_INTERVAL * 1000):
+        heartbeat.beat()
+    os._exit(EXIT_FAILED)
 
 
-def _meet(start: Start, record: Record) -> Worker:
+def _create_worker(start: WorkerStart, heartbeat: Heartbeat) -> Worker:
     import torch
     from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
@@ -209,13 +211,13 @@ def _meet(start: Start, record: Record) -> Worker:
         store,
         start.timeout,
         start.threads,
-        record,
+        heartbeat,
         start.channel,
     )
 
 
-def _end(channel: Channel) -> int:
-    """Stay until all have ended, since a peer may still read what this one sent."""
+def _wait_for_release(channel: Channel) -> int:
+    """Wait until all ranks are done, since a peer may still read data of this one."""
     with contextlib.suppress(OSError):
         _flush()
         channel.send({"done": True})
@@ -223,22 +225,22 @@ def _end(channel: Channel) -> int:
             message = channel.receive()
             if message is not None and "end" in message:
                 return 0
-    return FAILED
+    return EXIT_FAILED
 
 
-def _tell(channel: Channel, fault: BaseException) -> None:
+def _report(channel: Channel, error: BaseException) -> None:
     with contextlib.suppress(OSError):
         _flush()
-        channel.send({"failed": described(_of_exit(fault))})
+        channel.send({"failed": describe_exception(_convert_exit(error))})
 
 
-def _of_exit(fault: BaseException) -> BaseException:
-    """A task that ends its process has not ended well, whatever the code."""
-    if not isinstance(fault, SystemExit):
-        return fault
-    code = 0 if fault.code is None else fault.code
+def _convert_exit(error: BaseException) -> BaseException:
+    """Convert a SystemExit of a task to an error, whatever its code."""
+    if not isinstance(error, SystemExit):
+        return error
+    code = 0 if error.code is None else error.code
     return ParframeError(
-        "run", "the task", f"left with exit code {code} before it was done", "return instead"
+        "run", "the task", f"called exit with code {code} before it ended", "return from the task"
     )
 
 

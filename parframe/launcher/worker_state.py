@@ -1,4 +1,4 @@
-"""What is known of each worker, and how what became of it is put in words."""
+"""State of each worker as the launcher knows it, and descriptions of their failures."""
 
 from __future__ import annotations
 
@@ -12,41 +12,42 @@ import attrs
 
 from parframe.launcher.channel import Channel
 from parframe.launcher.failures import Failure
-from parframe.launcher.processes import how_it_ended
+from parframe.launcher.processes import describe_exit
 
-Told = dict[str, Any]
-"""Fields of a `Failure`: all but those that say where it was."""
+FailureFields = dict[str, Any]
+"""Fields of a `Failure`, except those that say where it happened."""
 
-FROZEN: Told = {
+FROZEN: FailureFields = {
     "cause": "frozen",
-    "how": "frozen: it was stopped by a signal and did not go on",
-    "hint": "see who stopped it (SIGSTOP, SIGTSTP); a stopped rank holds up all others",
+    "description": "frozen: a signal stopped the process, and nothing resumed it",
+    "hint": "find the sender of SIGSTOP or SIGTSTP; a stopped rank blocks all others",
 }
-"""What there is to say of a process that was stopped."""
+"""Failure fields of a stopped process."""
 
 
 @attrs.define(eq=False)
-class Member:
-    """What is known of one worker.
+class WorkerState:
+    """State of one worker.
 
     Parameters
     ----------
     rank
-        Which worker.
+        Rank of the worker.
     channel
-        The connection to it.
+        Connection to the worker.
     process
-        Its process, once it was made.
+        Process ID; None before the fork.
     descriptor
-        Tells when the process has died, where the system has such.
+        File descriptor that becomes readable when the process has exited, where the system has
+        such.
     gone
-        When it was found to be gone.
+        Time at which the process was found to be gone, by `time.monotonic`.
     code
-        Its exit code, or a signal's number below zero.
+        Exit code, or the negative number of the signal that killed the process.
     failure
-        What went wrong with it.
+        Failure of the worker, if any.
     done
-        Whether its task has ended well.
+        Whether the task of the worker has succeeded.
     """
 
     rank: int
@@ -59,55 +60,60 @@ class Member:
     done: bool = False
 
 
-def died(member: Member) -> Told:
-    """What there is to say of a worker that ended without a word."""
-    code = member.code
-    how = "ended without a word" if code is None else how_it_ended(code)
-    early = " before it was done" if code is not None and code >= 0 else ""
+def crash_fields(worker: WorkerState) -> FailureFields:
+    """Return the failure fields of a worker that exited without a message."""
+    code = worker.code
+    description = "exited without a message" if code is None else describe_exit(code)
+    early = " before its task ended" if code is not None and code >= 0 else ""
     return {
-        "cause": "died",
-        "how": how + early,
+        "cause": "crashed",
+        "description": description + early,
         "code": code,
-        "hint": _mend(code),
-        "at": member.gone,
+        "hint": _crash_hint(code),
+        "at": worker.gone,
     }
 
 
-def lost(code: int | None) -> Told:
-    """What there is to say of the starting process that is gone."""
-    how = "closed its connection" if code is None else how_it_ended(code)
-    return {"cause": "lost", "how": how, "code": code, "hint": _mend(code)}
+def fork_server_exit_fields(code: int | None) -> FailureFields:
+    """Return the failure fields of a fork server that has exited."""
+    description = "closed its connection" if code is None else describe_exit(code)
+    return {
+        "cause": "fork_server",
+        "description": description,
+        "code": code,
+        "hint": _crash_hint(code),
+    }
 
 
-def stalled(limit: float) -> Told:
-    """What there is to say of a run in which nobody came further for some seconds."""
+def stall_fields(limit: float) -> FailureFields:
+    """Return the failure fields of a run without progress for ``limit`` seconds."""
     return {
         "cause": "stalled",
-        "how": f"no progress for {limit:g} s, nor on any other rank",
-        "hint": "allow more time (timeout), or see where each rank waits",
+        "description": f"stalled: no progress on any rank for {limit:g} s",
+        "hint": "allow more time (timeout), or check the place of each rank",
     }
 
 
-def await_death(members: Iterable[Member], deadline: float) -> None:
-    """Wait until the processes of all workers are gone, where the system tells."""
+def wait_for_exits(workers: Iterable[WorkerState], deadline: float) -> None:
+    """Wait until the processes of all workers have exited, where the system can report it."""
     with selectors.DefaultSelector() as selector:
-        for member in members:
-            if member.descriptor is not None:
-                selector.register(member.descriptor, selectors.EVENT_READ)
+        for worker in workers:
+            if worker.descriptor is not None:
+                selector.register(worker.descriptor, selectors.EVENT_READ)
         while selector.get_map() and (left := deadline - time.monotonic()) > 0:
             for key, _ in selector.select(left):
                 selector.unregister(key.fileobj)
 
 
-def _mend(code: int | None) -> str:
-    """What to do about a process that ended without a word."""
+def _crash_hint(code: int | None) -> str:
+    """Return the hint for a process that exited without a message."""
     if code == -signal.SIGKILL:
         return (
-            "it was killed from outside: if not by you, then perhaps by the kernel's "
-            "out-of-memory killer (see dmesg); use a smaller batch or sequence, or more devices"
+            "something outside the run killed it: if it was not you, check dmesg for the "
+            "out-of-memory killer; use a smaller batch or sequence, or more devices"
         )
     if code == -signal.SIGTERM:
-        return "it was ended from outside: see who did"
+        return "find the sender of SIGTERM outside the run"
     if code is not None and code < 0:
-        return "see what it wrote to stderr"
-    return "a task must return, and not end its process"
+        return "read the stderr of this rank"
+    return "return from the task instead of exiting the process"

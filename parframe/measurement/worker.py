@@ -12,7 +12,7 @@ import torch.distributed as dist
 
 from parframe.executors.rank import device_of
 from parframe.launcher import Worker, fork_server
-from parframe.launcher.processes import bind
+from parframe.launcher.processes import bind_cpus
 from parframe.measurement.collective_timing import Exchange, Ring, exchanges, sends
 from parframe.measurement.idle_wait import Calm
 from parframe.measurement.kernel_timing import Kernels, Point, Sizes
@@ -29,7 +29,7 @@ def measure(worker: Worker) -> None:
     """Measure a rank, and tell the points as they come."""
     facts = worker.facts
     if facts["device"] == "cpu":
-        bind(worker.rank, worker.world)
+        bind_cpus(worker.rank, worker.world)
     torch.set_grad_enabled(False)
     worker.send({"resident": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024})
     device = device_of(facts["device"], worker.rank)

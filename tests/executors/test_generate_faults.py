@@ -139,7 +139,7 @@ def test_a_killed_rank_is_named(plan):
         with pytest.raises(RunError, match="killed by SIGKILL") as told:
             list(outcomes)
     first = told.value.failures[0]
-    assert (first.rank, first.cause, first.phase) == (1, "died", "step")
+    assert (first.rank, first.cause, first.phase) == (1, "crashed", "step")
     assert first.operator
 
 

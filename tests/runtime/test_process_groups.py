@@ -7,10 +7,10 @@ import pytest
 import torch
 import torch.distributed as dist
 from launched import numbers
-from launches import Traces, launched
+from launches import Traces, launch
 
 from parframe import ParframeError
-from parframe.launcher.processes import processors
+from parframe.launcher.processes import count_cpus
 from parframe.ops.group_registry import transfer_device
 from parframe.runtime.process_groups import make_groups
 from parframe.runtime.rendezvous import meet
@@ -20,7 +20,7 @@ from parframe.runtime.shared_memory_collectives import LIMIT
 
 def test_groups_are_made_by_their_ranks_in_their_order(tmp_path: Path) -> None:
     groups = [[0, 1], [2, 3], [3, 1], [2], [0, 1, 2, 3]]
-    with launched(Traces.of(tmp_path), "gather", 4, facts={"groups": groups}) as run:
+    with launch(Traces.create(tmp_path), "gather", 4, facts={"groups": groups}) as run:
         gathered = {event.rank: event.message["gathered"] for event in run.events()}
     assert gathered == {
         rank: [group for group in groups if rank in group and len(group) > 1] for rank in range(4)
@@ -32,16 +32,16 @@ def test_groups_are_made_by_their_ranks_in_their_order(tmp_path: Path) -> None:
 def test_small_and_large_messages_are_reduced_alike_on_all_ranks(
     ranks: int, bound: bool, dtype: str, tmp_path: Path
 ) -> None:
-    if bound and processors() < ranks:
+    if bound and count_cpus() < ranks:
         pytest.skip(f"needs {ranks} processors")
     lengths = [1, 5, LIMIT // 8, SLOT // 8 + 1]  # in one hop, at once or in a ring, in a ring
     reductions = ["sum", "product", "max", "min"]
     facts = {"lengths": lengths, "reductions": reductions, "bound": bound, "dtype": dtype}
-    with launched(Traces.of(tmp_path), "reduce", ranks, facts=facts) as run:
+    with launch(Traces.create(tmp_path), "reduce", ranks, facts=facts) as run:
         told = [event.message for event in run.events() if "found" in event.message]
     assert [own["dtype"] for own in told] == [f"torch.{dtype}"] * ranks
-    in_order = platform.machine() in ("x86_64", "AMD64")
-    assert [own["shared"] for own in told] == [bound and in_order] * ranks
+    order_by_cause = platform.machine() in ("x86_64", "AMD64")
+    assert [own["shared"] for own in told] == [bound and order_by_cause] * ranks
     for length in lengths:
         every = torch.stack([numbers(rank, length) for rank in range(ranks)])
         expected = {
@@ -56,7 +56,7 @@ def test_a_group_that_was_not_named_is_refused(tmp_path: Path) -> None:
     facts = {"groups": [[0, 1]], "also": [1, 0]}
     with (
         pytest.raises(ParframeError, match="no process group of the ranks 1, 0"),
-        launched(Traces.of(tmp_path), "gather", 2, facts=facts) as run,
+        launch(Traces.create(tmp_path), "gather", 2, facts=facts) as run,
     ):
         run.wait()
 

@@ -1,4 +1,4 @@
-"""Tasks for tests of launching."""
+"""Tasks for tests of the launcher."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from faulty import faulty
 
 import parframe.runtime.shared_memory_collectives  # noqa: F401  registers its operators
 from parframe.launcher import Worker, fork_server
-from parframe.launcher.processes import bind
+from parframe.launcher.processes import bind_cpus
 from parframe.ops.group_registry import register_group
 from parframe.runtime.process_groups import close_groups, make_groups
 from parframe.runtime.shared_memory import NAME
 
 
 def steps(worker: Worker) -> None:
-    """Meet, load, warm up, then steps of one collective each."""
-    worker.operator("meet")
+    """Create the groups, load, warm up, then run steps of one collective each."""
+    worker.operator("rendezvous")
     make_groups(
         [], rank=worker.rank, world=worker.world, timeout=worker.timeout, store=worker.store
     )
@@ -29,14 +29,14 @@ def steps(worker: Worker) -> None:
     worker.operator("weights")
     weights = torch.ones(1000)
     worker.phase("warm-up")
-    total(worker, weights)
+    compute_total(worker, weights)
     worker.phase("step")
     for number in range(worker.facts.get("steps", 3)):
         worker.step(number)
-        worker.send({"step": number, "total": total(worker, weights)})
+        worker.send({"step": number, "total": compute_total(worker, weights)})
 
 
-def total(worker: Worker, weights: torch.Tensor) -> float:
+def compute_total(worker: Worker, weights: torch.Tensor) -> float:
     worker.operator("multiply")
     summed = weights * 1
     worker.operator("sum")
@@ -45,7 +45,7 @@ def total(worker: Worker, weights: torch.Tensor) -> float:
 
 
 def gather(worker: Worker) -> None:
-    """Gather the ranks of every group, over the group."""
+    """Gather the ranks of every group over the group."""
     wanted = [tuple(ranks) for ranks in worker.facts["groups"]]
     groups = make_groups(
         wanted, rank=worker.rank, world=worker.world, timeout=worker.timeout, store=worker.store
@@ -63,10 +63,10 @@ def gather(worker: Worker) -> None:
 
 
 def reduce(worker: Worker) -> None:
-    """Reduce and gather tensors of several sizes, of different ranks different numbers."""
+    """Reduce and gather tensors of several sizes, with different numbers on each rank."""
     if worker.facts.get("bound"):
-        bind(worker.rank, worker.world)
-    name = _everybody(worker)
+        bind_cpus(worker.rank, worker.world)
+    name = _create_world_group(worker)
     found = {}
     for length in worker.facts["lengths"]:
         own = numbers(worker.rank, length).to(getattr(torch, worker.facts["dtype"]))
@@ -81,11 +81,11 @@ def reduce(worker: Worker) -> None:
 
 
 def numbers(rank: int, length: int) -> torch.Tensor:
-    """Small whole numbers, of which sums and products are exact in any order."""
+    """Return small whole numbers, whose sums and products are exact in any order."""
     return ((torch.arange(length) * 7 + rank * 3) % 5 - 2).to(torch.float64)
 
 
-def _everybody(worker: Worker) -> str:
+def _create_world_group(worker: Worker) -> str:
     ranks = tuple(range(worker.world))
     groups = make_groups(
         [ranks], rank=worker.rank, world=worker.world, timeout=worker.timeout, store=worker.store
@@ -94,14 +94,14 @@ def _everybody(worker: Worker) -> str:
 
 
 def echo(worker: Worker) -> None:
-    """Answer every message until there is an empty one."""
+    """Answer every message until an empty one."""
     worker.phase("step")
     while message := worker.receive():
         worker.send({"rank": worker.rank, **message, "blob": bytes(worker.blob[:5]).decode()})
 
 
 def late(worker: Worker) -> None:
-    """Wait for the launcher, but for rank 1, which does not come so far."""
+    """Wait for the launcher on all ranks but 1, which never reaches that place."""
     worker.phase("load")
     worker.operator("weights")
     if worker.rank == 1:
@@ -111,7 +111,7 @@ def late(worker: Worker) -> None:
 
 
 def compiles(worker: Worker) -> None:
-    """Start a process and write a file as a compiler does, tell of it, and wait."""
+    """Start a process and write a file as a compiler does, report them, and wait."""
     worker.phase("step")
     Path(tempfile.mkstemp(suffix=".s")[1]).write_text("nop")
     child = subprocess.Popen(["sleep", "600"])

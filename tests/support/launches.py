@@ -1,4 +1,4 @@
-"""Runs of tests/support/launched.py, and whatever they might leave behind."""
+"""Runs of tests/support/launched.py, and what they may leave behind."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ from faulty import STEP
 from parframe.launcher import Launch, Progress, RunError
 
 MODULE = str(Path(__file__).parent / "launched.py")
-"""The module with the tasks."""
+"""Module with the tasks."""
 
 VARIABLE = "PARFRAME_TESTED_RUN"
-"""The variable of the environment by which all processes of a run are found."""
+"""Environment variable by which all processes of a run are found."""
 
 
 @attrs.frozen
 class Traces:
-    """What a run may leave: its processes, its temporary files, its shared memory.
+    """Leftovers of a run: its processes, its temporary files, its shared memory.
 
     Parameters
     ----------
     mark
-        The value of `VARIABLE` in all of its processes.
+        Value of `VARIABLE` in all processes of the run.
     folder
-        Its folder for temporary files.
+        Folder of its temporary files.
     shared
-        What was in shared memory before.
+        Files in shared memory before the run.
     """
 
     mark: str
@@ -42,17 +42,17 @@ class Traces:
     shared: frozenset[str]
 
     @classmethod
-    def of(cls, folder: Path) -> Traces:
-        """Before a run whose temporary files lie in a folder."""
+    def create(cls, folder: Path) -> Traces:
+        """Create the traces of a run before it starts, with a folder for temporary files."""
         return cls(uuid.uuid4().hex, folder, _shared())
 
     @property
     def environment(self) -> dict[str, str]:
-        """What the run's processes must be given."""
+        """Environment variables for the processes of the run."""
         return {VARIABLE: self.mark, "TMPDIR": str(self.folder)}
 
-    def living(self) -> list[int]:
-        """All processes of the run."""
+    def list_processes(self) -> list[int]:
+        """Return the IDs of all processes of the run."""
         wanted = f"{VARIABLE}={self.mark}".encode()
         found = []
         for process in (int(p.name) for p in Path("/proc").iterdir() if p.name.isdigit()):
@@ -61,16 +61,16 @@ class Traces:
                     found.append(process)
         return found
 
-    def left(self, within: float = 0.0) -> list[str]:
-        """What is still there; waits for it to go for some seconds."""
+    def list_leftovers(self, within: float = 0.0) -> list[str]:
+        """Return the leftovers, after waiting some seconds for them to disappear."""
         deadline = time.monotonic() + within
-        while (found := self._left()) and time.monotonic() < deadline:
+        while (found := self._list_leftovers()) and time.monotonic() < deadline:
             time.sleep(0.02)
         return found
 
-    def _left(self) -> list[str]:
+    def _list_leftovers(self) -> list[str]:
         return [
-            *(f"process {process}" for process in self.living()),
+            *(f"process {process}" for process in self.list_processes()),
             *(str(path) for path in self.folder.iterdir()),
             *(f"/dev/shm/{name}" for name in _shared() - self.shared if "parframe" in name),
         ]
@@ -81,8 +81,8 @@ def _shared() -> frozenset[str]:
     return frozenset(path.name for path in folder.iterdir()) if folder.exists() else frozenset()
 
 
-def listening(processes: list[int]) -> list[str]:
-    """The addresses, in hexadecimal, at which some processes listen for connections."""
+def list_listening_addresses(processes: list[int]) -> list[str]:
+    """Return the addresses, in hexadecimal, at which processes listen for connections."""
     sockets = set()
     for process in processes:
         with contextlib.suppress(OSError):
@@ -99,14 +99,14 @@ def listening(processes: list[int]) -> list[str]:
 
 
 @contextlib.contextmanager
-def launched(traces: Traces, task: str, world: int, **options: Any) -> Iterator[Launch]:
-    """A run whose traces can be found."""
+def launch(traces: Traces, task: str, world: int, **options: Any) -> Iterator[Launch]:
+    """Launch a run whose traces can be found."""
     with Launch(MODULE, task, world, environment=traces.environment, **options) as run:
         yield run
 
 
-def until(condition: Callable[[], bool], seconds: float = 30.0) -> None:
-    """Wait for something to come true."""
+def wait_until(condition: Callable[[], bool], seconds: float = 30.0) -> None:
+    """Wait until a condition is true."""
     deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:
@@ -114,24 +114,26 @@ def until(condition: Callable[[], bool], seconds: float = 30.0) -> None:
         time.sleep(0.01)
 
 
-def caught(run: Launch, phase: str, ranks: Collection[int]) -> None:
-    """Wait until some ranks are held in a phase, the others where they wait for these."""
-    until(lambda: bool(run.failed) or all(_held(run.progress()[rank], phase) for rank in ranks))
+def wait_for_pause(run: Launch, phase: str, ranks: Collection[int]) -> None:
+    """Wait until some ranks pause in a phase, or the run fails."""
+    wait_until(
+        lambda: bool(run.failed) or all(_is_paused(run.progress()[rank], phase) for rank in ranks)
+    )
 
 
-def _held(progress: Progress, phase: str) -> bool:
+def _is_paused(progress: Progress, phase: str) -> bool:
     at_step = progress.step == STEP or phase != "step"
     return progress.phase == phase and at_step and bool(progress.operator) and progress.age > 0.05
 
 
-def failure_of(run: Launch) -> RunError:
-    """The error with which a run ends."""
+def wait_for_failure(run: Launch) -> RunError:
+    """Wait for a run to end, and return its error."""
     try:
         run.wait()
     except RunError as error:
         return error
-    raise AssertionError("the run ended well")
+    raise AssertionError("the run succeeded")
 
 
 SIGNALS = {"kill": signal.SIGKILL, "stop": signal.SIGSTOP, "term": signal.SIGTERM}
-"""Faults made from outside: the signal of each."""
+"""Signals of the faults caused from outside."""
