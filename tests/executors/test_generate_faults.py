@@ -154,7 +154,7 @@ def test_a_fault_in_a_rank_is_told_with_what_helps(tmp_path, kind, words):
     assert words in line
     shown = shown_by_debug(told.value)
     assert "rank 1, load at weights" in shown
-    assert f"in _{'memory' if kind == 'memory' else 'raise'}" in shown
+    assert f"in _{'exhaust_memory' if kind == 'memory' else 'raise'}" in shown
 
 
 def shown_by_debug(error):
