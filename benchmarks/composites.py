@@ -15,7 +15,7 @@ from parframe import models
 from parframe.errors import ParframeError
 from parframe.mesh.composite_enumeration import composites
 from parframe.price.choose.public_api import CODES, choose
-from parframe.price.work.compressed.composites import work_by_codes
+from parframe.price.work.compressed.strategy_work import work_by_codes
 
 CASES = (("mixtral-8x7b", 64, 2.0), ("deepseek-v3", 1024, 15.0))
 """A model, a number of devices, and the seconds that choosing should take at most."""

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean
 
 from benchmarks.calibration.collective_rows import Row
-from parframe.price.cost.collective_steps import Crowd, Direct, Sent, Terms, Wide
-from parframe.price.cost.collectives import EAGER
+from parframe.price.cost.collective_model import Crowd, Direct, Sent, Terms, Wide
+from parframe.price.cost.communication_times import EAGER
 
 BEGIN: Mapping[str, float] = {
     "start": 5e-6,

@@ -12,7 +12,7 @@ import attrs
 
 from parframe.errors import ParframeError
 from parframe.hardware import Cluster, Link, Machine, shipped
-from parframe.price.cost.collective_steps import Group
+from parframe.price.cost.collective_model import Group
 
 TABLES = (
     "aic_comm.csv",
@@ -45,7 +45,7 @@ messages come near to 100 Gb/s for all eight devices of a node."""
 INTERCONNECTS: Mapping[str, str] = {"a3-mega": "H100 A3 Mega", "PCIe Gen5 x16": "RTX PRO 6000"}
 """The machines of `nccl_multinode.csv`, by a part of what it calls their interconnect."""
 
-PUBLISHED = "published_exchanges.toml"
+PUBLISHED = "published_collectives.toml"
 
 UNEVEN = ("a100_pairwise_nvlink",)
 """Machines of that table whose network is told by nothing: their long messages between nodes come

@@ -27,22 +27,22 @@ DATA = Path(parframe.price.__file__).parent / "data"
 
 def kernels(folder: Path) -> str:
     """Efficiencies of kernels: some seconds."""
-    from benchmarks.calibration.kernels import rebuild
+    from benchmarks.calibration.kernel_fit import rebuild
 
     return rebuild(folder)
 
 
 def exchanges(folder: Path) -> str:
     """Starts, steps and shares of links: a quarter of a minute."""
-    from benchmarks.calibration.collectives import rebuild
+    from benchmarks.calibration.collective_fit import rebuild
 
     return rebuild(folder)
 
 
 def engines(folder: Path) -> str:
     """Constants of engines, and their spreads out of sample: three minutes."""
-    from benchmarks.calibration.shipped_engines import rebuild
-    from parframe.price.cost import collectives as links
+    from benchmarks.calibration.engine_file import rebuild
+    from parframe.price.cost import communication_times as links
     from parframe.price.cost import efficiency
 
     efficiency.shipped.cache_clear()  # the files that were just written
@@ -52,7 +52,7 @@ def engines(folder: Path) -> str:
 
 ORDER: tuple[tuple[str, Callable[[Path], str]], ...] = (
     ("kernels.json", kernels),
-    ("exchanges.json", exchanges),
+    ("collectives.json", exchanges),
     ("engines.toml", engines),
 )
 """The files that are fitted, each after those that it takes as given."""

@@ -10,12 +10,12 @@ from pathlib import Path
 import attrs
 
 from parframe.hardware import shipped
-from parframe.price.cost.attention import attention_time
-from parframe.price.cost.chips import Chip, chip
+from parframe.price.cost.attention_times import attention_time
+from parframe.price.cost.chip import Chip, chip
 from parframe.price.cost.dtypes import BYTES, SIXTEEN
 from parframe.price.cost.efficiency import Efficiency, Operator
-from parframe.price.cost.experts import Routing, experts_time
-from parframe.price.cost.kernels import pointwise_time, product_time
+from parframe.price.cost.expert_times import Routing, experts_time
+from parframe.price.cost.kernel_times import pointwise_time, product_time
 from parframe.price.work.work import Attention, Experts, Step
 
 TABLES = ("aic_gemm.csv", "vidur_compute_ops.csv", "aic_attention.csv", "aic_moe.csv")

@@ -133,8 +133,8 @@ def choice(left: Sequence[Outcome]) -> None:
 
 def kernels(folder: Path) -> None:
     """Print how far times of single kernels are off; left out: by other GPUs' figures alone."""
+    from benchmarks.calibration.kernel_fit import summed
     from benchmarks.calibration.kernel_rows import read_rows
-    from benchmarks.calibration.kernels import summed
     from parframe.price.cost.efficiency import shipped
 
     print("\nSingle kernels\n")
@@ -149,9 +149,9 @@ def kernels(folder: Path) -> None:
 
 def exchanges(folder: Path) -> None:
     """Print how far times of collectives are off."""
+    from benchmarks.calibration.collective_fit import errors, ratios
     from benchmarks.calibration.collective_rows import read_rows
-    from benchmarks.calibration.collectives import errors, ratios
-    from parframe.price.cost.collectives import shipped
+    from parframe.price.cost.communication_times import shipped
 
     print("\nCollectives\n")
     print("| GPU | machine | kind | implementation | table | rows | median % | mean % |")

@@ -10,9 +10,9 @@ from statistics import NormalDist
 import attrs
 import numpy as np
 
-from benchmarks.calibration.choices import Choices, Tried, choices
+from benchmarks.calibration.choice_quality import Choices, Tried, choices
+from benchmarks.calibration.engine_fit import Case, cases, errors, left_out
 from benchmarks.calibration.engine_rows import Measured
-from benchmarks.calibration.engines import Case, cases, errors, left_out
 from parframe.errors import ParframeError
 from parframe.price.predict.metrics import METRICS, metric_name
 from parframe.price.predict.prediction_intervals import judged

@@ -71,7 +71,7 @@ def command(
     from parframe.price.choose import use_cases
     from parframe.price.choose.public_api import overridden
     from parframe.price.choose.ranking import choose
-    from parframe.price.work.compressed.composites import usable, work_by_codes
+    from parframe.price.work.compressed.strategy_work import usable, work_by_codes
     from parframe.report.choice import draw, facts_of, svg
 
     if plot is not None and plot.suffix.lower() != ".svg":

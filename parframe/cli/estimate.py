@@ -28,7 +28,7 @@ def command(
     from parframe.cli.source import model_of
     from parframe.price.choose.public_api import overridden, priced
     from parframe.price.choose.use_cases import use_case as find_use_case
-    from parframe.price.work.compressed.composite_work import work_of_composite
+    from parframe.price.work.compressed.work_from_composite import work_of_composite
     from parframe.report.estimate import draw, facts_of
     from parframe.spec import Spec
 

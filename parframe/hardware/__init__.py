@@ -4,7 +4,7 @@ from parframe.hardware.catalogue import Catalogue, catalogue, cluster, shipped
 from parframe.hardware.cluster import Cluster, Span
 from parframe.hardware.device import DTYPES, Device
 from parframe.hardware.machine import Link, Machine
-from parframe.hardware.measured import Exchanged, Speeds
+from parframe.hardware.measurements import Exchanged, Speeds
 
 __all__ = [
     "DTYPES",

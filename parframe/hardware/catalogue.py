@@ -12,13 +12,13 @@ from typing import Any
 import attrs
 
 from parframe.errors import ParframeError
+from parframe.hardware.checked_table import Table, wrong
 from parframe.hardware.cluster import Cluster
 from parframe.hardware.device import Device
+from parframe.hardware.hardware_files import device_of, machine_of, parse, read_text
 from parframe.hardware.machine import Machine
-from parframe.hardware.names import find_device, find_machine
-from parframe.hardware.reading import device_of, machine_of, parse, read_text
-from parframe.hardware.sparse import doubts
-from parframe.hardware.table import Table, wrong
+from parframe.hardware.name_lookup import find_device, find_machine
+from parframe.hardware.sparsity_warnings import doubts
 
 _SHIPPED = ("nvidia.toml", "amd.toml", "others.toml", "machines.toml")
 _COUNTED = re.compile(r"\s*(?P<count>\d{1,9})\s*[x*]\s*(?P<name>\S.*?)\s*", re.IGNORECASE)

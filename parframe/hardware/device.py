@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import attrs
 
-from parframe.hardware.measured import Measured
+from parframe.hardware.measurements import Measured
 
 DTYPES = ("fp32", "bf16", "fp16", "fp8", "fp4", "int8")
 """The dtypes of matrix operations, of which a device may lack some."""

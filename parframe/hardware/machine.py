@@ -8,7 +8,7 @@ from typing import Any, Literal
 import attrs
 
 from parframe.hardware.device import Device
-from parframe.hardware.measured import Exchanged
+from parframe.hardware.measurements import Exchanged
 
 Shape = Literal["switch", "mesh", "pairs", "tree", "network"]
 """How a link joins devices; README of the catalogue is the head of ``data/machines.toml``."""

@@ -25,8 +25,8 @@ from parframe.price.choose.candidates import Setting, deployed
 from parframe.price.cost.dtypes import Dtypes
 from parframe.price.serving.engines import Engine
 from parframe.price.serving.step_time import Load
-from parframe.price.work.plan_work import work_of
 from parframe.price.work.work import Work
+from parframe.price.work.work_from_plan import work_of
 
 NAME = "parframe"
 

@@ -4,10 +4,10 @@ import attrs
 import numpy as np
 import pytest
 
+from benchmarks.calibration.engine_file import text
+from benchmarks.calibration.engine_fit import cases, errors, fit, left_out
 from benchmarks.calibration.engine_rows import Measured
-from benchmarks.calibration.engines import cases, errors, fit, left_out
-from benchmarks.calibration.shipped_engines import text
-from benchmarks.calibration.spreads import spread
+from benchmarks.calibration.residuals import spread
 from parframe.price.predict.predictions import estimated
 from parframe.price.predict.queries import question
 from parframe.price.predict.query_resolution import Basis

@@ -32,7 +32,7 @@ def test_a_check_writes_nothing_and_tells_how_much_would_change(tmp_path, capsys
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["kernels.json", "exchanges.json"])
+@pytest.mark.parametrize("name", ["kernels.json", "collectives.json"])
 def test_the_same_rows_give_the_files_that_ship(name):
     if not all((FOLDER / table).is_file() for table in fit.tables()):
         pytest.skip("the tables of measurements are not beside the checkout")

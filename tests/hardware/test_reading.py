@@ -8,8 +8,8 @@ import pytest
 
 from parframe import models
 from parframe.partitioning import partition
-from parframe.price.work.plan_work import work_of
 from parframe.price.work.work import Attention, Experts, Held, Product, Stage, Work
+from parframe.price.work.work_from_plan import work_of
 
 
 def read(name: str, composite: str) -> tuple[dict[str, Any], Work]:

@@ -12,10 +12,10 @@ from parframe.measurement.machine import Asked, machine_of, measured
 from parframe.measurement.samples import Times, over_rounds, times_of
 from parframe.measurement.token_timing import Arrivals, figures
 from parframe.price.choose.use_cases import UseCase
-from parframe.price.cost.collectives import exchange_time
+from parframe.price.cost.communication_times import exchange_time
 from parframe.price.serving.engines import Engine, engine_on
-from parframe.price.work.plan_work import work_of
 from parframe.price.work.work import Exchange
+from parframe.price.work.work_from_plan import work_of
 
 SPEEDS = "sizes = [1, 512]\ngiga_per_s = [{}, {}]\n"
 

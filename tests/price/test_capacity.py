@@ -10,7 +10,7 @@ import pytest
 from parframe import models
 from parframe.errors import ParframeError
 from parframe.price.serving.capacity import GIB, allocation, most_sequences, room
-from parframe.price.work.compressed.composite_work import work_of_composite
+from parframe.price.work.compressed.work_from_composite import work_of_composite
 from parframe.price.work.work import Work
 
 ROWS = Path(__file__).parents[3] / "shared" / "measurements" / "memory.csv"

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from benchmarks.calibration.choices import Tried, choices
+from benchmarks.calibration.choice_quality import Tried, choices
 
 
 def tried(latency, predicted_latency, rate, predicted_rate, group="one"):

@@ -19,7 +19,7 @@ from parframe.price.choose.use_cases import use_case
 from parframe.price.predict.predictions import predict_row
 from parframe.price.predict.query_resolution import Basis
 from parframe.price.predict.shipped_models import model
-from parframe.price.work.compressed.composites import usable, work_by_codes
+from parframe.price.work.compressed.strategy_work import usable, work_by_codes
 
 
 @pytest.fixture(scope="module")

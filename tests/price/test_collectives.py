@@ -6,9 +6,9 @@ import pytest
 
 from parframe.errors import ParframeError
 from parframe.hardware import Cluster, catalogue, cluster, shipped
-from parframe.price.cost import collectives
-from parframe.price.cost.collective_steps import KINDS
-from parframe.price.cost.collectives import exchange_time, implementation_of
+from parframe.price.cost import communication_times
+from parframe.price.cost.collective_model import KINDS
+from parframe.price.cost.communication_times import exchange_time, implementation_of
 from parframe.price.work.work import Exchange
 
 MEASURED = Path(__file__).parents[3] / "shared" / "measurements"
@@ -152,9 +152,11 @@ def test_frameworks_have_exchanges_of_their_own(framework, implementation):
 
 
 def test_what_is_fitted_is_data_with_its_tables():
-    found = collectives.shipped()
+    found = communication_times.shipped()
     assert sum(found.provenance.values()) > 1500
-    assert collectives.read(json.loads(json.dumps(collectives.write(found)))) == found
+    assert (
+        communication_times.read(json.loads(json.dumps(communication_times.write(found)))) == found
+    )
 
 
 @pytest.fixture(scope="module")
@@ -177,9 +179,9 @@ def of_all_reduce(pairs):
 
 @here
 def test_all_reduces_within_a_node_are_off_by_less_than_a_tenth(rows):
-    from benchmarks.calibration.collectives import ratios
+    from benchmarks.calibration.collective_fit import ratios
 
-    off = of_all_reduce(ratios(rows, collectives.shipped().terms))
+    off = of_all_reduce(ratios(rows, communication_times.shipped().terms))
     assert {"a100_sxm_80gb", "h100_sxm", "h200_sxm", "l40s", "v100_pcie"} <= set(off)
     assert {device for device, errors in off.items() if median(errors) > 0.105} == set()
     assert median([error for errors in off.values() for error in errors]) <= 0.08
@@ -188,10 +190,10 @@ def test_all_reduces_within_a_node_are_off_by_less_than_a_tenth(rows):
 
 @here
 def test_the_numbers_that_ship_are_those_of_the_fit_and_hold_for_a_device_left_out(rows):
-    from benchmarks.calibration.collectives import fit, ratios
+    from benchmarks.calibration.collective_fit import fit, ratios
 
-    fitted = collectives.read(collectives.write(fit(rows)))
-    assert fitted.terms == collectives.shipped().terms
+    fitted = communication_times.read(communication_times.write(fit(rows)))
+    assert fitted.terms == communication_times.shipped().terms
     without = fit([row for row in rows if row.machine.device.key != "h200_sxm"])
     own = [row for row in rows if row.machine.device.key == "h200_sxm"]
     assert median(of_all_reduce(ratios(own, without.terms))["h200_sxm"]) < 0.12
@@ -199,10 +201,10 @@ def test_the_numbers_that_ship_are_those_of_the_fit_and_hold_for_a_device_left_o
 
 @here
 def test_exchanges_between_nodes_are_off_by_less_than_a_quarter(rows):
-    from benchmarks.calibration.collectives import errors, ratios
+    from benchmarks.calibration.collective_fit import errors, ratios
 
     far = [row for row in rows if not row.within and row.fits and row.kind == "all_reduce"]
-    found = errors(ratios(far, collectives.shipped().terms))
+    found = errors(ratios(far, communication_times.shipped().terms))
     known = {error.machine for error in found if error.rows > 10 and error.median < 0.25}
     assert known == {"a100_80gb_ethernet", "h100_a3_mega", "v100_pcie"}
     assert all(error.median < 0.45 for error in found)
@@ -210,9 +212,9 @@ def test_exchanges_between_nodes_are_off_by_less_than_a_quarter(rows):
 
 @here
 def test_the_spread_holds_four_fifths_of_the_rows(rows):
-    from benchmarks.calibration.collectives import predicted
+    from benchmarks.calibration.collective_fit import predicted
 
-    found = collectives.shipped()
+    found = communication_times.shipped()
     for implementation in ("nccl", "vllm", "trtllm", "deepep"):
         own = [r for r in rows if r.implementation == implementation and r.within and r.fits]
         reach = 1.2816 * found.spreads.measured[implementation]

@@ -11,10 +11,10 @@ from parframe import models
 from parframe.errors import ParframeError
 from parframe.graph import OperatorGraph
 from parframe.partitioning import partition
-from parframe.price.work.compressed.composite_work import Reader, work_of_composite
 from parframe.price.work.compressed.repeated_layers import shorten
-from parframe.price.work.plan_work import work_of
+from parframe.price.work.compressed.work_from_composite import Reader, work_of_composite
 from parframe.price.work.work import Work
+from parframe.price.work.work_from_plan import work_of
 from parframe.spec import Spec
 
 

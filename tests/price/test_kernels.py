@@ -8,11 +8,11 @@ import pytest
 
 from parframe.errors import ParframeError
 from parframe.hardware import shipped as shipped_hardware
-from parframe.price.cost.chips import chip
+from parframe.price.cost.chip import chip
 from parframe.price.cost.dtypes import Dtypes
 from parframe.price.cost.efficiency import read, shipped, write
-from parframe.price.cost.experts import EVEN, Routing, loads
-from parframe.price.cost.kernels import kernel_time, product_time
+from parframe.price.cost.expert_times import EVEN, Routing, loads
+from parframe.price.cost.kernel_times import kernel_time, product_time
 from parframe.price.work.work import Attention, Experts, Pointwise, Product, Step
 
 MEASURED = Path(__file__).parents[3] / "shared" / "measurements"
@@ -188,9 +188,8 @@ def test_the_data_tells_where_its_rows_come_from(rows):
 
 
 def test_fitting_the_rows_gives_the_shipped_figures(rows):
-    from benchmarks.calibration import kernels
 
-    fitted = write(kernels.fit(rows))
+    fitted = write(kernel_fit.fit(rows))
     for operator, devices in fitted["fitted"].items():
         for device, dtypes in devices.items():
             for dtype, figures in dtypes.items():
@@ -200,15 +199,13 @@ def test_fitting_the_rows_gives_the_shipped_figures(rows):
 
 
 def test_products_are_within_seven_percent_on_every_device(rows):
-    from benchmarks.calibration import kernels
 
-    for error in kernels.summed(shipped(), [r for r in rows if r.operator == "product"]):
+    for error in kernel_fit.summed(shipped(), [r for r in rows if r.operator == "product"]):
         assert error.median <= 0.07, error
 
 
 def test_prompts_and_decode_steps_are_near_what_was_measured(rows):
-    from benchmarks.calibration import kernels
 
     chosen = [r for r in rows if r.kind in ("prompt", "decode")]
-    for error in kernels.errors(shipped(), chosen):
+    for error in kernel_fit.errors(shipped(), chosen):
         assert error.median <= 0.09, error

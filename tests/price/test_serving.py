@@ -6,7 +6,7 @@ import attrs
 import pytest
 
 from parframe.price.cost.estimate import Estimate, total
-from parframe.price.cost.times import Sum, Timer
+from parframe.price.cost.timers import Sum, Timer
 from parframe.price.serving.device_memory import Room
 from parframe.price.serving.engines import Engine, engine, engines
 from parframe.price.serving.steady_state import (

@@ -8,8 +8,8 @@ import attrs
 
 from parframe.hardware import Cluster, Span
 from parframe.price.choose.use_cases import UseCase
-from parframe.price.cost.cluster_times import MeasuredClock
-from parframe.price.cost.collectives import implementation_of
+from parframe.price.cost.cluster_timer import MeasuredClock
+from parframe.price.cost.communication_times import implementation_of
 from parframe.price.cost.dtypes import Dtypes
 from parframe.price.cost.estimate import Estimate
 from parframe.price.predict.metrics import Kind

@@ -10,7 +10,7 @@ from parframe.errors import ParframeError
 from parframe.graph import OperatorGraph
 from parframe.hardware import Device
 from parframe.price.serving.capacity import Allocation, most_sequences
-from parframe.price.work.compressed.composite_work import work_of_composite
+from parframe.price.work.compressed.work_from_composite import work_of_composite
 from parframe.price.work.work import Work
 
 NODE = 8

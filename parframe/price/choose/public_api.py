@@ -26,8 +26,8 @@ from parframe.price.choose.use_cases import UseCase, use_case
 from parframe.price.cost.dtypes import Dtypes
 from parframe.price.serving.engines import engine_on
 from parframe.price.serving.hardware_lookup import cluster
-from parframe.price.work.compressed.composites import usable, work_by_codes
-from parframe.price.work.plan_work import work_of
+from parframe.price.work.compressed.strategy_work import usable, work_by_codes
+from parframe.price.work.work_from_plan import work_of
 
 CODES = ("PP", "EP", "DP", "TP")
 """The strategies that are tried unless others are named."""

@@ -23,7 +23,7 @@ from parframe.price.choose.candidates import (
     point,
 )
 from parframe.price.choose.use_cases import UseCase
-from parframe.price.cost.cluster_times import MeasuredClock
+from parframe.price.cost.cluster_timer import MeasuredClock
 from parframe.price.work.work import Work
 
 Objective = Literal["throughput", "latency", "cost"]

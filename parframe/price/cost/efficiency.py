@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import attrs
 
-from parframe.price.cost.chips import Chip
+from parframe.price.cost.chip import Chip
 
 Operator = Literal["product", "attention", "experts", "pointwise"]
 

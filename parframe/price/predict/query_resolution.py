@@ -10,8 +10,8 @@ import attrs
 from parframe.errors import ParframeError
 from parframe.hardware import Catalogue, Cluster
 from parframe.hardware.machine import Machine
-from parframe.price.cost.cluster_times import MeasuredClock
-from parframe.price.cost.collectives import implementation_of
+from parframe.price.cost.cluster_timer import MeasuredClock
+from parframe.price.cost.communication_times import implementation_of
 from parframe.price.cost.dtypes import Dtypes
 from parframe.price.predict.queries import Question
 from parframe.price.serving.device_memory import Room

@@ -7,7 +7,7 @@ from functools import lru_cache
 from parframe.errors import ParframeError
 from parframe.models import find
 from parframe.price.predict.query_resolution import Layout, Model
-from parframe.price.work.compressed.composite_work import reader, work_of_composite
+from parframe.price.work.compressed.work_from_composite import reader, work_of_composite
 from parframe.price.work.work import Work
 from parframe.spec import Spec
 

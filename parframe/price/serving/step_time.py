@@ -8,7 +8,7 @@ from typing import Protocol
 import attrs
 
 from parframe.price.cost.estimate import NOTHING, Estimate, total
-from parframe.price.cost.times import Sum, Timer
+from parframe.price.cost.timers import Sum, Timer
 from parframe.price.serving.engines import Engine
 from parframe.price.work.work import (
     Attention,

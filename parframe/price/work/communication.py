@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from parframe.graph import Operator
-from parframe.price.work.kernels import Kernels, counted
+from parframe.price.work.kernel_list import Kernels, counted
 from parframe.price.work.operator_list import at, axes_of
 from parframe.price.work.work import Exchange, Per
 

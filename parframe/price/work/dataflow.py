@@ -7,8 +7,8 @@ from typing import Literal
 
 from parframe.graph import Operator
 from parframe.plan import COMMUNICATION
-from parframe.price.work.extents import Bears
 from parframe.price.work.operator_list import Listing, Measured, at
+from parframe.price.work.tensor_scaling import Bears
 from parframe.rules.table import EXCHANGES
 
 Kind = Literal["free", "view", "product", "attention", "experts", "lookup", "exchange", "pointwise"]

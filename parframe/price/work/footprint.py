@@ -8,8 +8,8 @@ from collections.abc import Iterator
 import attrs
 
 from parframe.price.work.dataflow import PRODUCTS
-from parframe.price.work.kernels import Kernels
-from parframe.price.work.merging import Merged
+from parframe.price.work.fused_operators import Merged
+from parframe.price.work.kernel_list import Kernels
 from parframe.price.work.operator_list import at
 from parframe.price.work.work import Attention, Experts, Held, Kernel, Product
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 import attrs
 
 from parframe.graph import Operator, Parameter, Tensor
-from parframe.price.work.extents import Extent, Extents
+from parframe.price.work.tensor_scaling import Extent, Extents
 
 
 @attrs.frozen

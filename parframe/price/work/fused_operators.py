@@ -5,8 +5,8 @@ from __future__ import annotations
 import attrs
 
 from parframe.price.work.dataflow import Flow
-from parframe.price.work.fusion import one_kernel
 from parframe.price.work.operator_list import at
+from parframe.price.work.pointwise_fusion import one_kernel
 
 
 @attrs.frozen

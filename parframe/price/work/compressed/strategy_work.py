@@ -8,7 +8,7 @@ from parframe import hooks
 from parframe.errors import ParframeError
 from parframe.graph import OperatorGraph
 from parframe.mesh import parse_composite
-from parframe.price.work.compressed.composite_work import reader
+from parframe.price.work.compressed.work_from_composite import reader
 from parframe.price.work.work import Work
 from parframe.spec import Spec
 from parframe.strategy import Strategy, mesh_of, place

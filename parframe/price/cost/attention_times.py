@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import lru_cache
 from math import ceil, log2
 
-from parframe.price.cost.chips import Chip
+from parframe.price.cost.chip import Chip
 from parframe.price.cost.dtypes import BYTES
 from parframe.price.cost.efficiency import Efficiency
 from parframe.price.cost.roofline import roofline

@@ -21,14 +21,15 @@ from parframe.mesh import Mesh, StagedMesh
 from parframe.partitioning import partition_placing
 from parframe.partitioning.cuts import bindings_of
 from parframe.partitioning.regular_plan import stage_axis
-from parframe.price.work.compressed.device_operators import Drawn, Outlines
-from parframe.price.work.compressed.placement import Placed, Placings, kinds
+from parframe.price.work.compressed.device_steps import Drawn, Outlines
+from parframe.price.work.compressed.placement_cache import Placed, Placings, kinds
 from parframe.price.work.compressed.repeated_layers import shorten
-from parframe.price.work.compressed.stages import Staged, Steps, stage_steps
-from parframe.price.work.extents import Extents
+from parframe.price.work.compressed.stage_steps import Staged, Steps, stage_steps
 from parframe.price.work.operator_list import Listing
-from parframe.price.work.plan_work import check_batch, stage_of, whole, work_of
+from parframe.price.work.stage_work import stage_of, whole
+from parframe.price.work.tensor_scaling import Extents
 from parframe.price.work.work import Stage, Work
+from parframe.price.work.work_from_plan import check_batch, work_of
 from parframe.rules import Rule
 from parframe.strategy import Placing
 

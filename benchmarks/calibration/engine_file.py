@@ -10,10 +10,10 @@ from pathlib import Path
 import attrs
 import numpy as np
 
+from benchmarks.calibration.engine_fit import Case, Split, cases, errors, fit, left_out
 from benchmarks.calibration.engine_rows import Measured, read_folder
-from benchmarks.calibration.engines import Case, Split, cases, errors, fit, left_out
 from benchmarks.calibration.fitted_rows import split_rows
-from benchmarks.calibration.spreads import beside_of, by_kind, doubts, kind_of, spread
+from benchmarks.calibration.residuals import beside_of, by_kind, doubts, kind_of, spread
 from parframe.price.predict.query_resolution import Basis
 from parframe.price.predict.shipped_models import model
 from parframe.price.serving.engines import Engine, engine

@@ -13,8 +13,8 @@ import attrs
 
 from benchmarks.calibration.collective_constants import begin, names_of, terms_of
 from benchmarks.calibration.collective_rows import Row, read_rows
-from parframe.price.cost.collective_steps import Terms
-from parframe.price.cost.collectives import EAGER, Fitted, Spreads, seconds_of, write
+from parframe.price.cost.collective_model import Terms
+from parframe.price.cost.communication_times import EAGER, Fitted, Spreads, seconds_of, write
 
 _SOFT, _TOWARDS, _REACH = 0.1, 0.01, 3.5
 

@@ -12,7 +12,7 @@ from typing import Any
 import attrs
 
 from benchmarks.calibration.kernel_rows import TABLES, Row, provenance, read_rows
-from parframe.price.cost.chips import Chip
+from parframe.price.cost.chip import Chip
 from parframe.price.cost.efficiency import Efficiencies, Efficiency, Operator, write
 
 TUNED = 1.25

@@ -7,11 +7,11 @@ from functools import lru_cache
 import attrs
 
 from parframe.hardware import Cluster
-from parframe.price.cost.collectives import exchange_timer
+from parframe.price.cost.communication_times import exchange_timer
 from parframe.price.cost.dtypes import Dtypes
 from parframe.price.cost.estimate import joined
-from parframe.price.cost.kernels import kernel_timer
-from parframe.price.cost.times import Timer
+from parframe.price.cost.kernel_times import kernel_timer
+from parframe.price.cost.timers import Timer
 from parframe.price.work.work import Exchange, Kernel
 
 
@@ -26,7 +26,7 @@ class MeasuredClock:
     dtypes
         Of weights, cache and arithmetic.
     implementation
-        Whose exchanges: see `parframe.price.cost.collectives`.
+        Whose exchanges: see `parframe.price.cost.communication_times`.
     without
         A device whose own measurements are left out, to see how well an unknown one is predicted.
     busy

@@ -13,7 +13,7 @@ import attrs
 
 from parframe.errors import ParframeError, did_you_mean
 from parframe.hardware import Cluster
-from parframe.price.cost.collective_steps import (
+from parframe.price.cost.collective_model import (
     KINDS,
     STEPS,
     WIRE,
@@ -29,7 +29,7 @@ from parframe.price.cost.collective_steps import (
 )
 from parframe.price.cost.dtypes import SIXTEEN
 from parframe.price.cost.estimate import Estimate
-from parframe.price.cost.times import Timer
+from parframe.price.cost.timers import Timer
 from parframe.price.work.work import Exchange, Step
 
 EAGER = "_eager"
@@ -247,7 +247,7 @@ def check_implementation(name: str, fitted: Fitted) -> None:
 @cache
 def shipped() -> Fitted:
     """The numbers that come with parframe."""
-    text = (files("parframe.price") / "data" / "exchanges.json").read_text(encoding="utf-8")
+    text = (files("parframe.price") / "data" / "collectives.json").read_text(encoding="utf-8")
     return read(json.loads(text))
 
 

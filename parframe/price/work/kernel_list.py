@@ -13,7 +13,7 @@ import attrs
 
 from parframe.price.work.cache_entry import kept_elements
 from parframe.price.work.dataflow import PRODUCTS
-from parframe.price.work.merging import Group, Merged
+from parframe.price.work.fused_operators import Group, Merged
 from parframe.price.work.operator_list import Measured, at, axes_of
 from parframe.price.work.work import Attention, Exchange, Experts, Kernel, Per, Pointwise, Product
 

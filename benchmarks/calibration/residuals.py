@@ -9,7 +9,7 @@ import attrs
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.calibration.engines import Case
+from benchmarks.calibration.engine_fit import Case
 from parframe.errors import ParframeError
 from parframe.price.predict.metrics import METRICS, Kind, metric_name
 from parframe.price.predict.predictions import estimated

@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import attrs
-
 from parframe.checking.samples import graph_symbols
 from parframe.errors import ParframeError
 from parframe.graph import Operator, OperatorGraph
 from parframe.plan import Device, Plan, Program
-from parframe.price.work.communication import exchanges_of
-from parframe.price.work.dataflow import Flow
-from parframe.price.work.extents import ROWS, Extents
-from parframe.price.work.footprint import Holding, held_of, load_of
-from parframe.price.work.kernels import Kernels
-from parframe.price.work.merging import Merged
-from parframe.price.work.operator_list import Listing, Measured, axes_of
-from parframe.price.work.work import Kernel, Stage, Work
+from parframe.price.work.operator_list import Listing, axes_of
+from parframe.price.work.stage_work import stage_of, whole
+from parframe.price.work.tensor_scaling import ROWS, Extents
+from parframe.price.work.work import Stage, Work
 
 BETWEEN = frozenset({"parframe.send", "parframe.recv", "parframe.broadcast"})
 """Communication between stages."""
@@ -75,40 +69,6 @@ def check_batch(graph: OperatorGraph, symbols: frozenset[str]) -> None:
         )
 
 
-@attrs.frozen
-class Structure:
-    """What a device does and how that hangs together: the same for all sizes and counts."""
-
-    merged: Merged
-    holding: Holding
-
-    @classmethod
-    def of(cls, listing: Listing) -> Structure:
-        """Look through a listing."""
-        merged = Merged(Flow(listing))
-        return cls(merged, Holding.of(merged))
-
-
-def stage_of(listing: Listing, structure: Structure | None = None) -> tuple[float, Stage]:
-    """How busy a device is, and its work; the structure may be that of a like listing."""
-    structure = structure or Structure.of(listing)
-    kernels = Kernels(Measured(listing), structure.merged)
-    computed = kernels.kernels()
-    held = held_of(kernels, structure.holding, computed)
-    return load_of(computed, held), Stage(computed, exchanges_of(kernels), held)
-
-
-def whole(stages: list[Stage], devices: int, layers: int) -> Work:
-    """The stages as the work of a plan; those that compute the same have the same object for it."""
-    share = max(stage.held.share for stage in stages)
-    known: dict[tuple[Kernel, ...], tuple[Kernel, ...]] = {}
-    alike = (
-        attrs.evolve(stage, kernels=known.setdefault(stage.kernels, stage.kernels))
-        for stage in stages
-    )
-    return Work(tuple(alike), devices, max(1, round(1 / share)), layers)
-
-
 def _listing(plan: Plan, program: Program, device: Device, extents: Extents) -> Listing:
     def members(axes: tuple[str, ...]) -> tuple[int, ...]:
         return tuple(plan.mesh.group(device.rank, axes))
@@ -139,6 +99,3 @@ def _sent(
             to = group if not isinstance(peer, int) else (device.rank, group[peer])
             found.append((operator.inputs[0], operator.target.removeprefix("parframe."), to))
     return found
-
-
-__all__ = ["work_of"]

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from parframe.errors import did_you_mean
+from parframe.hardware.checked_table import Table, one_line, shown, wrong
 from parframe.hardware.device import DTYPES, Device
 from parframe.hardware.machine import Link, Machine, Shape
-from parframe.hardware.measured import OPERATORS, Exchanged, Measured, Speeds
-from parframe.hardware.table import Table, one_line, shown, wrong
+from parframe.hardware.measurements import OPERATORS, Exchanged, Measured, Speeds
 
 MAX_BYTES = 1 << 20
 """A longer file is not read."""

@@ -8,8 +8,8 @@ from math import ceil
 from typing import assert_never
 
 from parframe.hardware import Device
-from parframe.price.cost.attention import attention_time
-from parframe.price.cost.chips import Chip, chip
+from parframe.price.cost.attention_times import attention_time
+from parframe.price.cost.chip import Chip, chip
 from parframe.price.cost.dtypes import BYTES, SIXTEEN, Dtypes
 from parframe.price.cost.efficiency import (
     UNMEASURED_DTYPE,
@@ -19,10 +19,10 @@ from parframe.price.cost.efficiency import (
     shipped,
 )
 from parframe.price.cost.estimate import Estimate, joined
-from parframe.price.cost.experts import EVEN, Routing, experts_time
-from parframe.price.cost.measured_kernels import measured_timer
+from parframe.price.cost.expert_times import EVEN, Routing, experts_time
+from parframe.price.cost.measured_kernel_times import measured_timer
 from parframe.price.cost.roofline import roofline, tile_cost
-from parframe.price.cost.times import Timer
+from parframe.price.cost.timers import Timer
 from parframe.price.work.work import Attention, Experts, Kernel, Per, Pointwise, Product, Step
 
 TILES = ((64, 64), (64, 128), (128, 64), (64, 256), (128, 128), (128, 256), (256, 128))

@@ -8,7 +8,7 @@ from math import ceil, exp, floor, log, sqrt
 
 import attrs
 
-from parframe.price.cost.chips import Chip
+from parframe.price.cost.chip import Chip
 from parframe.price.cost.dtypes import BYTES, SIXTEEN
 from parframe.price.cost.efficiency import Efficiency
 from parframe.price.cost.roofline import roofline, tile_cost

@@ -18,9 +18,9 @@ from parframe.partitioning.cuts import Shape, shape_of
 from parframe.partitioning.local_block import LocalBlock
 from parframe.partitioning.localize import localise
 from parframe.partitioning.step_sequence import LocalGraph, Outline, local_between, write_steps
-from parframe.price.work.compressed.placement import Placed
+from parframe.price.work.compressed.placement_cache import Placed
 from parframe.price.work.operator_list import Listing
-from parframe.price.work.plan_work import Structure
+from parframe.price.work.stage_work import Structure
 from parframe.sizes import Size
 
 

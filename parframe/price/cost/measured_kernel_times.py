@@ -5,7 +5,7 @@ from __future__ import annotations
 from parframe.errors import ParframeError
 from parframe.hardware import Device, Speeds
 from parframe.price.cost.dtypes import Dtypes
-from parframe.price.cost.times import Timer
+from parframe.price.cost.timers import Timer
 from parframe.price.work.work import Attention, Experts, Kernel, Pointwise, Product, Step
 
 ONE_BY_ONE = 16
