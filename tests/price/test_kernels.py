@@ -188,6 +188,7 @@ def test_the_data_tells_where_its_rows_come_from(rows):
 
 
 def test_fitting_the_rows_gives_the_shipped_figures(rows):
+    from benchmarks.calibration import kernel_fit
 
     fitted = write(kernel_fit.fit(rows))
     for operator, devices in fitted["fitted"].items():
@@ -199,12 +200,14 @@ def test_fitting_the_rows_gives_the_shipped_figures(rows):
 
 
 def test_products_are_within_seven_percent_on_every_device(rows):
+    from benchmarks.calibration import kernel_fit
 
     for error in kernel_fit.summed(shipped(), [r for r in rows if r.operator == "product"]):
         assert error.median <= 0.07, error
 
 
 def test_prompts_and_decode_steps_are_near_what_was_measured(rows):
+    from benchmarks.calibration import kernel_fit
 
     chosen = [r for r in rows if r.kind in ("prompt", "decode")]
     for error in kernel_fit.errors(shipped(), chosen):
