@@ -29,7 +29,7 @@ from parframe.dims import name_dimensions
 from parframe.errors import ParframeError
 from parframe.plan import Plan
 from parframe.report.applied import applied_facts, draw_applied
-from parframe.report.verdict import proof_facts, unproven_facts
+from parframe.report.verdict import proof_facts, unverified_facts
 from parframe.spec import Spec
 
 
@@ -107,9 +107,9 @@ def _proof(
 ) -> tuple[dict[str, Any], ParframeError | None]:
     """Execute the plan, if it passed its checks and the spec does not forgo it."""
     if not passed:
-        return unproven_facts("it did not pass its checks"), None
+        return unverified_facts("it did not pass its checks"), None
     if not spec.verify.execute:
-        return unproven_facts("--no-execute, or execute = false in the spec"), None
+        return unverified_facts("--no-execute, or execute = false in the spec"), None
     trial = spec.verify
     proof = parframe.verify(
         plan, weights=weights, batch=trial.batch, sequence=trial.sequence, seed=trial.seed

@@ -1,4 +1,5 @@
-"""What commands tell about models and plans: facts for JSON, and the same facts as tables.
+"""Facts about models and plans, as plain data for JSON and as tables.
 
-Every room has functions that gather facts (plain dicts and lists) and functions that draw them.
+In each module, functions that end in ``_facts`` return dicts and lists; functions that begin with
+``draw_`` make tables of them.
 """

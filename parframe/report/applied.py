@@ -1,4 +1,4 @@
-"""The whole report of a plan that was made, checked and proved."""
+"""Report of a plan that was partitioned, checked and verified."""
 
 from __future__ import annotations
 
@@ -30,22 +30,22 @@ def applied_facts(
     spec: Spec,
     source: str,
 ) -> dict[str, Any]:
-    """Everything about a plan, section by section.
+    """Return all facts about a plan, by section.
 
     Parameters
     ----------
     plan
-        The plan.
+        Plan.
     dimensions
-        Those of its graph.
+        Named dimensions of its graph.
     report
-        What the checks said.
+        Result of the checks.
     proof
-        The facts of the proof.
+        Facts of the verification.
     spec
-        What was asked for.
+        Spec of the plan.
     source
-        The model's origin, in words.
+        Description of the model's source.
     """
     sizes = memory_sizes(plan, spec.dtype, spec.batch, spec.sequence)
     return {
@@ -66,13 +66,13 @@ def applied_facts(
 
 
 def draw_applied(facts: Mapping[str, Any]) -> Iterator[RenderableType]:
-    """Every section, an empty line between them."""
+    """Yield the sections, with an empty line after each."""
     drawings: dict[str, Callable[[Any], Iterator[RenderableType]]] = {
         "model": partial(draw_model, brief=True),
         "mesh": draw_mesh,
         "split": draw_splits,
         "stages": draw_stages,
-        "communication": partial(draw_traffic, whose="bytes, all devices"),
+        "communication": partial(draw_traffic, bytes_heading="bytes, all devices"),
         "memory": draw_memory,
         "notes": draw_notes,
         "check": draw_check,

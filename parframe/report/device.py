@@ -1,4 +1,4 @@
-"""One device's program: what it is given, its operators in order, what it gives."""
+"""Program of one device: its inputs, weights, operators in order, and outputs."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from parframe.report.words import counted, runs, shortened
 from parframe.sizes import text as size_text
 
 _PART, _SHAPE, _TARGET, _RESULT, _OF = 42, 26, 17, 11, 16
-"""How wide columns are."""
+"""Widths of columns, in characters, where the terminal is narrow."""
 
 
 def device_facts(plan: Plan, rank: int) -> dict[str, Any]:
-    """The parts, operators and communications of a rank, with its numbers put in.
+    """Return the parts and operators of a rank, with the rank's sizes as numbers.
 
-    What depends on the model's own sizes (a share of the batch) stays a symbol, and
-    ``bindings`` tells what it is.
+    A size that depends on the inputs (a share of the batch) stays a symbol, which ``bindings``
+    explains.
     """
     program = plan.program(rank)
     device = plan.devices[rank]
@@ -47,7 +47,7 @@ def device_facts(plan: Plan, rank: int) -> dict[str, Any]:
 
 
 def draw_device(facts: Mapping[str, Any]) -> Iterator[RenderableType]:
-    """The parts and the operators, communications with the ranks they are with."""
+    """Yield tables of the parts and the operators, with the group of each communication."""
     place = " ".join(f"{axis}={at}" for axis, at in facts["coordinates"].items())
     yield heading(
         f"Device {facts['rank']}",
@@ -86,7 +86,7 @@ def _operator(
 
 
 def _rows(operators: Sequence[Mapping[str, Any]]) -> Iterator[Sequence[str]]:
-    """A row for every operator, below a row with the name of its layer."""
+    """Yield a row for each operator, after a row with the name of its layer."""
     before = ""
     for operator in operators:
         layer, _, name = operator["name"].rpartition("/")
@@ -109,7 +109,7 @@ def _rows(operators: Sequence[Mapping[str, Any]]) -> Iterator[Sequence[str]]:
 
 
 def _others(operator: Mapping[str, Any]) -> str:
-    """The ranks that a communication is with."""
+    """Return the ranks of a communication, as text."""
     if "peer" in operator:
         return f"{'from' if operator['gives'] else 'to'} {operator['peer']}"
     return runs(operator["group"]).replace(",", "")

@@ -1,4 +1,4 @@
-"""What devices need of memory, against a budget."""
+"""Memory footprint of devices, compared with a budget."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _COLUMNS = ("weights", "cache", "activations", "total")
 
 
 def memory_facts(memory: Mapping[int, DeviceMemory], budget: int | None) -> dict[str, Any]:
-    """The bytes that ranks need, ranks that need the same in one row, and the budget."""
+    """Return the footprint of ranks in bytes, with equal ranks in one row, and the budget."""
     rows: dict[DeviceMemory, list[int]] = {}
     for rank, need in memory.items():
         rows.setdefault(need, []).append(rank)
@@ -37,12 +37,12 @@ def memory_facts(memory: Mapping[int, DeviceMemory], budget: int | None) -> dict
 
 
 def draw_memory(facts: Mapping[str, Any]) -> Iterator[RenderableType]:
-    """A row for devices that need the same; the budget in the heading."""
+    """Yield a table with a row for each group of ranks of equal footprint."""
     budget, most = facts["budget"], facts["most"]
-    told = f"{amount(most)} at most"
+    summary = f"{amount(most)} at most"
     if budget:
-        told += f" of {amount(budget)} ({most / budget:.0%})"
-    yield heading("Memory per device", told)
+        summary += f" of {amount(budget)} ({_share(most / budget)})"
+    yield heading("Memory per device", summary)
     rows = sorted(facts["devices"], key=lambda row: row["ranks"])
     yield table(
         ("ranks", *_COLUMNS),
@@ -53,3 +53,8 @@ def draw_memory(facts: Mapping[str, Any]) -> Iterator[RenderableType]:
         ),
         right=_COLUMNS,
     )
+
+
+def _share(ratio: float) -> str:
+    """Return a ratio as a percentage, or as a multiple from ten times on."""
+    return f"{ratio:.0%}" if ratio < 10 else f"{ratio:,.0f} times"

@@ -1,4 +1,4 @@
-"""A model as it was loaded, and its named dimensions."""
+"""Loaded model and its named dimensions."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from parframe.dims import Dimensions
 from parframe.graph import BYTES, OperatorGraph, Tensor
 from parframe.layout import dims_of
 from parframe.report.screen import heading, table
-from parframe.report.words import amount, counted, shortened
+from parframe.report.words import amount, shortened
 from parframe.sizes import Size
 from parframe.sizes import text as size_text
 
@@ -21,7 +21,7 @@ _MOST = 3
 
 
 def model_facts(graph: OperatorGraph) -> dict[str, Any]:
-    """Where a graph came from, how large it is, what it takes and gives."""
+    """Return the source, the size, the inputs and the outputs of a graph."""
     weights = [p for p in graph.parameters.values() if p.kind == "parameter"]
     return {
         "source": graph.source,
@@ -46,7 +46,7 @@ def model_facts(graph: OperatorGraph) -> dict[str, Any]:
 
 
 def draw_model(facts: Mapping[str, Any], brief: bool = False) -> Iterator[RenderableType]:
-    """The model in a line, and its blocks, inputs and outputs unless it is to be brief."""
+    """Yield the model in one line, and tables of its blocks and tensors unless ``brief``."""
     named = facts["architecture"] or shortened(facts["source"], 40)
     yield heading(
         "Model",
@@ -56,20 +56,20 @@ def draw_model(facts: Mapping[str, Any], brief: bool = False) -> Iterator[Render
     if brief:
         return
     yield table(
-        ("block", "operators", "used"),
+        ("block", "operators", "calls"),
         (
-            [block["name"], str(block["operators"]), counted(block["calls"], "time")]
+            [block["name"], str(block["operators"]), str(block["calls"])]
             for block in facts["blocks"]
         ),
-        right=("operators",),
+        right=("operators", "calls"),
     )
-    rows = [["takes", name, shape] for name, shape in facts["inputs"].items()]
-    rows += [["gives", name, shape] for name, shape in facts["outputs"].items()]
+    rows = [["input", name, shape] for name, shape in facts["inputs"].items()]
+    rows += [["output", name, shape] for name, shape in facts["outputs"].items()]
     yield table(("", "tensor", "shape"), rows)
 
 
 def dimension_facts(dimensions: Dimensions, graph: OperatorGraph) -> list[dict[str, Any]]:
-    """For every dimension its name, role and size, and the weights and inputs it occurs in."""
+    """Return each dimension's name, role, size, and the weights and inputs that have it."""
     places: dict[str, dict[str, None]] = {name: {} for name in dimensions.dimensions}
     labels = output_labels(graph)
     for name in (*graph.inputs, *graph.parameters, *graph.output_names):
@@ -93,10 +93,10 @@ def dimension_facts(dimensions: Dimensions, graph: OperatorGraph) -> list[dict[s
 
 
 def draw_dimensions(facts: Iterable[Mapping[str, Any]]) -> Iterator[RenderableType]:
-    """The table of dimensions."""
+    """Yield the table of named dimensions."""
     yield heading("Dimensions")
     yield table(
-        ("name", "role", "size", "where it occurs: tensor[axis]"),
+        ("name", "role", "size", "tensors: name[dim]"),
         ([f["name"], f["role"], f["size"], _places(f["occurs"])] for f in facts),
         right=("size",),
     )
@@ -114,7 +114,7 @@ def _calls(graph: OperatorGraph, block: str) -> int:
 
 
 def output_labels(graph: OperatorGraph) -> dict[str, str]:
-    """What the model calls the values that it returns."""
+    """Return the model's own names of its outputs, by value."""
     own = graph.outputs.items() if isinstance(graph.outputs, Mapping) else ()
     labels = {name: label for label, name in own if isinstance(name, str) and label != "$class"}
     return {name: labels.get(name, name) for name in graph.output_names}

@@ -1,4 +1,4 @@
-"""A plan's remarks: what is replicated, held whole or gathered, with bytes."""
+"""Notes of a plan: tensors that are replicated or gathered, with bytes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _MOST = 3
 
 
 def note_facts(notes: Iterable[Note], sizes: Mapping[str, int]) -> list[dict[str, Any]]:
-    """Every remark, with its bytes on one device as a size, and as a number at these sizes."""
+    """Return the notes, each with its bytes on one device as a symbolic size and as a number."""
     return [
         {
             "kind": note.kind,
@@ -31,13 +31,13 @@ def note_facts(notes: Iterable[Note], sizes: Mapping[str, int]) -> list[dict[str
 
 
 def draw_notes(facts: Iterable[Mapping[str, Any]]) -> Iterator[RenderableType]:
-    """The remarks by kind: how many, their bytes, and the largest of them."""
+    """Yield a table of the notes by kind: number, bytes, and the largest of them."""
     kinds: dict[str, list[Mapping[str, Any]]] = {}
     for fact in facts:
         kinds.setdefault(fact["kind"], []).append(fact)
     remarks = kinds.pop("remark", [])
     if remarks:
-        yield heading("Remarks")
+        yield heading("Notes")
         yield lines([remark["what"] for remark in remarks])
         yield BLANK
     yield heading("Replicated or gathered", "" if kinds else "nothing")
@@ -52,11 +52,11 @@ def draw_notes(facts: Iterable[Mapping[str, Any]]) -> Iterator[RenderableType]:
         if len(largest) > _MOST:
             rest = sum(size for _, size, _ in largest[_MOST:])
             rows.append([f"  and {counted(len(largest) - _MOST, 'more module')}", "", amount(rest)])
-    yield table(("what, and the most of it", "", "bytes"), rows, right=("bytes",))
+    yield table(("kind and largest modules", "", "bytes"), rows, right=("bytes",))
 
 
 def _by_place(notes: Iterable[Mapping[str, Any]]) -> list[tuple[str, int, str]]:
-    """The remarks of each place as one."""
+    """Return the notes of each module as one: module, bytes, description."""
     places: dict[str, list[Mapping[str, Any]]] = {}
     for note in notes:
         places.setdefault(note["where"], []).append(note)

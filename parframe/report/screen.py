@@ -1,4 +1,4 @@
-"""Tables and headings on a screen of 80 columns."""
+"""Tables and headings for a terminal."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def screen(file: TextIO | None = None) -> Console:
 
 
 def heading(title: str, rest: str = "") -> Text:
-    """The first line of a section: its title, and what is most worth saying."""
+    """Return the first line of a section: its title and a summary."""
     text = Text(printable(title), style="bold")
     if rest:
         text.append(f"  {printable(rest)}", style="not bold")
@@ -33,7 +33,7 @@ def heading(title: str, rest: str = "") -> Text:
 
 
 def lines(texts: Iterable[str], style: str = "") -> RenderableType:
-    """Plain lines, indented."""
+    """Return lines of text, indented."""
     return Padding(Text(printable("\n".join(texts)), style=style), (0, 0, 0, 2))
 
 
@@ -52,9 +52,9 @@ def table(
 
 
 def line(text: str, style: str = "") -> RenderableType:
-    """One line, indented, that is never broken: a path can be copied from it."""
+    """Return one line, indented, that does not wrap, so that a path can be copied from it."""
     return Group(Text(f"  {printable(text)}", style=style, no_wrap=True, overflow="ignore"))
 
 
 BLANK = Text("")
-"""An empty line between sections."""
+"""Empty line between sections."""

@@ -1,4 +1,4 @@
-"""The pipeline stages of a plan and the roles of its devices."""
+"""Pipeline stages of a plan and the programs of its devices."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _NUMBERED = re.compile(r"(.*\.)(\d+)")
 
 
 def stage_facts(plan: Plan) -> list[dict[str, Any]]:
-    """For every stage: its ranks, the roles they play, the modules whose weights it holds."""
+    """Return each stage's ranks, their programs, and the modules whose weights it stores."""
     repeated = _repeated(plan)
     found: dict[int, dict[str, Any]] = {}
     for name, program in plan.programs.items():
@@ -34,17 +34,17 @@ def stage_facts(plan: Plan) -> list[dict[str, Any]]:
 
 
 def draw_stages(facts: list[Mapping[str, Any]]) -> Iterator[RenderableType]:
-    """A row for every stage, and what goes on to the next."""
+    """Yield a table with a row for each stage, and the values that stages send."""
     yield heading("Stages", counted(len(facts), "stage"))
     yield table(
-        ("stage", "ranks", "operators", "holds the weights of"),
+        ("stage", "ranks", "operators", "modules"),
         (
             [
                 str(f["stage"]),
                 runs(f["ranks"]),
                 str(max(role["operators"] for role in f["roles"].values())),
                 ", ".join(
-                    shortened(name, 40) for name in _first_and_last(drawn_together(f["holds"]))
+                    shortened(name, 40) for name in _first_and_last(merge_layers(f["holds"]))
                 ),
             ]
             for f in facts
@@ -62,12 +62,12 @@ def draw_stages(facts: list[Mapping[str, Any]]) -> Iterator[RenderableType]:
         yield lines(sent, style="dim")
 
 
-def drawn_together(modules: list[str]) -> list[str]:
-    """Module paths, neighbouring layers as one.
+def merge_layers(modules: list[str]) -> list[str]:
+    """Return module paths with runs of neighboring layers as one.
 
     Examples
     --------
-    >>> drawn_together(["embed", "layers.0", "layers.1", "layers.2", "norm"])
+    >>> merge_layers(["embed", "layers.0", "layers.1", "layers.2", "norm"])
     ['embed', 'layers.0-2', 'norm']
     """
     found: list[tuple[str, int, int] | str] = []
@@ -94,7 +94,7 @@ def _first_and_last(names: list[str]) -> list[str]:
 
 
 def _repeated(plan: Plan) -> dict[str, str]:
-    """The layer that each module of a repeated block belongs to."""
+    """Return the layers of repeated blocks, by name of call."""
     uses: dict[str, int] = {}
     for call in plan.graph.calls:
         uses[call.block] = uses.get(call.block, 0) + 1
@@ -102,7 +102,7 @@ def _repeated(plan: Plan) -> dict[str, str]:
 
 
 def _holds(program: Program, plan: Plan, repeated: Mapping[str, str]) -> list[str]:
-    """The layers and modules whose weights the operators use, in their order."""
+    """Return the layers and modules whose weights the operators use, in order."""
     weights = {
         part.name
         for part in program.parameters
@@ -117,7 +117,7 @@ def _holds(program: Program, plan: Plan, repeated: Mapping[str, str]) -> list[st
 
 
 def _moves(program: Program) -> list[str]:
-    """The values that a program sends on to other stages."""
+    """Return the values that a program sends to other stages."""
     found: dict[str, None] = {}
     for operator in program.operators:
         if operator.target in COMMUNICATION and operator.target.endswith((".send", ".broadcast")):

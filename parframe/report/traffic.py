@@ -1,4 +1,4 @@
-"""What devices communicate, for every mesh axis."""
+"""Communication of devices, by mesh axis."""
 
 from __future__ import annotations
 
@@ -13,34 +13,36 @@ from parframe.rules.table import EXCHANGES
 
 
 class Traffic(Protocol):
-    """Communications of one kind over the same mesh axes."""
+    """Communication operators of one kind over the same mesh axes."""
 
     @property
     def axes(self) -> tuple[str, ...]:
-        """The mesh axes."""
+        """Mesh axes."""
 
     @property
     def kind(self) -> str:
-        """The operator."""
+        """Name of the operator."""
 
     @property
     def count(self) -> int:
-        """How many on the busiest device."""
+        """Number of calls on the busiest device."""
 
     @property
     def bytes(self) -> int:
-        """Their bytes."""
+        """Bytes of all calls."""
 
 
 def traffic_facts(traffic: Iterable[Traffic]) -> list[dict[str, Any]]:
-    """For every kind of communication and mesh axes: how often a device does it, and bytes."""
+    """Return calls on a device and bytes, by kind of communication and mesh axes."""
     return [
         {"axes": list(t.axes), "kind": t.kind, "count": t.count, "bytes": t.bytes} for t in traffic
     ]
 
 
-def draw_traffic(facts: Iterable[Mapping[str, Any]], whose: str) -> Iterator[RenderableType]:
-    """A row for every kind and axes; ``whose`` bytes they are."""
+def draw_traffic(
+    facts: Iterable[Mapping[str, Any]], bytes_heading: str
+) -> Iterator[RenderableType]:
+    """Yield a table with a row for each kind and axes; ``bytes_heading`` says whose bytes."""
     facts = list(facts)
     rows = [
         [", ".join(f["axes"]), f["kind"], str(f["count"]), amount(f["bytes"])]
@@ -49,14 +51,18 @@ def draw_traffic(facts: Iterable[Mapping[str, Any]], whose: str) -> Iterator[Ren
     ]
     yield heading("Communication")
     if rows:
-        yield table(("axis", "operator", "on a device", whose), rows, right=("on a device", whose))
-        yield from (lines([told]) for told in _told(facts))
+        yield table(
+            ("axis", "operator", "calls per device", bytes_heading),
+            rows,
+            right=("calls per device", bytes_heading),
+        )
+        yield from (lines([text]) for text in _descriptions(facts))
     else:
         yield lines(["none"])
 
 
-def _told(facts: Iterable[Mapping[str, Any]]) -> Iterator[str]:
-    """What happens in each kind of exchange."""
+def _descriptions(facts: Iterable[Mapping[str, Any]]) -> Iterator[str]:
+    """Yield the description of each distributed form that occurs."""
     for kind in dict.fromkeys(f["kind"] for f in facts):
         exchange = EXCHANGES.get(f"parframe.{kind}")
         if exchange is not None:

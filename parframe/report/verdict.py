@@ -1,4 +1,4 @@
-"""The verdicts on a plan: of its checks, and of its proof by execution."""
+"""Verdicts on a plan: of its checks, and of its verification by execution."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _MOST = 8
 
 
 def check_facts(report: Report, sizes: MemorySizes) -> dict[str, Any]:
-    """What the checks found, and the sizes that bytes are counted for."""
+    """Return the findings of the checks, and the sizes that bytes are computed for."""
     return {
         "ok": report.ok,
         "findings": [
@@ -33,7 +33,7 @@ def check_facts(report: Report, sizes: MemorySizes) -> dict[str, Any]:
 
 
 def draw_check(facts: Mapping[str, Any]) -> Iterator[RenderableType]:
-    """The verdict of the checks, and the first findings."""
+    """Yield the verdict of the checks and the first findings."""
     if facts["ok"]:
         yield heading("Check", "passed")
     else:
@@ -42,11 +42,11 @@ def draw_check(facts: Mapping[str, Any]) -> Iterator[RenderableType]:
         if len(facts["findings"]) > _MOST:
             yield lines([f"and {len(facts['findings']) - _MOST} more; --json lists them"])
     sizes = ", ".join(f"{name} {size}" for name, size in facts["sizes"].items())
-    yield lines([f"bytes are counted for {sizes or 'the shapes given'}, in {facts['dtype']}"])
+    yield lines([f"bytes are for {sizes or 'the shapes of the graph'}, in {facts['dtype']}"])
 
 
 def proof_facts(proof: Proof, graph: OperatorGraph, weights: str) -> dict[str, Any]:
-    """What the proof by execution found; ``weights`` tells which were used."""
+    """Return the result of the verification; ``weights`` describes the weights it used."""
     labels = output_labels(graph)
     return {
         "executed": True,
@@ -64,15 +64,15 @@ def proof_facts(proof: Proof, graph: OperatorGraph, weights: str) -> dict[str, A
     }
 
 
-def unproven_facts(why: str) -> dict[str, Any]:
-    """What to tell where the proof was not run."""
-    return {"executed": False, "why": why}
+def unverified_facts(reason: str) -> dict[str, Any]:
+    """Return the facts of a verification that was not run."""
+    return {"executed": False, "reason": reason}
 
 
 def draw_proof(facts: Mapping[str, Any], devices: int) -> Iterator[RenderableType]:
-    """The verdict of the proof, and the first operator that differs."""
+    """Yield the verdict of the verification, and the first operator that differs."""
     if not facts["executed"]:
-        yield heading("Verify", f"not verified by execution ({facts['why']})")
+        yield heading("Verify", f"not verified by execution ({facts['reason']})")
         return
     verdict = "equal to the unpartitioned model" if facts["ok"] else "NOT equal to the model"
     yield heading("Verify", f"{counted(devices, 'device')} executed, {verdict}")
@@ -90,7 +90,7 @@ def draw_proof(facts: Mapping[str, Any], devices: int) -> Iterator[RenderableTyp
 
 
 def draw_run(facts: Mapping[str, Any] | None) -> Iterator[RenderableType]:
-    """What the model went on with in real processes."""
+    """Yield the text that real processes generated from the spec's prompts."""
     if facts is None:
         return
     yield heading(

@@ -1,4 +1,4 @@
-"""Amounts, counts and ranks as words that fit a table."""
+"""Bytes, counts and ranks as text for tables."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ _UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 
 
 def amount(size: float) -> str:
-    """An amount of memory, with the unit in which it has up to four digits.
+    """Return bytes as text, in the unit in which the number has up to four digits.
 
     Examples
     --------
@@ -25,7 +25,7 @@ def amount(size: float) -> str:
 
 
 def counted(number: int, thing: str) -> str:
-    """A number of things.
+    """Return a number with its noun, plural if need be.
 
     Examples
     --------
@@ -36,7 +36,7 @@ def counted(number: int, thing: str) -> str:
 
 
 def runs(numbers: Iterable[int], most: int = 4) -> str:
-    """Ascending numbers with neighbours drawn together, a long list abridged.
+    """Return ascending numbers as text, with runs as ranges, and a long list abridged.
 
     Examples
     --------
@@ -50,7 +50,7 @@ def runs(numbers: Iterable[int], most: int = 4) -> str:
 
 
 def shortened(text: str, width: int) -> str:
-    """Text of at most a width; the middle is left out of a longer one.
+    """Return text of at most a width in characters, without its middle if it is longer.
 
     Examples
     --------
@@ -64,7 +64,7 @@ def shortened(text: str, width: int) -> str:
 
 
 def printable(text: str) -> str:
-    """Text without characters that could steer a terminal.
+    """Return text without characters that control a terminal.
 
     Examples
     --------

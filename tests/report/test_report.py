@@ -14,9 +14,9 @@ from parframe.report.memory import draw_memory, memory_facts
 from parframe.report.mesh import abridged, draw_mesh, mesh_facts, split_facts
 from parframe.report.notes import draw_notes, note_facts
 from parframe.report.screen import line, lines, screen, table
-from parframe.report.stages import drawn_together, stage_facts
+from parframe.report.stages import merge_layers, stage_facts
 from parframe.report.traffic import draw_traffic, traffic_facts
-from parframe.report.verdict import draw_proof, unproven_facts
+from parframe.report.verdict import draw_proof, unverified_facts
 from parframe.report.words import amount, runs, shortened
 from parframe.sizes import symbol
 
@@ -53,7 +53,7 @@ def test_amounts_have_three_digits_and_a_unit(size, text):
     [([], ""), ([7], "7"), ([0, 1, 2], "0-2"), ([0, 2, 3, 9], "0, 2-3, 9"),
      (range(0, 64, 4), "0, 4, 8, ..., 60")],
 )  # fmt: skip
-def test_neighbouring_ranks_are_drawn_together(numbers, text):
+def test_neighbouring_ranks_are_merge_layers(numbers, text):
     assert runs(numbers) == text
 
 
@@ -93,7 +93,7 @@ def test_uneven_shares_are_told_with_both_lengths():
 
 def test_layers_that_follow_each_other_are_one():
     names = ["embed", "layers.0", "layers.1", "layers.3", "norm", "head"]
-    assert drawn_together(names) == ["embed", "layers.0-1", "layers.3", "norm", "head"]
+    assert merge_layers(names) == ["embed", "layers.0-1", "layers.3", "norm", "head"]
 
 
 def test_stages_tell_ranks_weights_and_what_goes_on():
@@ -132,7 +132,7 @@ def test_nothing_replicated_or_gathered_is_said():
 
 
 def test_a_plan_that_was_not_executed_is_never_called_proved():
-    text = drawn(draw_proof(unproven_facts("too large"), 8))
+    text = drawn(draw_proof(unverified_facts("too large"), 8))
     assert text == "Verify  not verified by execution (too large)\n"
 
 
