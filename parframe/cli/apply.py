@@ -28,8 +28,8 @@ from parframe.cli.writing import check_folder, write_plan
 from parframe.dims import name_dimensions
 from parframe.errors import ParframeError
 from parframe.plan import Plan
-from parframe.report.applied import applied_facts, draw_applied
-from parframe.report.verdict import proof_facts, unverified_facts
+from parframe.report.plan import applied_facts, draw_applied
+from parframe.report.verdicts import proof_facts, unverified_facts
 from parframe.spec import Spec
 
 

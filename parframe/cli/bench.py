@@ -18,10 +18,10 @@ from parframe.cli.options import model_argument
 from parframe.errors import ParframeError
 from parframe.generation import Settings
 from parframe.plan import Plan
+from parframe.report.communication import draw_traffic, traffic_facts
+from parframe.report.formatting import counted
 from parframe.report.memory import draw_memory, memory_facts
 from parframe.report.screen import BLANK, heading, table
-from parframe.report.traffic import draw_traffic, traffic_facts
-from parframe.report.words import counted
 from parframe.spec.keys import DTYPES
 
 _COUNT = click.IntRange(1)

@@ -15,11 +15,11 @@ from parframe.checking import Report, memory_sizes
 from parframe.cli.answer import Answer, answers, steps
 from parframe.cli.options import memory_options, plan_argument, plugins_option
 from parframe.errors import ParframeError
+from parframe.report.communication import draw_traffic, traffic_facts
+from parframe.report.formatting import counted
 from parframe.report.memory import draw_memory, memory_facts
 from parframe.report.screen import BLANK
-from parframe.report.traffic import draw_traffic, traffic_facts
-from parframe.report.verdict import check_facts, draw_check
-from parframe.report.words import counted
+from parframe.report.verdicts import check_facts, draw_check
 
 
 @answers("check")

@@ -15,8 +15,8 @@ from parframe.cli.answer import Answer, answers, steps
 from parframe.cli.options import Amount
 from parframe.errors import ParframeError, did_you_mean
 from parframe.mesh import parse_composite
+from parframe.report.formatting import counted
 from parframe.report.screen import BLANK, heading, table
-from parframe.report.words import counted
 
 if TYPE_CHECKING:
     from parframe.coverage import Limits, Outcome

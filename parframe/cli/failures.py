@@ -88,7 +88,7 @@ def _forget_output() -> None:
 def _tell_all(fault: BaseException) -> None:
     """Print where it was raised: here, and in the processes of a run that failed."""
     from parframe.launcher import RunError
-    from parframe.report.words import printable
+    from parframe.report.formatting import printable
 
     cause = fault.error if isinstance(fault, Reported) else fault
     traceback.print_exception(cause)
@@ -151,7 +151,7 @@ def _place(fault: BaseException) -> str:
 
 
 def _tell(error: ParframeError, as_json: bool) -> None:
-    from parframe.report.words import printable
+    from parframe.report.formatting import printable
 
     click.echo(printable(str(error)), err=True)
     if as_json:

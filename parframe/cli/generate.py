@@ -26,7 +26,7 @@ from parframe.generation import Request, Sampling, Settings
 from parframe.generation.requests import check_request
 from parframe.generation.tokenization import Text, read_tokenizer, stop_tokens
 from parframe.plan import Plan
-from parframe.report.words import counted
+from parframe.report.formatting import counted
 from parframe.spec import Spec
 from parframe.spec.keys import DTYPES
 

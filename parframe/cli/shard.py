@@ -18,8 +18,8 @@ from parframe.cli.source import load_model, model_of, shown, weights_of
 from parframe.errors import ParframeError
 from parframe.plan import Plan, plan_digest
 from parframe.plan.plan_folder import FILE
+from parframe.report.formatting import amount, counted, runs
 from parframe.report.screen import heading, line, lines, table
-from parframe.report.words import amount, counted, runs
 from parframe.spec import DemoModel, Spec
 from parframe.spec.keys import DTYPES
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import parframe
 from parframe.errors import ParframeError
-from parframe.report.words import amount
+from parframe.report.formatting import amount
 from parframe.spec import DemoModel, Spec
 
 if TYPE_CHECKING:

@@ -14,9 +14,9 @@ from parframe.cli.answer import Answer, answers, steps
 from parframe.cli.options import plan_argument, trial_options, weights_option
 from parframe.cli.source import refuse_too_large, weights_text
 from parframe.errors import ParframeError
+from parframe.report.communication import draw_traffic, traffic_facts
 from parframe.report.screen import BLANK
-from parframe.report.traffic import draw_traffic, traffic_facts
-from parframe.report.verdict import draw_proof, proof_facts
+from parframe.report.verdicts import draw_proof, proof_facts
 
 if TYPE_CHECKING:
     from parframe.simulation import Proof

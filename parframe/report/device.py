@@ -13,9 +13,9 @@ from parframe.layout import Join, Region, Span
 from parframe.plan import COMMUNICATION, Device, Part, Plan
 from parframe.plan.bindings import bound_part, bound_tensor
 from parframe.plan.device_graph import axes_of
+from parframe.report.formatting import counted, runs, shortened
 from parframe.report.mesh import abridged
 from parframe.report.screen import heading, lines, table
-from parframe.report.words import counted, runs, shortened
 from parframe.sizes import text as size_text
 
 _PART, _SHAPE, _TARGET, _RESULT, _OF = 42, 26, 17, 11, 16

@@ -8,8 +8,8 @@ from typing import Any
 from rich.console import RenderableType
 
 from parframe.hardware import DTYPES, Device, Link, Machine
+from parframe.report.formatting import counted
 from parframe.report.screen import BLANK, heading, lines, table
-from parframe.report.words import counted
 
 _NONE = "-"
 

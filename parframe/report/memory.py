@@ -8,9 +8,9 @@ from typing import Any
 from rich.console import RenderableType
 
 from parframe.checking import DeviceMemory
+from parframe.report.formatting import amount, runs
 from parframe.report.mesh import abridged
 from parframe.report.screen import heading, table
-from parframe.report.words import amount, runs
 
 _COLUMNS = ("weights", "cache", "activations", "total")
 

@@ -11,8 +11,8 @@ from parframe.dims import Dimensions
 from parframe.mesh import Mesh
 from parframe.partitioning.cuts import axis_groups, find_cuts
 from parframe.plan import Plan
+from parframe.report.formatting import counted, runs
 from parframe.report.screen import BLANK, heading, table
-from parframe.report.words import counted, runs
 from parframe.sizes import text as size_text
 from parframe.strategy import STAGES, Placing
 

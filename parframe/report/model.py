@@ -11,8 +11,8 @@ from rich.console import RenderableType
 from parframe.dims import Dimensions
 from parframe.graph import BYTES, OperatorGraph, Tensor
 from parframe.layout import dims_of
+from parframe.report.formatting import amount, shortened
 from parframe.report.screen import heading, table
-from parframe.report.words import amount, shortened
 from parframe.sizes import Size
 from parframe.sizes import text as size_text
 

@@ -8,8 +8,8 @@ from typing import Any
 from rich.console import RenderableType
 
 from parframe.plan import Note
+from parframe.report.formatting import amount, counted, shortened
 from parframe.report.screen import BLANK, heading, lines, table
-from parframe.report.words import amount, counted, shortened
 from parframe.sizes import evaluate, symbols_of
 from parframe.sizes import text as size_text
 

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from parframe.launcher import Progress
-from parframe.report.words import printable, runs
+from parframe.report.formatting import printable, runs
 
 QUIET = 2.0
 """Seconds without progress after which a rank's row says for how long."""

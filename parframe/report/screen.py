@@ -11,7 +11,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from parframe.report.words import printable
+from parframe.report.formatting import printable
 
 WIDTH = 80
 """No line is wider."""

@@ -9,8 +9,8 @@ from typing import Any
 from rich.console import RenderableType
 
 from parframe.plan import COMMUNICATION, Plan, Program
+from parframe.report.formatting import counted, runs, shortened
 from parframe.report.screen import heading, lines, table
-from parframe.report.words import counted, runs, shortened
 
 _MOST_SENT = 4
 _NUMBERED = re.compile(r"(.*\.)(\d+)")

@@ -10,14 +10,14 @@ from parframe.checking import DeviceMemory
 from parframe.cli.answer import dump, steps
 from parframe.mesh import Mesh
 from parframe.plan import Note
+from parframe.report.communication import draw_traffic, traffic_facts
+from parframe.report.formatting import amount, runs, shortened
 from parframe.report.memory import draw_memory, memory_facts
 from parframe.report.mesh import abridged, draw_mesh, mesh_facts, split_facts
 from parframe.report.notes import draw_notes, note_facts
 from parframe.report.screen import line, lines, screen, table
 from parframe.report.stages import merge_layers, stage_facts
-from parframe.report.traffic import draw_traffic, traffic_facts
-from parframe.report.verdict import draw_proof, unverified_facts
-from parframe.report.words import amount, runs, shortened
+from parframe.report.verdicts import draw_proof, unverified_facts
 from parframe.sizes import symbol
 
 

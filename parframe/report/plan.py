@@ -11,14 +11,14 @@ from rich.console import RenderableType
 from parframe.checking import Report, memory_sizes
 from parframe.dims import Dimensions
 from parframe.plan import Plan
+from parframe.report.communication import draw_traffic, traffic_facts
 from parframe.report.memory import draw_memory, memory_facts
 from parframe.report.mesh import draw_mesh, draw_splits, mesh_facts, split_facts
 from parframe.report.model import draw_model, model_facts
 from parframe.report.notes import draw_notes, note_facts
 from parframe.report.screen import BLANK, line
 from parframe.report.stages import draw_stages, stage_facts
-from parframe.report.traffic import draw_traffic, traffic_facts
-from parframe.report.verdict import check_facts, draw_check, draw_proof, draw_run
+from parframe.report.verdicts import check_facts, draw_check, draw_proof, draw_run
 from parframe.spec import Spec
 
 

@@ -10,9 +10,9 @@ from rich.console import RenderableType
 
 from parframe.checking import MemorySizes, Report
 from parframe.graph import OperatorGraph
+from parframe.report.formatting import counted
 from parframe.report.model import output_labels
 from parframe.report.screen import heading, lines
-from parframe.report.words import counted
 
 if TYPE_CHECKING:
     from parframe.simulation import Proof

@@ -7,8 +7,8 @@ from typing import Any, Protocol
 
 from rich.console import RenderableType
 
+from parframe.report.formatting import amount
 from parframe.report.screen import heading, lines, table
-from parframe.report.words import amount
 from parframe.rules.table import EXCHANGES
 
 
