@@ -204,6 +204,6 @@ def _draw(facts: Mapping[str, Any]) -> Iterator[RenderableType]:
     if facts["time_to_transformers"] is not None:
         yield f"time per token to that of transformers: {facts['time_to_transformers']:.2f}"
     yield BLANK
-    yield from draw_traffic(facts["communication"], "bytes a token")
+    yield from draw_traffic(facts["communication"], "bytes per token")
     yield BLANK
     yield from draw_memory(facts["memory"])

@@ -69,6 +69,6 @@ def proof_error(proof: Proof, where: str) -> ParframeError | None:
 
 
 def _draw(facts: Mapping[str, Any]) -> Iterator[RenderableType]:
-    yield from draw_traffic(facts["communication"], "bytes on it")
+    yield from draw_traffic(facts["communication"], "bytes sent")
     yield BLANK
     yield from draw_proof(facts["verify"], facts["devices"])

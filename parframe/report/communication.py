@@ -39,10 +39,8 @@ def traffic_facts(traffic: Iterable[Traffic]) -> list[dict[str, Any]]:
     ]
 
 
-def draw_traffic(
-    facts: Iterable[Mapping[str, Any]], bytes_heading: str
-) -> Iterator[RenderableType]:
-    """Yield a table with a row for each kind and axes; ``bytes_heading`` says whose bytes."""
+def draw_traffic(facts: Iterable[Mapping[str, Any]], column: str) -> Iterator[RenderableType]:
+    """Yield a table with a row for each kind and axes; ``column`` is the heading of the bytes."""
     facts = list(facts)
     rows = [
         [", ".join(f["axes"]), f["kind"], str(f["count"]), amount(f["bytes"])]
@@ -52,9 +50,9 @@ def draw_traffic(
     yield heading("Communication")
     if rows:
         yield table(
-            ("axis", "operator", "calls per device", bytes_heading),
+            ("axis", "operator", "calls per device", column),
             rows,
-            right=("calls per device", bytes_heading),
+            right=("calls per device", column),
         )
         yield from (lines([text]) for text in _descriptions(facts))
     else:

@@ -72,7 +72,7 @@ def draw_applied(facts: Mapping[str, Any]) -> Iterator[RenderableType]:
         "mesh": draw_mesh,
         "split": draw_splits,
         "stages": draw_stages,
-        "communication": partial(draw_traffic, bytes_heading="bytes, all devices"),
+        "communication": partial(draw_traffic, column="bytes, all devices"),
         "memory": draw_memory,
         "notes": draw_notes,
         "check": draw_check,

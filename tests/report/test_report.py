@@ -183,9 +183,9 @@ def test_the_report_says_what_happens_in_an_exchange():
     assert "expert_dispatch: tokens go to the devices that have their experts" in text
 
 
-def test_remarks_of_the_loader_stand_above_what_is_replicated():
+def test_notes_of_the_loader_are_printed_before_what_is_replicated():
     told = "the graph is the model where sequence is 24 at most, and this goes on beyond a line"
     text = drawn(draw_notes(note_facts([Note("remark", "the model", told, 0)], {})))
-    assert text.index("Remarks") < text.index("Replicated or gathered")
+    assert text.index("Notes") < text.index("Replicated or gathered")
     assert "sequence is 24 at most" in text
     assert max(map(len, text.splitlines())) <= 80
