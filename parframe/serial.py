@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import math
 import os
-import secrets
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, TypeVar
 
 import sympy
 
+from parframe.atomic_files import write_text
 from parframe.errors import ParframeError
 from parframe.graph import (
     BYTES,
@@ -27,6 +26,7 @@ from parframe.graph import (
     Tensor,
     verify_graph,
 )
+from parframe.json_input import parse_json, read_text
 from parframe.layout import Join, Region, Span
 from parframe.sizes import Size
 from parframe.sizes import parse as parse_size
@@ -34,9 +34,6 @@ from parframe.sizes import text as size_text
 
 SCHEMA = 1
 """The version of the JSON that `dump` writes and `parse` reads."""
-
-LARGEST = 1 << 30
-"""The longest text, in characters, that `parse` accepts."""
 
 LARGEST_SIZE = 1 << 48
 """No axis of a tensor is longer."""
@@ -216,7 +213,7 @@ def parse(text: str) -> OperatorGraph:
     ParframeError
         Of kind ``graph`` if it is not a legal graph of this schema.
     """
-    entry = _Entry(read_json(text, "graph"), "graph")
+    entry = _Entry(parse_json(text, "graph", allow_nan=False), "graph")
     version = entry.get("schema", int)
     if version != SCHEMA:
         raise ParframeError(
@@ -249,17 +246,7 @@ def write(graph: OperatorGraph, path: str | os.PathLike[str]) -> None:
     ParframeError
         Of kind ``output`` if the file cannot be written.
     """
-    target = Path(path)
-    beside = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
-    try:
-        beside.write_text(dump(graph), encoding="utf-8")
-        beside.replace(target)
-    except OSError as error:
-        raise ParframeError(
-            "output", str(target), f"cannot be written ({error.strerror})", "choose another path"
-        ) from error
-    finally:
-        beside.unlink(missing_ok=True)
+    write_text(path, dump(graph))
 
 
 def read(path: str | os.PathLike[str]) -> OperatorGraph:
@@ -270,51 +257,7 @@ def read(path: str | os.PathLike[str]) -> OperatorGraph:
     ParframeError
         Of kind ``graph`` if the file cannot be read or is not a graph.
     """
-    return parse(read_text(path, "graph", LARGEST))
-
-
-def read_text(path: str | os.PathLike[str], kind: str, largest: int) -> str:
-    """The text of a file that is not larger than allowed.
-
-    Raises
-    ------
-    ParframeError
-        Of this kind if it is missing, a directory, too large or not UTF-8.
-    """
-    try:
-        if Path(path).stat().st_size > largest:
-            raise ParframeError(
-                kind, str(path), f"larger than {largest} bytes", "give the file itself"
-            )
-        return Path(path).read_text(encoding="utf-8")
-    except OSError as error:
-        raise ParframeError(
-            kind, str(path), f"cannot be read ({error.strerror})", "check the path"
-        ) from error
-    except UnicodeDecodeError as error:
-        raise ParframeError(kind, str(path), "is not UTF-8 text", "give a JSON file") from error
-
-
-def read_json(text: str, kind: str) -> Any:
-    """The value of a JSON text, for errors of this kind.
-
-    Raises
-    ------
-    ParframeError
-        If the text is too long, nested too deep or not JSON.
-    """
-    if len(text) > LARGEST:
-        raise ParframeError(kind, "JSON", "the text is too long", "load the model again")
-    try:
-        return json.loads(text, parse_constant=_refuse_constant if kind == "graph" else None)
-    except (ValueError, RecursionError) as error:
-        place = f"line {error.lineno}" if isinstance(error, json.JSONDecodeError) else "JSON"
-        what = error.msg if isinstance(error, json.JSONDecodeError) else "not JSON"
-        raise ParframeError(kind, place, f"not JSON: {what}", "write the file again") from error
-
-
-def _refuse_constant(name: str) -> Any:
-    raise ValueError(f"{name} is not JSON")
+    return parse(read_text(path, "graph"))
 
 
 def _encode_parameter(parameter: Parameter) -> dict[str, Any]:

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from parframe.atomic_files import write_text
 from parframe.cli.answer import Answer, answers
 from parframe.cli.deployment_options import deploying_options, model_named, setting_of
 from parframe.cli.progress import counting
-from parframe.cli.writing import write_text
 from parframe.errors import ParframeError
 
 if TYPE_CHECKING:

@@ -11,6 +11,7 @@ import attrs
 import click
 from rich.console import RenderableType
 
+from parframe.atomic_files import write_text
 from parframe.cli.answer import Answer, answers, steps
 from parframe.cli.options import Amount
 from parframe.errors import ParframeError, did_you_mean
@@ -62,7 +63,7 @@ def command(
     chosen = _composites(composites) if composites is not None else COMPOSITES
     found = _surveyed(_types(only), chosen, results, fresh, limits)
     if output is not None:
-        _write(output, page(found))
+        write_text(output, page(found))
     facts = {"totals": _figures(found), "types": [facts_of(outcome) for outcome in found]}
     return Answer(facts, partial(_draw, found), _defect(found))
 
@@ -118,15 +119,6 @@ def _figures(found: Sequence[Outcome]) -> dict[str, Any]:
     sums = totals(found)
     shares = {"share_loaded": sums.share_loaded, "share_proved": sums.share_proved}
     return {**attrs.asdict(sums), **shares}
-
-
-def _write(path: Path, text: str) -> None:
-    try:
-        path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise ParframeError(
-            "output", str(path), f"cannot be written ({error.strerror})", "choose another file"
-        ) from error
 
 
 def _defect(found: Sequence[Outcome]) -> ParframeError | None:

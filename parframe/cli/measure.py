@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from parframe.atomic_files import write_text
 from parframe.cli.answer import Answer, answers, steps
-from parframe.cli.writing import check_file, write_text
+from parframe.cli.writing import check_file
 from parframe.errors import ParframeError
 
 if TYPE_CHECKING:

@@ -88,22 +88,3 @@ def check_file(path: Path) -> None:
     else:
         return
     raise ParframeError("output", str(path)[:100], what, "choose another")
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file whole, or leave what is there.
-
-    Raises
-    ------
-    ParframeError
-        Of kind ``output``, if it cannot be written.
-    """
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        beside.write_text(text, encoding="utf-8", newline="\n")
-        beside.replace(path)
-    except OSError as error:
-        beside.unlink(missing_ok=True)
-        raise ParframeError(
-            "output", str(path)[:100], f"cannot be written ({error.strerror})", "choose another"
-        ) from error

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from parframe.errors import ParframeError
-from parframe.serial import LARGEST, read_json, read_text
+from parframe.json_input import read_json, read_text
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -67,7 +67,7 @@ def read_tokenizer(folder: Path) -> Text:
             "write one with AutoTokenizer.from_pretrained(...).save_pretrained(folder) of "
             "transformers, or give token ids",
         )
-    tokenizer = _parsed(read_text(path, "load", LARGEST), path)
+    tokenizer = _parsed(read_text(path, "load"), path)
     tokenizer.no_padding()
     tokenizer.no_truncation()
     return Text(tokenizer)
@@ -120,7 +120,7 @@ def _object(path: Path) -> dict[str, Any]:
     """The JSON object of a file; an empty one if there is no such file."""
     if not path.is_file():
         return {}
-    content = read_json(read_text(path, "load", LARGEST), "load")
+    content = read_json(path, "load")
     if not isinstance(content, dict):
         raise ParframeError("load", str(path), "is not a JSON object", "download it again")
     return content

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from parframe.errors import ParframeError
-from parframe.serial import LARGEST, read_json, read_text
+from parframe.json_input import read_json, read_text
 
 _LARGEST_CONFIG = 16 << 20
 _MOST_LAYERS = 10_000
@@ -21,7 +21,7 @@ def read_object(path: Path) -> dict[str, Any]:
     ParframeError
         Of kind ``load`` if the file is missing, too large, not UTF-8 or not a JSON object.
     """
-    content = read_json(read_text(path, "load", LARGEST), "load")
+    content = read_json(path, "load")
     if not isinstance(content, dict):
         raise ParframeError(
             "load", str(path), "is not a JSON object", "give a config.json or a graph's .json"

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import shutil
 import stat
 from collections.abc import Mapping
 from pathlib import Path
 
-from parframe import serial
+from parframe.atomic_files import new_folder, replace_folder
 from parframe.errors import ParframeError
-from parframe.plan.beside import beside
+from parframe.json_input import read_text
 from parframe.plan.plan import Plan
 from parframe.plan.plan_json import dump, parse
 from parframe.plan.program_text import role_text
@@ -32,9 +31,9 @@ def save_plan(plan: Plan, folder: str | os.PathLike[str], report: str | None = N
     texts[FILE] = dump(plan)
     if report is not None:
         texts[REPORT] = report
-    with beside(target, check_replaceable, wait=True) as made:
+    with new_folder(target, check_replaceable, wait=True) as made:
         _write(made, texts)
-        _swap(target, made, target.with_name(f".{target.name}.old"))
+        replace_folder(target, made)
 
 
 def load_plan(folder: str | os.PathLike[str]) -> Plan:
@@ -66,7 +65,7 @@ def load_plan(folder: str | os.PathLike[str]) -> Plan:
         ) from error
     if not stat.S_ISREG(found.st_mode):
         raise ParframeError("plan", str(file), "is not a plain file", "give a plan's folder")
-    return parse(serial.read_text(file, "plan", LARGEST))
+    return parse(read_text(file, "plan", LARGEST))
 
 
 def check_replaceable(target: Path) -> None:
@@ -116,17 +115,3 @@ def _write(folder: Path, texts: Mapping[str, str]) -> None:
     for name, text in texts.items():
         with (folder / name).open("w", encoding="utf-8", newline="\n") as file:
             file.write(text)
-
-
-def _swap(target: Path, made: Path, before: Path) -> None:
-    """Put a new folder in the place of an old one, which is whole again if that fails."""
-    if target.exists():
-        shutil.rmtree(before, ignore_errors=True)  # of a run that was killed
-        target.rename(before)
-    try:
-        made.rename(target)
-    except OSError:
-        if before.exists():
-            before.rename(target)
-        raise
-    shutil.rmtree(before, ignore_errors=True)

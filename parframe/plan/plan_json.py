@@ -11,6 +11,7 @@ import attrs
 
 from parframe import serial
 from parframe.errors import ParframeError
+from parframe.json_input import parse_json
 from parframe.plan.json_rows import (
     decode_device,
     decode_note,
@@ -80,7 +81,7 @@ def parse(text: str) -> Plan:
     ParframeError
         Of kind ``plan``, if it is not a legal plan of this schema, or not as it was written.
     """
-    content = mapping(serial.read_json(text, "plan"), "plan.json")
+    content = mapping(parse_json(text, "plan"), "plan.json")
     _check_schema(content.get("schema"))
     if content.pop("digest", None) != _digest(content):
         raise illegal("plan.json", "was changed or cut after it was written")

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from parframe.errors import ParframeError
-from parframe.serial import LARGEST, read_json, read_text
+from parframe.json_input import read_json
 from parframe.weights.safetensors_header import StoredTensor, read_header
 
 INDEX = "model.safetensors.index.json"
@@ -91,7 +91,7 @@ def _names_in(files: Iterable[Path]) -> dict[str, Path]:
 
 
 def _indexed(folder: Path, index: Path) -> dict[str, Path]:
-    content = read_json(read_text(index, "weights", LARGEST), "weights")
+    content = read_json(index, "weights")
     entries = content.get("weight_map") if isinstance(content, dict) else None
     if not isinstance(entries, dict):
         raise ParframeError("weights", str(index), "has no weight_map", "download it again")

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from parframe.errors import ParframeError
+from parframe.json_input import read_json
 from parframe.plan import Plan, Slices, plan_digest
-from parframe.serial import LARGEST, read_json, read_text
 from parframe.weights.checkpoint_folder import SHARDS
 from parframe.weights.safetensors_header import read_header
 from parframe.weights.sources import WeightSource
@@ -73,7 +73,7 @@ def check_rank_folder(plan: Plan, folder: Path) -> None:
 def _files(plan: Plan, folder: Path) -> list[str]:
     """The name of every rank's file."""
     index = folder / SHARDS
-    content = read_json(read_text(index, "weights", LARGEST), "weights")
+    content = read_json(index, "weights")
     match content:
         case {"schema": int(schema)} if schema != SCHEMA:
             raise ParframeError(

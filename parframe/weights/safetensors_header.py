@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 from collections.abc import Mapping
@@ -12,6 +11,7 @@ from typing import Any
 import attrs
 
 from parframe.errors import ParframeError
+from parframe.json_input import parse_json
 
 _CODES = {
     "F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16",
@@ -60,7 +60,7 @@ def read_header(file: Path) -> Header:
             pass
         with file.open("rb", buffering=0) as opened:
             length = int.from_bytes(opened.read(8), "little")
-            content = json.loads(opened.read(length))
+            content = parse_json(opened.read(length), "weights")
             size = os.fstat(opened.fileno()).st_size
     except (SafetensorError, OSError, ValueError) as error:
         raise _broken(file, f"cannot be read ({error})") from error

@@ -12,6 +12,7 @@ import parframe
 from parframe import load_plan
 from parframe.cli import source
 from parframe.errors import KINDS
+from parframe.json_input import read_json
 
 SECTIONS = (
     "Model", "Mesh", "Split", "Stages", "Communication", "Memory per device",
@@ -46,7 +47,7 @@ def test_the_report_has_every_section_within_80_columns(call, spec):
 
 def test_json_has_the_same_facts_as_the_report_beside_the_plan(call, spec):
     told = call("apply", spec, "--json")
-    written = parframe.serial.read_json((spec.parent / "out" / "report.json").read_text(), "plan")
+    written = read_json(spec.parent / "out" / "report.json", "plan")
     assert {**written, "written": told.json["written"]} == told.json
     assert told.json["verify"]["ok"]
     assert told.json["split"][0]["each"] == {"ffn": ["5"]}
