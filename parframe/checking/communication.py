@@ -10,7 +10,6 @@ import attrs
 from parframe.checking.collective_types import exchange, gather, scatter, unite
 from parframe.checking.concrete_types import Concrete, Measurer, Parts, concrete
 from parframe.checking.findings import Finding
-from parframe.checking.matching import group_axes
 from parframe.checking.program_types import Request, Walker
 from parframe.checking.reductions import Outcome, reduce
 from parframe.checking.samples import Numbers
@@ -18,7 +17,7 @@ from parframe.checking.symbolic_types import Rewriter
 from parframe.checking.tensor_types import Held
 from parframe.graph import Operator
 from parframe.layout import Region
-from parframe.plan import Plan
+from parframe.plan import Plan, group_axes
 from parframe.rules.table import EXCHANGES
 
 Key = tuple[str, ...]

@@ -8,9 +8,8 @@ from collections.abc import Sequence
 import attrs
 
 from parframe.checking.findings import Finding
-from parframe.checking.matching import group_axes
 from parframe.graph import Operator
-from parframe.plan import COMMUNICATION, Plan
+from parframe.plan import COMMUNICATION, Plan, group_axes
 
 Meeting = tuple[object, ...]
 """What the devices that take part in one communication know it by."""

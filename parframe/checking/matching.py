@@ -12,13 +12,7 @@ from parframe.checking.findings import Finding
 from parframe.checking.samples import Bindings, numbers, symbol_names
 from parframe.graph import Operator
 from parframe.layout import Region
-from parframe.plan import COMMUNICATION, Plan, Program
-
-
-def group_axes(operator: Operator) -> tuple[str, ...]:
-    """The mesh axes of a communication operator's group."""
-    axes = operator.args["axes"]
-    return tuple(str(axis) for axis in axes) if isinstance(axes, tuple) else (str(axes),)
+from parframe.plan import COMMUNICATION, Plan, Program, group_axes
 
 
 @attrs.frozen(eq=False)

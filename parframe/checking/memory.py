@@ -8,12 +8,11 @@ from collections.abc import Iterable, Mapping
 import attrs
 
 from parframe.checking.findings import DeviceMemory, Traffic
-from parframe.checking.matching import group_axes
 from parframe.checking.samples import evaluate_size, graph_symbols, symbol_names
 from parframe.errors import ParframeError
 from parframe.graph import BYTES, Operator, Tensor
 from parframe.mesh import Mesh
-from parframe.plan import COMMUNICATION, Plan, Program
+from parframe.plan import COMMUNICATION, Plan, Program, group_axes
 from parframe.rules.table import EXCHANGES
 from parframe.sizes import Size
 

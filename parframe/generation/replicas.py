@@ -12,8 +12,7 @@ import torch
 
 from parframe.errors import ParframeError
 from parframe.graph import Input, OperatorGraph
-from parframe.plan import COMMUNICATION, Part, Plan
-from parframe.plan.device_graph import axes_of
+from parframe.plan import COMMUNICATION, Part, Plan, group_axes
 from parframe.simulation.device_coroutine import evaluate_sizes
 from parframe.simulation.regions import Regions, evaluate_regions, take
 
@@ -121,7 +120,7 @@ def replica_axes(plan: Plan) -> tuple[str, ...]:
         for program in plan.programs.values()
         for operator in program.operators
         if operator.target in COMMUNICATION
-        for axis in axes_of(operator)
+        for axis in group_axes(operator)
     }
     found = tuple(axis for axis in plan.placing.axes(_BATCH) if axis not in busy)
     shares = {share for mesh in plan.mesh.submeshes for share in mesh.ratio(found)}

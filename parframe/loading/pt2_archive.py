@@ -12,6 +12,7 @@ import torch
 
 from parframe.errors import ParframeError
 from parframe.graph import Arg, Input, Operator, OperatorGraph, Parameter, Ref, Tensor
+from parframe.json_input import parse_json
 from parframe.loading.exported_program import encode
 from parframe.loading.flat_graph import Program
 from parframe.loading.in_place import AliasedWriteError
@@ -20,7 +21,6 @@ from parframe.loading.simplify import simplify
 from parframe.loading.source_location import clean_path, source_line
 from parframe.loading.symbolic_sizes import parse
 from parframe.ops.schema import bind, is_dtype, overload
-from parframe.serial import read_json
 from parframe.sizes import Size
 
 _LARGEST = 1 << 28
@@ -82,7 +82,7 @@ def _model(archive: zipfile.ZipFile, path: Path) -> Any:
     found = [info for info in archive.infolist() if _MEMBER.match(info.filename)]
     if len(found) != 1:
         raise _refused(path, f"has {len(found)} models in JSON, not one")
-    return read_json(_member(archive, found[0].filename).decode("utf-8"), "load")
+    return parse_json(_member(archive, found[0].filename).decode("utf-8"), "load")
 
 
 def _member(archive: zipfile.ZipFile, name: str) -> bytes:
@@ -120,7 +120,7 @@ class _Archive:
                     "make it return the new values instead",
                 )  # fmt: skip
         leaves = iter([value.name if isinstance(value, Ref) else None for value in results])
-        structure = read_json(self.call["out_spec"], "load")[1]
+        structure = parse_json(self.call["out_spec"], "load")[1]
         return Program(
             tuple(self.operators), self.tensors, inputs, parameters, _structure(structure, leaves)
         )
@@ -192,7 +192,7 @@ class _Archive:
         folder = f"{root}/data/constants"
         config = next(n for n in self.archive.namelist() if re.match(
             rf"{re.escape(folder)}/[^/]+_config\.json$", n))  # fmt: skip
-        entry = read_json(_member(self.archive, config).decode("utf-8"), "load")["config"][name]
+        entry = parse_json(_member(self.archive, config).decode("utf-8"), "load")["config"][name]
         if entry["use_pickle"]:
             raise ParframeError(
                 "load", name, "the archive keeps it as a pickle, which is never read",
@@ -332,7 +332,7 @@ def _structure(spec: Any, leaves: Any, depth: int = 40) -> Any:
         raise ValueError("outputs are nested too deep")
     if spec["type"] is None:
         return next(leaves)
-    context = read_json(spec["context"], "load") if spec["context"] else None
+    context = parse_json(spec["context"], "load") if spec["context"] else None
     parts = [_structure(part, leaves, depth - 1) for part in spec["children_spec"]]
     if spec["type"] in ("builtins.tuple", "builtins.list"):
         return tuple(parts)

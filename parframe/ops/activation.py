@@ -12,8 +12,9 @@ import torch
 
 from parframe.errors import ParframeError
 from parframe.graph import Operator
+from parframe.json_input import parse_json
 from parframe.ops.schema import is_dtype, overload
-from parframe.serial import decode_operator, read_json
+from parframe.serial import decode_operator
 
 INPUT = "rows"
 """The name of the value that the text's operators start from."""
@@ -31,7 +32,7 @@ def run_activation(text: str, rows: torch.Tensor) -> torch.Tensor:
 
 @lru_cache(maxsize=1_000)
 def _parse(text: str) -> tuple[tuple[Operator, ...], str]:
-    match read_json(text, "activation"):
+    match parse_json(text, "activation"):
         case [*rows, str(output)]:
             return tuple(map(decode_operator, rows)), output
     raise ParframeError("graph", "activation", "not an activation", "load the model again")

@@ -3,7 +3,7 @@
 from parframe.plan.plan import Plan
 from parframe.plan.plan_folder import load_plan
 from parframe.plan.plan_json import plan_digest
-from parframe.plan.program import COMMUNICATION, Device, Layout, Note, Part, Program
+from parframe.plan.program import COMMUNICATION, Device, Layout, Note, Part, Program, group_axes
 from parframe.plan.slices import Slices
 from parframe.plan.validation import verify_plan
 
@@ -16,6 +16,7 @@ __all__ = [
     "Plan",
     "Program",
     "Slices",
+    "group_axes",
     "load_plan",
     "plan_digest",
     "verify_plan",

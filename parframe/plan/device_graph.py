@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import networkx
 
-from parframe.graph import Operator, Ref
 from parframe.mesh import Mesh
 from parframe.plan.bindings import bound_part, bound_tensor
-from parframe.plan.program import COMMUNICATION, Device, Program
+from parframe.plan.program import COMMUNICATION, Device, Program, group_axes
 
 
 def device_graph(program: Program, device: Device, mesh: Mesh) -> networkx.MultiDiGraph:
@@ -24,7 +23,7 @@ def device_graph(program: Program, device: Device, mesh: Mesh) -> networkx.Multi
     for operator in program.operators:
         graph.add_node(operator.name, kind="operator", operator=operator)
         if operator.target in COMMUNICATION:
-            graph.nodes[operator.name]["group"] = mesh.group(device.rank, axes_of(operator))
+            graph.nodes[operator.name]["group"] = mesh.group(device.rank, group_axes(operator))
         for value in operator.inputs:
             graph.add_edge(home[value], operator.name, value=value, tensor=tensors[value])
         home.update(dict.fromkeys(operator.outputs, operator.name))
@@ -33,10 +32,3 @@ def device_graph(program: Program, device: Device, mesh: Mesh) -> networkx.Multi
         graph.add_node(node, kind="output", part=bound_part(part, device))
         graph.add_edge(home[part.name], node, value=part.name, tensor=tensors[part.name])
     return graph
-
-
-def axes_of(operator: Operator) -> tuple[str, ...]:
-    """The mesh axes along which a communication operator's group extends."""
-    axes = operator.args["axes"]
-    named = (axes,) if not isinstance(axes, tuple) else axes
-    return tuple(str(axis) for axis in named if not isinstance(axis, Ref))

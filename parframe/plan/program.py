@@ -128,3 +128,9 @@ class Note:
     where: str
     what: str
     bytes: Size
+
+
+def group_axes(operator: Operator) -> tuple[str, ...]:
+    """Return the mesh axes along which the group of a communication operator extends."""
+    axes = operator.args.get("axes")
+    return tuple(map(str, axes)) if isinstance(axes, tuple) else ()

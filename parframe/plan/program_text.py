@@ -11,8 +11,7 @@ import sympy
 
 from parframe.graph import Arg, Operator, Ref, Tensor
 from parframe.layout import Join, Region, Span
-from parframe.plan.device_graph import axes_of
-from parframe.plan.program import COMMUNICATION, Part, Program
+from parframe.plan.program import COMMUNICATION, Part, Program, group_axes
 from parframe.sizes import text as size_text
 
 if TYPE_CHECKING:
@@ -93,7 +92,7 @@ def _body(
         shapes = ", ".join(_shown_tensor(program.tensors[name]) for name in operator.outputs)
         notes = [shapes, operator.module, operator.source[:_LONGEST_SOURCE]]
         if operator.target in COMMUNICATION:
-            axes = axes_of(operator)
+            axes = group_axes(operator)
             if axes not in groups:
                 groups[axes] = _groups(plan, axes, ranks)
             notes.append(groups[axes])

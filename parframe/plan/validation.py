@@ -10,7 +10,7 @@ from parframe.errors import ParframeError
 from parframe.graph import BYTES, Arg, Operator, OperatorGraph, Ref
 from parframe.layout import Join, Span
 from parframe.mesh import Mesh, StagedMesh
-from parframe.plan.program import Part, Program
+from parframe.plan.program import Part, Program, group_axes
 from parframe.rules.table import EXCHANGES
 
 if TYPE_CHECKING:
@@ -134,7 +134,7 @@ def _verify_fields(where: str, operator: Operator, mesh: Mesh, rank: int) -> Non
         if not _CHECKS[name](operator.args[name], group, mesh):
             raise illegal(where, f"its {name!r} is {str(operator.args[name])[:60]}")
         if name == "axes":
-            group = mesh.members(_axes(operator), rank)
+            group = mesh.members(group_axes(operator), rank)
     extra = set(operator.args) - {field.rstrip("?") for field in fields}
     results = 0 if operator.target == "parframe.send" else 1
     if extra or len(operator.outputs) != results:
@@ -165,11 +165,6 @@ _FIELDS: Mapping[str, tuple[str, ...]] = {
     "parframe.shard": ("input", "part"),
 }
 """The arguments of the operators that only plans have."""
-
-
-def _axes(operator: Operator) -> tuple[str, ...]:
-    axes = operator.args["axes"]
-    return tuple(map(str, axes)) if isinstance(axes, tuple) else ()
 
 
 def _is_axes(arg: Arg, group: int, mesh: Mesh) -> bool:

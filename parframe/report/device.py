@@ -10,9 +10,8 @@ from rich.console import RenderableType
 
 from parframe.graph import Operator, Tensor
 from parframe.layout import Join, Region, Span
-from parframe.plan import COMMUNICATION, Device, Part, Plan
+from parframe.plan import COMMUNICATION, Device, Part, Plan, group_axes
 from parframe.plan.bindings import bound_part, bound_tensor
-from parframe.plan.device_graph import axes_of
 from parframe.report.formatting import counted, runs, shortened
 from parframe.report.mesh import abridged
 from parframe.report.screen import heading, lines, table
@@ -77,7 +76,7 @@ def _operator(
         "source": operator.source,
     }
     if operator.target in COMMUNICATION:
-        axes = axes_of(operator)
+        axes = group_axes(operator)
         found["axes"], found["group"] = list(axes), list(plan.mesh.group(rank, axes))
         peer = operator.args.get("peer")
         if isinstance(peer, int):

@@ -17,8 +17,7 @@ from parframe.errors import ParframeError
 from parframe.fold import STATEFUL
 from parframe.graph import Arg, Operator, Ref, State, Tensor, rename
 from parframe.layout import Region
-from parframe.plan import Program
-from parframe.plan.device_graph import axes_of
+from parframe.plan import Program, group_axes
 from parframe.rules.table import EXCHANGES, RULES
 from parframe.runtime.positionwise import WITHOUT_CACHE, check_positionwise, refused
 from parframe.sizes import Size, substitute, symbol, symbols_of
@@ -126,11 +125,11 @@ class _Rewriting:
         if not args.get("causal") or not isinstance(args.get("query_positions"), Ref):
             raise refused(attention, "its attention looks ahead, or knows no positions")
         added: list[Operator] = []
-        axes = axes_of(attention) if attention.target in EXCHANGES else ()
+        axes = group_axes(attention) if attention.target in EXCHANGES else ()
         for slot in _slots(attention):
             name = _name(args[slot])
             if self._before_gather(name) != name:
-                axes, name = axes_of(self.makers[name]), self._before_gather(name)
+                axes, name = group_axes(self.makers[name]), self._before_gather(name)
             args[slot] = Ref(self._kept(name, added))
         args["key_positions"] = Ref(KEPT_POSITIONS)
         target = KEPT_ATTENTION if axes else attention.target

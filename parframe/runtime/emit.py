@@ -21,8 +21,7 @@ from parframe.ops.kv_cache import write_cache
 from parframe.ops.linear import linear
 from parframe.ops.local import LOCAL
 from parframe.ops.schema import default, is_dtype, overload
-from parframe.plan import COMMUNICATION
-from parframe.plan.device_graph import axes_of
+from parframe.plan import COMMUNICATION, group_axes
 from parframe.runtime.cached_program import KEEP, KEPT_ATTENTION
 from parframe.runtime.collectives import Meeting, Sent, collective
 from parframe.runtime.graph_writer import Number, Writer
@@ -287,7 +286,7 @@ class _Emission:
             operator,
             given,
             self.block.tensors[operator.outputs[0]],
-            self.target.meeting(axes_of(operator)),
+            self.target.meeting(group_axes(operator)),
             self.target.device,
         )
         if sent.meeting.size == 1 and given is not None:
@@ -304,7 +303,7 @@ class _Emission:
                 "a mask cannot be split over the devices that hold the keys",
                 "split the sequence with attention = 'all_gather'",
             )
-        meeting = self.target.meeting(axes_of(self.operator))
+        meeting = self.target.meeting(group_axes(self.operator))
         queries, keys = (self._lengths(slot, meeting) for slot in ("query", "key"))
         return self.writer.call(
             torch.ops.parframe.ring_attention.default,
@@ -325,7 +324,7 @@ class _Emission:
         return [own] * meeting.size
 
     def _routed(self) -> Node:
-        meeting = self.target.meeting(axes_of(self.operator))
+        meeting = self.target.meeting(group_axes(self.operator))
         args = self.operator.args
         return self.writer.call(
             torch.ops.parframe.expert_dispatch.default,

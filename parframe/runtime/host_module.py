@@ -9,8 +9,7 @@ import torch
 import torch.distributed as dist
 
 from parframe.errors import ParframeError
-from parframe.plan import COMMUNICATION, Plan
-from parframe.plan.device_graph import axes_of
+from parframe.plan import COMMUNICATION, Plan, group_axes
 from parframe.runtime.rank_module import Groups, RankModule, build
 from parframe.simulation.dtypes import parse_dtype
 from parframe.weights import read_weights
@@ -91,7 +90,7 @@ def _of_device_mesh(
     plan: Plan, rank: int, given: Any
 ) -> Iterator[tuple[tuple[int, ...], dist.ProcessGroup]]:
     operators = plan.program(rank).operators
-    needed = dict.fromkeys(axes_of(op) for op in operators if op.target in COMMUNICATION)
+    needed = dict.fromkeys(group_axes(op) for op in operators if op.target in COMMUNICATION)
     for axes in needed:
         ranks = plan.mesh.group(rank, axes)
         if len(ranks) == 1:

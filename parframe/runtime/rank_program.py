@@ -10,9 +10,8 @@ import attrs
 from parframe.fold import fold
 from parframe.graph import Arg, Input, Operator, OperatorGraph, Parameter, Tensor
 from parframe.layout import Join, Span
-from parframe.plan import COMMUNICATION, Device, Plan, Program
+from parframe.plan import COMMUNICATION, Device, Plan, Program, group_axes
 from parframe.plan.bindings import bound_part, bound_region, bound_tensor
-from parframe.plan.device_graph import axes_of
 from parframe.rules.table import EXCHANGES
 from parframe.runtime.cached_program import KEPT_POSITIONS, SLOTS, Keeping, Kept, keeping
 from parframe.sizes import Size, substitute, symbol, symbols_of
@@ -117,7 +116,7 @@ def bound_program(program: Program, device: Device) -> Program:
 def groups_of(plan: Plan) -> tuple[tuple[int, ...], ...]:
     """All groups of more than one rank that communicate, each once, in one order everywhere."""
     axes = dict.fromkeys(
-        axes_of(operator)
+        group_axes(operator)
         for program in plan.programs.values()
         for operator in program.operators
         if operator.target in COMMUNICATION
@@ -133,7 +132,7 @@ def groups_of(plan: Plan) -> tuple[tuple[int, ...], ...]:
 
 def _has(plan: Plan, rank: int, axes: tuple[str, ...]) -> bool:
     operators = plan.program(rank).operators
-    return any(op.target in COMMUNICATION and axes_of(op) == axes for op in operators)
+    return any(op.target in COMMUNICATION and group_axes(op) == axes for op in operators)
 
 
 def lengths_of(plan: Plan, formulas: Mapping[str, Size]) -> set[str]:
@@ -151,7 +150,7 @@ def lengths_of(plan: Plan, formulas: Mapping[str, Size]) -> set[str]:
 def _transfers(plan: Plan, rank: int, program: Program, kind: str) -> Iterator[Transfer]:
     for operator in program.operators:
         if operator.target == kind:
-            axes = axes_of(operator)
+            axes = group_axes(operator)
             name = (*operator.inputs, *operator.outputs)[0]
             peer: Any = operator.args["peer"]
             yield Transfer(program.tensors[name], plan.mesh.group(rank, axes)[peer], axes)
@@ -205,7 +204,7 @@ def _untagged(peers: _Peers, rank: int, operator: Operator) -> Operator:
 
 def _brought(peers: _Peers, rank: int, operator: Operator) -> dict[str, Arg]:
     """What the members of an exchange bring, one for each."""
-    members = peers.plan.mesh.group(rank, axes_of(operator))
+    members = peers.plan.mesh.group(rank, group_axes(operator))
     theirs = [peers.find(member, operator.args["tag"]) for member in members]
     found: dict[str, Arg] = {}
     for slot, name, axis in (("query", "queries", 2), ("key", "keys", 2), ("up", "counts", 0)):

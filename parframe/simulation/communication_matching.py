@@ -10,7 +10,7 @@ import attrs
 from parframe.errors import ParframeError
 from parframe.graph import Operator
 from parframe.mesh import Mesh
-from parframe.plan.device_graph import axes_of
+from parframe.plan import group_axes
 from parframe.simulation.collectives import Request
 
 _PEERS = frozenset({"parframe.send", "parframe.recv"})
@@ -87,7 +87,7 @@ class CommunicationMatcher:
     def _participants(self, call: Request) -> tuple[Sequence[int], Any]:
         """Return the ranks that take part in a communication, and its key in ``pending``."""
         operator = call.operator
-        group = self.mesh.group(call.rank, axes_of(operator))
+        group = self.mesh.group(call.rank, group_axes(operator))
         tag = operator.args["tag"]
         if operator.target not in _PEERS:
             return group, (group, tag)

@@ -8,8 +8,7 @@ from collections.abc import Mapping, Sequence
 import attrs
 
 from parframe.graph import BYTES
-from parframe.plan import Plan
-from parframe.plan.device_graph import axes_of
+from parframe.plan import Plan, group_axes
 from parframe.rules.table import EXCHANGES
 from parframe.simulation.collectives import SENT, Request
 
@@ -64,7 +63,7 @@ class TrafficRecorder:
         """Count one collective or transfer."""
         operator = calls[0].operator
         kind = operator.target.removeprefix("parframe.").replace("recv", "send")
-        key = (axes_of(operator), kind)
+        key = (group_axes(operator), kind)
         self.totals[key] = self.totals.get(key, 0) + 1
         ranks = self.counts.setdefault(key, {})
         for call in calls:

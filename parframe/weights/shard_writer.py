@@ -11,9 +11,9 @@ from typing import Any
 import attrs
 import torch
 
+from parframe.atomic_files import cannot_write, new_folder
 from parframe.errors import ParframeError
 from parframe.plan import Plan, plan_digest
-from parframe.plan.beside import beside, unwritable
 from parframe.plan.plan_folder import FILE
 from parframe.plan.plan_json import dump
 from parframe.weights.checkpoint_folder import SHARDS
@@ -82,7 +82,7 @@ def write_shards(
     check_writable(target)
     given = weights if is_random(weights) or isinstance(weights, OpenedWeights) else None
     given = given or open_weights(plan.graph, weights, pickled, extra)
-    with beside(target, check_writable, wait=False) as made:
+    with new_folder(target, check_writable, wait=False) as made:
         files = _write_all(plan, given, made, dtype, progress)
         _write_index(plan, files, made)
         sizes = {name: (made / name).stat().st_size for name in files}
@@ -104,7 +104,7 @@ def check_writable(target: Path) -> None:
         filled = target.exists() and (not target.is_dir() or any(target.iterdir()))
         parent = target.parent.is_dir() and os.access(target.parent, os.W_OK)
     except OSError as error:
-        raise unwritable(target, str(error.strerror)) from error
+        raise cannot_write(target, str(error.strerror)) from error
     if filled:
         raise ParframeError(
             "output", str(target), "is there already", "choose another folder, or delete this one"
@@ -169,7 +169,7 @@ def _write_one(plan: Plan, rank: int, tensors: dict[str, torch.Tensor], folder: 
     try:
         save_file(content, path, metadata)
     except (SafetensorError, OSError) as error:
-        raise unwritable(path, str(error)) from error
+        raise cannot_write(path, str(error)) from error
 
 
 def _alone_in_memory(tensor: torch.Tensor) -> torch.Tensor:

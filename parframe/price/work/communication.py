@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from parframe.graph import Operator
+from parframe.plan import group_axes
 from parframe.price.work.kernel_list import Kernels, counted
-from parframe.price.work.operator_list import at, axes_of
+from parframe.price.work.operator_list import at
 from parframe.price.work.work import Exchange, Per
 
 
@@ -34,7 +35,7 @@ def _exchange(kernels: Kernels, number: int, operator: Operator) -> Iterator[Exc
         return  # between stages: told by the listing
     name = operator.outputs[0] if kind == "all_gather" else operator.inputs[0]
     extent = kernels.measured.extent(name)
-    members = kernels.measured.listing.members(axes_of(operator))
+    members = kernels.measured.listing.members(group_axes(operator))
     count = kernels.counts[number]
     yield Exchange(kind, float(extent.width), members, extent.share, kernels.per(number), count)
 
@@ -48,7 +49,7 @@ def _routed(kernels: Kernels, number: int, operator: Operator) -> Iterator[Excha
     measured = kernels.measured
     extent = measured.extent(at(operator, "hidden"))
     chosen = measured.extent(at(operator, "ids")).width
-    members = measured.listing.members(axes_of(operator))
+    members = measured.listing.members(group_axes(operator))
     reached = (len(members) - 1) * (1 - (1 - 1 / len(members)) ** chosen)
     count = 2 * kernels.counts[number]
     elements = extent.width * reached
@@ -58,7 +59,7 @@ def _routed(kernels: Kernels, number: int, operator: Operator) -> Iterator[Excha
 def _passed(kernels: Kernels, number: int, operator: Operator) -> Iterator[Exchange]:
     """Keys and values that pass round: every device meets all, as after a gather."""
     measured = kernels.measured
-    members = measured.listing.members(axes_of(operator))
+    members = measured.listing.members(group_axes(operator))
     for slot in ("key", "value"):
         extent = measured.extent(at(operator, slot))
         share = min(1.0, extent.share * len(members))

@@ -11,10 +11,11 @@ from typing import TypeVar
 
 import attrs
 
+from parframe.plan import group_axes
 from parframe.price.work.cache_entry import kept_elements
 from parframe.price.work.dataflow import PRODUCTS
 from parframe.price.work.fused_operators import Group, Merged
-from parframe.price.work.operator_list import Measured, at, axes_of
+from parframe.price.work.operator_list import Measured, at
 from parframe.price.work.work import Attention, Exchange, Experts, Kernel, Per, Pointwise, Product
 
 T = TypeVar("T", bound=Kernel | Exchange)
@@ -137,7 +138,7 @@ class Kernels:
         inner = tensors[down].shape[1 if operator.args.get("transposed") else 2]
         share = measured.extent(hidden).share
         if operator.target == "parframe.expert_dispatch":
-            share *= len(measured.listing.members(axes_of(operator)))
+            share *= len(measured.listing.members(group_axes(operator)))
         return Experts(
             held=int(tensors[up].shape[0]),
             experts=int(parameters[self.merged.flow.weight[up]].shape[0]),

@@ -63,9 +63,3 @@ class Measured:
 def at(operator: Operator, slot: str) -> str:
     """The first value in an argument of an operator."""
     return operator.inputs[operator.slots.index(slot)]
-
-
-def axes_of(operator: Operator) -> tuple[str, ...]:
-    """The mesh axes that a communication runs over."""
-    axes = operator.args.get("axes")
-    return tuple(str(axis) for axis in axes) if isinstance(axes, tuple) else ()

@@ -5,8 +5,8 @@ from __future__ import annotations
 from parframe.checking.samples import graph_symbols
 from parframe.errors import ParframeError
 from parframe.graph import Operator, OperatorGraph
-from parframe.plan import Device, Plan, Program
-from parframe.price.work.operator_list import Listing, axes_of
+from parframe.plan import Device, Plan, Program, group_axes
+from parframe.price.work.operator_list import Listing
 from parframe.price.work.stage_work import stage_of, whole
 from parframe.price.work.tensor_scaling import ROWS, Extents
 from parframe.price.work.work import Stage, Work
@@ -94,7 +94,7 @@ def _sent(
     found = []
     for operator in operators:
         if operator.target in BETWEEN and operator.inputs:
-            group = tuple(plan.mesh.group(device.rank, axes_of(operator)))
+            group = tuple(plan.mesh.group(device.rank, group_axes(operator)))
             peer = operator.args.get("peer")
             to = group if not isinstance(peer, int) else (device.rank, group[peer])
             found.append((operator.inputs[0], operator.target.removeprefix("parframe."), to))
