@@ -15,7 +15,7 @@ from parframe import models
 from parframe.errors import ParframeError
 from parframe.mesh.composite_enumeration import composites
 from parframe.price.choose.public_api import CODES, choose
-from parframe.price.work.compressed.strategy_work import work_by_codes
+from parframe.price.work.compressed.strategy_work import composite_work_reader
 
 CASES = (("mixtral-8x7b", 64, 2.0), ("deepseek-v3", 1024, 15.0))
 """A model, a number of devices, and the seconds that choosing should take at most."""
@@ -43,7 +43,7 @@ def main() -> None:
         graph = attrs.evolve(models.find(name).graph())
         watch = Stopwatch()
         read = refused = 0
-        work = work_by_codes(graph, CODES)
+        work = composite_work_reader(graph, CODES)
         for composite in composites(count, CODES):
             try:
                 work(composite)

@@ -126,10 +126,10 @@ def _layer_operators(line: Mapping[str, str], on: Chip) -> Iterable[Row]:
 def _attention(line: Mapping[str, str], on: Chip) -> Iterable[Row]:
     heads, kv_heads = int(line["heads"]), int(line["kv_heads"])
     width = int(line["head_dim"])
-    kernel = Attention(heads, kv_heads, width, width, kept=2 * kv_heads * width)
+    kernel = Attention(heads, kv_heads, width, width, cache_width=2 * kv_heads * width)
     new, keys = int(line["isl"]), int(line["kv_len"])
     step = Step(int(line["batch"]), new, keys - new)
-    held = step.rows * keys * kernel.kept * SIXTEEN
+    held = step.sequences * keys * kernel.cache_width * SIXTEEN
     prompt = line["op"] == "context_attention"
     # a benchmark reads a small cache from the chip's last cache again and again
     resident = held < on.cache and not prompt
@@ -149,9 +149,9 @@ def _experts(line: Mapping[str, str], on: Chip) -> Iterable[Row]:
     dtype = {"bfloat16": "bf16"}.get(line["dtype"], line["dtype"])
     experts, chosen = int(line["experts"]), int(line["topk"])
     kernel = Experts(
-        held=experts // int(line["moe_ep"]),
+        local_experts=experts // int(line["moe_ep"]),
         experts=experts,
-        chosen=chosen,
+        top_k=chosen,
         hidden=int(line["hidden"]),
         ffn=int(line["inter"]) // int(line["moe_tp"]),
     )

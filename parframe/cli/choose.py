@@ -71,7 +71,7 @@ def command(
     from parframe.price.choose import use_cases
     from parframe.price.choose.public_api import overridden
     from parframe.price.choose.ranking import choose
-    from parframe.price.work.compressed.strategy_work import usable, work_by_codes
+    from parframe.price.work.compressed.strategy_work import composite_work_reader, usable
     from parframe.report.choice import draw, facts_of, svg
 
     if plot is not None and plot.suffix.lower() != ".svg":
@@ -90,7 +90,7 @@ def command(
     )
     codes = [code.strip().upper() for code in strategies.split(",") if code.strip()]
     codes = usable(named.graph, codes)
-    work = work_by_codes(named.graph, codes)
+    work = composite_work_reader(named.graph, codes)
     with counting("pricing composites") as told:
         found = choose(work, setting, use, codes, objective, told)
     error = _failure(found, work, setting, use, codes)

@@ -28,7 +28,7 @@ def command(
     from parframe.cli.source import model_of
     from parframe.price.choose.public_api import overridden, priced
     from parframe.price.choose.use_cases import use_case as find_use_case
-    from parframe.price.work.compressed.work_from_composite import work_of_composite
+    from parframe.price.work.compressed.work_from_composite import work_from_composite
     from parframe.report.estimate import draw, facts_of
     from parframe.spec import Spec
 
@@ -36,6 +36,6 @@ def command(
     named = model_named(model_of(read))
     setting = setting_of(named, **deploying)
     use = overridden(find_use_case(use_case), prompt=prompt, output=answer)
-    found = priced(work_of_composite(named.graph, read), setting, use, read.parallel or str(spec))
+    found = priced(work_from_composite(named.graph, read), setting, use, read.parallel or str(spec))
     facts = facts_of(found, setting, use)
     return Answer(facts, partial(draw, facts))

@@ -97,7 +97,7 @@ class Cluster:
         Parameters
         ----------
         members
-            Ranks, as ``parframe.price.work.work.Exchange`` has them.
+            Ranks, as ``parframe.price.work.work.Communication`` has them.
 
         Raises
         ------

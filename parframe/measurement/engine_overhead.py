@@ -26,7 +26,7 @@ from parframe.price.cost.dtypes import Dtypes
 from parframe.price.serving.engines import Engine
 from parframe.price.serving.step_time import Load
 from parframe.price.work.work import Work
-from parframe.price.work.work_from_plan import work_of
+from parframe.price.work.work_from_plan import work_from_plan
 
 NAME = "parframe"
 
@@ -214,7 +214,7 @@ def _timed(plan: Plan, layers: int, asked: Asked, batches: int) -> Run:
     found = arrivals(plan, [prompt], NEW, settings, batches, calm)
     token = times_of([seconds for batch in found for seconds in batch.windows()])
     first = times_of([batch.first for batch in found])
-    return Run(work_of(plan), layers, DTYPES[asked.dtypes[0]], token, first)
+    return Run(work_from_plan(plan), layers, DTYPES[asked.dtypes[0]], token, first)
 
 
 _VOCABULARY = 64

@@ -12,10 +12,10 @@ from parframe.measurement.machine import Asked, machine_of, measured
 from parframe.measurement.samples import Times, over_rounds, times_of
 from parframe.measurement.token_timing import Arrivals, figures
 from parframe.price.choose.use_cases import UseCase
-from parframe.price.cost.communication_times import exchange_time
+from parframe.price.cost.communication_times import communication_time
 from parframe.price.serving.engines import Engine, engine_on
-from parframe.price.work.work import Exchange
-from parframe.price.work.work_from_plan import work_of
+from parframe.price.work.work import Communication
+from parframe.price.work.work_from_plan import work_from_plan
 
 SPEEDS = "sizes = [1, 512]\ngiga_per_s = [{}, {}]\n"
 
@@ -84,9 +84,9 @@ def test_exchanges_of_a_measured_box_take_what_was_measured(graph, tmp_path):
     more = point(graph, "TP2", "2xhere", longer, tmp_path).token.value - usual
     assert more == pytest.approx(9 * 100e-6, rel=0.05)  # two in each layer, one of the embedding
     boxes = catalogue([HERE]).cluster("2xhere")
-    found = exchange_time(Exchange("all_reduce", 1, (0, 1)), 32768, boxes)
+    found = communication_time(Communication("all_reduce", 1, (0, 1)), 32768, boxes)
     assert found.value == pytest.approx(100e-6 * 10**0.5)
-    assert exchange_time(Exchange("all_reduce", 1, (0, 1)), 2**21, boxes).value == 2000e-6
+    assert communication_time(Communication("all_reduce", 1, (0, 1)), 2**21, boxes).value == 2000e-6
 
 
 def test_stages_that_take_turns_have_the_machine_to_themselves(graph, tmp_path):
@@ -186,7 +186,7 @@ def test_the_engine_is_what_small_models_take_beside_their_kernels():
 
     def run(layers, composite):
         graph = parframe.load({**LLAMA, "num_hidden_layers": layers})
-        bare = Run(work_of(parframe.partition(graph, composite)), layers, "fp32", None, None)
+        bare = Run(work_from_plan(parframe.partition(graph, composite)), layers, "fp32", None, None)
         token, first = predicted(bare, machine, planted)
         return attrs.evolve(bare, token=Times(token, token), first=Times(first, first))
 

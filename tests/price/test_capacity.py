@@ -10,7 +10,7 @@ import pytest
 from parframe import models
 from parframe.errors import ParframeError
 from parframe.price.serving.capacity import GIB, allocation, most_sequences, room
-from parframe.price.work.compressed.work_from_composite import work_of_composite
+from parframe.price.work.compressed.work_from_composite import work_from_composite
 from parframe.price.work.work import Work
 
 ROWS = Path(__file__).parents[3] / "shared" / "measurements" / "memory.csv"
@@ -20,7 +20,7 @@ H100 = 79.18 * GIB
 
 
 def work(name: str, composite: str) -> Work:
-    return work_of_composite(models.find(name).graph(), composite)
+    return work_from_composite(models.find(name).graph(), composite)
 
 
 def rows(engine: str) -> list[dict[str, str]]:
@@ -62,14 +62,16 @@ def test_sequences_of_tensorrt_llm_are_those_measured() -> None:
 
 def test_scales_of_groups_are_counted() -> None:
     (stage,) = work("Llama 3.1 8B", "TP1").stages
-    tables = 2 * stage.held.tables
-    half = room(H100, "int4", "bf16").weights(stage.held) - tables
-    assert half == stage.held.weights * (0.5 + 2.5 / 128)
+    tables = 2 * stage.footprint.unquantized
+    half = room(H100, "int4", "bf16").weights(stage.footprint) - tables
+    assert half == stage.footprint.weights * (0.5 + 2.5 / 128)
 
 
 def test_windows_keep_no_more_than_their_positions() -> None:
     (stage,) = work("GPT-OSS 20B", "TP1").stages
-    assert room(H100, "bf16", "bf16").row(stage.held, 4096) == 2 * 12 * 2 * 8 * 64 * (4096 + 128)
+    assert room(H100, "bf16", "bf16").row(stage.footprint, 4096) == 2 * 12 * 2 * 8 * 64 * (
+        4096 + 128
+    )
 
 
 def test_replicas_add_up_and_stages_share_layers() -> None:

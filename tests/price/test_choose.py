@@ -19,7 +19,7 @@ from parframe.price.choose.use_cases import use_case
 from parframe.price.predict.predictions import predict_row
 from parframe.price.predict.query_resolution import Basis
 from parframe.price.predict.shipped_models import model
-from parframe.price.work.compressed.strategy_work import usable, work_by_codes
+from parframe.price.work.compressed.strategy_work import composite_work_reader, usable
 
 
 @pytest.fixture(scope="module")
@@ -55,11 +55,11 @@ def test_the_best_keeps_the_limits_and_gives_the_most(on_eight):
 
 
 def test_stages_that_do_the_same_over_like_links_are_one():
-    work = work_by_codes(find("llama-3-70b").graph(), ("PP", "TP"))("PP8TP4")
+    work = composite_work_reader(find("llama-3-70b").graph(), ("PP", "TP"))("PP8TP4")
     _, across, within, again, *_ = alike(work, cluster("32xH100")).stages
     assert across is again  # both send to the next node of two stages
-    assert across.exchanges[0] == within.exchanges[0]
-    assert across.exchanges[1].members != within.exchanges[1].members
+    assert across.communication[0] == within.communication[0]
+    assert across.communication[1].ranks != within.communication[1].ranks
 
 
 def test_no_point_beats_one_of_the_front(on_eight):
@@ -104,7 +104,7 @@ def test_a_model_too_large_is_told_how_many_devices_it_needs():
     small = parframe.choose("llama-3-70b", "1xH100")
     assert not small.ranked
     codes = ("PP", "DP", "TP")
-    work = work_by_codes(find("llama-3-70b").graph(), codes)
+    work = composite_work_reader(find("llama-3-70b").graph(), codes)
     devices, composite = fewest_devices(work, small.setting, small.use, codes)
     assert devices == 2
     assert composite in ("TP2", "PP2")
@@ -113,7 +113,7 @@ def test_a_model_too_large_is_told_how_many_devices_it_needs():
 def test_no_smaller_number_of_devices_is_passed_over():
     small = parframe.choose("llama-3.1-405b", "1xH100")
     codes = ("PP", "DP", "TP")
-    work = work_by_codes(find("llama-3.1-405b").graph(), codes)
+    work = composite_work_reader(find("llama-3.1-405b").graph(), codes)
     devices, _ = fewest_devices(work, small.setting, small.use, codes)
     assert devices == 11
     assert not parframe.choose("llama-3.1-405b", "10xH100").ranked

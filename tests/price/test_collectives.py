@@ -8,8 +8,8 @@ from parframe.errors import ParframeError
 from parframe.hardware import Cluster, catalogue, cluster, shipped
 from parframe.price.cost import communication_times
 from parframe.price.cost.collective_model import KINDS
-from parframe.price.cost.communication_times import exchange_time, implementation_of
-from parframe.price.work.work import Exchange
+from parframe.price.cost.communication_times import communication_time, implementation_of
+from parframe.price.work.work import Communication
 
 MEASURED = Path(__file__).parents[3] / "shared" / "measurements"
 here = pytest.mark.skipif(not MEASURED.is_dir(), reason="the tables of measured times are not here")
@@ -18,8 +18,8 @@ KIB, MIB = 2**10, 2**20
 
 
 def seconds(text, kind, ranks, size, implementation="nccl"):
-    exchange = Exchange(kind, 1, tuple(ranks))
-    return exchange_time(exchange, size, cluster(text), implementation).value
+    exchange = Communication(kind, 1, tuple(ranks))
+    return communication_time(exchange, size, cluster(text), implementation).value
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -40,9 +40,9 @@ def test_no_exchange_is_faster_than_its_links(kind, size):
     for machine in shipped().machines.values():
         boxes = Cluster(machine, 16)
         for ranks in (2, 4, 8, 16):
-            exchange = Exchange(kind, 1, tuple(range(ranks)))
-            span = boxes.span(exchange.members)
-            found = exchange_time(exchange, size, boxes, "vllm")
+            exchange = Communication(kind, 1, tuple(range(ranks)))
+            span = boxes.span(exchange.ranks)
+            found = communication_time(exchange, size, boxes, "vllm")
             fastest = max(link.bandwidth for link in (machine.within, machine.pcie))
             assert found.value > size * (ranks - 1) / ranks / fastest
             if span.outer is not None:
@@ -52,8 +52,8 @@ def test_no_exchange_is_faster_than_its_links(kind, size):
 
 def test_an_exchange_with_nobody_or_of_nothing_takes_no_time():
     boxes = cluster("8xH100")
-    assert exchange_time(Exchange("all_reduce", 1, (3,)), MIB, boxes).value == 0
-    assert exchange_time(Exchange("all_reduce", 1, (0, 1)), 0, boxes).value == 0
+    assert communication_time(Communication("all_reduce", 1, (3,)), MIB, boxes).value == 0
+    assert communication_time(Communication("all_reduce", 1, (0, 1)), 0, boxes).value == 0
 
 
 def test_crossing_nodes_costs_more_than_staying():
@@ -100,9 +100,11 @@ def test_a_pair_in_a_mesh_is_slower_than_eight():
     ],
 )
 def test_what_was_not_measured_is_said_and_less_sure(text, ranks, told):
-    exchange = Exchange("all_reduce", 1, tuple(ranks))
-    found = exchange_time(exchange, MIB, cluster(text))
-    known = exchange_time(Exchange("all_reduce", 1, tuple(range(8))), MIB, cluster("8xH100"))
+    exchange = Communication("all_reduce", 1, tuple(ranks))
+    found = communication_time(exchange, MIB, cluster(text))
+    known = communication_time(
+        Communication("all_reduce", 1, tuple(range(8))), MIB, cluster("8xH100")
+    )
     assert (told in found.why) if told else not found.why
     assert (found.spread > known.spread) if told else (found.spread < 0.5)
 
@@ -123,9 +125,9 @@ pcie = { gb_s = 64 }
 network = { gb_s = 12.5 }
 """
     boxes = catalogue([text]).cluster("8xAcme")
-    exchange = Exchange("all_gather", 1, tuple(range(8)))
-    own = exchange_time(exchange, 512 * MIB, boxes).value
-    twice = exchange_time(exchange, 512 * MIB, cluster("8xH100")).value
+    exchange = Communication("all_gather", 1, tuple(range(8)))
+    own = communication_time(exchange, 512 * MIB, boxes).value
+    twice = communication_time(exchange, 512 * MIB, cluster("8xH100")).value
     assert own == pytest.approx(2 * twice, rel=0.1)
 
 
@@ -138,7 +140,7 @@ network = { gb_s = 12.5 }
 )
 def test_an_unknown_exchange_is_refused(kind, implementation, told):
     with pytest.raises(ParframeError) as caught:
-        exchange_time(Exchange(kind, 1, (0, 1)), 1, cluster("8xH100"), implementation)
+        communication_time(Communication(kind, 1, (0, 1)), 1, cluster("8xH100"), implementation)
     assert told in str(caught.value)
 
 

@@ -12,15 +12,15 @@ from parframe.errors import ParframeError
 from parframe.graph import OperatorGraph
 from parframe.partitioning import partition
 from parframe.price.work.compressed.repeated_layers import shorten
-from parframe.price.work.compressed.work_from_composite import Reader, work_of_composite
+from parframe.price.work.compressed.work_from_composite import Reader, work_from_composite
 from parframe.price.work.work import Work
-from parframe.price.work.work_from_plan import work_of
+from parframe.price.work.work_from_plan import work_from_plan
 from parframe.spec import Spec
 
 
 def parts(work: Work) -> Any:
     """The work without the order in which kernels first stand."""
-    stages = [(Counter(s.kernels), Counter(s.exchanges), s.held) for s in work.stages]
+    stages = [(Counter(s.kernels), Counter(s.communication), s.footprint) for s in work.stages]
     return stages, work.devices, work.replicas, work.layers
 
 
@@ -40,21 +40,23 @@ CASES = {
 )
 def test_it_is_the_work_of_the_plan(name: str, composite: str) -> None:
     graph = models.find(name).graph()
-    assert parts(work_of_composite(graph, composite)) == parts(work_of(partition(graph, composite)))
+    assert parts(work_from_composite(graph, composite)) == parts(
+        work_from_plan(partition(graph, composite))
+    )
 
 
 def test_cuts_that_are_given_are_kept() -> None:
     spec = Spec(parallel="TP2PP2", strategies={"pp": {"cuts": (5,)}})
     graph = models.find("Llama 3.1 8B").graph()
-    work = work_of_composite(graph, spec)
-    assert parts(work) == parts(work_of(partition(graph, spec)))
-    assert work.stages[0].held.kept == ((5 * 2 * 4 * 128, None),)
+    work = work_from_composite(graph, spec)
+    assert parts(work) == parts(work_from_plan(partition(graph, spec)))
+    assert work.stages[0].footprint.cache == ((5 * 2 * 4 * 128, None),)
 
 
 def test_stages_beyond_layers_are_refused_as_a_plan_refuses_them() -> None:
     graph = models.find("Llama 3.1 8B").graph()
     with pytest.raises(ParframeError) as fast:
-        work_of_composite(graph, "PP64")
+        work_from_composite(graph, "PP64")
     with pytest.raises(ParframeError) as slow:
         partition(graph, "PP64")
     assert str(fast.value) == str(slow.value)

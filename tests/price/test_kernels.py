@@ -22,13 +22,13 @@ A100, H100, H200, B200, MI300X = (
     shipped_hardware().device(name) for name in ("A100", "H100", "H200", "B200", "MI300X")
 )
 BF16 = Dtypes()
-DECODE = Step(rows=8, new=1, held=1024)
-PROMPT = Step(rows=1, new=2048)
+DECODE = Step(sequences=8, new_tokens=1, cached_tokens=1024)
+PROMPT = Step(sequences=1, new_tokens=2048)
 KERNELS = (
     Product(4096, 14336),
-    Product(8192, 8192, per="row", table=True),
-    Attention(32, 8, 128, 128, kept=2048),
-    Attention(32, 8, 128, 128, kept=2048, window=512),
+    Product(8192, 8192, per="sequence", unquantized=True),
+    Attention(32, 8, 128, 128, cache_width=2048),
+    Attention(32, 8, 128, 128, cache_width=2048, window=512),
     Experts(8, 8, 2, 4096, 14336),
     Pointwise(3 * 4096),
 )
@@ -78,17 +78,17 @@ def test_fewer_bits_make_decode_faster_and_prompts_only_where_products_have_them
 
 
 def test_a_table_stays_in_sixteen_bits():
-    head = Product(8192, 128256, per="row", table=True)
+    head = Product(8192, 128256, per="sequence", unquantized=True)
     assert seconds(head, DECODE, dtypes=Dtypes("int4")) == seconds(head, DECODE)
 
 
 def test_a_cache_of_eight_bits_is_read_faster():
-    kernel, step = Attention(64, 8, 128, 128, kept=2048), Step(64, 1, 8192)
+    kernel, step = Attention(64, 8, 128, 128, cache_width=2048), Step(64, 1, 8192)
     assert seconds(kernel, step, dtypes=Dtypes(cache="fp8")) < 0.6 * seconds(kernel, step)
 
 
 def test_a_window_bounds_what_is_seen():
-    open_, narrow = (Attention(32, 8, 128, 128, kept=2048, window=w) for w in (None, 1024))
+    open_, narrow = (Attention(32, 8, 128, 128, cache_width=2048, window=w) for w in (None, 1024))
     for step in (Step(32, 1, 16384), Step(1, 16384)):
         assert seconds(narrow, step) < 0.4 * seconds(open_, step)
     short = Step(1, 1024)
@@ -136,8 +136,8 @@ def test_an_architecture_unlike_any_measured_one_is_priced_wider_still():
 
 
 def test_a_latent_cache_is_scored_as_it_is_kept():
-    latent = Attention(128, 128, 192, 128, kept=576)
-    whole = Attention(128, 128, 192, 128, kept=128 * 320)
+    latent = Attention(128, 128, 192, 128, cache_width=576)
+    whole = Attention(128, 128, 192, 128, cache_width=128 * 320)
     assert seconds(latent, Step(64, 1, 8192)) < 0.1 * seconds(whole, Step(64, 1, 8192))
 
 

@@ -46,11 +46,11 @@ def width(found):
 def test_the_work_of_a_layout_holds_what_the_configuration_says(name, layout):
     found, by_hand = model(name).work(layout), outline(find(name).name, layout)
     assert (found.devices, found.replicas) == (by_hand.devices, by_hand.replicas)
-    held, expected = found.stages[0].held, by_hand.stages[0].held
+    held, expected = found.stages[0].footprint, by_hand.stages[0].footprint
     assert held.weights == expected.weights
-    assert held.tables == pytest.approx(expected.tables, rel=1e-3)
-    assert held.kept == expected.kept
-    assert held.share == expected.share
+    assert held.unquantized == pytest.approx(expected.unquantized, rel=1e-3)
+    assert held.cache == expected.cache
+    assert held.batch_share == expected.batch_share
 
 
 def test_a_row_is_predicted_with_its_interval_and_what_decides():

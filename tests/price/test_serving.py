@@ -19,7 +19,7 @@ from parframe.price.serving.steady_state import (
     static_batch,
 )
 from parframe.price.serving.step_time import Load, step_time
-from parframe.price.work.work import Attention, Held, Product, Stage, Step, Work
+from parframe.price.work.work import Attention, Footprint, Product, Stage, Step, Work
 
 BARE = Engine("bare", step=0.0, reserve=0.0, share=1.0)
 
@@ -30,8 +30,15 @@ class PlainClock:
 
     def kernel(self, kernel):
         if isinstance(kernel, Attention):
-            return Timer(lambda step: 1e-9 * step.rows * step.new * (step.held + step.new / 2))
-        return Timer(lambda step: 1e-3 + 1e-6 * step.rows * step.new)
+            return Timer(
+                lambda step: (
+                    1e-9
+                    * step.sequences
+                    * step.new_tokens
+                    * (step.cached_tokens + step.new_tokens / 2)
+                )
+            )
+        return Timer(lambda step: 1e-3 + 1e-6 * step.sequences * step.new_tokens)
 
     def exchange(self, exchange):
         return Timer(lambda step: 0.0)
@@ -45,14 +52,14 @@ class ShareClock(PlainClock):
     """A microsecond for each token that is here."""
 
     def kernel(self, kernel):
-        return Timer(lambda step: 1e-6 * step.rows * step.new * kernel.share)
+        return Timer(lambda step: 1e-6 * step.sequences * step.new_tokens * kernel.share)
 
 
 CLOCK = PlainClock()
 
 
 def work(stages=1):
-    held = Held(weights=1_000_000, tables=0, kept=((100, None),))
+    held = Footprint(weights=1_000_000, unquantized=0, cache=((100, None),))
     kernels = (Product(8, 8), Attention(1, 1, 8, 8, 100))
     return Work((Stage(kernels, (), held),) * stages, devices=stages, layers=4 * stages)
 
@@ -71,7 +78,8 @@ def test_a_step_is_its_kernels_and_the_host_beside_them():
 
 def test_what_follows_each_other_takes_as_long_as_its_parts_together():
     parts = [
-        (Product(8, 8, share), Timer(lambda step: step.rows, 0.1, ("x",))) for share in (1, 0.5)
+        (Product(8, 8, share), Timer(lambda step: step.sequences, 0.1, ("x",)))
+        for share in (1, 0.5)
     ]
     whole, divided = Step(2, 1), Step(3, 1)
     alone = [timer(step) for (_, timer), step in zip(parts, (whole, divided), strict=True)]
@@ -87,7 +95,7 @@ def test_launching_is_a_floor_and_no_sum():
 
 def test_an_engine_may_read_the_cache_again_for_each_query_head_of_a_group():
     kernels = (Attention(8, 2, 8, 8, 100),)
-    grouped = Work((Stage(kernels, (), Held(1, 0, ((100, None),))),), 1)
+    grouped = Work((Stage(kernels, (), Footprint(1, 0, ((100, None),))),), 1)
     load = Load(decoding=4, context=1000)
     once = step_time(grouped, CLOCK, BARE, load).value
     again = step_time(grouped, CLOCK, attrs.evolve(BARE, regrouping=0.5), load).value
@@ -104,7 +112,7 @@ def test_stages_that_overlap_take_as_long_as_the_slowest_for_all_parts():
 
 
 def test_a_request_alone_is_wholly_on_one_replica():
-    held = Held(1, 0, ((100, None),), share=0.25)
+    held = Footprint(1, 0, ((100, None),), batch_share=0.25)
     split = Work((Stage((Product(8, 8, 0.25),), (), held),), 4, replicas=4)
     one = step_time(split, ShareClock(), BARE, Load(prompts=1, prompt=1000)).value
     four = step_time(split, ShareClock(), BARE, Load(prompts=4, prompt=1000)).value
@@ -131,7 +139,7 @@ def test_a_share_may_be_of_all_memory():
 
 
 def test_a_window_bounds_what_a_sequence_needs():
-    held = Held(0, 0, ((100, 10),))
+    held = Footprint(0, 0, ((100, 10),))
     assert Room(1e6).row(held, 1000) == Room(1e6).row(held, 10)
 
 

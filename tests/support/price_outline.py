@@ -8,9 +8,9 @@ from parframe.models import find
 from parframe.price.predict.query_resolution import Layout, Model
 from parframe.price.work.work import (
     Attention,
-    Exchange,
+    Communication,
     Experts,
-    Held,
+    Footprint,
     Pointwise,
     Product,
     Stage,
@@ -68,7 +68,7 @@ def _stage(config, layout, low, high, layers, dense):
         narrow = config.get("moe_intermediate_size") or width
         held = experts // spread
         kernels += [
-            Product(hidden, experts, share, table=True, count=sparse),
+            Product(hidden, experts, share, unquantized=True, count=sparse),
             Experts(
                 held, experts, config["num_experts_per_tok"], hidden, max(narrow // inner, 1),
                 share=1.0 if spread > 1 else share, count=sparse,
@@ -86,26 +86,26 @@ def _stage(config, layout, low, high, layers, dense):
         if layout.data > 1 and spread > 1:
             all_ranks = tuple(range(tensor * layout.data))
             exchanges += [
-                Exchange("all_gather", hidden, all_ranks, count=sparse),
-                Exchange("reduce_scatter", hidden, all_ranks, count=sparse),
+                Communication("all_gather", hidden, all_ranks, count=sparse),
+                Communication("reduce_scatter", hidden, all_ranks, count=sparse),
             ]
     parallel = config.get("parallel_attn") or config.get("model_type") == "gptj"
     if tensor > 1:
         exchanges.append(
-            Exchange("all_reduce", hidden, group, share, count=(1 if parallel else 2) * count)
+            Communication("all_reduce", hidden, group, share, count=(1 if parallel else 2) * count)
         )
     kernels.append(Pointwise(8.0 * hidden + 3 * width / tensor, share, count=count))
     if low == 0:
         tables += vocab * hidden // tensor
     if high == layers:
-        kernels.append(Product(hidden, vocab // tensor, share, "row", True))
+        kernels.append(Product(hidden, vocab // tensor, share, "sequence", True))
         tables += 0 if config.get("tie_word_embeddings") and low == 0 else vocab * hidden // tensor
         if tensor > 1:
-            exchanges.append(Exchange("all_gather", vocab, group, share, "row"))
+            exchanges.append(Communication("all_gather", vocab, group, share, "sequence"))
     else:
-        exchanges.append(Exchange("send", hidden, (0, tensor), share))
+        exchanges.append(Communication("send", hidden, (0, tensor), share))
     alive = 4.0 * hidden + 3 * width / tensor
-    held = Held(weights, tables, tuple(kept), share, alive=alive)
+    held = Footprint(weights, tables, tuple(kept), share, activations=alive)
     return Stage(tuple(kernels), tuple(exchanges), held)
 
 

@@ -58,9 +58,13 @@ def account(one: Candidate, at: Point, use: UseCase) -> Account:
     reading = sum(share * _read(deployment, load) for share, load in shares) / device.bandwidth
     computing = sum(share * _operations(deployment, load) for share, load in shares)
     computing /= device.rates[dtypes.products(device.rates)]
-    fullest = max(work.stages, key=lambda stage: room.weights(stage.held))
-    cache = at.rows * fullest.held.share * room.row(fullest.held, use.prompt + use.output)
-    weights = room.weights(fullest.held)
+    fullest = max(work.stages, key=lambda stage: room.weights(stage.footprint))
+    cache = (
+        at.rows
+        * fullest.footprint.batch_share
+        * room.row(fullest.footprint, use.prompt + use.output)
+    )
+    weights = room.weights(fullest.footprint)
     busy = max(sum(totals), micro * max(totals))
     step = sum(share * deployment.step(load).value for share, load in kinds)
     full = at.rows >= 0.95 * one.most and one.limit == "memory"
@@ -108,11 +112,11 @@ def _operations(deployment: Deployment, load: Load) -> float:
                 own = tokens if kernel.per == "token" else load.rows * kernel.share
                 total += 2 * own * kernel.inner * kernel.columns * kernel.count
             elif isinstance(kernel, Experts):
-                visited = tokens * kernel.chosen * kernel.held / kernel.experts
+                visited = tokens * kernel.top_k * kernel.local_experts / kernel.experts
                 total += 2 * visited * kernel.matrices * kernel.hidden * kernel.ffn * kernel.count
             elif isinstance(kernel, Attention):
                 width = kernel.heads * (kernel.key_width + kernel.value_width)
-                total += 2 * looked * kernel.share * kernel.keys * width * kernel.count
+                total += 2 * looked * kernel.share * kernel.position_share * width * kernel.count
         most = max(most, total)
     return most
 

@@ -173,10 +173,10 @@ def alike(work: Work, cluster: Cluster) -> Work:
     found = []
     for stage in work.stages:
         exchanges = tuple(
-            attrs.evolve(one, members=groups.setdefault(cluster.span(one.members), one.members))
-            for one in stage.exchanges
+            attrs.evolve(one, ranks=groups.setdefault(cluster.span(one.ranks), one.ranks))
+            for one in stage.communication
         )
-        same = Stage(stage.kernels, exchanges, stage.held)
+        same = Stage(stage.kernels, exchanges, stage.footprint)
         found.append(stages.setdefault(same, same))
     return attrs.evolve(work, stages=tuple(found))
 
@@ -184,7 +184,7 @@ def alike(work: Work, cluster: Cluster) -> Work:
 def shortage(deployment: Deployment) -> str | None:
     """Say by how much the weights do not fit, or None where they do."""
     room = deployment.room
-    needed = max(room.weights(stage.held) for stage in deployment.work.stages)
+    needed = max(room.weights(stage.footprint) for stage in deployment.work.stages)
     left = room.memory - needed - deployment.engine.reserve
     if left > 0:
         return None

@@ -10,7 +10,7 @@ from parframe.errors import ParframeError
 from parframe.graph import OperatorGraph
 from parframe.hardware import Device
 from parframe.price.serving.capacity import Allocation, most_sequences
-from parframe.price.work.compressed.work_from_composite import work_of_composite
+from parframe.price.work.compressed.work_from_composite import work_from_composite
 from parframe.price.work.work import Work
 
 NODE = 8
@@ -70,7 +70,7 @@ class Layouts:
 
     def _work(self, composite: str) -> Work | None:
         try:
-            return work_of_composite(self.graph, composite or "TP1")
+            return work_from_composite(self.graph, composite or "TP1")
         except ParframeError as error:
             if error.kind in ("partition", "strategy"):
                 return None  # the model has not what is split, or too little of it

@@ -26,8 +26,8 @@ from parframe.price.choose.use_cases import UseCase, use_case
 from parframe.price.cost.dtypes import Dtypes
 from parframe.price.serving.engines import engine_on
 from parframe.price.serving.hardware_lookup import cluster
-from parframe.price.work.compressed.strategy_work import usable, work_by_codes
-from parframe.price.work.work_from_plan import work_of
+from parframe.price.work.compressed.strategy_work import composite_work_reader, usable
+from parframe.price.work.work_from_plan import work_from_plan
 
 CODES = ("PP", "EP", "DP", "TP")
 """The strategies that are tried unless others are named."""
@@ -88,7 +88,7 @@ def choose(
     use = use_case(use) if isinstance(use, str) else use
     setting = setting_of(devices, weights or own, cache, engine, hardware, graph.source)
     codes = usable(graph, strategies)
-    return choose_by(work_by_codes(graph, codes), setting, use, codes, objective, progress)
+    return choose_by(composite_work_reader(graph, codes), setting, use, codes, objective, progress)
 
 
 def estimate(
@@ -117,7 +117,7 @@ def estimate(
     """
     use = use_case(use) if isinstance(use, str) else use
     setting = setting_of(devices, weights, cache, engine, hardware, plan.graph.source)
-    return priced(work_of(plan), setting, use, str(plan.mesh))
+    return priced(work_from_plan(plan), setting, use, str(plan.mesh))
 
 
 def priced(work: Any, setting: Setting, use: UseCase, name: str) -> Candidate:

@@ -219,7 +219,8 @@ def _least(whole: Work, setting: Setting, use: UseCase) -> int:
     deployment = deployed(whole, setting)
     room, length = deployment.room, use.prompt + use.output
     needed = sum(
-        room.weights(stage.held) + room.row(stage.held, length) for stage in deployment.work.stages
+        room.weights(stage.footprint) + room.row(stage.footprint, length)
+        for stage in deployment.work.stages
     )
     left = room.memory - deployment.engine.reserve
     return math.ceil(needed / left) if left > 0 else MOST_TRIED + 1

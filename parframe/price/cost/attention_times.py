@@ -40,12 +40,14 @@ def attention_time(
     keys up to its last query. The time is that of all tiles over the processors, or of the longest.
     Decode: the cache is read once, in parts over all processors, and the parts are merged.
     """
-    rows = step.rows * kernel.share
-    if not rows or not step.new:
+    rows = step.sequences * kernel.share
+    if not rows or not step.new_tokens:
         return 0.0
-    if step.new <= FEW_NEW:
-        return _decode(kernel, on, found, cached, multiplied, rows, step.new, step.held)
-    return _prompt(kernel, on, found, cached, multiplied, rows, step.new, step.held)
+    if step.new_tokens <= FEW_NEW:
+        return _decode(
+            kernel, on, found, cached, multiplied, rows, step.new_tokens, step.cached_tokens
+        )
+    return _prompt(kernel, on, found, cached, multiplied, rows, step.new_tokens, step.cached_tokens)
 
 
 @lru_cache(maxsize=65536)
@@ -60,12 +62,14 @@ def _prompt(
     held: float,
 ) -> float:
     tiles = ceil(new / TILE)
-    mean = (_seen(kernel, held + TILE * (tiles + 1) / 2, held, tiles)) * kernel.keys + found.tile
-    longest = _longest(kernel, held + TILE * tiles) * kernel.keys + found.tile
+    mean = (
+        _seen(kernel, held + TILE * (tiles + 1) / 2, held, tiles)
+    ) * kernel.position_share + found.tile
+    longest = _longest(kernel, held + TILE * tiles) * kernel.position_share + found.tile
     width = kernel.key_width + kernel.value_width
     key = 2.0 * TILE * width * on.processors / (on.rate(multiplied) * found.compute)
     work = rows * kernel.heads * tiles * mean / on.processors
-    moved = rows * (held + new) * kernel.keys * kernel.kept * cached
+    moved = rows * (held + new) * kernel.position_share * kernel.cache_width * cached
     moved += rows * new * kernel.heads * width * BYTES[multiplied]
     compute = key * (work**3 + longest**3) ** (1 / 3)
     return found.start + roofline(compute, moved / (on.bandwidth * found.memory))
@@ -99,16 +103,16 @@ def _decode(
     keys = held + new
     if kernel.window is not None:
         keys = min(keys, kernel.window + new - 1)
-    keys *= kernel.keys
+    keys *= kernel.position_share
     width = kernel.key_width + kernel.value_width
     each = kernel.kv_heads * width
-    if kernel.kept < each:
+    if kernel.cache_width < each:
         # a latent cache is not unfolded: all heads score it and sum it as it is
-        one, each = float(kernel.heads), 2 * kernel.kept
+        one, each = float(kernel.heads), 2 * kernel.cache_width
     else:
         one = kernel.heads / kernel.kv_heads
     compute = 2.0 * rows * ceil(one * new / FEW) * FEW * keys * each
-    moved = rows * (keys + READ_BEHIND) * kernel.kept * cached
+    moved = rows * (keys + READ_BEHIND) * kernel.cache_width * cached
     moved += rows * new * kernel.heads * width * BYTES[multiplied]
     return (
         found.overhead

@@ -7,12 +7,12 @@ from functools import lru_cache
 import attrs
 
 from parframe.hardware import Cluster
-from parframe.price.cost.communication_times import exchange_timer
+from parframe.price.cost.communication_times import communication_timer
 from parframe.price.cost.dtypes import Dtypes
 from parframe.price.cost.estimate import joined
 from parframe.price.cost.kernel_times import kernel_timer
 from parframe.price.cost.timers import Timer
-from parframe.price.work.work import Exchange, Kernel
+from parframe.price.work.work import Communication, Kernel
 
 
 @attrs.frozen(eq=False)
@@ -38,7 +38,7 @@ class MeasuredClock:
     implementation: str = "nccl"
     without: str | None = None
     busy: float | None = None
-    timers: dict[Kernel | Exchange, Timer] = attrs.field(factory=dict, init=False, repr=False)
+    timers: dict[Kernel | Communication, Timer] = attrs.field(factory=dict, init=False, repr=False)
 
     def among(self, busy: float) -> MeasuredClock:
         """Return the clock of a time when so many of the cluster's devices compute at once."""
@@ -52,11 +52,11 @@ class MeasuredClock:
             self.timers[kernel] = self._kernel(kernel)
         return self.timers[kernel]
 
-    def exchange(self, exchange: Exchange) -> Timer:
+    def exchange(self, exchange: Communication) -> Timer:
         """Return what times all ``count`` of an exchange."""
         if exchange not in self.timers:
             width = self.dtypes.plain_bytes
-            found = exchange_timer(exchange, self.cluster, self.implementation, width)
+            found = communication_timer(exchange, self.cluster, self.implementation, width)
             self.timers[exchange] = found
         return self.timers[exchange]
 

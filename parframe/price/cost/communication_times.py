@@ -30,7 +30,7 @@ from parframe.price.cost.collective_model import (
 from parframe.price.cost.dtypes import SIXTEEN
 from parframe.price.cost.estimate import Estimate
 from parframe.price.cost.timers import Timer
-from parframe.price.work.work import Exchange, Step
+from parframe.price.work.work import Communication, Step
 
 EAGER = "_eager"
 """Ends the name of an implementation that the host launches without a graph."""
@@ -94,8 +94,8 @@ class Fitted:
     provenance: Mapping[str, int]
 
 
-def exchange_time(
-    exchange: Exchange,
+def communication_time(
+    exchange: Communication,
     message: float,
     cluster: Cluster,
     implementation: str = "nccl",
@@ -108,7 +108,7 @@ def exchange_time(
     exchange
         Its kind and members; ``count`` is not applied.
     message
-        Bytes of the whole message, in the sense of `Exchange.elements`.
+        Bytes of the whole message, in the sense of `Communication.elements`.
     cluster
         Where the ranks are.
     implementation
@@ -134,29 +134,29 @@ def exchange_time(
     return Estimate(seconds(message), spread, why) if message > 0 else Estimate(0.0)
 
 
-def exchange_timer(
-    exchange: Exchange, cluster: Cluster, implementation: str = "nccl", width: float = SIXTEEN
+def communication_timer(
+    exchange: Communication, cluster: Cluster, implementation: str = "nccl", width: float = SIXTEEN
 ) -> Timer:
     """Return what tells how long all ``count`` of an exchange take in a step.
 
     Parameters
     ----------
     exchange, cluster, implementation
-        As for `exchange_time`, which raises the same.
+        As for `communication_time`, which raises the same.
     width
         Bytes of an element.
     """
     of, spread, why = _by_message(exchange, cluster, implementation, shipped())
 
     def seconds(step: Step) -> float:
-        times = step.rows * step.new if exchange.per == "token" else step.rows
+        times = step.sequences * step.new_tokens if exchange.per == "token" else step.sequences
         return of(exchange.elements * times * exchange.share * width) * exchange.count
 
     return Timer(seconds, spread, why)
 
 
 def _by_message(
-    exchange: Exchange, cluster: Cluster, implementation: str, fitted: Fitted
+    exchange: Communication, cluster: Cluster, implementation: str, fitted: Fitted
 ) -> tuple[Callable[[float], float], float, tuple[str, ...]]:
     """The seconds of one exchange by the bytes of its message, their spread, and why."""
     kind = exchange.kind
@@ -164,7 +164,7 @@ def _by_message(
         what = f"is no kind of exchange that has a price{did_you_mean(kind, KINDS)}"
         raise ParframeError("plan", repr(kind), what, f"use one of {', '.join(KINDS)}")
     check_implementation(implementation, fitted)
-    span = cluster.span(exchange.members)
+    span = cluster.span(exchange.ranks)
     if span.ranks <= 1:
         return lambda message: 0.0, 0.0, ()
     own = _measured(kind, cluster, span.ranks) if span.outer is None else None

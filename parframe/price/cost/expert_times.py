@@ -144,11 +144,13 @@ def experts_time(
     touched are read once, and the tokens of each expert fill whole tiles. A product of fewer tiles
     than processors cannot draw the whole bandwidth.
     """
-    if not tokens or not kernel.held:
+    if not tokens or not kernel.local_experts:
         return 0.0
     busy = [
         (load, count, min(1.0, load) if routing.exact else 1 - exp(-load))
-        for load, count in loads(tokens, kernel.chosen, kernel.experts, kernel.held, routing)
+        for load, count in loads(
+            tokens, kernel.top_k, kernel.experts, kernel.local_experts, routing
+        )
     ]
     touched = sum(count * seen for _, count, seen in busy)
     visits = sum(load * count for load, count, _ in busy)
@@ -169,6 +171,6 @@ def experts_time(
             seconds += roofline(compute, moved / drawn)
         best = min(best, seconds)
     # every token's visits are sorted, gathered and summed up, wherever their experts are
-    around = tokens * kernel.chosen * (2 * kernel.hidden + (into + kernel.ffn)) * plain
+    around = tokens * kernel.top_k * (2 * kernel.hidden + (into + kernel.ffn)) * plain
     around += tokens * kernel.hidden * plain
     return found.overhead + around / bandwidth + best

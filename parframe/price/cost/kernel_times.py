@@ -106,10 +106,10 @@ def kernel_timer(
     widened = BYTES[dtypes.weights] < BYTES[multiplied]
     seconds: Callable[[Step], float]
     if isinstance(kernel, Product):
-        multiplied = plain if kernel.table else multiplied
-        widened = widened and not kernel.table
+        multiplied = plain if kernel.unquantized else multiplied
+        widened = widened and not kernel.unquantized
         found, why = _found(table, "product", on, multiplied, without)
-        weight = BYTES[plain if kernel.table else dtypes.weights]
+        weight = BYTES[plain if kernel.unquantized else dtypes.weights]
         seconds = _product(kernel, on, found, weight, multiplied, BYTES[plain])
     elif isinstance(kernel, Attention):
         widened = False
@@ -171,14 +171,14 @@ def _experts(
         one = experts_time(kernel, tokens, on, found, weight, multiplied, routing, plain)
         return one * kernel.count
 
-    return lambda step: of(step.rows * step.new * kernel.share)
+    return lambda step: of(step.sequences * step.new_tokens * kernel.share)
 
 
 def _pointwise(
     kernel: Pointwise, on: Chip, found: Efficiency, plain: float
 ) -> Callable[[Step], float]:
     def seconds(step: Step) -> float:
-        moved = kernel.moved * _times(kernel.per, step) * kernel.share
+        moved = kernel.elements * _times(kernel.per, step) * kernel.share
         return pointwise_time(moved * plain, on, found) * kernel.count
 
     return seconds
@@ -193,7 +193,7 @@ def _found(
 
 
 def _times(per: Per, step: Step) -> float:
-    return step.rows * step.new if per == "token" else step.rows
+    return step.sequences * step.new_tokens if per == "token" else step.sequences
 
 
 @lru_cache(maxsize=65536)

@@ -55,31 +55,31 @@ def _asked(kernel: Kernel, step: Step) -> tuple[float, float, str]:
         rows = _times(kernel, step)
         return rows, kernel.inner * kernel.columns * (rows > 0), "product"
     if isinstance(kernel, Experts):
-        tokens = step.rows * step.new * kernel.share
-        missed = (1 - kernel.chosen / kernel.experts) ** tokens
-        touched = kernel.held * (1 - missed)
-        visits = tokens * kernel.chosen * kernel.held / kernel.experts
+        tokens = step.sequences * step.new_tokens * kernel.share
+        missed = (1 - kernel.top_k / kernel.experts) ** tokens
+        touched = kernel.local_experts * (1 - missed)
+        visits = tokens * kernel.top_k * kernel.local_experts / kernel.experts
         rows = max(visits / touched, 1.0) if touched else 0.0
         return rows, touched * kernel.matrices * kernel.hidden * kernel.ffn, "product"
     if isinstance(kernel, Pointwise):
-        moved = kernel.moved * _times(kernel, step)
+        moved = kernel.elements * _times(kernel, step)
         return moved, moved, "pointwise"
     return _attention(kernel, step)
 
 
 def _attention(kernel: Attention, step: Step) -> tuple[float, float, str]:
-    rows, keys = step.rows * kernel.share, step.held + step.new
+    rows, keys = step.sequences * kernel.share, step.cached_tokens + step.new_tokens
     if kernel.window is not None:
-        keys = min(keys, kernel.window + step.new - 1)
-    keys *= kernel.keys
-    if step.new <= ONE_BY_ONE:
-        return keys, rows * keys * kernel.kept, "decode"
+        keys = min(keys, kernel.window + step.new_tokens - 1)
+    keys *= kernel.position_share
+    if step.new_tokens <= ONE_BY_ONE:
+        return keys, rows * keys * kernel.cache_width, "decode"
     width = kernel.key_width + kernel.value_width
-    return step.new, rows * step.new * keys * kernel.heads * width, "prompt"
+    return step.new_tokens, rows * step.new_tokens * keys * kernel.heads * width, "prompt"
 
 
 def _times(kernel: Product | Pointwise, step: Step) -> float:
-    rows = step.rows * step.new if kernel.per == "token" else step.rows
+    rows = step.sequences * step.new_tokens if kernel.per == "token" else step.sequences
     return rows * kernel.share
 
 

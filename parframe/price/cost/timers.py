@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 import attrs
 
 from parframe.price.cost.estimate import Estimate, joined
-from parframe.price.work.work import Exchange, Kernel, Step
+from parframe.price.work.work import Communication, Kernel, Step
 
 
 @attrs.frozen(eq=False)
@@ -48,7 +48,7 @@ class Sum:
     why: tuple[str, ...]
 
     @classmethod
-    def of(cls, found: Iterable[tuple[Kernel | Exchange, Timer]]) -> Sum:
+    def of(cls, found: Iterable[tuple[Kernel | Communication, Timer]]) -> Sum:
         """Take what is timed with its timers."""
         pairs = list(found)
         return cls(

@@ -155,8 +155,8 @@ def _unbounded(stage: Stage) -> Stage:
         attrs.evolve(kernel, window=None) if isinstance(kernel, Attention) else kernel
         for kernel in stage.kernels
     )
-    kept = tuple((elements, None) for elements, _ in stage.held.kept)
-    return attrs.evolve(stage, kernels=kernels, held=attrs.evolve(stage.held, kept=kept))
+    kept = tuple((elements, None) for elements, _ in stage.footprint.cache)
+    return attrs.evolve(stage, kernels=kernels, footprint=attrs.evolve(stage.footprint, cache=kept))
 
 
 @lru_cache(maxsize=4096)
@@ -170,8 +170,8 @@ def _every_position(stage: Stage) -> Stage:
         one if isinstance(one, Attention | Experts) else attrs.evolve(one, per="token")
         for one in stage.kernels
     )
-    exchanges = tuple(attrs.evolve(one, per="token") for one in stage.exchanges)
-    return attrs.evolve(stage, kernels=kernels, exchanges=exchanges)
+    exchanges = tuple(attrs.evolve(one, per="token") for one in stage.communication)
+    return attrs.evolve(stage, kernels=kernels, communication=exchanges)
 
 
 @lru_cache(maxsize=4096)
@@ -226,7 +226,7 @@ def _dtypes(asked: Question, model: Model, why: list[str]) -> Dtypes:
 def _check_fits(asked: Question, deployment: Deployment, machine: Machine) -> None:
     """Refuse weights that memory does not hold: there is nothing to predict."""
     room = deployment.room
-    needed = max(room.weights(stage.held) for stage in deployment.work.stages)
+    needed = max(room.weights(stage.footprint) for stage in deployment.work.stages)
     if needed >= room.memory:
         raise ParframeError(
             "memory",

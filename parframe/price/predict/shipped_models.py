@@ -7,7 +7,7 @@ from functools import lru_cache
 from parframe.errors import ParframeError
 from parframe.models import find
 from parframe.price.predict.query_resolution import Layout, Model
-from parframe.price.work.compressed.work_from_composite import reader, work_of_composite
+from parframe.price.work.compressed.work_from_composite import reader, work_from_composite
 from parframe.price.work.work import Work
 from parframe.spec import Spec
 
@@ -29,7 +29,7 @@ def _work(name: str, layout: Layout) -> Work:
     found = find(name)
     graph = found.graph()
     experts = bool(reader(graph).dimensions().targets("experts"))
-    return work_of_composite(graph, spec_of(layout, experts))
+    return work_from_composite(graph, spec_of(layout, experts))
 
 
 def spec_of(layout: Layout, experts: bool) -> Spec:

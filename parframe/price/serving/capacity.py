@@ -140,9 +140,11 @@ def _bytes_of(dtype: str) -> float:
 
 def activation_bytes(work: Work, stage: Stage, tokens: int, of: Allocation) -> float:
     """Bytes of activations at most: those of a step's tokens, or the logits of its rows."""
-    alive = stage.held.alive * tokens * SIXTEEN * work.replicas  # of each replica's own step
-    heads = (k.columns for k in stage.kernels if isinstance(k, Product) and k.per == "row")
-    gathered = (e.elements for e in stage.exchanges if e.per == "row")
+    alive = (
+        stage.footprint.activations * tokens * SIXTEEN * work.replicas
+    )  # of each replica's own step
+    heads = (k.columns for k in stage.kernels if isinstance(k, Product) and k.per == "sequence")
+    gathered = (e.elements for e in stage.communication if e.per == "sequence")
     logits = max((*heads, *gathered), default=0.0)
     return max(alive, logits * of.rows * of.logit)
 
@@ -210,16 +212,16 @@ def _need(
     share: float,
     tokens: int,
 ) -> Need:
-    held = has.weights(stage.held)
+    held = has.weights(stage.footprint)
     active = activation_bytes(work, stage, tokens, of)
-    peers = max((len(e.members) - 1 for e in stage.exchanges), default=0)
+    peers = max((len(e.ranks) - 1 for e in stage.communication), default=0)
     reserve = of.reserve + of.peer * peers
     if of.of == "total":
         left = share * has.memory - held - active - reserve
     else:
         free = has.memory - held - active - reserve
         left = share * free if free > 0 else free
-    return Need(held, active, reserve, left, has.row(stage.held, length, of.block))
+    return Need(held, active, reserve, left, has.row(stage.footprint, length, of.block))
 
 
 @cache

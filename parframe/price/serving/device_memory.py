@@ -8,7 +8,7 @@ import attrs
 
 from parframe.price.cost.dtypes import BYTES, SIXTEEN
 from parframe.price.serving.engines import Engine
-from parframe.price.work.work import Held, Stage, Work
+from parframe.price.work.work import Footprint, Stage, Work
 
 
 @attrs.frozen
@@ -37,25 +37,25 @@ class Room:
         """Give the room of a device for weights and a cache of these dtypes."""
         return cls(memory, BYTES[weights], BYTES[cache], max(SIXTEEN, BYTES[weights]))
 
-    def weights(self, held: Held) -> float:
+    def weights(self, held: Footprint) -> float:
         """Return the bytes of a stage's weights on its busiest device."""
-        return held.weights * self.weight + held.tables * self.table
+        return held.weights * self.weight + held.unquantized * self.table
 
-    def row(self, held: Held, length: float, block: int = 1) -> float:
+    def row(self, held: Footprint, length: float, block: int = 1) -> float:
         """Return the bytes of cache of a sequence of this length on the replica that has it.
 
         Positions are allocated so many at a ``block``, whether used or not; a window bounds them.
         """
         kept = 0.0
-        for elements, window in held.kept:
+        for elements, window in held.cache:
             positions = min(length, window) if window else length
             kept += elements * (positions if block == 1 else block * math.ceil(positions / block))
-        return kept * held.positions * self.cache
+        return kept * held.position_share * self.cache
 
     def free(self, stage: Stage, engine: Engine, tokens: float) -> float:
         """Return the bytes that an engine gives the cache on a stage's device."""
-        activations = stage.held.alive * tokens * self.table
-        taken = self.weights(stage.held) + engine.reserve + activations
+        activations = stage.footprint.activations * tokens * self.table
+        taken = self.weights(stage.footprint) + engine.reserve + activations
         if engine.of_all:
             return self.memory * engine.share - taken
         return (self.memory - taken) * engine.share
@@ -76,7 +76,7 @@ class Room:
         """
         least = float("inf")
         for stage in work.stages:
-            row = self.row(stage.held, length) * stage.held.share
+            row = self.row(stage.footprint, length) * stage.footprint.batch_share
             if row > 0:
                 least = min(least, self.free(stage, engine, tokens) / row)
         return max(least, 0.0)

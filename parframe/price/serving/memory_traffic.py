@@ -24,15 +24,15 @@ def _stage(
     read = 0.0
     for kernel in stage.kernels:
         if isinstance(kernel, Product):
-            width = room.table if kernel.table else room.weight
+            width = room.table if kernel.unquantized else room.weight
             read += kernel.count * kernel.inner * kernel.columns * width
         elif isinstance(kernel, Experts):
-            missed = (1 - kernel.chosen / kernel.experts) ** ((rows + prompts) * kernel.share)
-            touched = kernel.held * (1 - missed)
+            missed = (1 - kernel.top_k / kernel.experts) ** ((rows + prompts) * kernel.share)
+            touched = kernel.local_experts * (1 - missed)
             each = kernel.matrices * kernel.hidden * kernel.ffn * room.weight
             read += kernel.count * touched * each
         elif isinstance(kernel, Attention):
             seen = min(context, kernel.window) if kernel.window else context
-            here = rows * kernel.share * seen * kernel.keys
-            read += kernel.count * here * kernel.kept * room.cache
+            here = rows * kernel.share * seen * kernel.position_share
+            read += kernel.count * here * kernel.cache_width * room.cache
     return read

@@ -12,7 +12,7 @@ from parframe.price.cost.timers import Sum, Timer
 from parframe.price.serving.engines import Engine
 from parframe.price.work.work import (
     Attention,
-    Exchange,
+    Communication,
     Experts,
     Kernel,
     Pointwise,
@@ -34,7 +34,7 @@ class Clock(Protocol):
     def kernel(self, kernel: Kernel) -> Timer:
         """Return what times all ``count`` of a kernel."""
 
-    def exchange(self, exchange: Exchange) -> Timer:
+    def exchange(self, exchange: Communication) -> Timer:
         """Return what times all ``count`` of an exchange."""
 
     def among(self, busy: float) -> Clock:
@@ -134,7 +134,7 @@ class _Timed:
             some(Product),
             some(Experts),
             some(Pointwise),
-            Sum.of((one, clock.exchange(one)) for one in stage.exchanges),
+            Sum.of((one, clock.exchange(one)) for one in stage.communication),
             tuple((kernel, timer) for kernel, timer in timers if isinstance(kernel, Attention)),
         )
 
@@ -158,11 +158,11 @@ def parts(stage: Stage, clock: Clock, load: Load, replicas: int = 1) -> Parts:
     attention: list[Estimate] = []
     again: list[Estimate] = []
     for kernel, timer in timed.attention:
-        if decoding.rows:
+        if decoding.sequences:
             time = timer(decoding)
             attention.append(time)
             again.append(time * (kernel.heads / kernel.kv_heads - 1))
-        if reading.rows:
+        if reading.sequences:
             attention.append(timer(reading))
     return Parts(
         timed.products(whole, divided),

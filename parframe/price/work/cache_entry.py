@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from parframe.price.work.dataflow import PRODUCTS, Flow
-from parframe.price.work.operator_list import Measured, at
+from parframe.price.work.operator_list import ScaledOperators, at
 
 
-def kept_elements(measured: Measured, flow: Flow, key: str, value: str) -> int:
+def cached_elements(measured: ScaledOperators, flow: Flow, key: str, value: str) -> int:
     """Elements that are kept of a position for an attention on this device.
 
     A key or value that is made by position from something narrower need not be kept itself. What
@@ -21,7 +21,7 @@ def kept_elements(measured: Measured, flow: Flow, key: str, value: str) -> int:
 
 
 def _narrowest(
-    measured: Measured, flow: Flow, name: str, known: dict[str, frozenset[str]]
+    measured: ScaledOperators, flow: Flow, name: str, known: dict[str, frozenset[str]]
 ) -> frozenset[str]:
     """The values of which there are the fewest elements that a value can be made from."""
     if name in known:
@@ -46,7 +46,7 @@ def _narrowest(
     return known[name]
 
 
-def _width(measured: Measured, names: frozenset[str]) -> int:
+def _width(measured: ScaledOperators, names: frozenset[str]) -> int:
     return sum(measured.extent(name).width for name in names)
 
 

@@ -6,14 +6,14 @@ from collections.abc import Iterator
 
 from parframe.graph import Operator
 from parframe.plan import group_axes
-from parframe.price.work.kernel_list import Kernels, counted
+from parframe.price.work.kernel_list import KernelList, merge_equal
 from parframe.price.work.operator_list import at
-from parframe.price.work.work import Exchange, Per
+from parframe.price.work.work import Communication, Per
 
 
-def exchanges_of(kernels: Kernels) -> tuple[Exchange, ...]:
+def list_communication(kernels: KernelList) -> tuple[Communication, ...]:
     """What is communicated, equal exchanges once with their count."""
-    found: list[Exchange] = []
+    found: list[Communication] = []
     for number, kind in enumerate(kernels.kinds):
         operator = kernels.operators[number]
         if kind == "exchange":
@@ -24,12 +24,12 @@ def exchanges_of(kernels: Kernels) -> tuple[Exchange, ...]:
             found.extend(_passed(kernels, number, operator))
     for value, what, members in kernels.measured.listing.sent:
         extent = kernels.measured.extent(value)
-        per: Per = "row" if extent.bears == "rows" else "token"
-        found.append(Exchange(what, float(extent.width), members, extent.share, per))
-    return tuple(counted(found))
+        per: Per = "sequence" if extent.bears == "rows" else "token"
+        found.append(Communication(what, float(extent.width), members, extent.share, per))
+    return tuple(merge_equal(found))
 
 
-def _exchange(kernels: Kernels, number: int, operator: Operator) -> Iterator[Exchange]:
+def _exchange(kernels: KernelList, number: int, operator: Operator) -> Iterator[Communication]:
     kind = operator.target.removeprefix("parframe.")
     if kind in ("send", "recv", "broadcast"):
         return  # between stages: told by the listing
@@ -37,10 +37,12 @@ def _exchange(kernels: Kernels, number: int, operator: Operator) -> Iterator[Exc
     extent = kernels.measured.extent(name)
     members = kernels.measured.listing.members(group_axes(operator))
     count = kernels.counts[number]
-    yield Exchange(kind, float(extent.width), members, extent.share, kernels.per(number), count)
+    yield Communication(
+        kind, float(extent.width), members, extent.share, kernels.per(number), count
+    )
 
 
-def _routed(kernels: Kernels, number: int, operator: Operator) -> Iterator[Exchange]:
+def _routed(kernels: KernelList, number: int, operator: Operator) -> Iterator[Communication]:
     """Tokens to the devices of their experts, once to each, and results back.
 
     The choices are taken as independent, so that a device of ``m`` is among those of a token
@@ -53,10 +55,10 @@ def _routed(kernels: Kernels, number: int, operator: Operator) -> Iterator[Excha
     reached = (len(members) - 1) * (1 - (1 - 1 / len(members)) ** chosen)
     count = 2 * kernels.counts[number]
     elements = extent.width * reached
-    yield Exchange("all_to_all", elements, members, extent.share, "token", count)
+    yield Communication("all_to_all", elements, members, extent.share, "token", count)
 
 
-def _passed(kernels: Kernels, number: int, operator: Operator) -> Iterator[Exchange]:
+def _passed(kernels: KernelList, number: int, operator: Operator) -> Iterator[Communication]:
     """Keys and values that pass round: every device meets all, as after a gather."""
     measured = kernels.measured
     members = measured.listing.members(group_axes(operator))
@@ -64,4 +66,4 @@ def _passed(kernels: Kernels, number: int, operator: Operator) -> Iterator[Excha
         extent = measured.extent(at(operator, slot))
         share = min(1.0, extent.share * len(members))
         count = kernels.counts[number]
-        yield Exchange("all_gather", float(extent.width), members, share, "token", count)
+        yield Communication("all_gather", float(extent.width), members, share, "token", count)

@@ -7,8 +7,8 @@ from typing import Literal
 
 from parframe.graph import Operator
 from parframe.plan import COMMUNICATION
-from parframe.price.work.operator_list import Listing, Measured, at
-from parframe.price.work.tensor_scaling import Bears
+from parframe.price.work.operator_list import OperatorList, ScaledOperators, at
+from parframe.price.work.tensor_scaling import Growth
 from parframe.rules.table import EXCHANGES
 
 Kind = Literal["free", "view", "product", "attention", "experts", "lookup", "exchange", "pointwise"]
@@ -53,8 +53,8 @@ EXPERTS = frozenset(
 class Flow:
     """A listing looked through, of which sizes tell no more than what values grow with."""
 
-    def __init__(self, listing: Listing) -> None:
-        measured = Measured(listing)
+    def __init__(self, listing: OperatorList) -> None:
+        measured = ScaledOperators(listing)
         self.operators = listing.operators
         self.outputs = listing.outputs
         self.ends = {*listing.outputs, *(value for value, _, _ in listing.sent)}
@@ -63,7 +63,7 @@ class Flow:
         self.root: dict[str, str] = {}
         self.weight: dict[str, str] = {name: name for name in listing.parameters}
         self.readers: dict[str, list[int]] = {}
-        self.known: dict[str, Bears] = {}
+        self.known: dict[str, Growth] = {}
         self.kinds: list[Kind] = []
         for number, operator in enumerate(self.operators):
             for name in (*operator.inputs, *operator.outputs):

@@ -8,14 +8,14 @@ from collections.abc import Iterator
 import attrs
 
 from parframe.price.work.dataflow import PRODUCTS
-from parframe.price.work.fused_operators import Merged
-from parframe.price.work.kernel_list import Kernels
+from parframe.price.work.fused_operators import FusedOperators
+from parframe.price.work.kernel_list import KernelList
 from parframe.price.work.operator_list import at
-from parframe.price.work.work import Attention, Experts, Held, Kernel, Product
+from parframe.price.work.work import Attention, Experts, Footprint, Kernel, Product
 
 
 @attrs.frozen
-class Holding:
+class Liveness:
     """What is held when, whatever the sizes.
 
     Parameters
@@ -34,7 +34,7 @@ class Holding:
     lives: tuple[tuple[int, tuple[str, ...], tuple[str, ...]], ...]
 
     @classmethod
-    def of(cls, merged: Merged) -> Holding:
+    def of(cls, merged: FusedOperators) -> Liveness:
         """Look through the operators of a device."""
         users: dict[str, list[int]] = {}
         for number, operator in enumerate(merged.flow.operators):
@@ -45,7 +45,7 @@ class Holding:
         return cls(found, frozenset(_quantised(merged)), tuple(_lives(merged)))
 
 
-def _quantised(merged: Merged) -> set[str]:
+def _quantised(merged: FusedOperators) -> set[str]:
     """Weights of products and experts, but for those of the head, of routers and of tables."""
     flow = merged.flow
     found: set[str] = set()
@@ -61,7 +61,7 @@ def _quantised(merged: Merged) -> set[str]:
     return found
 
 
-def _lives(merged: Merged) -> Iterator[tuple[int, tuple[str, ...], tuple[str, ...]]]:
+def _lives(merged: FusedOperators) -> Iterator[tuple[int, tuple[str, ...], tuple[str, ...]]]:
     """When activations come and go; what stays within one kernel is never held."""
     flow, group_of = merged.flow, merged.group_of
     last = {name: max(numbers) for name, numbers in flow.readers.items()}
@@ -81,24 +81,28 @@ def _lives(merged: Merged) -> Iterator[tuple[int, tuple[str, ...], tuple[str, ..
             yield number, tuple(coming), tuple(left)
 
 
-def held_of(kernels: Kernels, holding: Holding, computed: tuple[Kernel, ...]) -> Held:
+def compute_footprint(
+    kernels: KernelList, holding: Liveness, computed: tuple[Kernel, ...]
+) -> Footprint:
     """What the device of a listing holds, in elements."""
     weights, tables = _weights(kernels, holding)
     attentions = [kernel for kernel in computed if isinstance(kernel, Attention)]
     kept: dict[int | None, int] = {}
     for attention in attentions:
-        kept[attention.window] = kept.get(attention.window, 0) + attention.kept * attention.count
-    return Held(
+        kept[attention.window] = (
+            kept.get(attention.window, 0) + attention.cache_width * attention.count
+        )
+    return Footprint(
         weights=weights,
-        tables=tables,
-        kept=tuple((elements, window) for window, elements in kept.items()),
-        share=max((attention.share for attention in attentions), default=1.0),
-        positions=max((attention.keys for attention in attentions), default=1.0),
-        alive=_alive(kernels, holding),
+        unquantized=tables,
+        cache=tuple((elements, window) for window, elements in kept.items()),
+        batch_share=max((attention.share for attention in attentions), default=1.0),
+        position_share=max((attention.position_share for attention in attentions), default=1.0),
+        activations=_alive(kernels, holding),
     )
 
 
-def _weights(kernels: Kernels, holding: Holding) -> tuple[int, int]:
+def _weights(kernels: KernelList, holding: Liveness) -> tuple[int, int]:
     """Elements that are quantised in a quantised model, and those that never are."""
     listing, counts = kernels.measured.listing, kernels.counts
     sizes = {
@@ -111,7 +115,7 @@ def _weights(kernels: Kernels, holding: Holding) -> tuple[int, int]:
     return inside, sum(sizes.values()) - inside
 
 
-def _alive(kernels: Kernels, holding: Holding) -> float:
+def _alive(kernels: KernelList, holding: Liveness) -> float:
     """The most elements of activations that are alive at once, for a token of the step."""
     alive = most = 0.0
     for number, coming, leaving in holding.lives:
@@ -124,29 +128,29 @@ def _alive(kernels: Kernels, holding: Holding) -> float:
     return most
 
 
-def _size(kernels: Kernels, name: str) -> float:
+def _size(kernels: KernelList, name: str) -> float:
     extent = kernels.measured.extent(name)
     return extent.width * extent.share
 
 
-def _within(kernels: Kernels, number: int) -> float:
+def _within(kernels: KernelList, number: int) -> float:
     """What experts need for the tokens that chose them, while they compute."""
     if kernels.kinds[number] != "experts":
         return 0.0
     found = kernels.experts(number)
-    visits = found.share * found.chosen * found.held / found.experts
+    visits = found.share * found.top_k * found.local_experts / found.experts
     return visits * (found.matrices * found.ffn + found.hidden)
 
 
-def load_of(computed: tuple[Kernel, ...], held: Held) -> float:
+def compute_load(computed: tuple[Kernel, ...], held: Footprint) -> float:
     """How busy a device is beside its likes: multiplications for a token, and what it holds."""
-    total = float(held.weights + held.tables)
+    total = float(held.weights + held.unquantized)
     for kernel in computed:
         if isinstance(kernel, Attention):
             width = kernel.key_width + kernel.value_width
-            total += kernel.count * kernel.share * kernel.keys * kernel.heads * width
+            total += kernel.count * kernel.share * kernel.position_share * kernel.heads * width
         elif isinstance(kernel, Experts):
-            part = kernel.share * kernel.chosen * kernel.held / kernel.experts
+            part = kernel.share * kernel.top_k * kernel.local_experts / kernel.experts
             total += kernel.count * part * kernel.matrices * kernel.hidden * kernel.ffn
         elif isinstance(kernel, Product):
             total += kernel.count * kernel.share * kernel.inner * kernel.columns

@@ -6,11 +6,11 @@ import attrs
 
 from parframe.price.work.dataflow import Flow
 from parframe.price.work.operator_list import at
-from parframe.price.work.pointwise_fusion import one_kernel
+from parframe.price.work.pointwise_fusion import fuse_pointwise
 
 
 @attrs.frozen
-class Group:
+class FusedGroup:
     """Pointwise operators that are one kernel.
 
     Parameters
@@ -28,7 +28,7 @@ class Group:
     moved: tuple[str, ...]
 
 
-class Merged:
+class FusedOperators:
     """Operators as engines run them, whatever the sizes.
 
     ``routers`` are the products that choose experts; they are not quantised. ``rows`` are done for
@@ -40,14 +40,14 @@ class Merged:
         self.flow = flow
         self.routers = self._routers()
         self.rows = self._rows()
-        self.group_of = one_kernel(flow)
+        self.group_of = fuse_pointwise(flow)
         members: dict[int, list[int]] = {}
         for number, group in sorted(self.group_of.items()):
             members.setdefault(group, []).append(number)
         self.wanted = {flow.source(value) for value in flow.ends}
         self.groups = {numbers[0]: self._group(numbers) for numbers in members.values()}
 
-    def _group(self, numbers: list[int]) -> Group:
+    def _group(self, numbers: list[int]) -> FusedGroup:
         flow, inside = self.flow, set(numbers)
         operators = [flow.operators[number] for number in numbers]
         made = dict.fromkeys(name for operator in operators for name in operator.outputs)
@@ -58,7 +58,7 @@ class Merged:
             for name in made
             if name in self.wanted or any(r not in inside for r in flow.readers.get(name, ()))
         )
-        return Group(tuple(numbers), tuple(made), (*read, *written))
+        return FusedGroup(tuple(numbers), tuple(made), (*read, *written))
 
     def _rows(self) -> set[int]:
         """Operators that give the model's result from one product: the head.

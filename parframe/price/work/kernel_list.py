@@ -1,4 +1,4 @@
-"""Kernels of a device's operator list, merged as serving engines run them.
+"""KernelList of a device's operator list, merged as serving engines run them.
 
 Products of one input are one kernel (query, key and value; gate and up), and what stands between
 two products, attentions or exchanges is one kernel as far as it hangs together.
@@ -12,19 +12,27 @@ from typing import TypeVar
 import attrs
 
 from parframe.plan import group_axes
-from parframe.price.work.cache_entry import kept_elements
+from parframe.price.work.cache_entry import cached_elements
 from parframe.price.work.dataflow import PRODUCTS
-from parframe.price.work.fused_operators import Group, Merged
-from parframe.price.work.operator_list import Measured, at
-from parframe.price.work.work import Attention, Exchange, Experts, Kernel, Per, Pointwise, Product
+from parframe.price.work.fused_operators import FusedGroup, FusedOperators
+from parframe.price.work.operator_list import ScaledOperators, at
+from parframe.price.work.work import (
+    Attention,
+    Communication,
+    Experts,
+    Kernel,
+    Per,
+    Pointwise,
+    Product,
+)
 
-T = TypeVar("T", bound=Kernel | Exchange)
+T = TypeVar("T", bound=Kernel | Communication)
 
 
-class Kernels:
+class KernelList:
     """The kernels and exchanges of a listing, in the order of execution."""
 
-    def __init__(self, measured: Measured, merged: Merged) -> None:
+    def __init__(self, measured: ScaledOperators, merged: FusedOperators) -> None:
         self.measured = measured
         self.merged = merged
         self.operators = measured.operators
@@ -33,7 +41,7 @@ class Kernels:
 
     def per(self, number: int) -> Per:
         """Whether an operator is done for the last position of each row alone."""
-        return "row" if number in self.merged.rows else "token"
+        return "sequence" if number in self.merged.rows else "token"
 
     def kernels(self) -> tuple[Kernel, ...]:
         """What is computed, equal kernels once with their count."""
@@ -56,7 +64,7 @@ class Kernels:
                 found.append(Pointwise(moved, extent.share, "token", self.counts[number]))
             elif number in self.merged.groups:
                 found.extend(self._pointwise(self.merged.groups[number]))
-        return tuple(counted(found))
+        return tuple(merge_equal(found))
 
     def _input_of(self, number: int) -> tuple[object, ...]:
         operator = self.operators[number]
@@ -80,7 +88,7 @@ class Kernels:
             columns=sum(columns for _, columns in sizes),
             share=self._share(first),
             per=self.per(first),
-            table=first in self.merged.routers or first in self.merged.rows,
+            unquantized=first in self.merged.routers or first in self.merged.rows,
             count=self.counts[first],
         )
 
@@ -101,10 +109,10 @@ class Kernels:
             kv_heads=int(key[1]),
             key_width=int(key[3]),
             value_width=int(value[3]),
-            kept=kept_elements(measured, self.merged.flow, key_name, value_name),
+            cache_width=cached_elements(measured, self.merged.flow, key_name, value_name),
             window=window if isinstance(window, int) else None,
             share=extents.part(query[0]),
-            keys=extents.part(query[2]),
+            position_share=extents.part(query[2]),
             count=self.counts[number],
         )
 
@@ -122,7 +130,7 @@ class Kernels:
         right = at(scores, PRODUCTS[scores.target][1])
         query, wide = tensors[left].shape, tensors[value].shape
         heads = int(query[-3]) if isinstance(query[-3], int) else 1
-        kept = kept_elements(measured, self.merged.flow, right, value)
+        kept = cached_elements(measured, self.merged.flow, right, value)
         share = measured.extent(operator.outputs[0]).share
         return Attention(
             heads, heads, int(query[-1]), int(wide[-1]), kept,
@@ -140,9 +148,9 @@ class Kernels:
         if operator.target == "parframe.expert_dispatch":
             share *= len(measured.listing.members(group_axes(operator)))
         return Experts(
-            held=int(tensors[up].shape[0]),
+            local_experts=int(tensors[up].shape[0]),
             experts=int(parameters[self.merged.flow.weight[up]].shape[0]),
-            chosen=int(tensors[ids].shape[-1]),
+            top_k=int(tensors[ids].shape[-1]),
             hidden=int(tensors[hidden].shape[-1]),
             ffn=int(inner),
             matrices=1 + int(str(operator.args.get("gates", 1))),
@@ -150,7 +158,7 @@ class Kernels:
             count=self.counts[number],
         )
 
-    def _pointwise(self, group: Group) -> Iterator[Pointwise]:
+    def _pointwise(self, group: FusedGroup) -> Iterator[Pointwise]:
         """One kernel that reads what it takes from elsewhere once, and writes what others take."""
         moved = [self.measured.extent(name) for name in group.moved]
         share = max(self.measured.extent(name).share for name in group.made)
@@ -160,7 +168,7 @@ class Kernels:
             yield Pointwise(elements, share, self.per(first), self.counts[first])
 
 
-def counted(found: Iterable[T]) -> Iterator[T]:
+def merge_equal(found: Iterable[T]) -> Iterator[T]:
     """Each of equal ones once, with the sum of their counts."""
     counts: dict[T, int] = {}
     for one in found:

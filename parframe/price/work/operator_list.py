@@ -7,11 +7,11 @@ from collections.abc import Callable, Mapping
 import attrs
 
 from parframe.graph import Operator, Parameter, Tensor
-from parframe.price.work.tensor_scaling import Extent, Extents
+from parframe.price.work.tensor_scaling import TensorScaling, TensorScalings
 
 
 @attrs.frozen
-class Listing:
+class OperatorList:
     """The operators of one device in one stage.
 
     Parameters
@@ -25,7 +25,7 @@ class Listing:
     parameters
         The weights and buffers that are used, as in the model, by their local names.
     outputs
-        Values that the model returns.
+        FrameTensors that the model returns.
     sent
         What is sent to other stages: values, kind and the ranks from and to.
     extents
@@ -40,19 +40,19 @@ class Listing:
     parameters: Mapping[str, Parameter]
     outputs: frozenset[str]
     sent: tuple[tuple[str, str, tuple[int, ...]], ...]
-    extents: Extents
+    extents: TensorScalings
     members: Callable[[tuple[str, ...]], tuple[int, ...]]
 
 
-class Measured:
+class ScaledOperators:
     """The extents of a listing's values, each measured once."""
 
-    def __init__(self, listing: Listing) -> None:
+    def __init__(self, listing: OperatorList) -> None:
         self.listing = listing
         self.operators = listing.operators
-        self.known: dict[str, Extent] = {}
+        self.known: dict[str, TensorScaling] = {}
 
-    def extent(self, name: str) -> Extent:
+    def extent(self, name: str) -> TensorScaling:
         """The extent of a value."""
         found = self.known.get(name)
         if found is None:

@@ -7,7 +7,7 @@ from itertools import pairwise
 from parframe.price.work.dataflow import Flow
 
 
-def one_kernel(flow: Flow) -> dict[int, int]:
+def fuse_pointwise(flow: Flow) -> dict[int, int]:
     """For every pointwise operator, the first of those that it is one kernel with."""
     level: dict[str, int] = {}
     height: list[int] = []

@@ -4,41 +4,43 @@ from __future__ import annotations
 
 import attrs
 
-from parframe.price.work.communication import exchanges_of
+from parframe.price.work.communication import list_communication
 from parframe.price.work.dataflow import Flow
-from parframe.price.work.footprint import Holding, held_of, load_of
-from parframe.price.work.fused_operators import Merged
-from parframe.price.work.kernel_list import Kernels
-from parframe.price.work.operator_list import Listing, Measured
+from parframe.price.work.footprint import Liveness, compute_footprint, compute_load
+from parframe.price.work.fused_operators import FusedOperators
+from parframe.price.work.kernel_list import KernelList
+from parframe.price.work.operator_list import OperatorList, ScaledOperators
 from parframe.price.work.work import Kernel, Stage, Work
 
 
 @attrs.frozen
-class Structure:
+class DeviceStructure:
     """What a device does and how that hangs together: the same for all sizes and counts."""
 
-    merged: Merged
-    holding: Holding
+    merged: FusedOperators
+    holding: Liveness
 
     @classmethod
-    def of(cls, listing: Listing) -> Structure:
+    def of(cls, listing: OperatorList) -> DeviceStructure:
         """Look through a listing."""
-        merged = Merged(Flow(listing))
-        return cls(merged, Holding.of(merged))
+        merged = FusedOperators(Flow(listing))
+        return cls(merged, Liveness.of(merged))
 
 
-def stage_of(listing: Listing, structure: Structure | None = None) -> tuple[float, Stage]:
+def stage_work(
+    listing: OperatorList, structure: DeviceStructure | None = None
+) -> tuple[float, Stage]:
     """How busy a device is, and its work; the structure may be that of a like listing."""
-    structure = structure or Structure.of(listing)
-    kernels = Kernels(Measured(listing), structure.merged)
+    structure = structure or DeviceStructure.of(listing)
+    kernels = KernelList(ScaledOperators(listing), structure.merged)
     computed = kernels.kernels()
-    held = held_of(kernels, structure.holding, computed)
-    return load_of(computed, held), Stage(computed, exchanges_of(kernels), held)
+    held = compute_footprint(kernels, structure.holding, computed)
+    return compute_load(computed, held), Stage(computed, list_communication(kernels), held)
 
 
-def whole(stages: list[Stage], devices: int, layers: int) -> Work:
+def combine_stages(stages: list[Stage], devices: int, layers: int) -> Work:
     """The stages as the work of a plan; those that compute the same have the same object for it."""
-    share = max(stage.held.share for stage in stages)
+    share = max(stage.footprint.batch_share for stage in stages)
     known: dict[tuple[Kernel, ...], tuple[Kernel, ...]] = {}
     alike = (
         attrs.evolve(stage, kernels=known.setdefault(stage.kernels, stage.kernels))

@@ -12,7 +12,7 @@ from parframe.checking.samples import evaluate_size
 from parframe.graph import Tensor
 from parframe.sizes import Size
 
-Bears = Literal["nothing", "rows", "tokens", "pairs"]
+Growth = Literal["nothing", "rows", "tokens", "pairs"]
 """What the elements of a tensor grow with: rows alone, new positions, pairs of positions."""
 
 ROWS, POSITIONS = "batch", "sequence"
@@ -23,15 +23,15 @@ _PLENTY = 720_720
 
 
 @attrs.frozen
-class Extent:
+class TensorScaling:
     """A tensor for each token or row: its elements, and the part of all that are here."""
 
-    bears: Bears
+    bears: Growth
     width: int
     share: float
 
 
-class Extents:
+class TensorScalings:
     """The extents of tensors on one device, from the values of its symbols.
 
     Parameters
@@ -53,16 +53,16 @@ class Extents:
             values[POSITIONS] = self.positions * more_positions
             own = {name: evaluate_size(size, values) for name, size in bindings.items()}
             self.values.append({**values, **own})
-        self.known: dict[tuple[Size, ...], tuple[Bears, float]] = {}
-        self.shapes: dict[tuple[Size, ...], Extent] = {}
+        self.known: dict[tuple[Size, ...], tuple[Growth, float]] = {}
+        self.shapes: dict[tuple[Size, ...], TensorScaling] = {}
 
-    def of(self, tensor: Tensor) -> Extent:
+    def of(self, tensor: Tensor) -> TensorScaling:
         """The extent of a tensor."""
         if tensor.shape not in self.shapes:
             self.shapes[tensor.shape] = self._of(tensor.shape)
         return self.shapes[tensor.shape]
 
-    def _of(self, shape: tuple[Size, ...]) -> Extent:
+    def _of(self, shape: tuple[Size, ...]) -> TensorScaling:
         width = 1
         sizes = []
         for size in shape:
@@ -72,15 +72,15 @@ class Extents:
                 sizes.append(size)
         key = tuple(sizes)
         bears = self.bears(key)
-        return Extent(bears, width, self.known[key][1])
+        return TensorScaling(bears, width, self.known[key][1])
 
-    def bears(self, sizes: tuple[Size, ...]) -> Bears:
+    def bears(self, sizes: tuple[Size, ...]) -> Growth:
         """What a product of sizes that are no numbers grows with."""
         if sizes not in self.known:
             self.known[sizes] = self._measured(sizes)
         return self.known[sizes][0]
 
-    def _measured(self, sizes: tuple[Size, ...]) -> tuple[Bears, float]:
+    def _measured(self, sizes: tuple[Size, ...]) -> tuple[Growth, float]:
         here, wider, longer = (
             math.prod(evaluate_size(size, values) for size in sizes) for values in self.values
         )

@@ -11,7 +11,7 @@ from typing import Literal
 
 import attrs
 
-Per = Literal["token", "row"]
+Per = Literal["token", "sequence"]
 """What a kernel is done for: every new position of every row, or the last position of each."""
 
 
@@ -21,24 +21,24 @@ class Step:
 
     Parameters
     ----------
-    rows
+    sequences
         Sequences in the batch, over all replicas.
-    new
+    new_tokens
         New positions of each row: a prompt's length in prefill, 1 in decode.
-    held
+    cached_tokens
         Positions of each row that the cache holds before the step.
     """
 
-    rows: float
-    new: float
-    held: float = 0.0
+    sequences: float
+    new_tokens: float
+    cached_tokens: float = 0.0
 
 
 @attrs.frozen(cache_hash=True)
 class Product:
     """A matrix product with a weight: ``inner`` to ``columns``, for each token or row.
 
-    ``share`` is the part of the step's tokens that this device computes; ``table`` is true for a
+    ``share`` is the part of the step's tokens that this device computes; ``unquantized`` is true for a
     weight that is left in 16 bits where the others are quantised (the head that gives logits).
     """
 
@@ -46,7 +46,7 @@ class Product:
     columns: int
     share: float = 1.0
     per: Per = "token"
-    table: bool = False
+    unquantized: bool = False
     count: int = 1
 
 
@@ -55,34 +55,34 @@ class Attention:
     """Queries over keys and values in the cache.
 
     ``heads`` and ``kv_heads`` are those of this device, ``key_width`` and ``value_width`` the
-    width of a head; ``kept`` is the elements that the cache has of a position on this device
+    width of a head; ``cache_width`` is the elements that the cache has of a position on this device
     (less than ``kv_heads * (key_width + value_width)`` for a latent cache). ``share`` is the part
-    of the rows, ``keys`` the part of the positions of a row that is here.
+    of the rows, ``position_share`` the part of the positions of a row that is here.
     """
 
     heads: int
     kv_heads: int
     key_width: int
     value_width: int
-    kept: int
+    cache_width: int
     window: int | None = None
     share: float = 1.0
-    keys: float = 1.0
+    position_share: float = 1.0
     count: int = 1
 
 
 @attrs.frozen(cache_hash=True)
 class Experts:
-    """Feed-forward experts, of which each token visits ``chosen`` of ``experts``.
+    """Feed-forward experts, of which each token visits ``top_k`` of ``experts``.
 
-    ``held`` are on this device, each with ``matrices`` weights of ``hidden * ffn`` (``ffn`` as
+    ``local_experts`` are on this device, each with ``matrices`` weights of ``hidden * ffn`` (``ffn`` as
     split here). ``share`` is the part of the step's tokens among which this device looks for
     those that chose its experts.
     """
 
-    held: int
+    local_experts: int
     experts: int
-    chosen: int
+    top_k: int
     hidden: int
     ffn: int
     matrices: int = 3
@@ -92,19 +92,19 @@ class Experts:
 
 @attrs.frozen(cache_hash=True)
 class Pointwise:
-    """Kernels that read and write activations alone: norms, activations, residuals, rotations.
+    """KernelList that read and write activations alone: norms, activations, residuals, rotations.
 
-    ``moved`` are the elements that one kernel reads and writes for each token or row.
+    ``elements`` are the elements that one kernel reads and writes for each token or row.
     """
 
-    moved: float
+    elements: float
     share: float = 1.0
     per: Per = "token"
     count: int = 1
 
 
 @attrs.frozen(cache_hash=True)
-class Exchange:
+class Communication:
     """A collective operator, or a send to the next pipeline stage.
 
     Parameters
@@ -115,7 +115,7 @@ class Exchange:
     elements
         Elements of the whole message for each token or row: what is reduced, the gathered
         result, what is scattered, or what a device sends to all in an all-to-all.
-    members
+    ranks
         The ranks of the group of one device; they tell which links it spans.
     share
         The part of the step's tokens whose elements are in the message.
@@ -123,7 +123,7 @@ class Exchange:
 
     kind: str
     elements: float
-    members: tuple[int, ...]
+    ranks: tuple[int, ...]
     share: float = 1.0
     per: Per = "token"
     count: int = 1
@@ -133,31 +133,31 @@ Kernel = Product | Attention | Experts | Pointwise
 
 
 @attrs.frozen
-class Held:
+class Footprint:
     """What a device of a stage holds.
 
     Parameters
     ----------
     weights
         Elements of weights that a quantised model has in its weight dtype.
-    tables
+    unquantized
         Elements that stay in 16 bits: embedding, head, norms, routers.
-    kept
+    cache
         Elements of the caches for a position of a row: ``(elements, window or None)`` for each
         kind of layer, over all its layers.
-    share
-        The part of the batch's rows that is kept here; of each row, ``positions`` is the part of
+    batch_share
+        The part of the batch's rows that is kept here; of each row, ``position_share`` is the part of
         the positions.
-    alive
+    activations
         Elements of activations alive at once for a token of the step, at most, on this device.
     """
 
     weights: int
-    tables: int
-    kept: tuple[tuple[int, int | None], ...]
-    share: float = 1.0
-    positions: float = 1.0
-    alive: float = 0.0
+    unquantized: int
+    cache: tuple[tuple[int, int | None], ...]
+    batch_share: float = 1.0
+    position_share: float = 1.0
+    activations: float = 0.0
 
 
 @attrs.frozen(cache_hash=True)
@@ -165,8 +165,8 @@ class Stage:
     """The busiest device of one pipeline stage."""
 
     kernels: tuple[Kernel, ...]
-    exchanges: tuple[Exchange, ...]
-    held: Held
+    communication: tuple[Communication, ...]
+    footprint: Footprint
 
 
 @attrs.frozen

@@ -6,16 +6,16 @@ from parframe.checking.samples import graph_symbols
 from parframe.errors import ParframeError
 from parframe.graph import Operator, OperatorGraph
 from parframe.plan import Device, Plan, Program, group_axes
-from parframe.price.work.operator_list import Listing
-from parframe.price.work.stage_work import stage_of, whole
-from parframe.price.work.tensor_scaling import ROWS, Extents
+from parframe.price.work.operator_list import OperatorList
+from parframe.price.work.stage_work import combine_stages, stage_work
+from parframe.price.work.tensor_scaling import ROWS, TensorScalings
 from parframe.price.work.work import Stage, Work
 
 BETWEEN = frozenset({"parframe.send", "parframe.recv", "parframe.broadcast"})
 """Communication between stages."""
 
 
-def work_of(plan: Plan) -> Work:
+def work_from_plan(plan: Plan) -> Work:
     """What a step of a plan asks of its devices.
 
     Parameters
@@ -36,29 +36,29 @@ def work_of(plan: Plan) -> Work:
         Of kind ``plan``, if the model has no axis named ``batch``.
     """
     symbols = graph_symbols(plan.graph)
-    check_batch(plan.graph, symbols)
+    require_batch(plan.graph, symbols)
     best: dict[int, tuple[float, Stage]] = {}
     known: set[object] = set()
-    measured: dict[tuple[object, ...], Extents] = {}
+    measured: dict[tuple[object, ...], TensorScalings] = {}
     for device in plan.devices:
         program = plan.programs[device.program]
         bindings = tuple(sorted((k, v) for k, v in device.bindings.items() if k.endswith("_here")))
         if bindings not in measured:
-            measured[bindings] = Extents(symbols, device.bindings, plan.mesh.size)
+            measured[bindings] = TensorScalings(symbols, device.bindings, plan.mesh.size)
         extents = measured[bindings]
         key = (device.program, tuple(extents.values[0].get(name) for name, _ in bindings))
         if key in known:
             continue
         known.add(key)
-        load, stage = stage_of(_listing(plan, program, device, extents))
+        load, stage = stage_work(_listing(plan, program, device, extents))
         if program.stage not in best or load > best[program.stage][0]:
             best[program.stage] = (load, stage)
-    return whole(
+    return combine_stages(
         [stage for _, (_, stage) in sorted(best.items())], plan.mesh.size, len(plan.graph.layers)
     )
 
 
-def check_batch(graph: OperatorGraph, symbols: frozenset[str]) -> None:
+def require_batch(graph: OperatorGraph, symbols: frozenset[str]) -> None:
     """Refuse a model whose inputs have no batch."""
     if ROWS not in symbols:
         raise ParframeError(
@@ -69,13 +69,13 @@ def check_batch(graph: OperatorGraph, symbols: frozenset[str]) -> None:
         )
 
 
-def _listing(plan: Plan, program: Program, device: Device, extents: Extents) -> Listing:
+def _listing(plan: Plan, program: Program, device: Device, extents: TensorScalings) -> OperatorList:
     def members(axes: tuple[str, ...]) -> tuple[int, ...]:
         return tuple(plan.mesh.group(device.rank, axes))
 
     operators = tuple(op for op in program.operators if op.target not in BETWEEN)
     parameters = plan.graph.parameters
-    return Listing(
+    return OperatorList(
         operators=operators,
         counts=(1,) * len(operators),
         tensors=program.tensors,

@@ -18,14 +18,14 @@ from parframe.partitioning.cuts import Shape, shape_of
 from parframe.partitioning.local_block import LocalBlock
 from parframe.partitioning.localize import localise
 from parframe.partitioning.step_sequence import LocalGraph, Outline, local_between, write_steps
-from parframe.price.work.compressed.placement_cache import Placed
-from parframe.price.work.operator_list import Listing
-from parframe.price.work.stage_work import Structure
+from parframe.price.work.compressed.placement_cache import CachedPlacement
+from parframe.price.work.operator_list import OperatorList
+from parframe.price.work.stage_work import DeviceStructure
 from parframe.sizes import Size
 
 
 @attrs.frozen(eq=False)
-class Portion:
+class OperatorRange:
     """The operators of some steps, of how many each step consists, and the parameters they use."""
 
     operators: tuple[Operator, ...]
@@ -53,10 +53,10 @@ class Frame:
                 _symbolic(tensor) for block in blocks for tensor in block.tensors.values()
             )
         )
-        self.portions: dict[tuple[int, ...], Portion] = {}
-        self.structures: dict[object, Structure] = {}
+        self.portions: dict[tuple[int, ...], OperatorRange] = {}
+        self.structures: dict[object, DeviceStructure] = {}
 
-    def portion(self, numbers: tuple[int, ...]) -> Portion:
+    def portion(self, numbers: tuple[int, ...]) -> OperatorRange:
         """The operators of some steps."""
         if numbers not in self.portions:
             steps = [self.steps[number] for number in numbers]
@@ -64,10 +64,10 @@ class Frame:
             used = {name for operator in operators for name in operator.inputs}
             parameters = {k: v for k, v in self.parameters.items() if k in used}
             lengths = tuple(len(step.operators) for step in steps)
-            self.portions[numbers] = Portion(operators, lengths, parameters)
+            self.portions[numbers] = OperatorRange(operators, lengths, parameters)
         return self.portions[numbers]
 
-    def structure(self, listing: Listing) -> Structure:
+    def structure(self, listing: OperatorList) -> DeviceStructure:
         """The structure of a listing of some of the steps: that of one like it, if there was one.
 
         They are alike if the operators and what is sent and returned are the same, and all values
@@ -77,11 +77,11 @@ class Frame:
         sent = tuple(value for value, _, _ in listing.sent)
         key = (id(listing.operators), listing.outputs, sent, grow)
         if key not in self.structures:
-            self.structures[key] = Structure.of(listing)
+            self.structures[key] = DeviceStructure.of(listing)
         return self.structures[key]
 
 
-class Values(Mapping[str, Tensor]):
+class FrameTensors(Mapping[str, Tensor]):
     """The values of a frame on a device of some shape, each as its block has it."""
 
     def __init__(self, home: Mapping[str, tuple[str, str]], local: LocalGraph) -> None:
@@ -101,13 +101,13 @@ class Values(Mapping[str, Tensor]):
 
 
 @attrs.frozen(eq=False)
-class Drawn(Outline):
+class DeviceOutline(Outline):
     """An outline whose steps are those of a frame."""
 
     frame: Frame
 
 
-class Outlines:
+class DeviceOutlines:
     """The outlines of one model."""
 
     def __init__(self) -> None:
@@ -115,9 +115,9 @@ class Outlines:
         self.named: dict[object, frozenset[str]] = {}
         self.likes: dict[object, int] = {}
         self.frames: dict[object, Frame] = {}
-        self.known: dict[object, Drawn] = {}
+        self.known: dict[object, DeviceOutline] = {}
 
-    def of(self, on: Placed, mesh: Mesh, rank: int) -> Drawn:
+    def of(self, on: CachedPlacement, mesh: Mesh, rank: int) -> DeviceOutline:
         """What the device of a rank would do of the short graph in one stage.
 
         It is the same for all degrees that leave the shape: of what is split symbolically, only
@@ -129,7 +129,7 @@ class Outlines:
             self.known[key] = self._drawn(on, shape)
         return self.known[key]
 
-    def _drawn(self, on: Placed, shape: Shape) -> Drawn:
+    def _drawn(self, on: CachedPlacement, shape: Shape) -> DeviceOutline:
         found = {name: self._block(on, name, shape) for name in on.placed.blocks}
         between = local_between(on.graph, on.dimensions, on.placed, on.cuts, shape)
         local = LocalGraph(on.placed, {name: block for name, (block, _) in found.items()}, between)
@@ -137,9 +137,9 @@ class Outlines:
         frame = self.frames.get((on.form, likes))
         if frame is None:
             frame = self.frames[on.form, likes] = Frame(local, on.graph.parameters)
-        return Drawn(frame.steps, Values(frame.home, local), frame)
+        return DeviceOutline(frame.steps, FrameTensors(frame.home, local), frame)
 
-    def _block(self, on: Placed, name: str, shape: Shape) -> tuple[LocalBlock, int]:
+    def _block(self, on: CachedPlacement, name: str, shape: Shape) -> tuple[LocalBlock, int]:
         """A block made local, and a number that is equal for those that differ in sizes alone."""
         block, axes = on.placed.blocks[name], on.dimensions.axes[name]
         if (on.form, name) not in self.named:

@@ -21,7 +21,7 @@ from parframe.strategy import Placing
 
 
 @attrs.frozen
-class Placed:
+class CachedPlacement:
     """A graph placed on a mesh; the form is equal where all but degrees and sizes is."""
 
     dimensions: Dimensions
@@ -31,7 +31,7 @@ class Placed:
     form: object
 
 
-class Placings:
+class PlacementCache:
     """Places graphs, each way of placing one once."""
 
     def __init__(self, rules: tuple[Rule, ...]) -> None:
@@ -41,7 +41,9 @@ class Placings:
         self.placed: dict[object, PlacedGraph] = {}
         self.worked: dict[int, dict[str, float]] = {}
 
-    def place(self, written: OperatorGraph, placing: Placing, replicate: bool) -> Placed | None:
+    def place(
+        self, written: OperatorGraph, placing: Placing, replicate: bool
+    ) -> CachedPlacement | None:
         """The graph placed, as a plan places the whole; None where equal layers differ then."""
         mesh = placing.mesh
         while True:
@@ -64,7 +66,7 @@ class Placings:
             if key not in self.simpler:
                 self.simpler[key] = expand(written, dimensions.bound, placed.gathering)
             if self.simpler[key] is written:
-                return Placed(dimensions, cuts, placed, written, form)
+                return CachedPlacement(dimensions, cuts, placed, written, form)
             written = self.simpler[key]
 
     def named(self, graph: OperatorGraph, mirrored: tuple[str, ...]) -> Dimensions:
@@ -75,7 +77,7 @@ class Placings:
             self.known[id(graph), mirrored] = halve_dimensions(self.known[id(graph), ()], mirrored)
         return self.known[id(graph), mirrored]
 
-    def works(self, placed: Placed) -> dict[str, float]:
+    def works(self, placed: CachedPlacement) -> dict[str, float]:
         """The work of every operator of a placed graph."""
         key = id(placed.dimensions)
         if key not in self.worked:

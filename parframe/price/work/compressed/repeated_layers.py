@@ -13,11 +13,11 @@ _LONGEST = 8
 
 _KEPT = 4
 """Periods that are kept: the first, which may convert what later ones find converted, and three
-so that what is counted several times has its likes before and behind it."""
+so that what is merge_equal several times has its likes before and behind it."""
 
 
 @attrs.frozen
-class Run:
+class LayerRun:
     """Calls that repeat with a period, ``dropped`` of them left out behind the second period.
 
     ``first`` and ``count`` are of the whole graph's calls, ``start`` of the short one's.
@@ -61,11 +61,11 @@ class Run:
 
 
 @attrs.frozen
-class Short:
+class ShortenedGraph:
     """The short graph, and the runs of the whole one, those of one call alone included."""
 
     graph: OperatorGraph
-    runs: tuple[Run, ...]
+    runs: tuple[LayerRun, ...]
 
     def portion(self, begin: int, end: int) -> list[tuple[int, int]]:
         """The short graph's calls for calls ``begin`` to ``end`` of the whole, with counts."""
@@ -78,7 +78,7 @@ class Short:
         return found
 
 
-def shorten(graph: OperatorGraph) -> Short | None:
+def shorten(graph: OperatorGraph) -> ShortenedGraph | None:
     """The graph with a few of its equal layers, or None where layers hang together otherwise.
 
     Parameters
@@ -102,7 +102,7 @@ def shorten(graph: OperatorGraph) -> Short | None:
         for call in [graph.calls[_whole(run, place)]]
     ]
     used = {name for call in calls for name in call.parameters}
-    return Short(
+    return ShortenedGraph(
         attrs.evolve(
             graph,
             calls=tuple(calls),
@@ -113,12 +113,12 @@ def shorten(graph: OperatorGraph) -> Short | None:
     )
 
 
-def _whole(run: Run, place: int) -> int:
+def _whole(run: LayerRun, place: int) -> int:
     """The whole graph's call that the short one has at this place of a run."""
     return run.first + (place if place < 2 * run.period else place + run.dropped)
 
 
-def _repeats(graph: OperatorGraph, run: Run, stands: dict[str, str]) -> bool:
+def _repeats(graph: OperatorGraph, run: LayerRun, stands: dict[str, str]) -> bool:
     """Whether every call of a run takes what the one before it in the pattern takes."""
     shifted: dict[str, str] = {}
     for place in range(run.period, run.count):
@@ -137,7 +137,7 @@ def _repeats(graph: OperatorGraph, run: Run, stands: dict[str, str]) -> bool:
     return not run.dropped or all(alike(place) for place in range(2 * run.period, run.count))
 
 
-def _runs(blocks: list[str]) -> Iterator[Run]:
+def _runs(blocks: list[str]) -> Iterator[LayerRun]:
     at = start = 0
     while at < len(blocks):
         best, period = 1, 1
@@ -149,7 +149,7 @@ def _runs(blocks: list[str]) -> Iterator[Run]:
                 best, period = end - at, length
                 break
         dropped = max(0, best // period - _KEPT) * period if best > 1 else 0
-        run = Run(at, best, start, period, dropped)
+        run = LayerRun(at, best, start, period, dropped)
         yield run
         at += best
         start += run.kept

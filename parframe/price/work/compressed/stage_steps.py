@@ -13,7 +13,7 @@ from parframe.partitioning.graph_placement import PlacedGraph
 from parframe.partitioning.stage_balance import Course, cut_stages
 from parframe.partitioning.step_costs import cheap_steps, step_costs
 from parframe.partitioning.step_sequence import Outline, Step
-from parframe.price.work.compressed.repeated_layers import Short
+from parframe.price.work.compressed.repeated_layers import ShortenedGraph
 from parframe.strategy import Placing
 
 Sent = tuple[str, str, int]
@@ -21,7 +21,7 @@ Sent = tuple[str, str, int]
 
 
 @attrs.frozen
-class Staged:
+class StageSteps:
     """For every stage: its steps with counts, what it sends, and what it returns of the model."""
 
     steps: tuple[tuple[tuple[int, int], ...], ...]
@@ -43,12 +43,12 @@ class Staged:
 
 
 def stage_steps(
-    steps: Steps,
+    steps: StepGraph,
     model: Outline,
     placing: Placing,
     axis: tuple[str, ...],
     works: Mapping[str, float],
-) -> Staged | None:
+) -> StageSteps | None:
     """The stages of a placing, begun where a plan begins them.
 
     Parameters
@@ -62,7 +62,7 @@ def stage_steps(
 
     Returns
     -------
-    Staged or None
+    StageSteps or None
         None where equal layers have not the same steps, so that the short graph tells nothing.
     """
     if not steps.alike():
@@ -79,7 +79,7 @@ def stage_steps(
     return _Stages(steps, *steps.cut(model, shares, placing, works)).staged()
 
 
-class Steps:
+class StepGraph:
     """The steps of the whole model, as steps of the short graph.
 
     Parameters
@@ -91,7 +91,11 @@ class Steps:
     """
 
     def __init__(
-        self, graph: OperatorGraph, short: Short, placed: PlacedGraph, steps: tuple[Step, ...]
+        self,
+        graph: OperatorGraph,
+        short: ShortenedGraph,
+        placed: PlacedGraph,
+        steps: tuple[Step, ...],
     ) -> None:
         self.graph = graph
         self.short = short
@@ -179,13 +183,13 @@ class _Stages:
     """The stages that some steps make."""
 
     def __init__(
-        self, of: Steps, begins: tuple[int, ...], closures: Mapping[int, frozenset[int]]
+        self, of: StepGraph, begins: tuple[int, ...], closures: Mapping[int, frozenset[int]]
     ) -> None:
         self.of = of
         self.begins = begins
         self.closures = closures
 
-    def staged(self) -> Staged:
+    def staged(self) -> StageSteps:
         """What every stage does, sends and returns."""
         stages = [self._steps(number) for number in range(len(self.begins) - 1)]
         sent: dict[tuple[int, int], set[int]] = {}
@@ -205,7 +209,7 @@ class _Stages:
                         key = (place, self.of.writes[made].index(value))
                         sent.setdefault(key, set()).add(number)
             steps.append((*((step, 1) for step in sorted(extra - inside)), *own))
-        return Staged(tuple(steps), self._sent(sent), self._outputs())
+        return StageSteps(tuple(steps), self._sent(sent), self._outputs())
 
     def _steps(self, stage: int) -> list[tuple[int, int]]:
         """The steps of a stage, with how often."""

@@ -20,14 +20,14 @@ def usable(graph: OperatorGraph, codes: Sequence[str]) -> list[str]:
     Raises
     ------
     ParframeError
-        As `work_by_codes` does.
+        As `composite_work_reader` does.
     """
     offered = _offered(codes)
     dimensions = reader(graph, hooks.rules(codes)).dimensions()
     return [code for code in codes if all(map(dimensions.targets, offered[code].needs))]
 
 
-def work_by_codes(graph: OperatorGraph, codes: Sequence[str]) -> Callable[[str], Work]:
+def composite_work_reader(graph: OperatorGraph, codes: Sequence[str]) -> Callable[[str], Work]:
     """Give what tells the work of composites of some strategies.
 
     Parameters

@@ -21,15 +21,15 @@ from parframe.mesh import Mesh, StagedMesh
 from parframe.partitioning import partition_placing
 from parframe.partitioning.cuts import bindings_of
 from parframe.partitioning.regular_plan import stage_axis
-from parframe.price.work.compressed.device_steps import Drawn, Outlines
-from parframe.price.work.compressed.placement_cache import Placed, Placings, kinds
+from parframe.price.work.compressed.device_steps import DeviceOutline, DeviceOutlines
+from parframe.price.work.compressed.placement_cache import CachedPlacement, PlacementCache, kinds
 from parframe.price.work.compressed.repeated_layers import shorten
-from parframe.price.work.compressed.stage_steps import Staged, Steps, stage_steps
-from parframe.price.work.operator_list import Listing
-from parframe.price.work.stage_work import stage_of, whole
-from parframe.price.work.tensor_scaling import Extents
+from parframe.price.work.compressed.stage_steps import StageSteps, StepGraph, stage_steps
+from parframe.price.work.operator_list import OperatorList
+from parframe.price.work.stage_work import combine_stages, stage_work
+from parframe.price.work.tensor_scaling import TensorScalings
 from parframe.price.work.work import Stage, Work
-from parframe.price.work.work_from_plan import check_batch, work_of
+from parframe.price.work.work_from_plan import require_batch, work_from_plan
 from parframe.rules import Rule
 from parframe.strategy import Placing
 
@@ -37,8 +37,8 @@ if TYPE_CHECKING:
     from parframe.spec import Spec
 
 
-def work_of_composite(graph: OperatorGraph, by: str | Spec) -> Work:
-    """What a step asks of the devices of a composite, as `work_of` tells it of the plan.
+def work_from_composite(graph: OperatorGraph, by: str | Spec) -> Work:
+    """What a step asks of the devices of a composite, as `work_from_plan` tells it of the plan.
 
     Parameters
     ----------
@@ -88,11 +88,11 @@ class Reader:
         self.graph = graph
         self.rules = rules
         self.symbols = graph_symbols(graph)
-        check_batch(graph, self.symbols)
+        require_batch(graph, self.symbols)
         self.short = shorten(graph)
-        self.placings = Placings(rules)
-        self.outlines = Outlines()
-        self.steps: dict[int, Steps] = {}
+        self.placings = PlacementCache(rules)
+        self.outlines = DeviceOutlines()
+        self.steps: dict[int, StepGraph] = {}
 
     def dimensions(self) -> Dimensions:
         """The named dimensions of the model, as its shortened graph has them."""
@@ -113,7 +113,7 @@ class Reader:
         model = next(iter(laid.values())).drawn
         if id(model.frame) not in self.steps:
             short = attrs.evolve(self.short, graph=placed.graph)
-            self.steps[id(model.frame)] = Steps(self.graph, short, placed.placed, model.steps)
+            self.steps[id(model.frame)] = StepGraph(self.graph, short, placed.placed, model.steps)
         steps = self.steps[id(model.frame)]
         staged = stage_steps(steps, model, placing, axis, self.placings.works(placed))
         if staged is None:
@@ -127,25 +127,25 @@ class Reader:
                 known[key] = at, self._stage(staged, number, laid, ranks)
             there, stage = known[key]
             stages.append(_moved(stage, at - there))
-        return whole(stages, mesh.size, len(self.graph.layers))
+        return combine_stages(stages, mesh.size, len(self.graph.layers))
 
-    def _laid(self, placed: Placed, mesh: Mesh, rank: int) -> _Laid:
+    def _laid(self, placed: CachedPlacement, mesh: Mesh, rank: int) -> _Laid:
         bindings = bindings_of(placed.cuts, mesh, rank)
-        extents = Extents(self.symbols, bindings, mesh.size)
+        extents = TensorScalings(self.symbols, bindings, mesh.size)
         return _Laid(self.outlines.of(placed, mesh, rank), extents, mesh)
 
     def _slow(self, placing: Placing, replicate: bool) -> Work:
         missing = "replicate" if replicate else "error"
-        return work_of(partition_placing(self.graph, placing, self.rules, missing))
+        return work_from_plan(partition_placing(self.graph, placing, self.rules, missing))
 
     def _stage(
-        self, staged: Staged, number: int, laid: Mapping[int, _Laid], ranks: tuple[int, ...]
+        self, staged: StageSteps, number: int, laid: Mapping[int, _Laid], ranks: tuple[int, ...]
     ) -> Stage:
         """The work of the busiest device of a stage; ``ranks`` are at one place in all stages."""
         best: tuple[float, Stage] | None = None
         for first, own in laid.items():
             listing = own.listing(staged, number, tuple(first + rank for rank in ranks))
-            found = stage_of(listing, own.drawn.frame.structure(listing))
+            found = stage_work(listing, own.drawn.frame.structure(listing))
             if best is None or found[0] > best[0]:
                 best = found
         if best is None:
@@ -157,11 +157,11 @@ class Reader:
 class _Laid:
     """What devices of one shape do, and the sizes there."""
 
-    drawn: Drawn
-    extents: Extents
+    drawn: DeviceOutline
+    extents: TensorScalings
     mesh: Mesh
 
-    def listing(self, staged: Staged, number: int, ranks: tuple[int, ...]) -> Listing:
+    def listing(self, staged: StageSteps, number: int, ranks: tuple[int, ...]) -> OperatorList:
         """What a device does in a stage, which communicates along these ranks with others."""
         rank = ranks[number]
         portion = self.drawn.frame.portion(tuple(step for step, _ in staged.steps[number]))
@@ -174,7 +174,7 @@ class _Laid:
         def members(axes: tuple[str, ...]) -> tuple[int, ...]:
             return tuple(self.mesh.group(rank, axes))
 
-        return Listing(
+        return OperatorList(
             operators=portion.operators,
             counts=tuple(count for length, (_, count) in counts for _ in range(length)),
             tensors=self.drawn.tensors,
@@ -191,7 +191,7 @@ def _moved(stage: Stage, by: int) -> Stage:
     if by == 0:
         return stage
     exchanges = tuple(
-        attrs.evolve(exchange, members=tuple(member + by for member in exchange.members))
-        for exchange in stage.exchanges
+        attrs.evolve(exchange, ranks=tuple(member + by for member in exchange.ranks))
+        for exchange in stage.communication
     )
-    return attrs.evolve(stage, exchanges=exchanges)
+    return attrs.evolve(stage, communication=exchanges)

@@ -8,13 +8,13 @@ import pytest
 
 from parframe import models
 from parframe.partitioning import partition
-from parframe.price.work.work import Attention, Experts, Held, Product, Stage, Work
-from parframe.price.work.work_from_plan import work_of
+from parframe.price.work.work import Attention, Experts, Footprint, Product, Stage, Work
+from parframe.price.work.work_from_plan import work_from_plan
 
 
 def read(name: str, composite: str) -> tuple[dict[str, Any], Work]:
     model = models.find(name)
-    return model.config, work_of(partition(model.graph(), composite))
+    return model.config, work_from_plan(partition(model.graph(), composite))
 
 
 def multiplications(stage: Stage) -> float:
@@ -24,7 +24,7 @@ def multiplications(stage: Stage) -> float:
         if isinstance(kernel, Product):
             total += kernel.count * kernel.share * kernel.inner * kernel.columns
         elif isinstance(kernel, Experts):
-            part = kernel.share * kernel.chosen * kernel.held / kernel.experts
+            part = kernel.share * kernel.top_k * kernel.local_experts / kernel.experts
             total += kernel.count * part * kernel.matrices * kernel.hidden * kernel.ffn
     return total
 
@@ -46,12 +46,12 @@ def test_a_llama_is_divided_among_tensor_ranks(name: str, degree: int) -> None:
     table = config["vocab_size"] * hidden // degree
     products = layers * llama_layer(config) // degree
     norms = (2 * layers + 1) * hidden
-    assert stage.held.weights == products
-    assert stage.held.tables == 2 * table + norms
+    assert stage.footprint.weights == products
+    assert stage.footprint.unquantized == 2 * table + norms
     assert multiplications(stage) == products + table
     kept = layers * 2 * config["num_key_value_heads"] * 128 // degree
-    assert (stage.held.kept, stage.held.share) == (((kept, None),), 1.0)
-    reduced = sum(x.elements * x.count for x in stage.exchanges if x.kind == "all_reduce")
+    assert (stage.footprint.cache, stage.footprint.batch_share) == (((kept, None),), 1.0)
+    reduced = sum(x.elements * x.count for x in stage.communication if x.kind == "all_reduce")
     assert reduced == ((2 * layers + 1) * hidden if degree > 1 else 0)
 
 
@@ -59,16 +59,18 @@ def test_stages_together_hold_the_model_and_send_hidden_states() -> None:
     config, whole = read("Llama 3.1 8B", "TP1")
     _, work = read("Llama 3.1 8B", "PP5")
     assert len(work.stages) == 5
-    assert sum(stage.held.weights for stage in work.stages) == whole.stages[0].held.weights
+    assert (
+        sum(stage.footprint.weights for stage in work.stages) == whole.stages[0].footprint.weights
+    )
     for number, stage in enumerate(work.stages[:-1]):
-        (sent,) = (x for x in stage.exchanges if x.kind == "send")
-        assert (sent.elements, sent.members) == (config["hidden_size"], (number, number + 1))
+        (sent,) = (x for x in stage.communication if x.kind == "send")
+        assert (sent.elements, sent.ranks) == (config["hidden_size"], (number, number + 1))
 
 
 def test_rows_are_divided_among_replicas() -> None:
     _, work = read("Llama 3.1 8B", "DP4TP2")
     (stage,) = work.stages
-    assert (work.replicas, stage.held.share) == (4, 0.25)
+    assert (work.replicas, stage.footprint.batch_share) == (4, 0.25)
     assert all(kernel.share == 0.25 for kernel in stage.kernels if isinstance(kernel, Product))
 
 
@@ -89,21 +91,21 @@ def test_deepseek_keeps_a_latent_of_each_position() -> None:
     config, work = read("DeepSeek-V3", "EP8TP2")
     (stage,) = work.stages
     latent = config["kv_lora_rank"] + config["qk_rope_head_dim"]
-    assert stage.held.kept == ((61 * latent, None),)
+    assert stage.footprint.cache == ((61 * latent, None),)
     (experts,) = (kernel for kernel in stage.kernels if isinstance(kernel, Experts))
-    assert (experts.held, experts.ffn, experts.count) == (32, 1024, 58)
+    assert (experts.local_experts, experts.ffn, experts.count) == (32, 1024, 58)
     routed = 58 * 256 * 3 * 7168 * 2048
     hidden, heads = 7168, 128
     down = hidden * (1536 + latent)
     rest = 1536 * heads * 192 + 512 * heads * 256 + heads * 128 * hidden
     dense, shared = 3 * 3 * hidden * 18432, 58 * 3 * hidden * 2048
-    assert stage.held.weights == routed // 16 + 61 * (down + rest // 2) + (dense + shared) // 2
+    assert stage.footprint.weights == routed // 16 + 61 * (down + rest // 2) + (dense + shared) // 2
 
 
 def test_gpt_oss_keeps_windows_in_half_of_its_layers() -> None:
     _, work = read("GPT-OSS 20B", "TP2")
     (stage,) = work.stages
-    assert {window: kept for kept, window in stage.held.kept} == {
+    assert {window: kept for kept, window in stage.footprint.cache} == {
         128: 12 * 2 * 4 * 64,
         None: 12 * 2 * 4 * 64,
     }
@@ -112,20 +114,20 @@ def test_gpt_oss_keeps_windows_in_half_of_its_layers() -> None:
 def test_tensor_ranks_beyond_key_value_heads_keep_whole_heads() -> None:
     _, work = read("Llama 3.1 8B", "TP16")
     (attention,) = (k for k in work.stages[0].kernels if isinstance(k, Attention))
-    assert (attention.heads, attention.kv_heads, attention.kept) == (2, 1, 256)
+    assert (attention.heads, attention.kv_heads, attention.cache_width) == (2, 1, 256)
 
 
 def test_attention_written_out_is_read_as_attention() -> None:
     _, work = read("GPT-J 6B", "TP2")
     (attention,) = (k for k in work.stages[0].kernels if isinstance(k, Attention))
-    assert (attention.heads, attention.key_width, attention.kept, attention.count) == (
+    assert (attention.heads, attention.key_width, attention.cache_width, attention.count) == (
         8, 256, 8 * 2 * 256, 28,
     )  # fmt: skip
 
 
 def test_sequence_parallel_ranks_do_norms_for_their_tokens() -> None:
     _, work = read("Llama 3.1 8B", "TP4SP")
-    kinds = {exchange.kind for exchange in work.stages[0].exchanges}
+    kinds = {exchange.kind for exchange in work.stages[0].communication}
     assert {"reduce_scatter", "all_gather"} <= kinds
-    assert isinstance(work.stages[0].held, Held)
+    assert isinstance(work.stages[0].footprint, Footprint)
     assert "all_reduce" not in kinds
