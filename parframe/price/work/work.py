@@ -1,8 +1,8 @@
-"""What a step of a plan asks of its devices: kernels, exchanges and what is held, as plain data.
+"""Work of one inference step: kernels, communication and memory of each device, as plain data.
 
-A *step* gives every sequence of a batch some new positions: a prompt's all at once (prefill), or
-one (decode). Work is free of batch, lengths, dtypes and hardware, which come with the question,
-so that one reading of a plan's device graphs answers for every use.
+A *step* gives every sequence of a batch some new tokens: all tokens of a prompt (prefill), or one
+(decode). Work does not depend on batch size, lengths, dtypes or hardware, so a plan's device graphs
+are read once for all of them.
 """
 
 from __future__ import annotations
@@ -12,21 +12,21 @@ from typing import Literal
 import attrs
 
 Per = Literal["token", "sequence"]
-"""What a kernel is done for: every new position of every row, or the last position of each."""
+"""Unit that a kernel is repeated for: every new token, or every sequence (its last token only)."""
 
 
 @attrs.frozen
 class Step:
-    """The sizes of one step of a whole plan.
+    """Sizes of one step of a whole plan.
 
     Parameters
     ----------
     sequences
-        Sequences in the batch, over all replicas.
+        Number of sequences in the batch, over all replicas.
     new_tokens
-        New positions of each row: a prompt's length in prefill, 1 in decode.
+        New tokens of each sequence: the prompt's length in prefill, 1 in decode.
     cached_tokens
-        Positions of each row that the cache holds before the step.
+        Tokens of each sequence in the KV cache before the step.
     """
 
     sequences: float
@@ -36,10 +36,20 @@ class Step:
 
 @attrs.frozen(cache_hash=True)
 class Product:
-    """A matrix product with a weight: ``inner`` to ``columns``, for each token or row.
+    """Matrix product with a weight.
 
-    ``share`` is the part of the step's tokens that this device computes; ``unquantized`` is true for a
-    weight that is left in 16 bits where the others are quantised (the head that gives logits).
+    Parameters
+    ----------
+    inner, columns
+        Sizes of the weight: ``inner`` is contracted.
+    share
+        Part of the step's tokens that this device computes.
+    per
+        Unit of the rows: tokens, or sequences.
+    unquantized
+        True for a weight that stays in 16 bits in a quantized model, such as the output head.
+    count
+        Number of equal kernels.
     """
 
     inner: int
@@ -52,12 +62,25 @@ class Product:
 
 @attrs.frozen(cache_hash=True)
 class Attention:
-    """Queries over keys and values in the cache.
+    """Attention of queries to the keys and values in the cache.
 
-    ``heads`` and ``kv_heads`` are those of this device, ``key_width`` and ``value_width`` the
-    width of a head; ``cache_width`` is the elements that the cache has of a position on this device
-    (less than ``kv_heads * (key_width + value_width)`` for a latent cache). ``share`` is the part
-    of the rows, ``position_share`` the part of the positions of a row that is here.
+    Parameters
+    ----------
+    heads, kv_heads
+        Query heads and key-value heads on this device.
+    key_width, value_width
+        Elements of a key and of a value of one head.
+    cache_width
+        Elements that this device caches for each position of a sequence. It is less than
+        ``kv_heads * (key_width + value_width)`` for a latent cache (MLA).
+    window
+        Length of the sliding window, or None.
+    share
+        Part of the batch's sequences on this device.
+    position_share
+        Part of each sequence's positions on this device.
+    count
+        Number of equal kernels.
     """
 
     heads: int
@@ -73,11 +96,24 @@ class Attention:
 
 @attrs.frozen(cache_hash=True)
 class Experts:
-    """Feed-forward experts, of which each token visits ``top_k`` of ``experts``.
+    """Feed-forward experts of one layer.
 
-    ``local_experts`` are on this device, each with ``matrices`` weights of ``hidden * ffn`` (``ffn`` as
-    split here). ``share`` is the part of the step's tokens among which this device looks for
-    those that chose its experts.
+    Parameters
+    ----------
+    local_experts
+        Experts on this device.
+    experts
+        Experts of the layer.
+    top_k
+        Experts that each token visits.
+    hidden, ffn
+        Sizes of an expert's weights, ``ffn`` as split on this device.
+    matrices
+        Number of weights of ``hidden * ffn`` in each expert.
+    share
+        Part of the step's tokens from which this device receives the tokens of its experts.
+    count
+        Number of equal kernels.
     """
 
     local_experts: int
@@ -92,9 +128,18 @@ class Experts:
 
 @attrs.frozen(cache_hash=True)
 class Pointwise:
-    """KernelList that read and write activations alone: norms, activations, residuals, rotations.
+    """Fused kernel that only reads and writes activations, such as a norm or an activation.
 
-    ``elements`` are the elements that one kernel reads and writes for each token or row.
+    Parameters
+    ----------
+    elements
+        Elements that one kernel reads and writes for each token or sequence.
+    share
+        Part of the step's tokens that this device computes.
+    per
+        Unit of ``elements``.
+    count
+        Number of equal kernels.
     """
 
     elements: float
@@ -105,20 +150,24 @@ class Pointwise:
 
 @attrs.frozen(cache_hash=True)
 class Communication:
-    """A collective operator, or a send to the next pipeline stage.
+    """Collective, or a send to another pipeline stage.
 
     Parameters
     ----------
     kind
-        ``all_reduce``, ``all_gather``, ``reduce_scatter``, ``all_to_all``, ``broadcast``,
+        ``all_reduce``, ``all_gather``, ``reduce_scatter``, ``all_to_all``, ``broadcast`` or
         ``send``.
     elements
-        Elements of the whole message for each token or row: what is reduced, the gathered
-        result, what is scattered, or what a device sends to all in an all-to-all.
+        Elements of the whole message for each token or sequence: the reduced tensor, the gathered
+        result, the tensor that is scattered, or all that one device sends in an all-to-all.
     ranks
-        The ranks of the group of one device; they tell which links it spans.
+        Ranks of one device's group. They determine the links that the group spans.
     share
-        The part of the step's tokens whose elements are in the message.
+        Part of the step's tokens whose elements are in the message.
+    per
+        Unit of ``elements``.
+    count
+        Number of equal operators.
     """
 
     kind: str
@@ -134,22 +183,23 @@ Kernel = Product | Attention | Experts | Pointwise
 
 @attrs.frozen
 class Footprint:
-    """What a device of a stage holds.
+    """Elements that a device of a stage stores.
 
     Parameters
     ----------
     weights
-        Elements of weights that a quantised model has in its weight dtype.
+        Elements of weights that a quantized model stores in its weight dtype.
     unquantized
-        Elements that stay in 16 bits: embedding, head, norms, routers.
+        Elements of weights that stay in 16 bits: embedding, output head, norms, routers.
     cache
-        Elements of the caches for a position of a row: ``(elements, window or None)`` for each
+        Cached elements for each position of a sequence: ``(elements, window or None)`` for each
         kind of layer, over all its layers.
     batch_share
-        The part of the batch's rows that is kept here; of each row, ``position_share`` is the part of
-        the positions.
+        Part of the batch's sequences that are cached on this device.
+    position_share
+        Part of each sequence's positions that are cached on this device.
     activations
-        Elements of activations alive at once for a token of the step, at most, on this device.
+        Peak elements of activations for each token of the step.
     """
 
     weights: int
@@ -162,7 +212,7 @@ class Footprint:
 
 @attrs.frozen(cache_hash=True)
 class Stage:
-    """The busiest device of one pipeline stage."""
+    """Work of the busiest device of one pipeline stage."""
 
     kernels: tuple[Kernel, ...]
     communication: tuple[Communication, ...]
@@ -171,18 +221,18 @@ class Stage:
 
 @attrs.frozen
 class Work:
-    """What a step asks of the devices of a plan.
+    """Work of one step on the devices of a plan.
 
     Parameters
     ----------
     stages
-        The pipeline's stages in order.
+        Pipeline stages in order.
     devices
-        How many devices the plan is for.
+        Number of devices of the plan.
     replicas
-        Parts that the rows of a batch are divided into outside the experts.
+        Number of parts that the batch is split into outside the experts.
     layers
-        Layers of the model.
+        Number of layers of the model.
     """
 
     stages: tuple[Stage, ...]
