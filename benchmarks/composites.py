@@ -13,7 +13,7 @@ import attrs
 
 from parframe import models
 from parframe.errors import ParframeError
-from parframe.mesh.composite_enumeration import composites
+from parframe.mesh.composite_enumeration import enumerate_composites
 from parframe.price.choose.public_api import CODES, choose
 from parframe.price.work.compressed.strategy_work import composite_work_reader
 
@@ -44,7 +44,7 @@ def main() -> None:
         watch = Stopwatch()
         read = refused = 0
         work = composite_work_reader(graph, CODES)
-        for composite in composites(count, CODES):
+        for composite in enumerate_composites(count, CODES):
             try:
                 work(composite)
                 read += 1

@@ -214,7 +214,7 @@ def _spoken(
         what = (operator.target.removeprefix("parframe."), group_axes(operator))
         given = {name: program.tensors[name] for name in operator.inputs}
         if operator.target in EXCHANGES:
-            members = mesh.members(group_axes(operator), rank)
+            members = mesh.group_size(group_axes(operator), rank)
             size = _exchanged(operator, given, values, dtype, members)
         else:
             size = sum(bytes_of(tensor, values, dtype, sizes) for tensor in given.values())

@@ -181,7 +181,7 @@ def _communication(operator: Operator, mesh: Mesh, rank: int) -> Iterator[str]:
     ):
         yield f"its axes are {axes}, the mesh has {', '.join(mesh.names)}"
         return
-    count = mesh.members([str(axis) for axis in axes], rank)
+    count = mesh.group_size([str(axis) for axis in axes], rank)
     for slot in ("peer", "root"):
         member = operator.args.get(slot, 0)
         if not isinstance(member, int) or not 0 <= member < count:

@@ -103,15 +103,15 @@ def command(
 
 def _legal(found: Choice, explained: tuple[str, ...]) -> list[str]:
     """The composites to explain, as they are written here."""
-    from parframe.mesh.composite_enumeration import degrees
+    from parframe.mesh import composite_degrees
 
     known = {
-        frozenset(degrees(name).items()): name
+        frozenset(composite_degrees(name).items()): name
         for name in (*(one.composite for one in found.ranked), *found.excluded)
     }
     names = []
     for name in explained:
-        wanted = frozenset(item for item in degrees(name).items() if item[1] > 1)
+        wanted = frozenset(item for item in composite_degrees(name).items() if item[1] > 1)
         if wanted not in known:
             raise ParframeError(
                 "choice",

@@ -1,4 +1,4 @@
-"""The grammar of the composites that describe a mesh.
+"""Grammar of the composites that describe a mesh.
 
 A composite is a product of strategies with their degrees, after this grammar::
 
@@ -16,13 +16,13 @@ that TP gave 4 devices.
 import re
 
 from parframe.errors import ParframeError
-from parframe.mesh.mesh import MAX_DEVICES
+from parframe.mesh.axes import MAX_DEVICES
 
 GRAMMAR = "code [degree] ..., a code being capital letters up to a P, as in PP4TP4SPDP2"
-"""The grammar of composites in one line, for error messages."""
+"""Grammar of composites in one line, for error messages."""
 
 Composite = tuple[tuple[str, int | None], ...]
-"""The parts of a composite: each code with its degree, or None where it shares an axis."""
+"""Parts of a composite: each code with its degree, or None where it shares an axis."""
 
 _CODE = re.compile(r"[A-Z][A-OQ-Z]{0,6}P")
 _DEGREE = re.compile(r"[0-9]+")
@@ -72,7 +72,7 @@ def parse_composite(text: str) -> Composite:
 
 
 def format_composite(composite: Composite) -> str:
-    """Write the parts of a composite as the text that `parse_composite` reads.
+    """Format the parts of a composite as the text that `parse_composite` reads.
 
     Parameters
     ----------
@@ -85,6 +85,27 @@ def format_composite(composite: Composite) -> str:
         Such as `PP4TP4DP2`.
     """
     return "".join(f"{code}{degree or ''}" for code, degree in composite)
+
+
+def composite_degrees(text: str) -> dict[str, int]:
+    """Return the degrees of a composite by their codes; 1 for a code that shares an axis.
+
+    Parameters
+    ----------
+    text : str
+        The composite.
+
+    Returns
+    -------
+    dict of str to int
+        In the order of the composite.
+
+    Raises
+    ------
+    ParframeError
+        Of kind `composite`, if it is malformed.
+    """
+    return {code: degree or 1 for code, degree in parse_composite(text)}
 
 
 def is_code(text: str) -> bool:
@@ -115,7 +136,7 @@ def _read_degree(text: str, code: str, digits: re.Match[str]) -> int:
 
 
 def _no_code(text: str, at: int) -> ParframeError:
-    """Tell why no code begins at a place, as closely as can be seen."""
+    """Return the error for a position where no code begins."""
     capitals, joined = text.upper(), "".join(text.split()) or "TP4"
     if text[at].isspace():
         return _malformed(text, at, "a space", f"write {joined!r}")
@@ -126,7 +147,7 @@ def _no_code(text: str, at: int) -> ParframeError:
     if text[at].isdigit():
         return _malformed(text, at, "a degree before any code", "write the code first, as in TP4")
     if capitals != text and re.fullmatch(rf"(?:{_CODE.pattern}[0-9]*)+", capitals):
-        return _malformed(text, at, "a code in small letters", f"write {capitals}")
+        return _malformed(text, at, "a code in lower case", f"write {capitals}")
     return _malformed(text, at, "no code begins here", "a code ends in P, as TP and DP do")
 
 

@@ -1,4 +1,4 @@
-"""All composites of some strategies for a number of devices."""
+"""Enumeration of the composites of some strategies for a number of devices."""
 
 from __future__ import annotations
 
@@ -7,64 +7,58 @@ from functools import cache
 
 from parframe.errors import ParframeError
 
-ORDER = ("PP", "EP", "DP", "CP", "TP")
-"""Usual strategies from the axis whose ranks lie farthest apart to the one of neighbours.
+AXIS_ORDER = ("PP", "EP", "DP", "CP", "TP")
+"""Order of the axes of the usual strategies, the one with the most distant ranks first.
 
-Tensor parallelism speaks most and stages least (Narayanan et al. 2021, "Efficient Large-Scale
-Language Model Training on GPU Clusters"), so the former gets the ranks that share a node.
+Tensor parallelism communicates most and pipeline parallelism least (Narayanan et al. 2021,
+"Efficient Large-Scale Language Model Training on GPU Clusters"), so tensor parallelism gets
+neighboring ranks, which share a node.
 """
 
 
-def composites(devices: int, codes: Sequence[str]) -> list[str]:
-    """Give every composite whose degrees multiply to the number of devices.
+def enumerate_composites(devices: int, codes: Sequence[str]) -> list[str]:
+    """List every composite whose degrees multiply to the number of devices.
 
     Parameters
     ----------
     devices
-        How many devices.
+        Number of devices.
     codes
-        The codes of strategies. Those that are not usual ones come first, in the order given.
+        Codes of strategies. Those that are not in `AXIS_ORDER` come first, in the order given.
 
     Returns
     -------
     list of str
-        Such as ``["TP4", "DP2TP2", ...]``; a degree of one is left out.
+        Such as ``["TP4", "DP2TP2", ...]``; codes of degree 1 are left out.
 
     Raises
     ------
     ParframeError
-        Of kind ``choice``, if no mesh has so many devices.
+        Of kind ``choice``, if there are no devices or no codes.
 
     Examples
     --------
-    >>> composites(4, ("TP", "PP"))
+    >>> enumerate_composites(4, ("TP", "PP"))
     ['TP4', 'PP2TP2', 'PP4']
     """
     if devices < 1:
-        raise ParframeError("choice", f"{devices} devices", "is no mesh", "give at least 1")
+        raise ParframeError("choice", f"{devices} devices", "do not make a mesh", "give at least 1")
     if not codes:
         raise ParframeError(
-            "choice", "strategies", "none is given", "name some, such as PP,EP,DP,TP"
+            "choice", "strategies", "no strategy is given", "name some, such as PP,EP,DP,TP"
         )
-    others = [code for code in dict.fromkeys(codes) if code not in ORDER]
-    ordered = [*others, *(code for code in ORDER if code in codes)]
-    return [_written(ordered, degrees) for degrees in _products(devices, len(ordered))]
+    others = [code for code in dict.fromkeys(codes) if code not in AXIS_ORDER]
+    ordered = [*others, *(code for code in AXIS_ORDER if code in codes)]
+    return [_format(ordered, degrees) for degrees in _products(devices, len(ordered))]
 
 
-def degrees(composite: str) -> dict[str, int]:
-    """Give the degrees of a composite by their codes."""
-    from parframe.mesh import parse_composite
-
-    return {code: degree or 1 for code, degree in parse_composite(composite)}
-
-
-def _written(codes: Sequence[str], degrees: Sequence[int]) -> str:
+def _format(codes: Sequence[str], degrees: Sequence[int]) -> str:
     parts = [f"{code}{degree}" for code, degree in zip(codes, degrees, strict=True) if degree > 1]
     return "".join(parts) or f"{codes[-1]}1"
 
 
 def _products(total: int, count: int) -> Iterator[tuple[int, ...]]:
-    """All ways to write a number as a product, the last factor as large as can be first."""
+    """Yield all factorizations into so many factors, the largest last factor first."""
     if count == 1:
         yield (total,)
         return

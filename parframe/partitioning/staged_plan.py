@@ -61,7 +61,7 @@ class _Stages:
         self.mesh = mesh
         self.cuts = cuts
         self.replicate_missing = replicate_missing
-        self.across = (mesh.axis, *mesh.uneven)
+        self.across = (mesh.stage_axis, *mesh.uneven_axes)
         self.starts = tuple(graph.layers[cut] for cut in placing.cuts if isinstance(cut, int))
         self.works = works_of(graph, dimensions)
         self.home = {
@@ -187,7 +187,7 @@ def write_staged(
     for rank in range(mesh.size):
         stage = mesh.stage(rank)
         laid, staging = stages.view(stage).laid, stages.view(stage).staging
-        local = rank - mesh.firsts[stage]
+        local = rank - mesh.first_ranks[stage]
         kind = laid.kind_of[local]
         role = (stage, kind, _peers(lines[rank]))
         if role not in names:
@@ -221,7 +221,7 @@ def _lines(stages: _Stages) -> list[Lines]:
         for stage in sorted(crossing[value]):
             view = stages.view(stage)
             received = view.laid.placed.crossing[value]
-            first = mesh.firsts[stage]
+            first = mesh.first_ranks[stage]
             for rank in range(first, first + mesh.submeshes[stage].size):
                 source = _source(mesh, rank, stages.home[value])
                 group = mesh.group(rank, stages.across)
@@ -245,9 +245,9 @@ def _order(stages: _Stages, value: str) -> tuple[int, int, int]:
 def _source(mesh: StagedMesh, rank: int, stage: int) -> int:
     """The rank of an earlier stage from which a rank receives: at its place, as far as it goes."""
     place = mesh.coordinates(rank)
-    here, there = mesh.submeshes[place[mesh.axis]], mesh.submeshes[stage]
+    here, there = mesh.submeshes[place[mesh.stage_axis]], mesh.submeshes[stage]
     source = {name: place[name] * there.degree(name) // here.degree(name) for name in there.names}
-    return mesh.firsts[stage] + there.rank(source)
+    return mesh.first_ranks[stage] + there.rank(source)
 
 
 def _notes(stages: _Stages) -> tuple[Note, ...]:

@@ -222,7 +222,7 @@ def _encode_mesh(mesh: Mesh) -> dict[str, Any]:
     """The axes of a mesh; shares and stages where devices or stages are unequal."""
     if isinstance(mesh, StagedMesh):
         inner = [[list(axis) for axis in one.axes] for one in mesh.submeshes]
-        stages = {"mesh": [[mesh.axis, len(inner)]], "stages": inner}
+        stages = {"mesh": [[mesh.stage_axis, len(inner)]], "stages": inner}
         return {**_encode_mesh(mesh.submeshes[0]), **stages}
     shares = {name: list(parts) for name, parts in mesh.shares}
     return {"mesh": [list(axis) for axis in mesh.axes], **({"shares": shares} if shares else {})}

@@ -134,7 +134,7 @@ def _verify_fields(where: str, operator: Operator, mesh: Mesh, rank: int) -> Non
         if not _CHECKS[name](operator.args[name], group, mesh):
             raise illegal(where, f"its {name!r} is {str(operator.args[name])[:60]}")
         if name == "axes":
-            group = mesh.members(group_axes(operator), rank)
+            group = mesh.group_size(group_axes(operator), rank)
     extra = set(operator.args) - {field.rstrip("?") for field in fields}
     results = 0 if operator.target == "parframe.send" else 1
     if extra or len(operator.outputs) != results:

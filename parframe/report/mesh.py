@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import RenderableType
 
 from parframe.dims import Dimensions
-from parframe.mesh import Mesh
+from parframe.mesh import Mesh, rank_grid
 from parframe.partitioning.cuts import axis_groups, find_cuts
 from parframe.plan import Plan
 from parframe.report.formatting import counted, runs
@@ -29,7 +29,7 @@ def mesh_facts(mesh: Mesh, placing: Placing | None = None) -> dict[str, Any]:
         "shares": {name: list(shares) for name, shares in mesh.submeshes[0].shares},
         "stages": [dict(one.axes) for one in mesh.submeshes] if len(mesh.submeshes) > 1 else [],
         "devices": mesh.size,
-        "grid": [list(row) for row in mesh.grid()],
+        "grid": [list(row) for row in rank_grid(mesh)],
         "views": [] if placing is None else _views(placing),
     }
 

@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from parframe.errors import ParframeError
-from parframe.mesh import MAX_DEVICES, Composite, Mesh, format_composite, parse_composite
+from parframe.mesh import MAX_DEVICES, Composite, Mesh, format_composite, parse_composite, rank_grid
 
 CUBE = Mesh((("pp", 2), ("dp", 3), ("tp", 4)))
 
@@ -63,7 +63,7 @@ def test_a_group_is_ordered_by_its_axes_as_given(
 
 
 def test_no_axis_is_one_device() -> None:
-    assert (Mesh(()).size, Mesh(()).groups(()), Mesh(()).grid()) == (
+    assert (Mesh(()).size, Mesh(()).groups(()), rank_grid(Mesh(()))) == (
         1,
         ((0,),),
         (("ranks",), ("0",)),
@@ -71,7 +71,7 @@ def test_no_axis_is_one_device() -> None:
 
 
 def test_the_grid_shortens_long_runs_to_fit_a_terminal() -> None:
-    assert Mesh((("pp", 2), ("tp", 64))).grid() == (
+    assert rank_grid(Mesh((("pp", 2), ("tp", 64)))) == (
         ("pp", "ranks along tp"),
         ("0", "0 1 2 ... 63"),
         ("1", "64 65 66 ... 127"),

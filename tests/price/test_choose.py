@@ -9,7 +9,7 @@ import pytest
 
 import parframe
 from parframe.hardware import cluster
-from parframe.mesh.composite_enumeration import composites
+from parframe.mesh.composite_enumeration import enumerate_composites
 from parframe.models import find
 from parframe.price.choose.bottlenecks import account, explain, loss, reason
 from parframe.price.choose.candidates import alike
@@ -28,7 +28,7 @@ def on_eight():
 
 
 def test_every_product_of_degrees_is_a_composite_once():
-    found = composites(12, ("TP", "PP", "XX"))
+    found = enumerate_composites(12, ("TP", "PP", "XX"))
     assert len(found) == len(set(found)) == 18  # 12 = 2 * 2 * 3 in three factors
     assert found[0] == "TP12"
     assert "XX2PP2TP3" in found
@@ -36,7 +36,7 @@ def test_every_product_of_degrees_is_a_composite_once():
 
 def test_all_composites_are_ranked_or_excluded_with_a_reason(on_eight):
     named = {one.composite for one in on_eight.ranked} | set(on_eight.excluded)
-    assert named == set(composites(8, ("PP", "DP", "TP")))
+    assert named == set(enumerate_composites(8, ("PP", "DP", "TP")))
     assert "weights take 141" in on_eight.excluded["DP8"]
 
 

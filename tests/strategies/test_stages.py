@@ -12,7 +12,7 @@ from torch import nn
 from parframe.checking import check
 from parframe.errors import ParframeError
 from parframe.loading import load
-from parframe.mesh import Mesh, StagedMesh
+from parframe.mesh import Mesh, StagedMesh, rank_grid
 from parframe.partitioning import partition
 from parframe.plan import verify_plan
 from parframe.plan.plan_json import dump, parse
@@ -40,7 +40,7 @@ def test_groups_of_a_staged_mesh_part_its_ranks(mesh: StagedMesh, axes: tuple[st
     assert sorted(rank for group in groups for rank in group) == [*range(mesh.size)]
     for group in groups:
         assert all(mesh.group(rank, axes) == group for rank in group)
-        assert all(mesh.members(axes, rank) == len(group) for rank in group)
+        assert all(mesh.group_size(axes, rank) == len(group) for rank in group)
 
 
 @given(staged)
@@ -49,7 +49,7 @@ def test_every_rank_of_a_staged_mesh_has_its_own_coordinates(mesh: StagedMesh) -
 
 
 def test_ranks_are_numbered_stage_after_stage() -> None:
-    assert FOUR_TWO.grid() == (("pp", "ranks along tp"), ("0", "0 1 2 3"), ("1", "4 5"))
+    assert rank_grid(FOUR_TWO) == (("pp", "ranks along tp"), ("0", "0 1 2 3"), ("1", "4 5"))
     assert mesh_facts(FOUR_TWO)["stages"] == [{"tp": 4}, {"tp": 2}]
     assert str(FOUR_TWO) == "pp=2 (tp=4; tp=2)"
 
@@ -57,7 +57,7 @@ def test_ranks_are_numbered_stage_after_stage() -> None:
 def test_a_staged_mesh_has_no_groups_across_stages_along_some_of_the_uneven_axes() -> None:
     with pytest.raises(ParframeError, match=r"no groups along them; give axes within .* or pp, tp"):
         FOUR_TWO.group(0, ("pp",))
-    with pytest.raises(ParframeError, match="has another degree in every stage"):
+    with pytest.raises(ParframeError, match="its degree differs from stage to stage"):
         FOUR_TWO.degree("tp")
     with pytest.raises(ParframeError, match="give a rank from 0 to 5"):
         FOUR_TWO.coordinates(6)

@@ -10,7 +10,7 @@ from typing import Literal
 import attrs
 
 from parframe.errors import ParframeError
-from parframe.mesh.composite_enumeration import composites
+from parframe.mesh.composite_enumeration import enumerate_composites
 from parframe.price.choose.candidates import (
     Candidate,
     Point,
@@ -142,7 +142,7 @@ def choose(
             f"composites are priced for {MOST_DEVICES:,} devices at most",
             "choose for a part of them, and repeat it",
         )
-    names = composites(setting.cluster.devices, codes)
+    names = enumerate_composites(setting.cluster.devices, codes)
     order = _order(objective, use)
     with _collecting_nothing():
         found, left = _priced(names, work, setting, use, objective, progress)
@@ -236,7 +236,7 @@ def _fitting(
     """A composite for so many devices that memory holds, if there is one."""
     other = attrs.evolve(setting, cluster=attrs.evolve(setting.cluster, devices=devices))
     clock = MeasuredClock(other.cluster, other.dtypes, other.implementation)
-    for name in composites(devices, codes):
+    for name in enumerate_composites(devices, codes):
         try:
             deployment = deployed(work(name), other, clock)
         except ParframeError:
