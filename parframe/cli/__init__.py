@@ -1,4 +1,4 @@
-"""The command line: `parframe COMMAND`."""
+"""Command line: `parframe COMMAND`."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ from parframe.cli.failures import run
 from parframe.cli.group import Group
 
 COMMANDS = {
-    "apply": "Partition a model as a spec says, check and prove the plan, write it.",
+    "apply": "Partition the model of a spec; check, verify and write the plan.",
     "load": "Load a model as an operator graph and write it as JSON.",
     "dims": "List the named dimensions of a model.",
     "check": "Check a plan without running it.",
-    "verify": "Run all devices of a plan here and compare with the model.",
+    "verify": "Execute all devices of a plan in this process and compare with the model.",
     "generate": "Continue prompts with a model on many devices.",
     "bench": "Measure how fast a model generates on many devices.",
     "measure": "Measure this machine, so that plans can be priced on it.",
     "shard": "Write what each rank holds of the weights into a file of its own.",
-    "show": "Show a plan: its mesh, its stages, a device's operators.",
+    "show": "Show the mesh, the stages or the operators of a plan.",
     "choose": "Rank every composite of a model for a number of devices.",
     "estimate": "Price a spec: memory, time to the first token, time per token, tokens per second.",
     "devices": "List the hardware that is known, or show one GPU with its machines.",
     "predict": "Predict what rows of a table would measure, each with an 80 % interval.",
     "fit": "Tell on how many GPUs a model fits, with how many sequences.",
-    "coverage": "Survey which causal language models load and are proved.",
-    "plugins": "List the plugins that are installed, without importing them.",
+    "coverage": "Survey the causal language models that load and are verified.",
+    "plugins": "List the installed plugins without importing them.",
 }
-"""Every command with the first line of its help; each is a module of this package."""
+"""Commands with the first line of their help; each is a module of this package."""
 
 group = Group(
     "parframe",

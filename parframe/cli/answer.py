@@ -1,4 +1,4 @@
-"""What a command says: JSON or tables on stdout, everything else on stderr."""
+"""Output of a command: JSON or tables on stdout, everything else on stderr."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ if TYPE_CHECKING:
 
 @attrs.frozen
 class Answer:
-    """What a command found.
+    """Result of a command.
 
     Parameters
     ----------
     facts
-        All of it, for JSON.
+        All facts, for JSON.
     picture
-        Draws it.
+        Function that draws them.
     error
-        What is wrong with it, if anything: it is told after the rest, and gives the exit code.
+        Error that is printed after them and gives the exit code, if any.
     """
 
     facts: Mapping[str, Any]
@@ -39,14 +39,14 @@ class Answer:
 
 
 def answers(name: str) -> Callable[[Callable[..., Answer]], click.Command]:
-    """Make a command of a function that gives an answer; ``--json`` and ``--debug`` are added.
+    """Return a decorator that makes a command of a function, with ``--json`` and ``--debug``.
 
-    Whatever is printed while the function runs, by a plugin or a library, goes to stderr.
+    Output that plugins or libraries print while the function runs goes to stderr.
 
     Parameters
     ----------
     name
-        The command's name; the function's docstring is its help.
+        Name of the command; the docstring of the function is its help.
     """
 
     def made(function: Callable[..., Answer]) -> click.Command:
@@ -54,7 +54,7 @@ def answers(name: str) -> Callable[[Callable[..., Answer]], click.Command]:
         def callback(*, as_json: bool, debug: bool, **options: Any) -> None:
             with redirect_stdout(sys.stderr):
                 answer = function(**options)
-            _say(answer, as_json)
+            _print(answer, as_json)
             if answer.error is not None:
                 raise Reported(answer.error)
 
@@ -66,7 +66,7 @@ def answers(name: str) -> Callable[[Callable[..., Answer]], click.Command]:
 
 
 def dump(facts: Mapping[str, Any], indent: int | None = None) -> str:
-    """Facts as JSON; a number that JSON has not is written as text."""
+    """Return facts as JSON; a number that JSON cannot express is written as text."""
     return json.dumps(_plain(facts), indent=indent, ensure_ascii=False, allow_nan=False)
 
 
@@ -76,7 +76,7 @@ JSON = click.Option(
 DEBUG = click.Option(["--debug"], is_flag=True, help="Show the traceback of an error as well.")
 
 
-def _say(answer: Answer, as_json: bool) -> None:
+def _print(answer: Answer, as_json: bool) -> None:
     if as_json:
         click.echo(dump(answer.facts))
         return
@@ -101,7 +101,7 @@ def _plain(value: Any) -> Any:
 
 @contextmanager
 def steps(total: int) -> Iterator[Callable[[str], None]]:
-    """Show how far long work has come, on a terminal's stderr; call the result at each step."""
+    """Show the progress of long work on a terminal's stderr; call the result at each step."""
     if not sys.stderr.isatty():
         yield lambda text: None
         return

@@ -1,4 +1,4 @@
-"""`parframe apply`: a spec in; a plan that is checked, proved and written out."""
+"""`parframe apply`: partitions the model of a spec, checks, verifies and writes the plan."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ import click
 
 import parframe
 from parframe.cli.answer import Answer, answers, dump, steps
-from parframe.cli.check import check_error
 from parframe.cli.options import memory_options
 from parframe.cli.running import run_facts
 from parframe.cli.source import (
@@ -23,39 +22,46 @@ from parframe.cli.source import (
     weights_of,
     weights_text,
 )
-from parframe.cli.verify import proof_error
 from parframe.cli.writing import check_folder, write_plan
 from parframe.dims import name_dimensions
 from parframe.errors import ParframeError
 from parframe.plan import Plan
 from parframe.report.plan import applied_facts, draw_applied
-from parframe.report.verdicts import proof_facts, unverified_facts
+from parframe.report.verdicts import check_error, proof_error, proof_facts, unverified_facts
 from parframe.spec import Spec
 
 
 @answers("apply")
 @click.argument("spec", type=click.Path(path_type=Path))
-@click.option("--model", type=click.Path(path_type=Path), help="The model, not that of the spec.")
-@click.option("--parallel", help="The composite, such as PP2TP4, not that of the spec.")
-@click.option("--output", type=click.Path(path_type=Path), help="The folder to write the plan to.")
+@click.option("--model", type=click.Path(path_type=Path), help="Model (default: the spec's).")
+@click.option("--parallel", help="Composite, such as PP2TP4 (default: the spec's).")
 @click.option(
-    "--weights", type=click.Path(path_type=Path), help="Folder with weights for the proof."
+    "--output",
+    type=click.Path(path_type=Path),
+    help="Folder to write the plan to (default: the spec's).",
 )
 @click.option(
-    "--execute/--no-execute", default=None, help="Whether to prove the plan by executing it."
+    "--weights",
+    type=click.Path(path_type=Path),
+    help="Folder with weights to verify with (default: the model's, else random).",
+)
+@click.option(
+    "--execute/--no-execute",
+    default=None,
+    help="Verify the plan by execution, or not (default: as the spec says).",
 )
 @memory_options
 def command(spec: Path, weights: Path | None, **options: Any) -> Answer:
-    """Partition a model as a spec says, check and prove the plan, write it.
+    """Partition the model of a spec; check, verify and write the plan.
 
-    Options come before what the spec says. Nothing is written unless the plan passes its checks
-    and, where it is executed, computes what the model computes.
+    An option overrides the same key of the spec. The plan is written only if it passes its checks
+    and, where it is executed, computes the same as the model.
     """
     read = _with_options(Spec.read(spec), options)
     source = model_of(read)
     if read.output is not None:
         check_folder(read.output)
-    read.placing()  # a mistake in the spec is told before the model is loaded
+    read.placing()  # reports mistakes in the spec before the model is loaded
     with steps(6) as step:
         step("loading the model")
         graph = load_model(source, positions=None if read.run.prompts else False)
@@ -72,7 +78,7 @@ def command(spec: Path, weights: Path | None, **options: Any) -> Answer:
             sequence=read.sequence,
             rules=read.rules(),
         )
-        step(f"proving {plan.mesh.size} devices")
+        step(f"verifying {plan.mesh.size} devices")
         error = check_error(report, str(spec))
         proof, proof_fault = _proof(plan, read, weights or weights_of(source), str(spec), report.ok)
         error = error or proof_fault
@@ -90,7 +96,7 @@ def command(spec: Path, weights: Path | None, **options: Any) -> Answer:
 
 
 def _with_options(spec: Spec, options: dict[str, Any]) -> Spec:
-    """A spec with the options of the command line in place of its own keys."""
+    """Return a spec with the keys that options override."""
     names = {"budget": "memory_budget"}
     changes = {
         names.get(name, name): value
@@ -105,9 +111,9 @@ def _with_options(spec: Spec, options: dict[str, Any]) -> Spec:
 def _proof(
     plan: Plan, spec: Spec, weights: Path | None, where: str, passed: bool
 ) -> tuple[dict[str, Any], ParframeError | None]:
-    """Execute the plan, if it passed its checks and the spec does not forgo it."""
+    """Execute the plan, if it passed its checks and the spec asks for it."""
     if not passed:
-        return unverified_facts("it did not pass its checks"), None
+        return unverified_facts("the plan failed its checks"), None
     if not spec.verify.execute:
         return unverified_facts("--no-execute, or execute = false in the spec"), None
     trial = spec.verify

@@ -1,4 +1,4 @@
-"""`parframe check`: a plan in, what its checks find out."""
+"""`parframe check`: reads a plan, prints the findings of its checks."""
 
 from __future__ import annotations
 
@@ -11,15 +11,13 @@ from rich.console import RenderableType
 
 import parframe
 from parframe import hooks
-from parframe.checking import Report, memory_sizes
+from parframe.checking import memory_sizes
 from parframe.cli.answer import Answer, answers, steps
 from parframe.cli.options import memory_options, plan_argument, plugins_option
-from parframe.errors import ParframeError
 from parframe.report.communication import draw_traffic, traffic_facts
-from parframe.report.formatting import counted
 from parframe.report.memory import draw_memory, memory_facts
 from parframe.report.screen import BLANK
-from parframe.report.verdicts import check_facts, draw_check
+from parframe.report.verdicts import check_error, check_facts, draw_check
 
 
 @answers("check")
@@ -56,23 +54,6 @@ def command(
         "memory": memory_facts(report.memory, budget),
     }
     return Answer(facts, partial(_draw, facts), check_error(report, str(plan)))
-
-
-def check_error(report: Report, where: str) -> ParframeError | None:
-    """The error of a plan that did not pass; of kind ``memory`` if nothing else is wrong."""
-    if report.ok:
-        return None
-    kinds = {finding.kind for finding in report.findings}
-    number = len(report.findings)
-    first = str(report.findings[0]).partition("] ")[2]
-    what = first + (f", and {counted(number - 1, 'more finding')}" if number > 1 else "")
-    if kinds == {"memory"}:
-        return ParframeError(
-            "memory", where, what, "use more devices, a smaller batch or sequence, or another dtype"
-        )
-    return ParframeError(
-        "check", where, what, "a plan that parframe made should pass: report it with the spec"
-    )
 
 
 def _draw(facts: Mapping[str, Any]) -> Iterator[RenderableType]:

@@ -1,4 +1,4 @@
-"""`parframe coverage`: which models of transformers load, and which plans of them are proved."""
+"""`parframe coverage`: surveys the models of transformers that load and are verified."""
 
 from __future__ import annotations
 
@@ -26,20 +26,24 @@ _COUNT = click.IntRange(1)
 
 
 @answers("coverage")
-@click.option("--only", multiple=True, metavar="TYPE", help="A type of model; may be repeated.")
-@click.option("--composites", metavar="LIST", help="What to partition with, as TP2,PP2.")
+@click.option(
+    "--only", multiple=True, metavar="TYPE", help="Model type (default: all); may be repeated."
+)
+@click.option("--composites", metavar="LIST", help="Composites to partition with, such as TP2,PP2.")
 @click.option(
     "--results",
     type=click.Path(path_type=Path),
     default=Path("coverage.jsonl"),
     show_default=True,
-    help="Where outcomes are kept; what is there is not examined again.",
+    help="File of results; types in it are not examined again.",
 )
-@click.option("--fresh", is_flag=True, help="Examine anew what the results hold.")
-@click.option("--output", type=click.Path(path_type=Path), help="A page of Markdown to write.")
-@click.option("--workers", type=_COUNT, help="Processes at a time; as many as there are cores.")
-@click.option("--seconds", type=_COUNT, help="How long one type may take.")
-@click.option("--memory", type=Amount(), help="Address space of a process, as 12GiB.")
+@click.option("--fresh", is_flag=True, help="Examine types again that the file of results has.")
+@click.option(
+    "--output", type=click.Path(path_type=Path), help="Markdown page to write (default: none)."
+)
+@click.option("--workers", type=_COUNT, help="Concurrent processes (default: number of cores).")
+@click.option("--seconds", type=_COUNT, help="Time limit of one type, in seconds.")
+@click.option("--memory", type=Amount(), help="Address space of a process, such as 12GiB.")
 def command(
     only: tuple[str, ...],
     composites: str | None,
@@ -50,10 +54,10 @@ def command(
     seconds: int | None,
     memory: int | None,
 ) -> Answer:
-    """Survey which causal language models load and are proved.
+    """Survey the causal language models that load and are verified.
 
-    Every type of model that transformers knows is made small with random weights, loaded, compared
-    with what transformers computes, partitioned, checked and proved, each in a process of its own.
+    For each model type of transformers, a small model with random weights is loaded, compared with
+    the output of transformers, partitioned, checked and verified, in a process of its own.
     """
     from parframe.coverage import COMPOSITES, Limits, page
     from parframe.coverage.outcome import facts_of
@@ -93,7 +97,7 @@ def _composites(text: str) -> tuple[str, ...]:
 def _surveyed(
     types: Sequence[str], composites: Sequence[str], results: Path, fresh: bool, limits: Limits
 ) -> list[Outcome]:
-    """The outcome of every type, from the results or found out now and added to them."""
+    """Return the outcome of each type, from the file of results or examined now."""
     from parframe.coverage import survey
     from parframe.coverage.outcome import add_outcome, read_outcomes
 
@@ -104,12 +108,12 @@ def _surveyed(
     with steps(len(types)) as step:
         step(f"{len(found)} of {len(types)} types known")
 
-        def told(outcome: Outcome) -> None:
+        def record(outcome: Outcome) -> None:
             found[outcome.model_type] = outcome
             add_outcome(results, outcome)
             step(f"{outcome.model_type} {outcome.loading.state}")
 
-        survey([name for name in types if name not in found], composites, limits, told)
+        survey([name for name in types if name not in found], composites, limits, record)
     return [found[name] for name in types]
 
 
@@ -122,13 +126,13 @@ def _figures(found: Sequence[Outcome]) -> dict[str, Any]:
 
 
 def _defect(found: Sequence[Outcome]) -> ParframeError | None:
-    """The error of a survey that met wrong numbers or a traceback."""
+    """Return the error of a survey that found wrong numbers or a traceback."""
     defects = [line for outcome in found for line in outcome.defects]
     if not defects:
         return None
     more = f", and {counted(len(defects) - 1, 'more defect')}" if len(defects) > 1 else ""
     return ParframeError(
-        "verify", "coverage", f"{defects[0]}{more}", "this is a fault of parframe: report it"
+        "verify", "coverage", f"{defects[0]}{more}", "report it: it is a bug in parframe"
     )
 
 
@@ -137,13 +141,13 @@ def _draw(found: Sequence[Outcome]) -> Iterator[RenderableType]:
     yield heading("Coverage", f"{counted(sums['types'], 'type')}, {sums['countable']} countable")
     rows = [
         ("loaded", str(sums["loaded"]), f"{sums['share_loaded']:.1%}"),
-        ("proved under TP2, PP2, DP2", str(sums["proved"]), f"{sums['share_proved']:.1%}"),
+        ("verified under TP2, PP2, DP2", str(sums["proved"]), f"{sums['share_proved']:.1%}"),
         ("wrong, tracebacks", str(sums["defects"]), ""),
     ]
     yield table(("", "types", "share"), rows, right=("types", "share"))
     yield BLANK
     yield heading("Types")
-    yield table(("type", "model", "proved", "not proved, and why"), map(_row, found))
+    yield table(("type", "model", "verified", "not verified, with the reason"), map(_row, found))
 
 
 def _row(outcome: Outcome) -> tuple[str, str, str, str]:

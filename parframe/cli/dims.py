@@ -1,4 +1,4 @@
-"""`parframe dims`: a model in, the table of its named dimensions out."""
+"""`parframe dims`: prints the named dimensions of a model."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from parframe.report.model import dimension_facts, draw_dimensions
 def command(model: Path, plugins: tuple[str, ...]) -> Answer:
     """List the named dimensions of a model.
 
-    The table has the name, role and size of each, and where it occurs.
+    The table has the name, role and size of each dimension, and the tensors that have it.
 
     MODEL is a Hugging Face folder, a config.json, a .pt2, a graph.json, or a spec that names a
     model.

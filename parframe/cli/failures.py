@@ -1,4 +1,4 @@
-"""How a command ends: its exit code, and for whatever went wrong one line on stderr."""
+"""End of a command: its exit code, and one line on stderr for an error."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ import click
 from parframe.errors import ParframeError, did_you_mean, optional_packages
 
 INTERRUPTED = 130
-"""The exit code of a command that the user stopped."""
+"""Exit code of a command that the user stopped."""
 
 CLOSED = 141
-"""The exit code of a command whose output nobody read to the end."""
+"""Exit code of a command whose output was closed before its end."""
 
 
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 
-class Reported(Exception):  # noqa: N818  # it carries an error, and is none itself
-    """An error of which the command's output tells already.
+class Reported(Exception):  # noqa: N818  # carries an error
+    """Error that the output of the command already contains.
 
     Parameters
     ----------
     error
-        The error.
+        Error that ends the command.
     """
 
     def __init__(self, error: ParframeError) -> None:
@@ -44,14 +44,14 @@ def run(group: click.Group, arguments: Sequence[str]) -> int:
     Parameters
     ----------
     group
-        The commands.
+        Commands.
     arguments
-        The command line, without the program's name.
+        Command line, without the name of the program.
 
     Returns
     -------
     int
-        The exit code: 0, that of the kind of error, or one of those above.
+        Exit code: 0, that of the kind of error, `INTERRUPTED` or `CLOSED`.
     """
     debug = "--debug" in arguments
     try:
@@ -70,23 +70,23 @@ def run(group: click.Group, arguments: Sequence[str]) -> int:
     except BrokenPipeError:
         _forget_output()
         return CLOSED
-    except BaseException as fault:  # noqa: BLE001  # whatever it is, it ends as one line
+    except BaseException as fault:  # noqa: BLE001  # every error ends as one line
         if debug:
-            _tell_all(fault)
-        error = told(fault)
-        if isinstance(fault, OSError) and fault.errno in _NO_ROOM:
+            _print_tracebacks(fault)
+        error = as_parframe_error(fault)
+        if isinstance(fault, OSError) and fault.errno in _DISK_FULL:
             _forget_output()
-        _tell(error, "--json" in arguments and not isinstance(fault, Reported))
+        _print_error(error, "--json" in arguments and not isinstance(fault, Reported))
         return error.exit_code
 
 
 def _forget_output() -> None:
-    """Let what could not be written go: it would be tried again at the end of the process."""
+    """Discard output that could not be written, so that the exit does not write it again."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _tell_all(fault: BaseException) -> None:
-    """Print where it was raised: here, and in the processes of a run that failed."""
+def _print_tracebacks(fault: BaseException) -> None:
+    """Print the traceback of an error, and those of the ranks of a run that failed."""
     from parframe.launcher import RunError
     from parframe.report.formatting import printable
 
@@ -97,8 +97,8 @@ def _tell_all(fault: BaseException) -> None:
             click.echo(printable(f"\n{failure.where}:\n{failure.traceback.rstrip()}"), err=True)
 
 
-def told(fault: BaseException) -> ParframeError:
-    """Whatever went wrong, as an error of parframe."""
+def as_parframe_error(fault: BaseException) -> ParframeError:
+    """Return any exception as an error of parframe."""
     if isinstance(fault, Reported):
         return fault.error
     if isinstance(fault, ParframeError):
@@ -109,12 +109,12 @@ def told(fault: BaseException) -> ParframeError:
         return ParframeError(
             "usage", str(fault.filename)[:60], "the path is too long", "give a shorter one"
         )
-    if isinstance(fault, OSError) and fault.errno in _NO_ROOM:
+    if isinstance(fault, OSError) and fault.errno in _DISK_FULL:
         return ParframeError(
             "output",
             str(fault.filename or "standard output"),
             f"cannot be written ({fault.strerror})",
-            "make room, or write to another disk",
+            "free disk space, or write to another disk",
         )
     if isinstance(fault, MemoryError) or "can't allocate memory" in str(fault):
         return ParframeError(
@@ -125,12 +125,12 @@ def told(fault: BaseException) -> ParframeError:
         "internal",
         _place(fault),
         f"{type(fault).__name__}: {first}" if first else type(fault).__name__,
-        "this is a fault of parframe: please report it with what --debug prints",
+        "report this bug in parframe with the output of --debug",
     )
 
 
 def _usage(fault: click.ClickException) -> ParframeError:
-    """A command line that click refuses."""
+    """Return the error of a command line that click refuses."""
     context = getattr(fault, "ctx", None)
     path = context.command_path if context is not None else "parframe"
     what = fault.format_message().rstrip(".")
@@ -142,7 +142,7 @@ def _usage(fault: click.ClickException) -> ParframeError:
 
 
 def _place(fault: BaseException) -> str:
-    """Where in the code it happened."""
+    """Return the file and line of parframe that raised an error."""
     frames = traceback.extract_tb(fault.__traceback__)
     own = [frame for frame in frames if f"{os.sep}parframe" in frame.filename]
     if not own:
@@ -150,7 +150,7 @@ def _place(fault: BaseException) -> str:
     return f"{os.path.basename(own[-1].filename)}:{own[-1].lineno}"
 
 
-def _tell(error: ParframeError, as_json: bool) -> None:
+def _print_error(error: ParframeError, as_json: bool) -> None:
     from parframe.report.formatting import printable
 
     click.echo(printable(str(error)), err=True)
@@ -159,7 +159,7 @@ def _tell(error: ParframeError, as_json: bool) -> None:
 
 
 def facts_of(error: ParframeError) -> dict[str, Any]:
-    """An error for JSON."""
+    """Return the fields of an error for JSON."""
     return {
         "kind": error.kind,
         "where": error.where,

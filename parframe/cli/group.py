@@ -1,4 +1,4 @@
-"""The command line's group of commands: each is imported when it is called."""
+"""Group of the commands, each of which is imported when it is called."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ class Group(click.Group):
     Parameters
     ----------
     name
-        The program's name.
+        Name of the program.
     lines
-        Every command with the first line of its help.
+        Commands with the first line of their help.
     """
 
     def __init__(self, name: str, lines: Mapping[str, str], **settings: Any) -> None:
@@ -28,7 +28,7 @@ class Group(click.Group):
         self.params.append(_version())
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Every command, in the order of work."""
+        """List the commands in their order."""
         return list(self.lines)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:

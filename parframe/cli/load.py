@@ -1,4 +1,4 @@
-"""`parframe load`: a model in, its operator graph as JSON out."""
+"""`parframe load`: loads a model and writes its operator graph as JSON."""
 
 from __future__ import annotations
 
@@ -21,7 +21,10 @@ from parframe.report.screen import line
 @answers("load")
 @model_argument
 @click.option(
-    "-o", "--output", type=click.Path(path_type=Path), help="Where to write the graph, as JSON."
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    help="File to write the graph to, as JSON (default: none).",
 )
 def command(model: Path, output: Path | None) -> Answer:
     """Load a model as an operator graph and write it as JSON.

@@ -1,4 +1,4 @@
-"""`parframe plugins`: the installed plugins, as their metadata tells them."""
+"""`parframe plugins`: lists the installed plugins, from their metadata."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from parframe.report.screen import heading, table
 
 @answers("plugins")
 def command() -> Answer:
-    """List the plugins that are installed, without importing them."""
+    """List the installed plugins without importing them."""
     facts = [
         {
             "distribution": info.distribution,

@@ -1,4 +1,4 @@
-"""`parframe show`: a plan's mesh, stages, remarks, or the operators of one device."""
+"""`parframe show`: prints a plan's mesh, stages and notes, or the operators of one device."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from parframe.report.stages import draw_stages, stage_facts
 
 @answers("show")
 @plan_argument
-@click.option("--device", type=int, metavar="RANK", help="The operators of a rank's graph.")
-@click.option("--mesh", is_flag=True, help="The rank grid alone.")
-@click.option("--stages", is_flag=True, help="The pipeline stages alone.")
+@click.option("--device", type=int, metavar="RANK", help="Show the operators of one rank.")
+@click.option("--mesh", is_flag=True, help="Show only the rank grid.")
+@click.option("--stages", is_flag=True, help="Show only the pipeline stages.")
 def command(plan: Path, device: int | None, mesh: bool, stages: bool) -> Answer:
-    """Show a plan: its mesh, its stages, a device's operators.
+    """Show the mesh, the stages or the operators of a plan.
 
     PLAN is a folder that `parframe apply` wrote, or the plan.json in it.
     """

@@ -1,4 +1,4 @@
-"""Where a command's model comes from, and the weights that go with it."""
+"""Model of a command, and its weights."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ def load_model(
     Parameters
     ----------
     source
-        The path or the demo model.
+        Path or demo model.
     positions, dtype
         As for `parframe.load`.
 
     Raises
     ------
     ParframeError
-        If it cannot be loaded, or a spec is given that names none.
+        If it cannot be loaded, or if a spec names no model.
     """
     if isinstance(source, Path) and source.suffix == ".toml":
         source = model_of(Spec.read(source))
@@ -43,7 +43,7 @@ def load_model(
 
 
 def model_of(spec: Spec) -> Path | DemoModel:
-    """The model that a spec names.
+    """Return the model that a spec names.
 
     Raises
     ------
@@ -54,28 +54,28 @@ def model_of(spec: Spec) -> Path | DemoModel:
         raise ParframeError(
             "spec",
             spec.origin.where("model"),
-            "no model is given",
-            "add model = ... to the spec, or give --model on the command line",
+            "the spec names no model",
+            "add model = ... to the spec, or use --model",
         )
     return spec.model
 
 
 def described(source: Path | DemoModel) -> str:
-    """A model's origin, for its reader."""
+    """Return a description of a model's source."""
     if isinstance(source, DemoModel):
-        return "demo model, made on the spot from its configuration, with random weights"
+        return "demo model, built from its configuration with random weights"
     return shown(source)
 
 
 def weights_of(source: Path | DemoModel) -> Path | None:
-    """The folder that holds a model's weights; None if it has none."""
+    """Return the folder with a model's weights; None if it has none."""
     if isinstance(source, Path) and source.is_dir() and any(source.glob("*.safetensors")):
         return source
     return None
 
 
 def shown(path: Path) -> str:
-    """A path for its reader: from the working folder, if it lies below it."""
+    """Return a path as text, relative to the working folder if it is below it."""
     try:
         return str(path.absolute().relative_to(Path.cwd()))
     except ValueError:
@@ -83,7 +83,7 @@ def shown(path: Path) -> str:
 
 
 def weights_text(weights: Path | None, seed: int) -> str:
-    """Which weights are used, in words."""
+    """Return a description of the weights."""
     return f"random, seed {seed}" if weights is None else f"of {shown(weights)}"
 
 
@@ -93,17 +93,16 @@ def refuse_too_large(graph: OperatorGraph) -> None:
     Raises
     ------
     ParframeError
-        Of kind ``run``, with the two ways out.
+        Of kind ``run``, with two hints.
     """
     elements = sum(int(p.elements) for p in graph.parameters.values() if p.kind == "parameter")
     needed, has = 2 * elements * _FLOAT64, _memory()
     if needed > has:
         raise ParframeError(
             "run",
-            "proof by execution",
-            f"the model would need {amount(needed)} of memory in float64, this machine has "
-            f"{amount(has)}",
-            "give --no-execute (in a spec: [verify] execute = false) to plan and check only, or "
+            "verification by execution",
+            f"the model needs {amount(needed)} in float64, this machine has {amount(has)}",
+            "use --no-execute (in a spec: [verify] execute = false) to plan and check only, or "
             "shrink the model's configuration",
         )
 
@@ -112,5 +111,5 @@ def _memory() -> int:
     has = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     try:
         return min(has, int(_CGROUP.read_text()))
-    except (OSError, ValueError):  # no control group, or one without a limit
+    except (OSError, ValueError):  # no control group, or no limit
         return has

@@ -1,11 +1,11 @@
-"""`parframe verify`: a plan in, the proof by execution out."""
+"""`parframe verify`: executes all devices of a plan here and compares with the model."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.console import RenderableType
 
@@ -13,13 +13,9 @@ import parframe
 from parframe.cli.answer import Answer, answers, steps
 from parframe.cli.options import plan_argument, trial_options, weights_option
 from parframe.cli.source import refuse_too_large, weights_text
-from parframe.errors import ParframeError
 from parframe.report.communication import draw_traffic, traffic_facts
 from parframe.report.screen import BLANK
-from parframe.report.verdicts import draw_proof, proof_facts
-
-if TYPE_CHECKING:
-    from parframe.simulation import Proof
+from parframe.report.verdicts import draw_proof, proof_error, proof_facts
 
 
 @answers("verify")
@@ -34,7 +30,7 @@ def command(
     seed: int,
     dtype: str,
 ) -> Answer:
-    """Run all devices of a plan here and compare with the model.
+    """Execute all devices of a plan in this process and compare with the model.
 
     PLAN is a folder that `parframe apply` wrote, or the plan.json in it.
     """
@@ -52,20 +48,6 @@ def command(
         "communication": traffic_facts(proof.communication),
     }
     return Answer(facts, partial(_draw, facts), proof_error(proof, str(plan)))
-
-
-def proof_error(proof: Proof, where: str) -> ParframeError | None:
-    """The error of a plan that does not compute what its model computes."""
-    if proof.ok:
-        return None
-    difference = proof.first_difference
-    place = f", first at {difference.operator} ({difference.module})" if difference else ""
-    return ParframeError(
-        "verify",
-        where,
-        f"off by {proof.max_error:.3g}, allowed {proof.bound:.0g}{place}",
-        "this is a fault of parframe or of a plugin's rule: report it with the spec",
-    )
 
 
 def _draw(facts: Mapping[str, Any]) -> Iterator[RenderableType]:

@@ -9,6 +9,7 @@ import attrs
 from rich.console import RenderableType
 
 from parframe.checking import MemorySizes, Report
+from parframe.errors import ParframeError
 from parframe.graph import OperatorGraph
 from parframe.report.formatting import counted
 from parframe.report.model import output_labels
@@ -111,3 +112,34 @@ def _trials(facts: Mapping[str, Any]) -> Iterator[str]:
     for output in facts["outputs"]:
         shape = " x ".join(map(str, output["shape"])) or "one number"
         yield f"{output['name']} ({shape}): {counted(output['parts'], 'part')} compared"
+
+
+def check_error(report: Report, where: str) -> ParframeError | None:
+    """Return the error of a plan that failed its checks, of kind ``memory`` if that is all."""
+    if report.ok:
+        return None
+    kinds = {finding.kind for finding in report.findings}
+    number = len(report.findings)
+    first = str(report.findings[0]).partition("] ")[2]
+    what = first + (f", and {counted(number - 1, 'more finding')}" if number > 1 else "")
+    if kinds == {"memory"}:
+        return ParframeError(
+            "memory", where, what, "use more devices, a smaller batch or sequence, or another dtype"
+        )
+    return ParframeError(
+        "check", where, what, "report it with the spec: a plan that parframe made must pass"
+    )
+
+
+def proof_error(proof: Proof, where: str) -> ParframeError | None:
+    """Return the error of a plan whose results differ from the model's."""
+    if proof.ok:
+        return None
+    difference = proof.first_difference
+    place = f", first at {difference.operator} ({difference.module})" if difference else ""
+    return ParframeError(
+        "verify",
+        where,
+        f"relative error {proof.max_error:.3g}, allowed {proof.bound:.0g}{place}",
+        "report it with the spec: it is a bug in parframe or in the rule of a plugin",
+    )

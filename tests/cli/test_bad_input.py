@@ -121,7 +121,7 @@ def test_a_spec_that_is_no_file_of_text_is_refused(call, tmp_path, make, what):
 
 def test_a_spec_without_a_model_asks_for_one(call, tmp_path):
     (tmp_path / "spec.toml").write_text('parallel = "TP2"')
-    refused(call("apply", tmp_path / "spec.toml"), "spec", "no model is given; .*--model")
+    refused(call("apply", tmp_path / "spec.toml"), "spec", "the spec names no model; .*--model")
 
 
 def test_more_stages_than_layers_are_refused(call, tmp_path):

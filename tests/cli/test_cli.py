@@ -87,12 +87,12 @@ def test_every_command_has_help(call, name):
         (("apply",), "missing argument 'SPEC'"),
         (("apply", "a", "b"), "unexpected extra argument"),
         (("show", "plan", "--device", "x"), "'x' is not a valid integer"),
-        (("check", "plan", "--budget", "80XB"), "is '80XB'; give such as '80GB'"),
+        (("check", "plan", "--budget", "80XB"), "is '80XB'; give an amount such as '80GB'"),
         (("check", "plan", "--batch", "0"), "0 is not in the range"),
         (("check", "plan", "--dtype", "float3"), "'float3' is not one of"),
     ],
 )
-def test_a_wrong_command_line_is_one_line_with_the_way_out(call, arguments, what):
+def test_a_wrong_command_line_is_one_line_with_a_hint(call, arguments, what):
     told = call(*arguments)
     assert told.code == KINDS["usage"][0]
     assert told.err.startswith("error[usage] parframe")
@@ -111,7 +111,7 @@ def test_an_unexpected_fault_is_one_line_that_says_how_to_report_it(call, monkey
     assert told.code == KINDS["internal"][0]
     assert told.err.startswith("error[internal] ")
     assert "RuntimeError: first line; " in told.err
-    assert "report it with what --debug prints" in told.err
+    assert "report this bug in parframe with the output of --debug" in told.err
     assert told.err.count("\n") == 1
     assert "Traceback" in call("show", plan, "--debug").err
 
@@ -267,7 +267,7 @@ def test_show_device_names_the_peer_of_a_send(call, tmp_path):
     assert "pp: from 0" in call("show", tmp_path / "plan", "--device", 1).out
 
 
-def test_an_unknown_rank_is_an_error_with_the_way_out(call, plan):
+def test_an_unknown_rank_is_an_error_with_a_hint(call, plan):
     told = call("show", plan, "--device", 4)
     assert told.code == KINDS["mesh"][0]
     assert "give a rank from 0 to 3" in told.err

@@ -100,7 +100,7 @@ def test_a_model_too_large_to_execute_is_never_silently_unproved(call, spec, mon
     monkeypatch.setattr(source, "_memory", lambda: 1000)
     told = call("apply", spec)
     assert told.code == KINDS["run"][0]
-    assert "would need 1.97 KiB of memory in float64, this machine has 1000 B" in told.err
+    assert "needs 1.97 KiB in float64, this machine has 1000 B" in told.err
     assert "--no-execute" in told.err
     assert not (spec.parent / "out").exists()
     assert call("apply", spec, "--no-execute").code == 0
@@ -112,7 +112,7 @@ def test_a_plan_over_budget_is_not_written(call, spec):
     told = call("apply", spec, "--budget", "10B")
     assert told.code == KINDS["memory"][0]
     assert "Check  failed" in told.out
-    assert "not verified by execution (it did not pass its checks)" in told.out
+    assert "not verified by execution (the plan failed its checks)" in told.out
     assert told.out.rstrip().endswith("not written")
     assert contents(spec.parent / "out") == before
 
@@ -137,7 +137,7 @@ def test_a_plan_that_computes_something_else_is_not_written(call, spec, monkeypa
     told = call("apply", spec)
     assert told.code == KINDS["verify"][0]
     assert "NOT equal to the model" in told.out
-    assert "off by 0.5, allowed 1e-11" in told.err
+    assert "relative error 0.5, allowed 1e-11" in told.err
     assert not (spec.parent / "out").exists()
 
 
@@ -175,7 +175,7 @@ def test_a_mistake_in_the_spec_is_told_before_the_model_is_loaded(call, spec, mo
 def test_the_demo_makes_its_model_on_the_spot_and_says_so(call, tmp_path):
     told = call("apply", QUICKSTART, "--output", tmp_path / "out")
     assert told.code == 0, told.err
-    assert "demo model, made on the spot" in told.out
+    assert "demo model, built from its configuration" in told.out
     assert "8 devices executed, equal to the unpartitioned model" in told.out
 
 

@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[2]
 INSTEAD = {
     r"exchang(?:e|es|ed|ing)": "collective, communication, or distributed form",
     r"meetings?": "collective, or rendezvous",
-    r"hint(?:s|ed|ing)?": "hint, or fix",
+    r"mend(?:s|ed|ing)?": "hint, or fix",
     r"members?": "rank of a group",
     r"beside": "next to, in addition to",
     r"told": "given, named, reported",
