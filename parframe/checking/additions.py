@@ -1,95 +1,110 @@
-"""Sums typed: whatever terms are added, in whatever order, a sum is known by all of them."""
+"""Types of sums: a sum has the terms of both operands, in whatever order they are added."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from parframe.checking.checked_model import Origin, aligned_mark, alignment
-from parframe.checking.shard_regions import shape_text
-from parframe.checking.tensor_types import Held, Place, Ranges, add_marks, merge, place
-from parframe.checking.value_types import Values
+from parframe.checking.checked_model import ModelOperator, addend_dims, aligned_term_id
+from parframe.checking.shard_regions import format_shape
+from parframe.checking.tensor_types import (
+    Ranges,
+    TensorShard,
+    TensorType,
+    make_shard,
+    merge_partial_terms,
+    sum_ids,
+)
+from parframe.checking.value_types import ValueTypes
 from parframe.graph import Operator
 from parframe.layout import Axis, Pieces
 
 
-class Sums(Values):
-    """The values of a program, and how two of them are added."""
+class AdditionTypes(ValueTypes):
+    """Types of a program's values, and how two of them are added."""
 
-    def add(self, operator: Operator, origin: Origin) -> None:
-        """The sum of two values, whichever terms they are."""
+    def infer_sum(self, operator: Operator, origin: ModelOperator) -> None:
+        """Set the type of the sum of two values."""
         (output,) = operator.outputs
-        held = [self.values.get(name) for name in operator.inputs]
-        left, right = held
+        left, right = (self.values.get(name) for name in operator.inputs)
         if left is None or right is None:
             self.values[output] = None
             return
-        if bool(left.pending) != bool(right.pending):
-            partial, complete = (left, right) if left.pending else (right, left)
-            self.blame(
+        if bool(left.partial_terms) != bool(right.partial_terms):
+            partial, complete = (left, right) if left.partial_terms else (right, left)
+            self.add_finding(
                 "partial", operator,
-                f"{complete.label or 'a complete value'} is added to {partial.label}, which is "
-                "still to be reduced, so that every device would add it",
+                f"{complete.label or 'a complete value'} is added to the partial sum "
+                f"{partial.label}, so that the reduction adds it more than once",
             )  # fmt: skip
-        where = self._broadcast(operator, left.place, right.place)
-        total = Held(
-            where,
-            add_marks(left.done, right.done),
-            merge(left.pending, right.pending),
+        shard = self._broadcast_shards(operator, left.shard, right.shard)
+        total = TensorType(
+            shard,
+            sum_ids(left.complete_id, right.complete_id),
+            merge_partial_terms(left.partial_terms, right.partial_terms),
             operator.name,
         )
-        self.define(operator, output, total)
+        self.set_type(operator, output, total)
         own = (*origin.operator.inputs, *origin.operator.outputs)
         if len({origin.block.tensors[name].dtype for name in own}) == 1:
-            self.same_dtype(operator)
+            self.check_dtypes(operator)
 
-    def _broadcast(self, operator: Operator, left: Place, right: Place) -> Place:
+    def _broadcast_shards(
+        self, operator: Operator, left: TensorShard, right: TensorShard
+    ) -> TensorShard:
         rank = max(len(left.axes), len(right.axes))
         axes: list[Axis] = []
         pieces: list[Pieces] = []
-        for back in range(rank, 0, -1):
-            found = [
-                (where.axes[-back], where.ranges[-back])
-                for where in (left, right)
-                if back <= len(where.axes) and where.axes[-back]
+        for dim in range(rank, 0, -1):
+            parts = [
+                (shard.axes[-dim], shard.ranges[-dim])
+                for shard in (left, right)
+                if dim <= len(shard.axes) and shard.axes[-dim]
             ] or [((), ())]
-            if any(other != found[0] for other in found[1:]):
-                self.blame("type", operator, _clash(found))
-            axes.append(found[0][0])
-            pieces.append(dict(found[0][1]))
-        return place(tuple(axes), pieces)
+            if any(other != parts[0] for other in parts[1:]):
+                self.add_finding("type", operator, _describe_clash(parts))
+            axes.append(parts[0][0])
+            pieces.append(dict(parts[0][1]))
+        return make_shard(tuple(axes), pieces)
 
-    def align(self, operator: Operator, origin: Origin) -> None:
-        """An addend given the axes that it is added along."""
+    def infer_aligned_addend(self, operator: Operator, origin: ModelOperator) -> None:
+        """Set the type of an addend that is viewed along the dims that it is added to."""
         (output,) = operator.outputs
-        held = self.values.get(operator.inputs[0])
+        tensor_type = self.values.get(operator.inputs[0])
         signature = origin.bound.signature
-        if held is None or signature is None or signature.addend is None:
+        if tensor_type is None or signature is None or signature.addend is None:
             self.values[output] = None
             return
         own = origin.operator.inputs[signature.addend]
-        places = alignment(origin.bound)
-        if held.total != self.whole.terms[origin.names[own]] or held.pending:
-            self.blame(
-                "type", operator, f"{held.label} is not the addend of {origin.operator.name}"
+        dims = addend_dims(origin.bound)
+        if (
+            tensor_type.sum_id != self.model.term_ids[origin.names[own]]
+            or tensor_type.partial_terms
+        ):
+            self.add_finding(
+                "type", operator, f"{tensor_type.label} is not the addend of {origin.operator.name}"
             )
-        rank = -min(places, default=0)
+        rank = -min(dims, default=0)
         axes: list[Axis] = [()] * rank
         pieces: list[Pieces] = [{}] * rank
-        for number, back in enumerate(places):
-            axes[back] = held.place.axes[number]
-            pieces[back] = held.place.pieces(number)
-        where = place(tuple(axes), pieces)
+        for number, dim in enumerate(dims):
+            axes[dim] = tensor_type.shard.axes[number]
+            pieces[dim] = tensor_type.shard.pieces(number)
+        shard = make_shard(tuple(axes), pieces)
         size = operator.args.get("size", operator.args.get("shape"))
-        if not isinstance(size, tuple) or len(size) != rank or not self.are(size, where.shape):
-            shape = shape_text(where.shape)
-            self.blame("argument", operator, f"gives the shape {size}, not {shape}")
-        term = aligned_mark(held.total, places)
-        self.define(operator, output, Held(where, term, (), held.label))
+        if (
+            not isinstance(size, tuple)
+            or len(size) != rank
+            or not self.same_sizes(size, shard.shape)
+        ):
+            shape = format_shape(shard.shape)
+            self.add_finding("argument", operator, f"has the shape {size}, not {shape}")
+        term = aligned_term_id(tensor_type.sum_id, dims)
+        self.set_type(operator, output, TensorType(shard, term, (), tensor_type.label))
 
 
-def _clash(found: Sequence[tuple[Axis, Ranges]]) -> str:
+def _describe_clash(parts: Sequence[tuple[Axis, Ranges]]) -> str:
     texts = [
         ", ".join(f"{dim} {piece.start} to {piece.stop}" for dim, piece in ranges) or "whole"
-        for _, ranges in found
+        for _, ranges in parts
     ]
     return f"adds different parts: {texts[0]} and {texts[1]}"

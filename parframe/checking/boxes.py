@@ -1,4 +1,4 @@
-"""Boxes: whether what several devices hold makes up a whole, without gap or overlap."""
+"""Boxes of index ranges, and whether they tile a whole without gap or overlap."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import TypeAlias
 
 Interval: TypeAlias = tuple[int, int]
 Box: TypeAlias = tuple[Interval, ...]
-"""A half-open range along each of some dimensions."""
+"""Half-open range along each of some dimensions."""
 
 
 def hull(boxes: Iterable[Box]) -> Box | None:
-    """The smallest box around the boxes that are not empty; None where all are."""
+    """Return the smallest box around the boxes that are not empty; None where all are empty."""
     full = [box for box in boxes if not is_empty(box)]
     if not full:
         return None
@@ -25,20 +25,20 @@ def hull(boxes: Iterable[Box]) -> Box | None:
 
 
 def is_empty(box: Box) -> bool:
-    """Whether a box has no element."""
+    """Return whether a box has no element."""
     return any(stop <= start for start, stop in box)
 
 
 def volume(box: Box) -> int:
-    """The number of elements."""
+    """Return the number of elements."""
     return prod(stop - start for start, stop in box)
 
 
 @lru_cache(maxsize=20_000)
-def tiles(boxes: tuple[Box, ...], once: bool) -> str:
-    """Whether boxes make up their hull: what is wrong, or ``""``.
+def tiling_fault(boxes: tuple[Box, ...], once: bool) -> str:
+    """Return how boxes fail to tile their hull (``"overlap"``, ``"leave a gap"``), or ``""``.
 
-    Equal boxes count once unless every element must be there exactly ``once``.
+    Equal boxes count once, unless ``once`` says that every element must be there exactly once.
     """
     full = [box for box in boxes if not is_empty(box)]
     if not once:
@@ -47,13 +47,13 @@ def tiles(boxes: tuple[Box, ...], once: bool) -> str:
     if whole is None:
         return ""
     if len(whole) == 1:
-        return _in_line(sorted(box[0] for box in full))
+        return _interval_fault(sorted(box[0] for box in full))
     if any(_overlap(one, other) for one, other in combinations(full, 2)):
         return "overlap"
     return "" if sum(volume(box) for box in full) == volume(whole) else "leave a gap"
 
 
-def _in_line(intervals: Sequence[Interval]) -> str:
+def _interval_fault(intervals: Sequence[Interval]) -> str:
     for (_, stop), (start, _) in pairwise(intervals):
         if start < stop:
             return "overlap"

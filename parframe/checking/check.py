@@ -1,4 +1,4 @@
-"""All checks of a plan, one after the other."""
+"""All checks of a plan."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from collections.abc import Iterable, Iterator
 
 import attrs
 
-from parframe.checking.checked_model import Whole
+from parframe.checking.checked_model import CheckedModel
 from parframe.checking.deadlock import check_deadlock
-from parframe.checking.findings import DeviceMemory, Finding, Report, in_words
+from parframe.checking.findings import DeviceMemory, Finding, Report, format_bytes
 from parframe.checking.matching import check_matching
 from parframe.checking.memory import all_device_memory, memory_sizes, traffic
-from parframe.checking.plan_types import Followed, each_on_its_own
+from parframe.checking.plan_types import PlanTypes, with_program_per_rank
 from parframe.checking.program_results import check_outputs, check_states
 from parframe.checking.structure import check_structure
 from parframe.checking.weight_coverage import check_weights
@@ -27,75 +27,75 @@ def check(
     sequence: int | None = None,
     rules: Iterable[Rule] = (),
 ) -> Report:
-    """Prove a plan without a device.
+    """Check a plan without a device.
 
     Parameters
     ----------
     plan
         The plan.
     budget
-        The bytes that every device has; no limit if absent.
+        Memory of every device, in bytes; no limit if absent.
     dtype
-        What floating-point tensors are held in when memory is counted; ``"bfloat16"`` if absent.
+        Dtype of floating-point tensors when memory is counted (default: ``"bfloat16"``).
     batch, sequence
-        The sizes that memory is counted for: one row for each share of the batch, and 1024
-        positions if absent.
+        Sizes that memory is counted for (default: one row for each share of the batch, and 1024
+        positions).
     rules
-        Rules beside the built-in table, as in partitioning.
+        Rules in addition to the built-in table, as in partitioning.
 
     Returns
     -------
     Report
-        ``ok`` if nothing is wrong, else the ``findings``; memory of every rank and communication.
+        ``ok`` if the plan is right, else the ``findings``; memory of every rank and communication.
     """
     sizes = memory_sizes(plan, dtype, batch, sequence)
     findings = check_structure(plan)
     if findings:
         return Report(tuple(findings), {}, ())
-    whole = Whole(plan.graph, plan.programs.values(), rules, plan.placing.mirrored)
-    followed = Followed(plan, whole)
-    meetings = [*check_matching(plan, followed.bindings), *check_deadlock(plan)]
-    if followed.stuck and not meetings:
-        followed = Followed(each_on_its_own(plan), whole)
-    findings = _merged(
+    model = CheckedModel(plan.graph, plan.programs.values(), rules, plan.placing.mirrored)
+    plan_types = PlanTypes(plan, model)
+    communication_findings = [*check_matching(plan, plan_types.bindings), *check_deadlock(plan)]
+    if plan_types.blocked and not communication_findings:
+        plan_types = PlanTypes(with_program_per_rank(plan), model)
+    findings = _merge_ranks(
         [
-            *followed.findings,
-            *check_outputs(followed),
-            *check_states(followed),
-            *check_weights(followed),
-            *meetings,
+            *plan_types.findings,
+            *check_outputs(plan_types),
+            *check_states(plan_types),
+            *check_weights(plan_types),
+            *communication_findings,
         ]
     )
     if not findings:
-        findings.extend(_not_followed(followed))
+        findings.extend(_unknown_types(plan_types))
     used = all_device_memory(plan, sizes)
-    findings.extend(_over(used, budget))
+    findings.extend(_memory_findings(used, budget))
     notes = (*(f"{note.kind}: {note.where}: {note.what}" for note in plan.notes), str(sizes))
     return Report(tuple(findings), used, traffic(plan, sizes), notes)
 
 
-def _not_followed(followed: Followed) -> Iterator[Finding]:
-    """What no pass has blamed, but none has understood either."""
-    for name, walker in followed.walkers.items():
-        if name in followed.stuck:
-            message = "waits for a communication that never comes"
-            yield Finding("matching", walker.ranks, "", "", message)
-        unknown = [value for value, held in walker.values.items() if held is None]
+def _unknown_types(plan_types: PlanTypes) -> Iterator[Finding]:
+    """Yield findings for values that no check has blamed, but whose types are unknown."""
+    for name, types in plan_types.programs.items():
+        if name in plan_types.blocked:
+            message = "waits for a communication that other ranks never enter"
+            yield Finding("matching", types.ranks, "", "", message)
+        unknown = [value for value, tensor_type in types.values.items() if tensor_type is None]
         if unknown:
-            message = f"{unknown[0]!r} could not be followed"
-            yield Finding("type", walker.ranks, "", "", message)
+            message = f"{unknown[0]!r} has an unknown type"
+            yield Finding("type", types.ranks, "", "", message)
 
 
-def _merged(findings: Iterable[Finding]) -> list[Finding]:
-    """The findings with those of several ranks that say the same as one."""
+def _merge_ranks(findings: Iterable[Finding]) -> list[Finding]:
+    """Return the findings with equal ones of several ranks merged into one."""
     ranks: dict[Finding, set[int]] = {}
     for finding in findings:
         ranks.setdefault(attrs.evolve(finding, ranks=()), set()).update(finding.ranks)
     return [attrs.evolve(one, ranks=tuple(sorted(found))) for one, found in ranks.items()]
 
 
-def _over(used: dict[int, DeviceMemory], budget: int | None) -> list[Finding]:
-    """The devices that need more than there is."""
+def _memory_findings(used: dict[int, DeviceMemory], budget: int | None) -> list[Finding]:
+    """Return findings for the devices that need more memory than the budget."""
     if budget is None:
         return []
     ranks: dict[DeviceMemory, list[int]] = {}
@@ -105,7 +105,7 @@ def _over(used: dict[int, DeviceMemory], budget: int | None) -> list[Finding]:
     return [
         Finding(
             "memory", tuple(found), "", "",
-            f"needs {own}, the budget is {in_words(budget)}",
+            f"needs {own}, the budget is {format_bytes(budget)}",
         )
         for own, found in ranks.items()
     ]  # fmt: skip

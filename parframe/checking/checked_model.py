@@ -1,8 +1,7 @@
-"""The model as the checker sees it: every value's terms, and the rule of every operator.
+"""The model as the checks see it: the terms of every value, and the rule of every operator.
 
-Where a program refers to the parts of an operator that was written as simpler ones
-(``call/op.part``), these are added to the operator's block by the table of rules, and everything
-is named anew.
+Programs may have the parts of an operator that its rule decomposes (``call/op.part``). These are
+added to the operator's block by the table of rules, and everything is named again.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ from functools import cached_property
 
 import attrs
 
-from parframe.checking.tensor_types import add_marks, mark
+from parframe.checking.tensor_types import sum_ids, term_id
 from parframe.dims import BoundOperator, Dimensions, name_dimensions
 from parframe.dims.halves import halve_dimensions
 from parframe.graph import Block, Call, Operator, OperatorGraph, Tensor
@@ -24,8 +23,8 @@ from parframe.rules.table import rule_for
 
 
 @attrs.frozen
-class Origin:
-    """An operator of the model: its call, its block's own operator, and its rule."""
+class ModelOperator:
+    """Operator of the model: its call, its block, the block's operator, and its rule."""
 
     call: Call
     block: Block
@@ -35,13 +34,13 @@ class Origin:
 
     @property
     def module(self) -> str:
-        """The path of the module it came from."""
+        """Path of the module that it came from."""
         last = self.call.name.rsplit(".", 1)[-1]
         return self.operator.module.replace("*", last) if self.call.name else self.operator.module
 
 
-class Whole:
-    """The model that a plan is checked against."""
+class CheckedModel:
+    """Model that a plan is checked against."""
 
     def __init__(
         self,
@@ -52,7 +51,7 @@ class Whole:
     ) -> None:
         extra = {rule.target: rule for rule in rules}
         origins = {op.origin or op.name for program in programs for op in program.operators}
-        self.graph = _with_parts(graph, origins, extra)
+        self.graph = _decompose_operators(graph, origins, extra)
         self.dimensions: Dimensions = halve_dimensions(
             name_dimensions(self.graph, extra.values()), mirrored
         )
@@ -64,18 +63,18 @@ class Whole:
             for block in self.graph.blocks.values()
         }
         self.calls = {call.name: call for call in self.graph.calls}
-        self.terms: dict[str, int] = {}
-        self._count_terms()
+        self.term_ids: dict[str, int] = {}
+        self._identify_terms()
 
-    def origin(self, operator: Operator) -> Origin | None:
-        """The model's operator that a device's operator serves."""
+    def origin(self, operator: Operator) -> ModelOperator | None:
+        """Return the model's operator that a device's operator is part of, if any."""
         found = operator.origin or operator.name
         prefix, slash, own = found.rpartition("/")
         call = self.calls.get(prefix if slash else "")
         if call is None or own not in self.operators[call.block]:
             return None
         block = self.graph.blocks[call.block]
-        return Origin(
+        return ModelOperator(
             call,
             block,
             self.operators[block.name][own],
@@ -85,39 +84,41 @@ class Whole:
 
     @cached_property
     def outer(self) -> Mapping[str, tuple[Axis, ...]]:
-        """The axes of inputs, parameters and the values between calls."""
+        """Tensor dims of inputs, parameters and the values between calls, as factors."""
         return self.dimensions.outer
 
-    def axes(self, origin: Origin, own: str) -> tuple[Axis, ...]:
-        """The axes of a block's value."""
+    def axes(self, origin: ModelOperator, own: str) -> tuple[Axis, ...]:
+        """Return the tensor dims of a block's value, as factors."""
         return self.dimensions.axes[origin.block.name][own]
 
-    def _count_terms(self) -> None:
-        """Write every value as a sum: sums and addends are taken apart, all else is a term."""
+    def _identify_terms(self) -> None:
+        """Write every value as a sum of terms: sums and addends are split, all else is one term."""
         for outer in (*self.graph.inputs, *self.graph.parameters):
-            self.terms[outer] = mark(outer)
+            self.term_ids[outer] = term_id(outer)
         for call in self.graph.calls:
             block = self.graph.blocks[call.block]
             names = self.names[call.name]
             bound = self.dimensions.bound[block.name]
             for operator in block.operators:
-                inputs = [self.terms[names[value]] for value in operator.inputs]
+                inputs = [self.term_ids[names[value]] for value in operator.inputs]
                 outputs = [names[value] for value in operator.outputs]
-                if outputs[0] in self.terms:
+                if outputs[0] in self.term_ids:
                     continue
                 if is_sum(operator):
-                    self.terms[outputs[0]] = add_marks(*inputs)
+                    self.term_ids[outputs[0]] = sum_ids(*inputs)
                     continue
                 for output in outputs:
-                    self.terms[output] = mark(output)
+                    self.term_ids[output] = term_id(output)
                 signature = bound[operator.name].signature
                 if signature is not None and signature.addend is not None:
-                    addend = aligned_mark(inputs[signature.addend], alignment(bound[operator.name]))
-                    self.terms[outputs[0]] = add_marks(mark(outputs[0]), addend)
+                    addend = aligned_term_id(
+                        inputs[signature.addend], addend_dims(bound[operator.name])
+                    )
+                    self.term_ids[outputs[0]] = sum_ids(term_id(outputs[0]), addend)
 
 
 def is_sum(operator: Operator) -> bool:
-    """Whether an operator is the sum of two tensors and nothing else."""
+    """Return whether an operator is the plain sum of two tensors."""
     return (
         operator.target == "aten.add.Tensor"
         and operator.args.get("alpha", 1) == 1
@@ -125,31 +126,31 @@ def is_sum(operator: Operator) -> bool:
     )
 
 
-def alignment(bound: BoundOperator) -> tuple[int, ...]:
-    """The axes of the result that an operator's addend has, counted from the back."""
+def addend_dims(bound: BoundOperator) -> tuple[int, ...]:
+    """Return the dims of the result that an operator's addend has, counted from the last."""
     signature = bound.signature
     if signature is None or signature.addend is None:
         return ()
     result = [tuple(spell(pattern)) for pattern in signature.outputs[0]]
-    places = []
+    dims = []
     for number, pattern in enumerate(signature.inputs[signature.addend]):
-        letters = tuple(spell(pattern))
+        labels = tuple(spell(pattern))
         back = number - len(signature.inputs[signature.addend])
-        places.append(result.index(letters) - len(result) if letters in result else back)
-    return tuple(places)
+        dims.append(result.index(labels) - len(result) if labels in result else back)
+    return tuple(dims)
 
 
-def aligned_mark(term: int, places: tuple[int, ...]) -> int:
-    """The mark of a term that is added along these axes, counted from the back."""
-    if places == tuple(range(-len(places), 0)):
+def aligned_term_id(term: int, dims: tuple[int, ...]) -> int:
+    """Return the id of a term that is added along these dims, counted from the last."""
+    if dims == tuple(range(-len(dims), 0)):
         return term
-    return mark(f"{term} along {places}")
+    return term_id(f"{term} along {dims}")
 
 
-def _with_parts(
+def _decompose_operators(
     graph: OperatorGraph, origins: set[str], extra: Mapping[str, Rule]
 ) -> OperatorGraph:
-    """The graph with the parts of the operators that programs take apart."""
+    """Return the graph with the parts of the operators that programs have decomposed."""
     wanted: dict[str, set[str]] = {}
     blocks = {call.name: call.block for call in graph.calls}
     known = {
@@ -164,13 +165,13 @@ def _with_parts(
     if not wanted:
         return graph
     changed = {
-        block.name: _block_with_parts(block, wanted.get(block.name, set()), extra)
+        block.name: _decompose_block(block, wanted.get(block.name, set()), extra)
         for block in graph.blocks.values()
     }
     return attrs.evolve(graph, blocks=changed)
 
 
-def _block_with_parts(block: Block, wanted: set[str], extra: Mapping[str, Rule]) -> Block:
+def _decompose_block(block: Block, wanted: set[str], extra: Mapping[str, Rule]) -> Block:
     operators: list[Operator] = []
     tensors: dict[str, Tensor] = dict(block.tensors)
     for operator in block.operators:

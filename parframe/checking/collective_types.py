@@ -1,114 +1,133 @@
-"""Parts put together and taken apart: gathers, scatters and exchanges typed, in numbers."""
+"""Types of gathers, scatters and all-to-alls, in numbers."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
-from itertools import product as every
+from itertools import product
 from typing import TypeAlias
 
 import attrs
 
-from parframe.checking.boxes import tiles
+from parframe.checking.boxes import tiling_fault
 from parframe.checking.concrete_types import (
-    Concrete,
-    Measured,
-    Parts,
-    measured_axis,
-    measured_pieces,
-    regions_of,
+    ConcreteRange,
+    ConcreteRegions,
+    ConcreteType,
+    evaluate_axis,
+    evaluate_pieces,
+    locate_ranges,
 )
-from parframe.checking.reductions import Outcome, difference, hull_of
-from parframe.checking.region_ranges import read
-from parframe.checking.samples import COUNT, Numbers, numbers
+from parframe.checking.reductions import CollectiveResult, concrete_hull, describe_difference
+from parframe.checking.region_ranges import region_ranges
+from parframe.checking.samples import SAMPLE_COUNT, SampledSize, sample_size
 from parframe.checking.tensor_types import sizes_of
 from parframe.layout import Axis, Leaf, Region, region_length
 
-Ranges: TypeAlias = tuple[tuple[tuple[str, Measured], ...], ...]
-Symbols: TypeAlias = tuple[tuple[str, Numbers], ...]
+ConcreteRanges: TypeAlias = tuple[tuple[tuple[str, ConcreteRange], ...], ...]
+SampledSymbols: TypeAlias = tuple[tuple[str, SampledSize], ...]
 
 
 @lru_cache(maxsize=50_000)
-def gather(members: tuple[Concrete, ...], parts: tuple[Parts, ...], symbols: Symbols) -> Outcome:
-    """The members' parts put together, as ``parts`` says."""
-    first = members[0]
-    fault = difference(members, ("pending",))
+def gather_types(
+    rank_types: tuple[ConcreteType, ...],
+    parts: tuple[ConcreteRegions, ...],
+    symbols: SampledSymbols,
+) -> CollectiveResult:
+    """Return the type of the ranks' parts, gathered as ``parts`` says."""
+    first = rank_types[0]
+    fault = describe_difference(rank_types, ("partial",))
     if fault:
-        return Outcome(first, fault)
-    result, fault = _united(first, [member.ranges for member in members], symbols)
+        return CollectiveResult(first, fault)
+    result, fault = _unite(first, [rank_type.ranges for rank_type in rank_types], symbols)
     outcome = attrs.evolve(first, ranges=result)
     if not fault:
-        for number, (member, claimed) in enumerate(zip(members, parts, strict=True)):
-            if not _agree(regions_of(first.axes, member.ranges, result, dict(symbols)), claimed):
-                fault = f"the part of member {number} does not lie where it is put"
+        for number, (rank_type, stated) in enumerate(zip(rank_types, parts, strict=True)):
+            if not _agree(
+                locate_ranges(first.axes, rank_type.ranges, result, dict(symbols)), stated
+            ):
+                fault = f"the part of rank {number} of the group is put in another place"
                 break
-    return Outcome(outcome, fault)
+    return CollectiveResult(outcome, fault)
 
 
 @lru_cache(maxsize=50_000)
-def unite(members: tuple[Concrete, ...], dims: frozenset[str], symbols: Symbols) -> Outcome:
-    """The members' parts put together along some dimensions, each once; all else is alike."""
-    first = members[0]
-    fault = difference(members, ("pending",))
+def unite_types(
+    rank_types: tuple[ConcreteType, ...], dims: frozenset[str], symbols: SampledSymbols
+) -> CollectiveResult:
+    """Return the type of the ranks' parts, gathered along some dimensions.
+
+    Every element must be on one rank only; all other dimensions must have the same ranges.
+    """
+    first = rank_types[0]
+    fault = describe_difference(rank_types, ("partial",))
     if fault:
-        return Outcome(first, fault)
-    beside = {
-        tuple(tuple(one for one in own if one[0] not in dims) for own in member.ranges)
-        for member in members
+        return CollectiveResult(first, fault)
+    other_ranges = {
+        tuple(tuple(piece for piece in own if piece[0] not in dims) for own in rank_type.ranges)
+        for rank_type in rank_types
     }
-    if len(beside) > 1:
+    if len(other_ranges) > 1:
         names = ", ".join(sorted(dims))
-        return Outcome(first, f"the members' parts of {first.label} differ in more than {names}")
-    result, fault = _united(first, [member.ranges for member in members], symbols, once=True)
-    return Outcome(attrs.evolve(first, ranges=result), fault)
+        return CollectiveResult(
+            first, f"the ranks' parts of {first.label} differ in other dimensions than {names}"
+        )
+    result, fault = _unite(
+        first, [rank_type.ranges for rank_type in rank_types], symbols, once=True
+    )
+    return CollectiveResult(attrs.evolve(first, ranges=result), fault)
 
 
-def _agree(expected: Parts, claimed: Parts) -> bool:
-    """Whether two regions are the same at every sample; two empty ones are."""
+def _agree(expected: ConcreteRegions, stated: ConcreteRegions) -> bool:
+    """Return whether two regions are equal at every sample; all empty regions are equal."""
     return all(
         len(mine) == len(theirs)
         and (
             mine == theirs
-            or (any(_nothing(axis) for axis in mine) and any(_nothing(axis) for axis in theirs))
+            or (any(_is_empty(axis) for axis in mine) and any(_is_empty(axis) for axis in theirs))
         )
-        for mine, theirs in zip(expected, claimed, strict=True)
+        for mine, theirs in zip(expected, stated, strict=True)
     )
 
 
-def _nothing(axis: Region) -> bool:
+def _is_empty(axis: Region) -> bool:
     return region_length(axis) == 0
 
 
 @lru_cache(maxsize=50_000)
-def scatter(whole: Concrete, part: Parts, symbols: Symbols) -> Outcome:
-    """A part of a tensor that a device holds."""
-    found = _part(whole, part, symbols)
+def scatter_type(
+    whole: ConcreteType, part: ConcreteRegions, symbols: SampledSymbols
+) -> CollectiveResult:
+    """Return the type of a part of a tensor."""
+    found = _selected_ranges(whole, part, symbols)
     if found is None:
-        return Outcome(whole, f"a part of {whole.label} does not lie along its dimensions")
-    return Outcome(attrs.evolve(whole, ranges=found))
+        return CollectiveResult(whole, f"a part of {whole.label} crosses its dimensions")
+    return CollectiveResult(attrs.evolve(whole, ranges=found))
 
 
-def _part(whole: Concrete, part: Parts, symbols: Symbols) -> Ranges | None:
-    """The ranges that a region of a device's tensor means."""
+def _selected_ranges(
+    whole: ConcreteType, part: ConcreteRegions, symbols: SampledSymbols
+) -> ConcreteRanges | None:
+    """Return the ranges that a region of a tensor selects; None if it crosses dimensions."""
     bindings = dict(symbols)
     result = []
     for number, axis in enumerate(whole.axes):
         frame = whole.ranges[number]
         found = []
-        for sample in range(COUNT):
+        for sample in range(SAMPLE_COUNT):
             if len(part[sample]) != len(whole.axes):
                 return None
-            pieces = read(
-                measured_axis(axis, bindings, sample),
+            pieces = region_ranges(
+                evaluate_axis(axis, bindings, sample),
                 part[sample][number],
-                measured_pieces(frame, sample),
+                evaluate_pieces(frame, sample),
             )
             if pieces is None:
                 return None
             found.append(pieces)
         sizes = dict(_dims(axis, bindings))
         outer = dict(frame)
-        own: list[tuple[str, Measured]] = []
+        own: list[tuple[str, ConcreteRange]] = []
         for dim in sorted({dim for pieces in found for dim in pieces}):
             ends = [
                 (int(pieces[dim].start), int(pieces[dim].stop))
@@ -117,15 +136,15 @@ def _part(whole: Concrete, part: Parts, symbols: Symbols) -> Ranges | None:
                 for sample, pieces in enumerate(found)
             ]
             piece = (tuple(start for start, _ in ends), tuple(stop for _, stop in ends))
-            if not _inside(piece, outer.get(dim, ((0,) * COUNT, sizes[dim]))):
+            if not _inside(piece, outer.get(dim, ((0,) * SAMPLE_COUNT, sizes[dim]))):
                 return None
-            if piece != ((0,) * COUNT, sizes[dim]):
+            if piece != ((0,) * SAMPLE_COUNT, sizes[dim]):
                 own.append((dim, piece))
         result.append(tuple(own))
     return tuple(result)
 
 
-def _inside(piece: Measured, outer: Measured) -> bool:
+def _inside(piece: ConcreteRange, outer: ConcreteRange) -> bool:
     return all(
         start >= stop or (low <= start and stop <= high)
         for start, stop, low, high in zip(*piece, *outer, strict=True)
@@ -133,77 +152,83 @@ def _inside(piece: Measured, outer: Measured) -> bool:
 
 
 @lru_cache(maxsize=20_000)
-def exchange(
-    members: tuple[Concrete, ...],
-    sends: tuple[Parts, ...],
-    parts: tuple[Parts, ...],
-    symbols: Symbols,
-) -> Outcome:
-    """What members send to one of them, put together; ``sends`` is each member's part for it."""
-    first = members[0]
+def all_to_all_types(
+    rank_types: tuple[ConcreteType, ...],
+    sends: tuple[ConcreteRegions, ...],
+    parts: tuple[ConcreteRegions, ...],
+    symbols: SampledSymbols,
+) -> CollectiveResult:
+    """Return the type of what one rank receives in an all-to-all.
+
+    ``sends`` has each rank's part for this rank; ``parts`` where the parts lie in the result.
+    """
+    first = rank_types[0]
     received = []
-    for member, part in zip(members, sends, strict=True):
-        ranges = _part(member, part, symbols)
+    for rank_type, part in zip(rank_types, sends, strict=True):
+        ranges = _selected_ranges(rank_type, part, symbols)
         if ranges is None:
-            return Outcome(first, f"a part of {first.label} lies across its dimensions")
-        received.append(attrs.evolve(member, ranges=ranges))
-    return gather(tuple(received), parts, symbols)
+            return CollectiveResult(first, f"a part of {first.label} crosses its dimensions")
+        received.append(attrs.evolve(rank_type, ranges=ranges))
+    return gather_types(tuple(received), parts, symbols)
 
 
-def _united(
-    like: Concrete, members: Sequence[Ranges], symbols: Symbols, once: bool = False
-) -> tuple[Ranges, str]:
-    """The hull of parts of a tensor, and whether they leave a gap (or overlap, if ``once``)."""
+def _unite(
+    like: ConcreteType, parts: Sequence[ConcreteRanges], symbols: SampledSymbols, once: bool = False
+) -> tuple[ConcreteRanges, str]:
+    """Return the hull of parts of a tensor, and the fault.
+
+    The fault is a gap, or an overlap if ``once``.
+    """
     bindings = dict(symbols)
     sizes = [dict(_dims(axis, bindings)) for axis in like.axes]
     keys = sorted(
-        {(axis, dim) for ranges in members for axis, own in enumerate(ranges) for dim, _ in own}
+        {(axis, dim) for ranges in parts for axis, own in enumerate(ranges) for dim, _ in own}
     )
     boxes = [
-        [dict(ranges[a]).get(dim, ((0,) * COUNT, sizes[a][dim])) for a, dim in keys]
-        for ranges in members
+        [dict(ranges[a]).get(dim, ((0,) * SAMPLE_COUNT, sizes[a][dim])) for a, dim in keys]
+        for ranges in parts
     ]
     fault = ""
-    for path in paths(like.axes):
+    for path in dimension_paths(like.axes):
         chosen = [i for i, key in enumerate(keys) if key in path]
-        if once and not chosen and len(members) > 1:
-            fault = fault or f"every member has all of {like.label}"
-        for sample in range(COUNT):
+        if once and not chosen and len(parts) > 1:
+            fault = fault or f"every rank has all of {like.label}"
+        for sample in range(SAMPLE_COUNT):
             here = tuple(
                 tuple((box[i][0][sample], box[i][1][sample]) for i in chosen) for box in boxes
             )
-            if chosen and (wrong := tiles(here, once)):
+            if chosen and (wrong := tiling_fault(here, once)):
                 names = ", ".join(keys[i][1] for i in chosen)
-                fault = fault or f"the members' parts of {names} {wrong}"
+                fault = fault or f"the ranks' parts of {names} {wrong}"
     outer = dict(zip(keys, _hull_each(boxes), strict=True)) if keys else {}
     return tuple(
         tuple(
             (dim, outer[axis, dim])
             for a, dim in keys
-            if a == axis and outer[axis, dim] != ((0,) * COUNT, sizes[axis][dim])
+            if a == axis and outer[axis, dim] != ((0,) * SAMPLE_COUNT, sizes[axis][dim])
         )
         for axis in range(len(like.axes))
     ), fault
 
 
-def _hull_each(boxes: Sequence[Sequence[Measured]]) -> list[Measured]:
-    """The hull along every dimension alone."""
-    return [hull_of([[box[i]] for box in boxes])[0] for i in range(len(boxes[0]))]
+def _hull_each(boxes: Sequence[Sequence[ConcreteRange]]) -> list[ConcreteRange]:
+    """Return the hull along every dimension alone."""
+    return [concrete_hull([[box[i]] for box in boxes])[0] for i in range(len(boxes[0]))]
 
 
-def _dims(axis: Axis, bindings: Mapping[str, Numbers]) -> Iterator[tuple[str, Numbers]]:
+def _dims(axis: Axis, bindings: Mapping[str, SampledSize]) -> Iterator[tuple[str, SampledSize]]:
     for dim, size in sizes_of(axis).items():
-        yield dim, numbers(size, bindings)
+        yield dim, sample_size(size, bindings)
 
 
 @lru_cache(maxsize=10_000)
-def paths(axes: tuple[Axis, ...]) -> tuple[frozenset[tuple[int, str]], ...]:
-    """The dimensions that an element has a place in, for each choice of segments."""
+def dimension_paths(axes: tuple[Axis, ...]) -> tuple[frozenset[tuple[int, str]], ...]:
+    """Return the dimensions that index an element, for each choice of segments."""
     choices = [
         [frozenset((number, dim) for dim in dims) for dims in _axis_paths(axis)]
         for number, axis in enumerate(axes)
     ]
-    return tuple(dict.fromkeys(frozenset().union(*chosen) for chosen in every(*choices)))
+    return tuple(dict.fromkeys(frozenset().union(*chosen) for chosen in product(*choices)))
 
 
 def _axis_paths(axis: Axis) -> list[frozenset[str]]:
@@ -214,13 +239,15 @@ def _axis_paths(axis: Axis) -> list[frozenset[str]]:
             if isinstance(factor, Leaf)
             else [path for part in factor.parts for path in _axis_paths(part)]
         )
-        result = [one | other for one in result for other in more]
+        result = [path | other for path in result for other in more]
     return result
 
 
-def covers(like: Concrete, members: Sequence[Ranges], symbols: Symbols) -> str:
-    """Why parts of a tensor are not all of it, or ``""``."""
-    united, fault = _united(like, members, symbols)
+def coverage_fault(
+    like: ConcreteType, parts: Sequence[ConcreteRanges], symbols: SampledSymbols
+) -> str:
+    """Return why parts of a tensor are not all of it, or ``""``."""
+    united, fault = _unite(like, parts, symbols)
     if fault:
         return fault
     missing = [dim for own in united for dim, _ in own]

@@ -1,4 +1,4 @@
-"""Communications typed: what the programs of all members put in, what each device gets out."""
+"""Types of communication operators: the inputs of all ranks of a group give each rank's output."""
 
 from __future__ import annotations
 
@@ -7,25 +7,35 @@ from typing import Any
 
 import attrs
 
-from parframe.checking.collective_types import exchange, gather, scatter, unite
-from parframe.checking.concrete_types import Concrete, Measurer, Parts, concrete
+from parframe.checking.collective_types import (
+    all_to_all_types,
+    gather_types,
+    scatter_type,
+    unite_types,
+)
+from parframe.checking.concrete_types import (
+    ConcreteRegions,
+    ConcreteType,
+    RegionEvaluator,
+    to_concrete,
+)
 from parframe.checking.findings import Finding
-from parframe.checking.program_types import Request, Walker
-from parframe.checking.reductions import Outcome, reduce
-from parframe.checking.samples import Numbers
-from parframe.checking.symbolic_types import Rewriter
-from parframe.checking.tensor_types import Held
+from parframe.checking.program_types import CommunicationRequest, ProgramTypes
+from parframe.checking.reductions import CollectiveResult, reduce_types
+from parframe.checking.samples import SampledSize
+from parframe.checking.symbolic_types import Symbolizer
+from parframe.checking.tensor_types import TensorType
 from parframe.graph import Operator
 from parframe.layout import Region
 from parframe.plan import Plan, group_axes
 from parframe.rules.table import EXCHANGES
 
-Key = tuple[str, ...]
-"""A program's name, and what its communication is known by to the other side."""
+CommunicationKey = tuple[str, ...]
+"""Name of a program, and the key by which its ranks find a communication."""
 
 
-def signal(operator: Operator) -> Key:
-    """What the members of a communication know it by."""
+def communication_key(operator: Operator) -> CommunicationKey:
+    """Return the key of a communication, equal on all ranks that take part."""
     kind = operator.target.removeprefix("parframe.")
     peer = (str(operator.args.get("peer")),) if kind in ("send", "recv") else ()
     return (
@@ -36,14 +46,14 @@ def signal(operator: Operator) -> Key:
     )
 
 
-def _part(request: Request) -> Key:
-    """Which of the inputs of an exchange is asked for."""
+def _input_key(request: CommunicationRequest) -> CommunicationKey:
+    """Return the number of the input that is asked for, of a distributed form."""
     return () if request.number is None else (str(request.number),)
 
 
 @attrs.frozen(eq=False)
-class Meetings:
-    """Where programs meet: what each has put into the communications that it has come to.
+class CommunicationTyping:
+    """Inputs of the communication operators that programs have reached, and the results.
 
     Parameters
     ----------
@@ -53,145 +63,164 @@ class Meetings:
         The model's symbols in numbers.
     bindings
         Every rank's symbols in numbers.
-    rewriter
-        Writes what devices get in their program's symbols.
+    symbolizer
+        Writes results in the symbols of a program.
+    requests
+        The inputs of every communication so far.
+    findings
+        The faults so far.
     """
 
     plan: Plan
-    symbols: Mapping[str, Numbers]
-    bindings: Sequence[MutableMapping[str, Numbers]]
-    rewriter: Rewriter
-    arrivals: dict[Key, Request] = attrs.field(factory=dict)
+    symbols: Mapping[str, SampledSize]
+    bindings: Sequence[MutableMapping[str, SampledSize]]
+    symbolizer: Symbolizer
+    requests: dict[CommunicationKey, CommunicationRequest] = attrs.field(factory=dict)
     findings: list[Finding] = attrs.field(factory=list)
     _groups: dict[tuple[int, tuple[str, ...]], tuple[int, ...]] = attrs.field(factory=dict)
-    _measure: Measurer = attrs.field(factory=Measurer)
-    _gathered: dict[tuple[int, int], tuple[Any, Any, Outcome]] = attrs.field(factory=dict)
+    _evaluate: RegionEvaluator = attrs.field(factory=RegionEvaluator)
+    _gathered: dict[tuple[int, int], tuple[Any, Any, CollectiveResult]] = attrs.field(factory=dict)
 
-    def arrive(self, program: str, request: Request) -> None:
-        """Note that a program has come to a communication."""
-        self.arrivals.setdefault((program, *signal(request.operator), *_part(request)), request)
+    def add_request(self, program: str, request: CommunicationRequest) -> None:
+        """Note that a program has reached a communication."""
+        self.requests.setdefault(
+            (program, *communication_key(request.operator), *_input_key(request)), request
+        )
 
-    def answer(self, walker: Walker, request: Request) -> tuple[Held | None] | None:
-        """What a communication gives every device of a program; None if it cannot be told yet."""
+    def result(
+        self, program_types: ProgramTypes, request: CommunicationRequest
+    ) -> tuple[TensorType | None] | None:
+        """Return the type that a communication gives to every rank of a program.
+
+        The type is in a tuple; None as long as other programs have not reached the communication.
+        """
         operator = request.operator
         if operator.target == "parframe.send":
             return (None,)
-        outcomes: list[Outcome] = []
-        known: dict[tuple[int, ...], tuple[Concrete, ...] | None] = {}
-        for rank in walker.ranks:
-            members = self._group(rank, group_axes(operator))
-            sources, key = self._sources(operator, members, members.index(rank))
-            key = (*key, *_part(request))
+        results: list[CollectiveResult] = []
+        known: dict[tuple[int, ...], tuple[ConcreteType, ...] | None] = {}
+        for rank in program_types.ranks:
+            group = self._group_of(rank, group_axes(operator))
+            sources, key = self._source_ranks(operator, group, group.index(rank))
+            key = (*key, *_input_key(request))
             if sources not in known:
-                if any((self._program(r), *key) not in self.arrivals for r in sources):
+                if any((self._program(r), *key) not in self.requests for r in sources):
                     return None
-                known[sources] = self._given(sources, key)
-            given = known[sources]
-            if given is None:
+                known[sources] = self._inputs(sources, key)
+            inputs = known[sources]
+            if inputs is None:
                 return (None,)
-            outcome = self._outcome(request, given, members, rank)
-            if outcome is None:
-                self._blame(operator, (rank,), "structure", "has malformed parts")
+            rank_result = self._rank_result(request, inputs, group, rank)
+            if rank_result is None:
+                self._add_finding(operator, (rank,), "structure", "has invalid parts")
                 return (None,)
-            outcomes.append(outcome)
-        self._blame_all(walker, operator, outcomes)
+            results.append(rank_result)
+        self._add_faults(program_types, operator, results)
         if not operator.outputs:
             return (None,)
-        held = self.rewriter.held(walker, [outcome.result for outcome in outcomes])
-        if held is None:
-            labels = ", ".join(sorted({outcome.result.label for outcome in outcomes}))
-            message = f"brings different values to devices that do the same with them: {labels}"
-            self._blame(operator, walker.ranks, "type", message)
-        return (held,)
+        tensor_type = self.symbolizer.symbolize(
+            program_types, [result.result for result in results]
+        )
+        if tensor_type is None:
+            labels = ", ".join(sorted({result.result.label for result in results}))
+            message = f"gives different values to ranks that run the same program: {labels}"
+            self._add_finding(operator, program_types.ranks, "type", message)
+        return (tensor_type,)
 
     def _program(self, rank: int) -> str:
         return self.plan.devices[rank].program
 
-    def _group(self, rank: int, axes: tuple[str, ...]) -> tuple[int, ...]:
+    def _group_of(self, rank: int, axes: tuple[str, ...]) -> tuple[int, ...]:
         if (rank, axes) not in self._groups:
-            members = self.plan.mesh.group(rank, axes)
-            self._groups.update(((member, axes), members) for member in members)
+            group = self.plan.mesh.group(rank, axes)
+            self._groups.update(((other, axes), group) for other in group)
         return self._groups[rank, axes]
 
-    def _sources(
-        self, operator: Operator, members: tuple[int, ...], me: int
-    ) -> tuple[tuple[int, ...], Key]:
-        """The ranks whose values come together in a device, and what they know it by."""
+    def _source_ranks(
+        self, operator: Operator, group: tuple[int, ...], index: int
+    ) -> tuple[tuple[int, ...], CommunicationKey]:
+        """Return the ranks whose values a rank receives, and the key of their side."""
         if operator.target == "parframe.recv":
-            _, axes, tag, peer = signal(operator)
-            return (members[int(peer)],), ("send", axes, tag, str(me))
+            _, axes, tag, peer = communication_key(operator)
+            return (group[int(peer)],), ("send", axes, tag, str(index))
         if operator.target == "parframe.broadcast":
             root = operator.args["root"]
-            return (members[root if isinstance(root, int) else 0],), signal(operator)
-        return members, signal(operator)
+            return (group[root if isinstance(root, int) else 0],), communication_key(operator)
+        return group, communication_key(operator)
 
-    def _given(self, sources: tuple[int, ...], key: Key) -> tuple[Concrete, ...] | None:
-        """What the sources put in, in numbers; None if it is unknown of any."""
-        found: list[Concrete] = []
+    def _inputs(
+        self, sources: tuple[int, ...], key: CommunicationKey
+    ) -> tuple[ConcreteType, ...] | None:
+        """Return the inputs of some ranks in numbers; None if one is unknown."""
+        found: list[ConcreteType] = []
         for source in sources:
-            held = self.arrivals[(self._program(source), *key)].given
-            if held is None:
+            tensor_type = self.requests[(self._program(source), *key)].value
+            if tensor_type is None:
                 return None
-            found.append(concrete(held, self.bindings[source]))
+            found.append(to_concrete(tensor_type, self.bindings[source]))
         return tuple(found)
 
-    def _outcome(
+    def _rank_result(
         self,
-        request: Request,
-        given: tuple[Concrete, ...],
-        members: tuple[int, ...],
+        request: CommunicationRequest,
+        inputs: tuple[ConcreteType, ...],
+        group: tuple[int, ...],
         rank: int,
-    ) -> Outcome | None:
-        """What one device gets; None if the operator is malformed."""
+    ) -> CollectiveResult | None:
+        """Return the result of one rank; None if the operator is malformed."""
         symbols = tuple(self.symbols.items())
-        me = members.index(rank)
+        index = group.index(rank)
         operator = request.operator
         kind = operator.target.removeprefix("parframe.")
         if operator.target in EXCHANGES:
-            return unite(given, request.dims, symbols)
+            return unite_types(inputs, request.dims, symbols)
         if kind in ("recv", "broadcast"):
-            return Outcome(given[0])
+            return CollectiveResult(inputs[0])
         reduction = str(operator.args.get("reduction"))
         if kind == "all_reduce":
-            return reduce(given, reduction)
-        parts = self._regions(operator, "parts", rank, len(given))
+            return reduce_types(inputs, reduction)
+        parts = self._regions(operator, "parts", rank, len(inputs))
         if parts is None:
             return None
         if kind == "all_gather":
-            seen = (id(given), id(parts))
+            seen = (id(inputs), id(parts))
             if seen not in self._gathered:
-                self._gathered[seen] = (given, parts, gather(given, parts, symbols))
+                self._gathered[seen] = (inputs, parts, gather_types(inputs, parts, symbols))
             return self._gathered[seen][-1]
         if kind == "reduce_scatter":
-            whole = reduce(given, reduction)
-            found = scatter(whole.result, parts[me], symbols)
+            whole = reduce_types(inputs, reduction)
+            found = scatter_type(whole.result, parts[index], symbols)
             return attrs.evolve(whole, result=found.result) if whole.fault else found
-        sends: list[Parts] = []
-        for member in members:
-            own = self.arrivals[(self._program(member), *signal(operator))].operator
-            sent = self._regions(own, "sends", member, len(given))
+        sends: list[ConcreteRegions] = []
+        for other in group:
+            own = self.requests[(self._program(other), *communication_key(operator))].operator
+            sent = self._regions(own, "sends", other, len(inputs))
             if sent is None:
                 return None
-            sends.append(sent[me])
-        return exchange(given, tuple(sends), parts, symbols)
+            sends.append(sent[index])
+        return all_to_all_types(inputs, tuple(sends), parts, symbols)
 
     def _regions(
         self, operator: Operator, slot: str, rank: int, count: int
-    ) -> tuple[Parts, ...] | None:
-        """The regions in an argument, in numbers."""
+    ) -> tuple[ConcreteRegions, ...] | None:
+        """Return the regions in an argument, in numbers."""
         parts = operator.args.get(slot)
         if not isinstance(parts, tuple) or len(parts) != count:
             return None
         regions: tuple[tuple[Region, ...], ...] = parts
-        return self._measure(regions, self.bindings[rank])
+        return self._evaluate(regions, self.bindings[rank])
 
-    def _blame_all(self, walker: Walker, operator: Operator, outcomes: Sequence[Outcome]) -> None:
+    def _add_faults(
+        self, program_types: ProgramTypes, operator: Operator, results: Sequence[CollectiveResult]
+    ) -> None:
         faults: dict[tuple[str, str], list[int]] = {}
-        for rank, outcome in zip(walker.ranks, outcomes, strict=True):
-            if outcome.fault:
-                faults.setdefault((outcome.kind, outcome.fault), []).append(rank)
+        for rank, rank_result in zip(program_types.ranks, results, strict=True):
+            if rank_result.fault:
+                faults.setdefault((rank_result.kind, rank_result.fault), []).append(rank)
         for (kind, fault), ranks in faults.items():
-            self._blame(operator, tuple(ranks), kind, fault)
+            self._add_finding(operator, tuple(ranks), kind, fault)
 
-    def _blame(self, operator: Operator, ranks: tuple[int, ...], kind: str, what: str) -> None:
+    def _add_finding(
+        self, operator: Operator, ranks: tuple[int, ...], kind: str, what: str
+    ) -> None:
         self.findings.append(Finding(kind, ranks, operator.name, operator.module, what))

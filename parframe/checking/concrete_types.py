@@ -1,15 +1,15 @@
-"""What one device holds, in numbers: types, regions and tensors with its bindings put in."""
+"""Types of one device's tensors in numbers: the symbols replaced by the device's sample values."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from functools import lru_cache
 from typing import TypeAlias
 
 import attrs
 
-from parframe.checking.samples import COUNT, Bindings, Numbers, numbers, symbol_names
-from parframe.checking.tensor_types import Held, Place, sizes_of
+from parframe.checking.samples import SAMPLE_COUNT, Bindings, SampledSize, sample_size, symbol_names
+from parframe.checking.tensor_types import TensorType, sizes_of
 from parframe.layout import (
     Axis,
     Join,
@@ -24,38 +24,38 @@ from parframe.layout import (
 )
 from parframe.sizes import Size
 
-Measured: TypeAlias = tuple[Numbers, Numbers]
-"""The start and the stop of a range, at every sample."""
+ConcreteRange: TypeAlias = tuple[SampledSize, SampledSize]
+"""Start and stop of a range, at every sample."""
 
-MeasuredShare: TypeAlias = tuple[tuple[str, str, Numbers], Measured]
-"""A contraction's source, dimension and size, and the range that a device summed over."""
+ConcreteContractedRange: TypeAlias = tuple[tuple[str, str, SampledSize], ConcreteRange]
+"""Source, dimension and size of a contraction, and the range that a device summed over."""
 
-Parts: TypeAlias = tuple[tuple[Region, ...], ...]
-"""The regions of a tensor's axes, for every sample."""
+ConcreteRegions: TypeAlias = tuple[tuple[Region, ...], ...]
+"""Regions of a tensor's dims, for every sample."""
 
 
 @attrs.frozen
-class Reducible:
-    """A pending term in numbers; see ``Pending``."""
+class ConcreteTerm:
+    """Partial term in numbers; see ``PartialTerm``."""
 
     term: int
     label: str
     reduction: str
-    contributions: frozenset[tuple[MeasuredShare, ...]]
+    contributions: frozenset[tuple[ConcreteContractedRange, ...]]
 
 
 @attrs.frozen
-class Concrete:
-    """What one device holds, in numbers; see ``Held``."""
+class ConcreteType:
+    """Type of one device's tensor in numbers; see ``TensorType``."""
 
     axes: tuple[Axis, ...]
-    ranges: tuple[tuple[tuple[str, Measured], ...], ...]
-    done: int
-    pending: tuple[Reducible, ...]
+    ranges: tuple[tuple[tuple[str, ConcreteRange], ...], ...]
+    complete_id: int
+    partial_terms: tuple[ConcreteTerm, ...]
     label: str
 
-    def range(self, axis: int, dim: str) -> Measured | None:
-        """The range of a dimension; None where it is whole."""
+    def range(self, axis: int, dim: str) -> ConcreteRange | None:
+        """Return the range of a dimension; None where it is whole."""
         return dict(self.ranges[axis]).get(dim)
 
 
@@ -64,103 +64,112 @@ def _range_names(piece: Range) -> Iterable[str]:
 
 
 @lru_cache(maxsize=50_000)
-def symbols_in(held: Held) -> tuple[str, ...]:
-    """The symbols that what a device holds depends on."""
+def symbols_in(tensor_type: TensorType) -> tuple[str, ...]:
+    """Return the symbols that a type depends on."""
     names = {
-        name for ranges in held.place.ranges for _, piece in ranges for name in _range_names(piece)
+        name
+        for ranges in tensor_type.shard.ranges
+        for _, piece in ranges
+        for name in _range_names(piece)
     }
-    for ranges, axis in zip(held.place.ranges, held.place.axes, strict=True):
+    for ranges, axis in zip(tensor_type.shard.ranges, tensor_type.shard.axes, strict=True):
         for dim, _ in ranges:
             names.update(symbol_names(sizes_of(axis)[dim]))
-    for term in held.pending:
+    for term in tensor_type.partial_terms:
         for contribution in term.contributions:
             for share in contribution:
                 names.update((*_range_names(share.range), *symbol_names(share.size)))
     return tuple(sorted(names))
 
 
-def concrete(held: Held, bindings: Bindings) -> Concrete:
-    """What a device with these bindings holds."""
-    return _concrete(held, tuple((name, bindings[name]) for name in symbols_in(held)))
+def to_concrete(tensor_type: TensorType, bindings: Bindings) -> ConcreteType:
+    """Return a type in numbers, for a device with these bindings."""
+    return _to_concrete(
+        tensor_type, tuple((name, bindings[name]) for name in symbols_in(tensor_type))
+    )
 
 
 @lru_cache(maxsize=100_000)
-def _concrete(held: Held, values: tuple[tuple[str, Numbers], ...]) -> Concrete:
+def _to_concrete(
+    tensor_type: TensorType, values: tuple[tuple[str, SampledSize], ...]
+) -> ConcreteType:
     bindings = dict(values)
     ranges = tuple(
         tuple(
             (dim, measured)
             for dim, piece in found
-            if (measured := measure_range(piece, bindings))
-            != ((0,) * COUNT, numbers(sizes_of(axis)[dim], bindings))
+            if (measured := evaluate_range(piece, bindings))
+            != ((0,) * SAMPLE_COUNT, sample_size(sizes_of(axis)[dim], bindings))
         )
-        for axis, found in zip(held.place.axes, held.place.ranges, strict=True)
+        for axis, found in zip(tensor_type.shard.axes, tensor_type.shard.ranges, strict=True)
     )
-    return Concrete(
-        held.place.axes,
+    return ConcreteType(
+        tensor_type.shard.axes,
         ranges,
-        held.done,
+        tensor_type.complete_id,
         tuple(
-            Reducible(
+            ConcreteTerm(
                 term.term,
                 term.label,
                 term.reduction,
                 frozenset(
                     tuple(
                         (
-                            (share.source, share.dim, numbers(share.size, bindings)),
-                            measure_range(share.range, bindings),
+                            (share.source, share.dim, sample_size(share.size, bindings)),
+                            evaluate_range(share.range, bindings),
                         )
                         for share in contribution
                     )
                     for contribution in term.contributions
                 ),
             )
-            for term in held.pending
+            for term in tensor_type.partial_terms
         ),
-        held.label,
+        tensor_type.label,
     )
 
 
-def measure_range(piece: Range, bindings: Bindings) -> Measured:
-    """A range at every sample."""
-    return numbers(piece.start, bindings), numbers(piece.stop, bindings)
+def evaluate_range(piece: Range, bindings: Bindings) -> ConcreteRange:
+    """Return a range at every sample."""
+    return sample_size(piece.start, bindings), sample_size(piece.stop, bindings)
 
 
-def measure_regions(regions: tuple[Region, ...], bindings: Bindings) -> Parts:
-    """The regions of a tensor's axes at every sample, as compact as can be."""
+def evaluate_regions(regions: tuple[Region, ...], bindings: Bindings) -> ConcreteRegions:
+    """Return the regions of a tensor's dims at every sample, with as few factors as possible."""
     names = sorted({name for parts in regions for name in _region_names(parts)})
-    return _measure_regions(regions, tuple((name, bindings[name]) for name in names))
+    return _evaluate_regions(regions, tuple((name, bindings[name]) for name in names))
 
 
-class Measurer:
-    """Measures the parts of a group's members, which often are one object on all of them."""
+class RegionEvaluator:
+    """Evaluates the parts of collectives; the same object on many ranks is evaluated once."""
 
     def __init__(self) -> None:
         self._names: dict[int, tuple[str, ...]] = {}
-        self._known: dict[tuple[int, tuple[Numbers, ...]], tuple[Parts, ...]] = {}
+        self._known: dict[tuple[int, tuple[SampledSize, ...]], tuple[ConcreteRegions, ...]] = {}
         self._kept: list[object] = []  # so that no other object gets its id
 
     def __call__(
         self, parts: tuple[tuple[Region, ...], ...], bindings: Bindings
-    ) -> tuple[Parts, ...]:
-        """The regions of every part at every sample."""
+    ) -> tuple[ConcreteRegions, ...]:
+        """Return the regions of every part at every sample."""
         if id(parts) not in self._names:
             names = {n for part in parts for region in part for n in _region_names(region)}
             self._names[id(parts)] = tuple(sorted(names))
             self._kept.append(parts)
         key = id(parts), tuple(bindings[name] for name in self._names[id(parts)])
         if key not in self._known:
-            self._known[key] = tuple(measure_regions(part, bindings) for part in parts)
+            self._known[key] = tuple(evaluate_regions(part, bindings) for part in parts)
         return self._known[key]
 
 
 @lru_cache(maxsize=50_000)
-def _measure_regions(regions: tuple[Region, ...], values: tuple[tuple[str, Numbers], ...]) -> Parts:
+def _evaluate_regions(
+    regions: tuple[Region, ...], values: tuple[tuple[str, SampledSize], ...]
+) -> ConcreteRegions:
     bindings = dict(values)
     return tuple(
-        tuple(_measure_region(parts, bindings, sample) for parts in regions)
-        for sample in range(COUNT)
+        tuple(_evaluate_region(parts, bindings, sample) for parts in regions)
+        for sample in range(SAMPLE_COUNT)
     )
 
 
@@ -176,13 +185,13 @@ def _region_names(parts: Region) -> tuple[str, ...]:
     return tuple(sorted(names))
 
 
-def _measure_region(parts: Region, bindings: Bindings, sample: int) -> Region:
+def _evaluate_region(parts: Region, bindings: Bindings, sample: int) -> Region:
     def at(size: Size) -> int:
-        return numbers(size, bindings)[sample]
+        return sample_size(size, bindings)[sample]
 
     return compact(
         tuple(
-            Join(tuple(_measure_region(inner, bindings, sample) for inner in part.parts))
+            Join(tuple(_evaluate_region(inner, bindings, sample) for inner in part.parts))
             if isinstance(part, Join)
             else Span(at(part.size), at(part.start), at(part.stop))
             for part in parts
@@ -190,43 +199,36 @@ def _measure_region(parts: Region, bindings: Bindings, sample: int) -> Region:
     )
 
 
-def regions_of(
+def locate_ranges(
     axes: tuple[Axis, ...],
-    ranges: tuple[tuple[tuple[str, Measured], ...], ...],
-    frame: tuple[tuple[tuple[str, Measured], ...], ...],
+    ranges: tuple[tuple[tuple[str, ConcreteRange], ...], ...],
+    frame: tuple[tuple[tuple[str, ConcreteRange], ...], ...],
     symbols: Bindings,
-) -> Parts:
-    """Where ranges lie in a tensor that holds a frame of them, at every sample."""
+) -> ConcreteRegions:
+    """Return where ranges lie in a tensor that has a frame of them, at every sample."""
     return tuple(
         tuple(
             region(
-                measured_axis(axis, symbols, sample),
-                measured_pieces(own, sample),
-                measured_pieces(outer, sample),
+                evaluate_axis(axis, symbols, sample),
+                evaluate_pieces(own, sample),
+                evaluate_pieces(outer, sample),
             )
             for axis, own, outer in zip(axes, ranges, frame, strict=True)
         )
-        for sample in range(COUNT)
+        for sample in range(SAMPLE_COUNT)
     )
 
 
-def measured_axis(axis: Axis, symbols: Bindings, sample: int) -> Axis:
-    """An axis with the sizes of its dimensions at one sample."""
+def evaluate_axis(axis: Axis, symbols: Bindings, sample: int) -> Axis:
+    """Return the factors of a tensor dim with the sizes at one sample."""
     return tuple(
-        Leaf(factor.dim, numbers(factor.size, symbols)[sample])
+        Leaf(factor.dim, sample_size(factor.size, symbols)[sample])
         if isinstance(factor, Leaf)
-        else Segments(tuple(measured_axis(part, symbols, sample) for part in factor.parts))
+        else Segments(tuple(evaluate_axis(part, symbols, sample) for part in factor.parts))
         for factor in axis
     )
 
 
-def measured_pieces(ranges: Iterable[tuple[str, Measured]], sample: int) -> Pieces:
-    """Ranges as pieces at one sample."""
+def evaluate_pieces(ranges: Iterable[tuple[str, ConcreteRange]], sample: int) -> Pieces:
+    """Return ranges as pieces at one sample."""
     return {dim: Range(start[sample], stop[sample]) for dim, (start, stop) in ranges}
-
-
-def dimension_sizes(where: Place | Concrete, symbols: Bindings) -> list[Mapping[str, Numbers]]:
-    """The size of every dimension of every axis, at every sample."""
-    return [
-        {dim: numbers(size, symbols) for dim, size in sizes_of(axis).items()} for axis in where.axes
-    ]

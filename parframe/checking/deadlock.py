@@ -1,4 +1,4 @@
-"""Whether all devices come to an end, if every communication blocks until all have come to it."""
+"""Check for deadlock, where every communication blocks until all of its ranks enter it."""
 
 from __future__ import annotations
 
@@ -11,46 +11,46 @@ from parframe.checking.findings import Finding
 from parframe.graph import Operator
 from parframe.plan import COMMUNICATION, Plan, group_axes
 
-Meeting = tuple[object, ...]
-"""What the devices that take part in one communication know it by."""
+CommunicationKey = tuple[object, ...]
+"""Key of a communication, equal on all ranks that take part."""
 
 
 @attrs.frozen
 class Event:
-    """One communication on one device: its operator, and who must be there."""
+    """Communication on one device: its operator, its key, and the ranks that take part."""
 
     operator: Operator
-    meeting: Meeting
-    members: tuple[int, ...]
+    key: CommunicationKey
+    ranks: tuple[int, ...]
 
 
 def check_deadlock(plan: Plan) -> list[Finding]:
-    """The cycle of devices that wait for each other, if there is one."""
+    """Return a finding with the cycle of ranks that wait for each other, if there is one."""
     events = _events(plan)
     at = [0] * len(events)
-    there: dict[Meeting, list[int]] = {}
+    waiting_ranks: dict[CommunicationKey, list[int]] = {}
     ready = deque(range(len(events)))
     while ready:
         rank = ready.popleft()
         if at[rank] == len(events[rank]):
             continue
         event = events[rank][at[rank]]
-        waiting = there.setdefault(event.meeting, [])
+        waiting = waiting_ranks.setdefault(event.key, [])
         waiting.append(rank)
-        if len(waiting) == len(event.members):
-            del there[event.meeting]
-            for member in waiting:
-                at[member] += 1
+        if len(waiting) == len(event.ranks):
+            del waiting_ranks[event.key]
+            for other in waiting:
+                at[other] += 1
             ready.extend(waiting)
-    blocked = {rank for waiting in there.values() for rank in waiting}
+    blocked = {rank for waiting in waiting_ranks.values() for rank in waiting}
     if not blocked:
         return []
-    return [_cycle(events, at, min(blocked))]
+    return [_cycle_finding(events, at, min(blocked))]
 
 
 def _events(plan: Plan) -> list[tuple[Event, ...]]:
-    """Every rank's communications."""
-    spoken = {
+    """Return the communications of every rank, in order."""
+    communications = {
         name: [
             (operator, group_axes(operator))
             for operator in program.operators
@@ -59,17 +59,17 @@ def _events(plan: Plan) -> list[tuple[Event, ...]]:
         for name, program in plan.programs.items()
     }
     groups: dict[tuple[int, tuple[str, ...]], tuple[int, ...]] = {}
-    found = []
+    events = []
     for device in plan.devices:
-        own = []
-        for operator, axes in spoken[device.program]:
+        rank_events = []
+        for operator, axes in communications[device.program]:
             if (device.rank, axes) not in groups:
-                members = plan.mesh.group(device.rank, axes)
-                for member in members:
-                    groups[member, axes] = members
-            own.append(_event(operator, device.rank, groups[device.rank, axes], axes))
-        found.append(tuple(own))
-    return found
+                ranks = plan.mesh.group(device.rank, axes)
+                for other in ranks:
+                    groups[other, axes] = ranks
+            rank_events.append(_event(operator, device.rank, groups[device.rank, axes], axes))
+        events.append(tuple(rank_events))
+    return events
 
 
 def _event(operator: Operator, rank: int, group: tuple[int, ...], axes: tuple[str, ...]) -> Event:
@@ -82,8 +82,8 @@ def _event(operator: Operator, rank: int, group: tuple[int, ...], axes: tuple[st
     return Event(operator, (axes, group[0], tag), group)
 
 
-def _cycle(events: Sequence[Sequence[Event]], at: Sequence[int], start: int) -> Finding:
-    """Who waits for whom, from a blocked device on until one comes again or has ended."""
+def _cycle_finding(events: Sequence[Sequence[Event]], at: Sequence[int], start: int) -> Finding:
+    """Return a finding with the chain of waiting ranks that begins at a blocked rank."""
     path: list[int] = []
     rank = start
     steps: list[str] = []
@@ -91,15 +91,15 @@ def _cycle(events: Sequence[Sequence[Event]], at: Sequence[int], start: int) -> 
         path.append(rank)
         event = events[rank][at[rank]]
         late = [
-            member
-            for member in event.members
-            if member != rank and not _is_at(events, at, member, event.meeting)
+            other
+            for other in event.ranks
+            if other != rank and not _is_at(events, at, other, event.key)
         ]
-        following = late[0] if late else rank
-        steps.append(f"rank {rank} waits in {event.operator.name} for rank {following}")
-        if following == rank:
+        next_rank = late[0] if late else rank
+        steps.append(f"rank {rank} waits in {event.operator.name} for rank {next_rank}")
+        if next_rank == rank:
             break
-        rank = following
+        rank = next_rank
     end = "which waits" if rank in path else "which has ended"
     cycle = path[path.index(rank) :] if rank in path else path
     first = events[path[0]][at[path[0]]].operator
@@ -109,6 +109,6 @@ def _cycle(events: Sequence[Sequence[Event]], at: Sequence[int], start: int) -> 
 
 
 def _is_at(
-    events: Sequence[Sequence[Event]], at: Sequence[int], rank: int, meeting: Meeting
+    events: Sequence[Sequence[Event]], at: Sequence[int], rank: int, key: CommunicationKey
 ) -> bool:
-    return at[rank] < len(events[rank]) and events[rank][at[rank]].meeting == meeting
+    return at[rank] < len(events[rank]) and events[rank][at[rank]].key == key

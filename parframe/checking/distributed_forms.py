@@ -1,4 +1,8 @@
-"""Exchanges typed: an operator whose devices exchange a letter is the one that would gather it."""
+"""Types of operators in a distributed form.
+
+A distributed form (a ring, an all-to-all) gives what the model's operator gives on inputs that are
+gathered along the travelling label, so it is typed as if they were gathered.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +10,12 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import attrs
 
-from parframe.checking.checked_model import Origin
-from parframe.checking.local_forms import BoundLocal, written_plain
-from parframe.checking.operator_types import Fault, Step, disagree
-from parframe.checking.tensor_types import Place
+from parframe.checking.checked_model import ModelOperator
+from parframe.checking.findings import Fault
+from parframe.checking.label_pieces import describe_disagreement
+from parframe.checking.local_forms import BoundLocal, plain_form
+from parframe.checking.operator_types import OperatorType
+from parframe.checking.tensor_types import TensorShard
 from parframe.graph import Operator
 from parframe.layout import Range, dims_of
 from parframe.rules import Exchange, Signature
@@ -17,92 +23,108 @@ from parframe.rules.signature import Pattern, bearing, spell
 
 
 @attrs.frozen
-class Exchanged:
-    """An exchange of one of the model's operators.
+class DistributedOperator:
+    """Operator of the model in a distributed form.
 
-    ``moved`` are the numbers of the inputs that have the letter that travels, ``dims`` its
-    dimensions.
+    Parameters
+    ----------
+    form
+        The distributed form, of the operator's rule.
+    signature
+        The rule's notation for the operator's shapes.
+    moved
+        The numbers of the inputs that have the travelling label.
+    dims
+        The dimensions of the travelling label.
     """
 
-    exchange: Exchange
+    form: Exchange
     signature: Signature
     moved: tuple[int, ...]
     dims: frozenset[str]
 
 
-def exchanged(operator: Operator, origin: Origin | None) -> Exchanged | None:
-    """The exchange that a device's operator is; None if the model's operator has no such form."""
+def find_distributed_form(
+    operator: Operator, origin: ModelOperator | None
+) -> DistributedOperator | None:
+    """Return the distributed form of a device's operator; None if its rule has no such form."""
     if origin is None or origin.bound.rule is None or origin.bound.signature is None:
         return None
     signature = origin.bound.signature
-    for exchange in origin.bound.rule.exchanges:
-        if exchange.target == operator.target:
-            dims = dims_of(origin.bound.labels.get(exchange.travels) or ())
-            return Exchanged(exchange, signature, bearing(signature, exchange.travels), dims)
+    for form in origin.bound.rule.exchanges:
+        if form.target == operator.target:
+            dims = dims_of(origin.bound.labels.get(form.travels) or ())
+            return DistributedOperator(form, signature, bearing(signature, form.travels), dims)
     return None
 
 
-def apart(origin: Origin, found: Exchanged, places: Mapping[int, Place]) -> Iterator[Fault]:
-    """What does not belong together: the inputs that travel are the same part on a device."""
+def moved_input_faults(
+    origin: ModelOperator, distributed: DistributedOperator, shards: Mapping[int, TensorShard]
+) -> Iterator[Fault]:
+    """Yield a fault for each moved input that is another part than the first on a device."""
     operator = origin.operator
     pieces = {
-        number: _pieces(place, found.signature.inputs[number], found)
-        for number, place in places.items()
+        number: _travelling_pieces(shard, distributed.signature.inputs[number], distributed)
+        for number, shard in shards.items()
     }
     first, *others = sorted(pieces)
     for number in others:
         if pieces[number] != pieces[first]:
             names = operator.inputs[number], operator.inputs[first]
-            yield "type", disagree(pieces[number], pieces[first], *names)
+            yield "type", describe_disagreement(pieces[number], pieces[first], *names)
 
 
-def _pieces(where: Place, patterns: Sequence[Pattern], found: Exchanged) -> dict[str, Range]:
-    """What a device holds of the letter that travels."""
+def _travelling_pieces(
+    shard: TensorShard, patterns: Sequence[Pattern], distributed: DistributedOperator
+) -> dict[str, Range]:
+    """Return the ranges of the travelling label that a device has."""
     return {
         dim: piece
         for axis, pattern in enumerate(patterns)
-        if found.exchange.travels in spell(pattern)
-        for dim, piece in where.pieces(axis).items()
-        if dim in found.dims
+        if distributed.form.travels in spell(pattern)
+        for dim, piece in shard.pieces(axis).items()
+        if dim in distributed.dims
     }
 
 
-def as_exchange(
-    step: Step,
+def with_distributed_form(
+    operator_type: OperatorType,
     operator: Operator,
-    origin: Origin,
-    found: Exchanged,
-    places: Mapping[int, Place],
-) -> Step:
-    """A typed operator in the one form of the exchange: the model's, and who exchanges what.
+    origin: ModelOperator,
+    distributed: DistributedOperator,
+    shards: Mapping[int, TensorShard],
+) -> OperatorType:
+    """Return an operator's type with the distributed form as its only form.
 
-    ``places`` has what the device itself holds of every input.
+    ``shards`` has the device's own part of every input, before communication.
     """
     slots = origin.operator.slots
     more = {
-        "travels": tuple(dict.fromkeys(slots[number] for number in found.moved)),
+        "travels": tuple(dict.fromkeys(slots[number] for number in distributed.moved)),
         "axes": operator.args["axes"],
         "tag": operator.args["tag"],
     }
-    if found.exchange.more is not None:
-        pieces = _letter_pieces(origin, found.signature, places)
-        inputs = tuple(places[number] for number in range(len(slots)))
-        local = BoundLocal(origin.bound, found.signature, inputs, step.outputs, pieces, False)
-        more.update(found.exchange.more(local))
-    (plain,) = written_plain(origin.bound, step.outputs)
-    form = attrs.evolve(plain, target=found.exchange.target, args={**plain.args, **more})
-    return attrs.evolve(step, forms=((form,),))
+    if distributed.form.more is not None:
+        pieces = _label_pieces(origin, distributed.signature, shards)
+        inputs = tuple(shards[number] for number in range(len(slots)))
+        local = BoundLocal(
+            origin.bound, distributed.signature, inputs, operator_type.outputs, pieces, False
+        )
+        more.update(distributed.form.more(local))
+    (plain,) = plain_form(origin.bound, operator_type.outputs)
+    form = attrs.evolve(plain, target=distributed.form.target, args={**plain.args, **more})
+    return attrs.evolve(operator_type, forms=((form,),))
 
 
-def _letter_pieces(
-    origin: Origin, signature: Signature, places: Mapping[int, Place]
+def _label_pieces(
+    origin: ModelOperator, signature: Signature, shards: Mapping[int, TensorShard]
 ) -> dict[str, dict[str, Range]]:
-    """What a device holds of every letter."""
+    """Return the ranges of every label that a device has."""
     pieces: dict[str, dict[str, Range]] = {}
-    for number, where in places.items():
+    for number, shard in shards.items():
         for axis, pattern in enumerate(signature.inputs[number]):
-            for letter in spell(pattern):
-                dims = dims_of(origin.bound.labels.get(letter) or ())
-                held = where.pieces(axis).items()
-                pieces.setdefault(letter, {}).update((d, piece) for d, piece in held if d in dims)
+            for label in spell(pattern):
+                dims = dims_of(origin.bound.labels.get(label) or ())
+                own = shard.pieces(axis).items()
+                pieces.setdefault(label, {}).update((d, piece) for d, piece in own if d in dims)
     return pieces

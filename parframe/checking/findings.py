@@ -1,4 +1,4 @@
-"""What a check says: findings, memory per device, communication, and all of it as a report."""
+"""Results of a check: findings, memory of every device, communication, and the report of all."""
 
 from __future__ import annotations
 
@@ -7,38 +7,41 @@ from collections.abc import Mapping
 import attrs
 
 KINDS: Mapping[str, str] = {
-    "structure": "a program is not well formed: a name, a shape or an argument is not legal",
-    "type": "a value is not the part of the model's value that it is used as",
-    "argument": "an operator's target or arguments are not those of its part of the model's",
-    "shape": "a recorded shape or dtype is not what the operator gives",
-    "partial": "a sum that is still to be reduced is used, returned or reduced wrongly",
-    "collective": "the members of a group do not hold what a collective needs",
-    "matching": "communications do not meet: another kind, order, shape, tag or group",
-    "deadlock": "devices wait for each other for ever",
-    "weights": "a weight is missing, out of bounds, held without use, or the wrong one",
-    "state": "a cache is missing or keeps the wrong value",
-    "output": "a part of the model's outputs is missing or another one",
+    "structure": "a program is malformed: an invalid name, shape or argument",
+    "type": "a value is used as another value of the model, or as another part of it",
+    "argument": "the target or the arguments of an operator differ from the model's operator",
+    "shape": "a recorded shape or dtype differs from the operator's output",
+    "partial": "a partial sum is used, returned or reduced wrongly",
+    "collective": "the ranks of a group do not have the inputs that a collective needs",
+    "matching": "communication operators of ranks do not match in kind, order, shape, tag or group",
+    "deadlock": "ranks wait for each other forever",
+    "weights": "a weight is missing, out of bounds, unused, or the wrong one",
+    "state": "a cache is missing or stores the wrong value",
+    "output": "a part of the model's outputs is missing or wrong",
     "memory": "a device needs more memory than its budget",
 }
-"""Every kind of finding and what it means."""
+"""Kinds of findings and their meaning."""
+
+Fault = tuple[str, str]
+"""Kind of a finding, and its message."""
 
 
 @attrs.frozen
 class Finding:
-    """One thing that is wrong with a plan.
+    """Fault of a plan.
 
     Parameters
     ----------
     kind
         One of ``KINDS``.
     ranks
-        The ranks that it is wrong on.
+        The ranks that have the fault.
     operator
         The operator's name in the device's program, or ``""``.
     module
         The path of the module that the operator came from, or ``""``.
     message
-        What is wrong.
+        The description of the fault.
     """
 
     kind: str
@@ -49,10 +52,11 @@ class Finding:
 
     def __str__(self) -> str:
         place = " ".join(part for part in (self.operator, f"({self.module})") if part.strip("()"))
-        return f"[{self.kind}] {_ranks(self.ranks)}{', ' if place else ''}{place}: {self.message}"
+        where = ", ".join(part for part in (_format_ranks(self.ranks), place) if part)
+        return f"[{self.kind}] {where}: {self.message}"
 
 
-def _ranks(ranks: tuple[int, ...]) -> str:
+def _format_ranks(ranks: tuple[int, ...]) -> str:
     if not ranks:
         return "plan"
     shown = ", ".join(map(str, ranks[:8])) + (", ..." if len(ranks) > 8 else "")
@@ -61,7 +65,7 @@ def _ranks(ranks: tuple[int, ...]) -> str:
 
 @attrs.frozen
 class DeviceMemory:
-    """Bytes that one device needs: weights, caches, and activations where they are the most."""
+    """Bytes that one device needs: weights, caches, and activations at their peak."""
 
     weights: int
     cache: int
@@ -69,22 +73,22 @@ class DeviceMemory:
 
     @property
     def total(self) -> int:
-        """All of them together."""
+        """Total bytes."""
         return self.weights + self.cache + self.activations
 
     def __str__(self) -> str:
         return (
-            f"{in_words(self.total)} ({in_words(self.weights)} of weights, "
-            f"{in_words(self.cache)} of cache, {in_words(self.activations)} of activations)"
+            f"{format_bytes(self.total)} ({format_bytes(self.weights)} of weights, "
+            f"{format_bytes(self.cache)} of cache, {format_bytes(self.activations)} of activations)"
         )
 
 
-def in_words(size: int) -> str:
-    """An amount of memory.
+def format_bytes(size: int) -> str:
+    """Return an amount of memory as text.
 
     Examples
     --------
-    >>> in_words(3 * 2**20)
+    >>> format_bytes(3 * 2**20)
     '3.00 MiB'
     """
     return f"{size / 2**30:.2f} GiB" if size >= 2**27 else f"{size / 2**20:.2f} MiB"
@@ -92,9 +96,9 @@ def in_words(size: int) -> str:
 
 @attrs.frozen
 class Traffic:
-    """The communications of one kind over the same mesh axes: operators and bytes.
+    """Communication of one kind over the same mesh axes: number of operators, and bytes.
 
-    ``count`` is of one device (the busiest), ``bytes`` the sum of what all devices put in.
+    ``count`` is the most of any device, ``bytes`` the total that all devices send.
     """
 
     kind: str
@@ -105,18 +109,18 @@ class Traffic:
 
 @attrs.frozen
 class Report:
-    """The verdict on a plan.
+    """Result of checking a plan.
 
     Parameters
     ----------
     findings
-        What is wrong; nothing if the plan is right.
+        The faults; empty if the plan is right.
     memory
-        Of every rank.
+        The memory of every rank, in bytes.
     traffic
-        Of every kind of communication and mesh axes.
+        The communication of every kind and mesh axes.
     notes
-        The plan's own remarks and the sizes that memory was counted for.
+        The plan's own notes, and the sizes that memory was counted for.
     """
 
     findings: tuple[Finding, ...]
@@ -126,5 +130,5 @@ class Report:
 
     @property
     def ok(self) -> bool:
-        """Whether nothing is wrong."""
+        """True if the plan has no fault."""
         return not self.findings

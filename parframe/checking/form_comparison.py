@@ -1,4 +1,4 @@
-"""A program's operators compared with those that a device must have."""
+"""Comparison of a program's operators with the forms that a device must have."""
 
 from __future__ import annotations
 
@@ -6,33 +6,33 @@ from collections.abc import Callable, Mapping, Sequence
 
 import sympy
 
-from parframe.checking.checked_model import Origin
-from parframe.checking.local_forms import Written
-from parframe.checking.operator_types import Step
+from parframe.checking.checked_model import ModelOperator
+from parframe.checking.local_forms import ExpectedOperator
+from parframe.checking.operator_types import OperatorType
 from parframe.graph import Arg, Operator, Ref, Tensor
 from parframe.sizes import Size
 
 Mismatch = tuple[Operator, str, str]
-"""The operator, the kind of finding and the message."""
+"""Operator, kind of finding, and message."""
 
 
-class Forms:
-    """The ways in which an operator may be written, with the device's names of its inputs."""
+class FormComparison:
+    """Forms that an operator may have, with the device's names of its inputs."""
 
     def __init__(
         self,
-        origin: Origin,
-        step: Step,
-        chosen: Sequence[str | None],
+        origin: ModelOperator,
+        operator_type: OperatorType,
+        input_names: Sequence[str | None],
         tensors: Mapping[str, Tensor],
-        same: Callable[[Size, Size], bool],
+        same_size: Callable[[Size, Size], bool],
     ) -> None:
-        self.same = same
+        self.same_size = same_size
         self.origin = origin
-        self.step = step
+        self.operator_type = operator_type
         self.tensors = tensors
         self.inputs: dict[str, set[str]] = {}
-        for own, name in zip(origin.operator.inputs, chosen, strict=True):
+        for own, name in zip(origin.operator.inputs, input_names, strict=True):
             if name is not None:
                 self.inputs.setdefault(own, set()).add(name)
 
@@ -42,67 +42,74 @@ class Forms:
         Returns
         -------
         int
-            How many operators the form takes.
+            The number of operators that the form takes.
         tuple of str
             The device's names of the operator's outputs.
         Mismatch or None
-            What is wrong, if no form fits: the mismatch that comes last in any of them.
+            If no form matches, the mismatch of the form that matches the most operators.
         """
         best: tuple[int, int, tuple[str, ...], Mismatch] | None = None
-        for form in self.step.forms:
-            good, names, mismatch = self._compare(form, run)
+        for form in self.operator_type.forms:
+            matched, names, mismatch = self._compare(form, run)
             count = min(len(form), len(run))
             if mismatch is None:
                 return count, names, None
-            if best is None or good > best[0]:
-                best = (good, count, names, mismatch)
+            if best is None or matched > best[0]:
+                best = (matched, count, names, mismatch)
         if best is None:
             mismatch = (run[0], "argument", "the rule does not cover the operator on this device")
             return len(run), run[-1].outputs[: len(self.origin.operator.outputs)], mismatch
         return best[1], best[2], best[3]
 
     def _compare(
-        self, form: Sequence[Written], run: Sequence[Operator]
+        self, form: Sequence[ExpectedOperator], run: Sequence[Operator]
     ) -> tuple[int, tuple[str, ...], Mismatch | None]:
         names: dict[str, str] = {}
         mismatch: Mismatch | None = None
-        good = 0
-        for written, operator in zip(form, run, strict=False):
-            fault = self._differs(written, operator, names)
-            names.update(zip(written.outputs, operator.outputs, strict=False))
+        matched = 0
+        for expected_operator, operator in zip(form, run, strict=False):
+            fault = self._mismatch(expected_operator, operator, names)
+            names.update(zip(expected_operator.outputs, operator.outputs, strict=False))
             if fault is None:
-                good += 1
+                matched += 1
             elif mismatch is None:
                 mismatch = (operator, *fault)
         if len(run) < len(form) and mismatch is None:
             missing = form[len(run)].target
             mismatch = (run[-1], "argument", f"is not followed by {missing}")
         outputs = self.origin.operator.outputs
-        return good, tuple(names.get(own, f"{own}?") for own in outputs), mismatch
+        return matched, tuple(names.get(own, f"{own}?") for own in outputs), mismatch
 
-    def _differs(
-        self, written: Written, operator: Operator, names: Mapping[str, str]
+    def _mismatch(
+        self, expected_operator: ExpectedOperator, operator: Operator, names: Mapping[str, str]
     ) -> tuple[str, str] | None:
-        """Why an operator is not the one expected."""
-        if operator.target != written.target:
-            return "argument", f"is {operator.target}, not {written.target}"
-        if len(operator.outputs) != len(written.outputs):
-            return "structure", f"gives {len(operator.outputs)} values"
-        for slot in (*written.args, *operator.args):
-            if slot not in operator.args or slot not in written.args:
-                there = "has no" if slot in written.args else "has a"
-                return "argument", f"{there} {slot!r}"
-            expected, found = written.args[slot], operator.args[slot]
+        """Return why an operator is not the one expected; None if it is."""
+        if operator.target != expected_operator.target:
+            return "argument", f"is {operator.target}, not {expected_operator.target}"
+        if len(operator.outputs) != len(expected_operator.outputs):
+            return "structure", f"has {len(operator.outputs)} values"
+        for slot in (*expected_operator.args, *operator.args):
+            if slot not in operator.args or slot not in expected_operator.args:
+                prefix = "has no" if slot in expected_operator.args else "has an unexpected"
+                return "argument", f"{prefix} argument {slot!r}"
+            expected, found = expected_operator.args[slot], operator.args[slot]
             if not self._equal(expected, found, names):
-                return "argument", f"its {slot} is {_text(found)}, not {_text(expected)}"
-        if written.shape is not None:
+                return (
+                    "argument",
+                    f"its {slot} is {_format_arg(found)}, not {_format_arg(expected)}",
+                )
+        if expected_operator.shape is not None:
             recorded = self.tensors.get(operator.outputs[0])
             if recorded is not None and (
-                len(recorded.shape) != len(written.shape)
-                or not all(map(self.same, recorded.shape, written.shape))
-                or recorded.dtype != written.dtype
+                len(recorded.shape) != len(expected_operator.shape)
+                or not all(map(self.same_size, recorded.shape, expected_operator.shape))
+                or recorded.dtype != expected_operator.dtype
             ):
-                return "shape", f"{recorded.name!r} is recorded as {_text(recorded.shape)}"
+                return "shape", (
+                    f"{recorded.name!r} is recorded as {recorded.dtype} "
+                    f"{_format_arg(recorded.shape)}, but is {expected_operator.dtype} "
+                    f"{_format_arg(expected_operator.shape)}"
+                )
         return None
 
     def _equal(self, expected: Arg, found: Arg, names: Mapping[str, str]) -> bool:
@@ -119,18 +126,18 @@ class Forms:
                 and all(self._equal(a, b, names) for a, b in zip(expected, found, strict=True))
             )
         if isinstance(expected, sympy.Expr) or isinstance(found, sympy.Expr):
-            numbers = (int, sympy.Expr)
+            number_types = (int, sympy.Expr)
             return (
-                isinstance(expected, numbers)
-                and isinstance(found, numbers)
-                and self.same(expected, found)
+                isinstance(expected, number_types)
+                and isinstance(found, number_types)
+                and self.same_size(expected, found)
             )
         return type(expected) is type(found) and expected == found
 
 
-def _text(arg: Arg) -> str:
+def _format_arg(arg: Arg) -> str:
     if isinstance(arg, Ref):
         return arg.name
     if isinstance(arg, tuple):
-        return f"[{', '.join(map(_text, arg))}]"
+        return f"[{', '.join(map(_format_arg, arg))}]"
     return str(arg)

@@ -1,4 +1,4 @@
-"""Whether all members of a group enter the same communications, in one order, with one meaning."""
+"""Check that all ranks of a group enter the same communication operators, in the same order."""
 
 from __future__ import annotations
 
@@ -7,28 +7,28 @@ from functools import cached_property
 
 import attrs
 
-from parframe.checking.concrete_types import Measurer
+from parframe.checking.concrete_types import RegionEvaluator
 from parframe.checking.findings import Finding
-from parframe.checking.samples import Bindings, numbers, symbol_names
+from parframe.checking.samples import Bindings, sample_size, symbol_names
 from parframe.graph import Operator
 from parframe.layout import Region
 from parframe.plan import COMMUNICATION, Plan, Program, group_axes
 
 
 @attrs.frozen(eq=False)
-class Spoken:
-    """The communication operators of one program, by the axes of their groups."""
+class ProgramCommunication:
+    """Communication operators of one program, by the mesh axes of their groups."""
 
     program: Program
 
     @cached_property
     def operators(self) -> tuple[Operator, ...]:
-        """All of them, in order."""
+        """All communication operators, in order."""
         return tuple(op for op in self.program.operators if op.target in COMMUNICATION)
 
     @cached_property
     def collectives(self) -> Mapping[tuple[str, ...], tuple[Operator, ...]]:
-        """Those that a whole group enters."""
+        """Operators that a whole group enters, by mesh axes."""
         found: dict[tuple[str, ...], list[Operator]] = {}
         for operator in self.operators:
             if operator.target not in ("parframe.send", "parframe.recv"):
@@ -37,7 +37,7 @@ class Spoken:
 
     @cached_property
     def pairs(self) -> Mapping[tuple[tuple[str, ...], str, int], tuple[Operator, ...]]:
-        """Sends and recvs, by axes, kind and peer."""
+        """Sends and recvs, by mesh axes, kind and peer."""
         found: dict[tuple[tuple[str, ...], str, int], list[Operator]] = {}
         for operator in self.operators:
             if operator.target in ("parframe.send", "parframe.recv"):
@@ -49,7 +49,7 @@ class Spoken:
 
     @cached_property
     def symbols(self) -> tuple[str, ...]:
-        """The symbols in the shapes and parts of what is communicated."""
+        """Symbols in the shapes of the tensors that are communicated."""
         names: set[str] = set()
         for operator in self.operators:
             for value in (*operator.inputs, *operator.outputs):
@@ -59,71 +59,84 @@ class Spoken:
         return tuple(sorted(names))
 
 
-Fault = tuple[int, str, str]
-"""The member it is wrong on, the operator and the message."""
+RankFault = tuple[int, str, str]
+"""Number of the rank in its group, name of the operator, and message."""
 
 
 def check_matching(plan: Plan, bindings: Sequence[Bindings]) -> list[Finding]:
-    """What does not meet in a plan; ``bindings`` has every rank's symbols."""
-    spoken = {name: Spoken(program) for name, program in plan.programs.items()}
+    """Return a finding for every communication that does not match on its group.
+
+    Parameters
+    ----------
+    plan
+        The plan.
+    bindings
+        The symbols of every rank, in numbers.
+    """
+    communications = {
+        name: ProgramCommunication(program) for name, program in plan.programs.items()
+    }
     programs = [device.program for device in plan.devices]
-    used = {axes for one in spoken.values() for axes in one.collectives}
-    used |= {axes for one in spoken.values() for axes, _, _ in one.pairs}
-    known: dict[object, tuple[Fault, ...]] = {}
+    used = {axes for program in communications.values() for axes in program.collectives}
+    used |= {axes for program in communications.values() for axes, _, _ in program.pairs}
+    known: dict[object, tuple[RankFault, ...]] = {}
     found: dict[tuple[str, str], list[int]] = {}
-    for name, one in spoken.items():
+    for name, communication in communications.items():
         ranks = [rank for rank, program in enumerate(programs) if program == name]
-        for operator, message in _tags(one):
+        for operator, message in _repeated_tags(communication):
             found.setdefault((operator, message), []).extend(ranks)
     for axes in sorted(used):
         for group in plan.mesh.groups(axes):
-            members = [spoken[programs[rank]] for rank in group]
+            group_programs = [communications[programs[rank]] for rank in group]
             values = [
-                tuple(bindings[rank].get(name) for name in one.symbols)
-                for rank, one in zip(group, members, strict=True)
+                tuple(bindings[rank].get(name) for name in program.symbols)
+                for rank, program in zip(group, group_programs, strict=True)
             ]
             key = (axes, tuple(programs[rank] for rank in group), tuple(values))
             if key not in known:
-                known[key] = tuple(_group(axes, members, [bindings[rank] for rank in group]))
-            for member, operator, message in known[key]:
-                found.setdefault((operator, message), []).append(group[member])
+                known[key] = tuple(
+                    _group_faults(axes, group_programs, [bindings[rank] for rank in group])
+                )
+            for number, operator, message in known[key]:
+                found.setdefault((operator, message), []).append(group[number])
     return [
         Finding("matching", tuple(sorted(set(ranks))), operator, "", message)
         for (operator, message), ranks in found.items()
     ]
 
 
-def _tags(one: Spoken) -> Iterator[tuple[str, str]]:
-    """Tags that are used twice by the same members."""
-    for axes, operators in one.collectives.items():
-        yield from _twice(operators, f"on {', '.join(axes)}")
-    for (_, kind, peer), operators in one.pairs.items():
-        yield from _twice(operators, f"in {kind} with member {peer}")
+def _repeated_tags(program: ProgramCommunication) -> Iterator[tuple[str, str]]:
+    """Yield the tags that the same ranks use twice."""
+    for axes, operators in program.collectives.items():
+        yield from _duplicates(operators, f"on {', '.join(axes)}")
+    for (_, kind, peer), operators in program.pairs.items():
+        yield from _duplicates(operators, f"in {kind} with rank {peer} of the group")
 
 
-def _twice(operators: Sequence[Operator], where: str) -> Iterator[tuple[str, str]]:
+def _duplicates(operators: Sequence[Operator], where: str) -> Iterator[tuple[str, str]]:
     seen: set[object] = set()
     for operator in operators:
         tag = operator.args["tag"]
         if tag in seen:
-            yield operator.name, f"the tag {tag!r} is used twice {where}"
+            yield operator.name, f"tag {tag!r} is used twice {where}"
         seen.add(tag)
 
 
-def _group(
-    axes: tuple[str, ...], members: Sequence[Spoken], bindings: Sequence[Bindings]
-) -> Iterator[Fault]:
-    first = members[0].collectives.get(axes, ())
-    for number, member in enumerate(members[1:], 1):
-        yield from _sequences(number, first, member.collectives.get(axes, ()))
-    yield from _meanings(axes, members, bindings)
-    yield from _peers(axes, members, bindings)
+def _group_faults(
+    axes: tuple[str, ...], programs: Sequence[ProgramCommunication], bindings: Sequence[Bindings]
+) -> Iterator[RankFault]:
+    """Yield the faults of the communication of one group."""
+    first = programs[0].collectives.get(axes, ())
+    for number, program in enumerate(programs[1:], 1):
+        yield from _order_faults(number, first, program.collectives.get(axes, ()))
+    yield from _value_faults(axes, programs, bindings)
+    yield from _pair_faults(axes, programs, bindings)
 
 
-def _sequences(
+def _order_faults(
     number: int, first: Sequence[Operator], other: Sequence[Operator]
-) -> Iterator[Fault]:
-    """The first place where two members' sequences differ."""
+) -> Iterator[RankFault]:
+    """Yield the first difference between the collectives of two ranks."""
     for mine, theirs in zip(first, other, strict=False):
         for slot in ("target", "tag", "reduction", "root"):
             left = mine.target if slot == "target" else mine.args.get(slot)
@@ -132,49 +145,53 @@ def _sequences(
                 yield (
                     number,
                     theirs.name,
-                    (f"meets {mine.name} of member 0, whose {slot} is {left}, not {right}"),
+                    f"its {slot} is {right}, but {mine.name} on rank 0 of the group has {left}",
                 )
                 return
     if len(first) != len(other):
         longer = first if len(first) > len(other) else other
         operator = longer[min(len(first), len(other))]
-        missing = f"member {number}" if longer is first else "member 0"
+        missing = f"rank {number}" if longer is first else "rank 0"
         yield number, operator.name, f"{missing} of the group does not enter {operator.args['tag']}"
 
 
-def _meanings(
-    axes: tuple[str, ...], members: Sequence[Spoken], bindings: Sequence[Bindings]
-) -> Iterator[Fault]:
-    """Shapes, dtypes and parts in numbers, member by member."""
-    evaluate_size = Measurer()
-    columns = zip(*(member.collectives.get(axes, ()) for member in members), strict=False)
+def _value_faults(
+    axes: tuple[str, ...], programs: Sequence[ProgramCommunication], bindings: Sequence[Bindings]
+) -> Iterator[RankFault]:
+    """Compare shapes, dtypes and parts with those of the first rank, collective by collective."""
+    evaluate = RegionEvaluator()
+    columns = zip(*(program.collectives.get(axes, ()) for program in programs), strict=False)
     for column in columns:
-        yield from _roots(column)
+        yield from _root_faults(column)
         facts = [
-            _facts(operator, member.program, values, evaluate_size)
-            for operator, member, values in zip(column, members, bindings, strict=True)
+            _facts_of(operator, communication.program, values, evaluate)
+            for operator, communication, values in zip(column, programs, bindings, strict=True)
         ]
         for number, fact in enumerate(facts[1:], 1):
             wrong = [what for what, value in fact.items() if facts[0].get(what, value) != value]
             if wrong:
-                yield number, column[number].name, f"its {wrong[0]} is not that of member 0"
+                yield (
+                    number,
+                    column[number].name,
+                    f"its {wrong[0]} differs from rank 0 of the group",
+                )
                 break
 
 
-def _roots(column: Sequence[Operator]) -> Iterator[Fault]:
-    """The root of a broadcast gives, and nobody else."""
+def _root_faults(column: Sequence[Operator]) -> Iterator[RankFault]:
+    """Check that the root of a broadcast, and no other rank, sends a value."""
     for number, operator in enumerate(column):
         if operator.target != "parframe.broadcast":
             continue
         if bool(operator.inputs) != (operator.args["root"] == number):
-            gives = "gives a value, but is not" if operator.inputs else "gives nothing, but is"
-            yield number, operator.name, f"member {number} {gives} the root"
+            sends = "sends a value, but is not" if operator.inputs else "sends no value, but is"
+            yield number, operator.name, f"rank {number} of the group {sends} the root"
 
 
-def _facts(
-    operator: Operator, program: Program, bindings: Bindings, evaluate_size: Measurer
+def _facts_of(
+    operator: Operator, program: Program, bindings: Bindings, evaluate: RegionEvaluator
 ) -> dict[str, object]:
-    """What must be the same on all members."""
+    """Return the facts that must be equal on all ranks."""
     facts: dict[str, object] = {}
     tensors = [program.tensors.get(v) for v in (*operator.inputs, *operator.outputs)]
     facts["dtype"] = sorted({tensor.dtype for tensor in tensors if tensor is not None})
@@ -188,35 +205,35 @@ def _facts(
     for value in shape_of:
         tensor = program.tensors.get(value)
         if tensor is not None:
-            facts["shape"] = tuple(numbers(size, bindings) for size in tensor.shape)
+            facts["shape"] = tuple(sample_size(size, bindings) for size in tensor.shape)
     if kind in ("all_gather", "reduce_scatter"):
-        facts["parts"] = _measured(operator.args["parts"], bindings, evaluate_size)
+        facts["parts"] = _evaluate_parts(operator.args["parts"], bindings, evaluate)
     return facts
 
 
-def _measured(parts: object, bindings: Bindings, evaluate_size: Measurer) -> object:
+def _evaluate_parts(parts: object, bindings: Bindings, evaluate: RegionEvaluator) -> object:
     if not isinstance(parts, tuple):
         return None
     regions: tuple[tuple[Region, ...], ...] = parts
-    return evaluate_size(regions, bindings)
+    return evaluate(regions, bindings)
 
 
-def _peers(
-    axes: tuple[str, ...], members: Sequence[Spoken], bindings: Sequence[Bindings]
-) -> Iterator[Fault]:
-    """Every send with its recv, pair by pair."""
+def _pair_faults(
+    axes: tuple[str, ...], programs: Sequence[ProgramCommunication], bindings: Sequence[Bindings]
+) -> Iterator[RankFault]:
+    """Compare every send with its recv."""
     pairs = {
         (number, key[2]) if key[1] == "send" else (key[2], number)
-        for number, member in enumerate(members)
-        for key in member.pairs
+        for number, program in enumerate(programs)
+        for key in program.pairs
         if key[0] == axes
     }
     for source, target in sorted(pairs):
-        if not (0 <= source < len(members) and 0 <= target < len(members)) or source == target:
-            yield min(source, target), "", "a device communicates with itself"
+        if not (0 <= source < len(programs) and 0 <= target < len(programs)) or source == target:
+            yield min(source, target), "", "a rank communicates with itself"
             continue
-        sends = members[source].pairs.get((axes, "send", target), ())
-        recvs = members[target].pairs.get((axes, "recv", source), ())
+        sends = programs[source].pairs.get((axes, "send", target), ())
+        recvs = programs[target].pairs.get((axes, "recv", source), ())
         for sent, received in zip(sends, recvs, strict=False):
             if sent.args["tag"] != received.args["tag"]:
                 yield (
@@ -225,19 +242,19 @@ def _peers(
                     f"expects {received.args['tag']!r} where {sent.args['tag']!r} is sent",
                 )
                 break
-            out = members[source].program.tensors.get(sent.inputs[0])
-            into = members[target].program.tensors.get(received.outputs[0])
+            out = programs[source].program.tensors.get(sent.inputs[0])
+            into = programs[target].program.tensors.get(received.outputs[0])
             if out is None or into is None:
                 continue
-            left = tuple(numbers(size, bindings[source]) for size in out.shape)
-            right = tuple(numbers(size, bindings[target]) for size in into.shape)
+            left = tuple(sample_size(size, bindings[source]) for size in out.shape)
+            right = tuple(sample_size(size, bindings[target]) for size in into.shape)
             if left != right or out.dtype != into.dtype:
                 yield (
                     target,
                     received.name,
-                    f"is recorded with another shape than {sent.name} sends",
+                    f"has another recorded shape than {sent.name} sends",
                 )
         if len(sends) > len(recvs):
-            yield source, sends[len(recvs)].name, f"member {target} does not receive it"
+            yield source, sends[len(recvs)].name, f"rank {target} of the group does not receive it"
         elif len(recvs) > len(sends):
-            yield target, recvs[len(sends)].name, f"member {source} does not send it"
+            yield target, recvs[len(sends)].name, f"rank {source} of the group does not send it"

@@ -1,96 +1,115 @@
-"""All programs retyped together: walks in, what every program's values are out.
+"""Types of all values in all programs of a plan.
 
-A walk waits at a communication operator until the programs of the other members have come to
-theirs.
+The inference of a program stops at a communication operator until the programs of the group's
+other ranks have reached it.
 """
 
 from __future__ import annotations
 
 import attrs
 
-from parframe.checking.checked_model import Whole
-from parframe.checking.communication import Meetings
+from parframe.checking.checked_model import CheckedModel
+from parframe.checking.communication import CommunicationTyping
 from parframe.checking.findings import Finding
-from parframe.checking.operator_types import Step
-from parframe.checking.program_types import Request, Walk, Walker
-from parframe.checking.samples import graph_symbols, numbers, sample_symbols
-from parframe.checking.symbolic_types import Rewriter
-from parframe.checking.tensor_types import Held
+from parframe.checking.operator_types import OperatorType
+from parframe.checking.program_types import CommunicationRequest, Inference, ProgramTypes
+from parframe.checking.samples import graph_symbols, sample_size, sample_symbols
+from parframe.checking.symbolic_types import Symbolizer
+from parframe.checking.tensor_types import TensorType
 from parframe.plan import Plan
 
 
-class Followed:
-    """The programs of a plan with all their values typed.
+class PlanTypes:
+    """Types of all values in all programs of a plan.
 
-    ``walkers`` has what every program's values are, ``bindings`` every device's symbols in
-    numbers, ``stuck`` the programs that could not be followed to their end.
+    Parameters
+    ----------
+    plan
+        The plan.
+    model
+        The model.
+
+    Attributes
+    ----------
+    programs
+        The types of every program's values.
+    bindings
+        Every rank's symbols in numbers.
+    blocked
+        The programs that wait for a communication that other ranks never enter.
     """
 
-    def __init__(self, plan: Plan, whole: Whole) -> None:
-        self.whole = whole
+    def __init__(self, plan: Plan, model: CheckedModel) -> None:
+        self.model = model
         self.symbols = sample_symbols(graph_symbols(plan.graph))
         self.bindings = [
             {
                 **self.symbols,
-                **{name: numbers(size, self.symbols) for name, size in device.bindings.items()},
+                **{name: sample_size(size, self.symbols) for name, size in device.bindings.items()},
             }
             for device in plan.devices
         ]
         ranks: dict[str, list[int]] = {}
         for device in plan.devices:
             ranks.setdefault(device.program, []).append(device.rank)
-        steps: dict[object, Step] = {}
-        self.walkers = {
-            name: Walker(
-                whole,
+        operator_types: dict[object, OperatorType] = {}
+        self.programs = {
+            name: ProgramTypes(
+                model,
                 plan.programs[name],
-                tuple(found),
-                steps,
-                [self.bindings[rank] for rank in found],
+                tuple(program_ranks),
+                operator_types,
+                [self.bindings[rank] for rank in program_ranks],
             )
-            for name, found in ranks.items()
+            for name, program_ranks in ranks.items()
         }
-        rewriter = Rewriter(plan, self.symbols, self.bindings)
-        self.meetings = Meetings(plan, self.symbols, self.bindings, rewriter)
-        self.stuck = self._follow()
+        symbolizer = Symbolizer(plan, self.symbols, self.bindings)
+        self.communication = CommunicationTyping(plan, self.symbols, self.bindings, symbolizer)
+        self.blocked = self._infer_all()
 
     @property
     def findings(self) -> list[Finding]:
-        """What is wrong with the programs' values."""
-        own = [finding for walker in self.walkers.values() for finding in walker.findings]
-        return [*own, *self.meetings.findings]
+        """Faults of the programs' values."""
+        own = [
+            finding
+            for program_types in self.programs.values()
+            for finding in program_types.findings
+        ]
+        return [*own, *self.communication.findings]
 
-    def _follow(self) -> tuple[str, ...]:
-        """Follow all programs; those that wait for ever."""
-        walks: dict[str, Walk] = {name: walker.walk() for name, walker in self.walkers.items()}
-        waiting: dict[str, Request] = {}
+    def _infer_all(self) -> tuple[str, ...]:
+        """Infer the types of all programs; return the programs that remain blocked."""
+        inferences: dict[str, Inference] = {
+            name: program_types.infer() for name, program_types in self.programs.items()
+        }
+        waiting: dict[str, CommunicationRequest] = {}
 
-        def advance(name: str, result: Held | None, first: bool = False) -> None:
+        def advance(name: str, result: TensorType | None, first: bool = False) -> None:
             waiting.pop(name, None)
             try:
-                request = next(walks[name]) if first else walks[name].send(result)
+                request = next(inferences[name]) if first else inferences[name].send(result)
             except StopIteration:
                 return
-            self.meetings.arrive(name, request)
+            self.communication.add_request(name, request)
             waiting[name] = request
 
-        for name in walks:
+        for name in inferences:
             advance(name, None, first=True)
-        moved = True
-        while waiting and moved:
-            moved = False
+        advanced = True
+        while waiting and advanced:
+            advanced = False
             for name in list(waiting):
                 while name in waiting:
-                    found = self.meetings.answer(self.walkers[name], waiting[name])
-                    if found is None:
+                    answer = self.communication.result(self.programs[name], waiting[name])
+                    if answer is None:
                         break
-                    moved = True
-                    advance(name, found[0])
+                    advanced = True
+                    advance(name, answer[0])
         return tuple(waiting)
 
 
-def each_on_its_own(plan: Plan) -> Plan:
-    """The same plan, every device with a program of its own."""
+def with_program_per_rank(plan: Plan) -> Plan:
+    """Return the plan with a program of its own for every rank."""
     names = [f"{device.program}#{device.rank}" for device in plan.devices]
     return attrs.evolve(
         plan,

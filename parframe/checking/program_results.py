@@ -1,4 +1,4 @@
-"""What programs return and keep: outputs and caches against the model's."""
+"""Checks of the outputs and caches of programs against the model's."""
 
 from __future__ import annotations
 
@@ -6,111 +6,149 @@ from collections.abc import Iterator
 
 import attrs
 
-from parframe.checking.collective_types import Ranges, covers
-from parframe.checking.concrete_types import Concrete, concrete
+from parframe.checking.collective_types import ConcreteRanges, coverage_fault
+from parframe.checking.concrete_types import ConcreteType, to_concrete
 from parframe.checking.findings import Finding
-from parframe.checking.plan_types import Followed
-from parframe.checking.program_types import Walker
-from parframe.checking.shard_regions import fit, place_of
-from parframe.checking.tensor_types import Held
+from parframe.checking.plan_types import PlanTypes
+from parframe.checking.program_types import ProgramTypes
+from parframe.checking.shard_regions import align_shard, shard_of_part
+from parframe.checking.tensor_types import TensorType
 from parframe.graph import Operator
 from parframe.plan import Part
 
 
-def check_outputs(followed: Followed) -> list[Finding]:
-    """Outputs that are missing, incomplete, or not what they are returned as."""
+def check_outputs(plan_types: PlanTypes) -> list[Finding]:
+    """Return findings for outputs that are missing, partial, or wrong."""
     findings: list[Finding] = []
-    parts: dict[str, dict[Ranges, None]] = {}
-    like: dict[str, Concrete] = {}
+    parts: dict[str, dict[ConcreteRanges, None]] = {}
+    like: dict[str, ConcreteType] = {}
     unknown: set[str] = set()
-    for walker in followed.walkers.values():
-        for part in walker.program.outputs:
-            held = walker.values.get(part.name)
-            if held is None:
+    for types in plan_types.programs.values():
+        for part in types.program.outputs:
+            tensor_type = types.values.get(part.name)
+            if tensor_type is None:
                 unknown.add(part.whole)
                 continue
-            faults = list(_output(followed, walker, part, held))
+            faults = list(_output(plan_types, types, part, tensor_type))
             findings.extend(faults)
             if faults:
                 unknown.add(part.whole)
                 continue
-            fitted = fit(held.place, followed.whole.outer[part.whole]) or held.place
-            for rank in walker.ranks:
-                own = concrete(attrs.evolve(held, place=fitted), followed.bindings[rank])
+            fitted = (
+                align_shard(tensor_type.shard, plan_types.model.outer[part.whole])
+                or tensor_type.shard
+            )
+            for rank in types.ranks:
+                own = to_concrete(
+                    attrs.evolve(tensor_type, shard=fitted), plan_types.bindings[rank]
+                )
                 parts.setdefault(part.whole, {})[own.ranges] = None
                 like[part.whole] = own
-    for name in dict.fromkeys(followed.whole.graph.output_names):
+    for name in dict.fromkeys(plan_types.model.graph.output_names):
         if name not in parts:
             if name not in unknown:
                 findings.append(Finding("output", (), "", "", f"no device returns {name!r}"))
             continue
-        fault = covers(like[name], list(parts[name]), tuple(followed.symbols.items()))
+        fault = coverage_fault(like[name], list(parts[name]), tuple(plan_types.symbols.items()))
         if fault:
             findings.append(Finding("output", (), "", "", f"{name!r}: {fault}"))
     return findings
 
 
-def _output(followed: Followed, walker: Walker, part: Part, held: Held) -> Iterator[Finding]:
-    if held.pending:
-        labels = ", ".join(term.label for term in held.pending)
+def _output(
+    plan_types: PlanTypes, types: ProgramTypes, part: Part, tensor_type: TensorType
+) -> Iterator[Finding]:
+    if tensor_type.partial_terms:
+        labels = ", ".join(term.label for term in tensor_type.partial_terms)
         yield Finding(
-            "partial", walker.ranks, "", "", f"{part.whole!r} is returned, but {labels} is still "
-            "to be reduced",
+            "partial", types.ranks, "", "",
+            f"{part.whole!r} is returned, but {labels} is still a partial sum",
         )  # fmt: skip
-    axes = followed.whole.outer.get(part.whole, ())
-    if held.total != followed.whole.terms.get(part.whole) or fit(held.place, axes) is None:
+    axes = plan_types.model.outer.get(part.whole, ())
+    if (
+        tensor_type.sum_id != plan_types.model.term_ids.get(part.whole)
+        or align_shard(tensor_type.shard, axes) is None
+    ):
         yield Finding(
-            "output", walker.ranks, "", "", f"{held.label!r} is returned as {part.whole!r}"
+            "output",
+            types.ranks,
+            "",
+            "",
+            f"{tensor_type.label!r} is returned as {part.whole!r}",
         )
         return
-    where = place_of(held.place.axes, part)
-    if where is None:
+    shard = shard_of_part(tensor_type.shard.axes, part)
+    if shard is None:
         yield Finding(
-            "output", walker.ranks, "", "", f"the region of {part.name!r} is no part of it"
+            "output",
+            types.ranks,
+            "",
+            "",
+            f"the region of {part.name!r} is not a part of its tensor",
         )
-    elif where is not held.place:
-        claimed = attrs.evolve(held, place=where)
+    elif shard is not tensor_type.shard:
+        claimed = attrs.evolve(tensor_type, shard=shard)
         wrong = tuple(
             rank
-            for rank in walker.ranks
-            if concrete(claimed, followed.bindings[rank]).ranges
-            != concrete(held, followed.bindings[rank]).ranges
+            for rank in types.ranks
+            if to_concrete(claimed, plan_types.bindings[rank]).ranges
+            != to_concrete(tensor_type, plan_types.bindings[rank]).ranges
         )
         if wrong:
-            yield Finding("output", wrong, "", "", f"another part of {part.whole!r} is returned")
+            yield Finding(
+                "output",
+                wrong,
+                "",
+                "",
+                f"the region says another part of {part.whole!r} than is returned",
+            )
 
 
-def check_states(followed: Followed) -> list[Finding]:
-    """Caches that are missing or keep the wrong value."""
-    return [finding for walker in followed.walkers.values() for finding in _states(walker)]
+def check_states(plan_types: PlanTypes) -> list[Finding]:
+    """Return findings for caches that are missing or store the wrong value."""
+    return [finding for types in plan_types.programs.values() for finding in _states(types)]
 
 
-def _states(walker: Walker) -> Iterator[Finding]:
-    kept = {state.name: state.value for state in walker.program.states}
-    if len(kept) < len(walker.program.states):
-        yield Finding("state", walker.ranks, "", "", "two caches have one name")
-    expected = {cache.name: cache for cache in _caches(walker)}
-    readings = _readings(walker)
+def _states(types: ProgramTypes) -> Iterator[Finding]:
+    stored = {state.name: state.value for state in types.program.states}
+    if len(stored) < len(types.program.states):
+        yield Finding("state", types.ranks, "", "", "two caches have the same name")
+    expected = {cache.name: cache for cache in _caches(types)}
+    read_values = _values_by_sum(types)
     for name, cache in expected.items():
-        if name not in kept:
-            yield _blamed(walker, cache, f"has no cache {name!r}")
+        if name not in stored:
+            yield _state_finding(types, cache, f"has no cache {name!r}")
             continue
-        read = readings.get(cache.term, [])
+        read = read_values.get(cache.term, [])
         used = [value for value in read if value in cache.operator.inputs] or read
-        mine = walker.values.get(kept[name])
-        if mine is None or kept[name] in used:
+        mine = types.values.get(stored[name])
+        if mine is None or stored[name] in used:
             continue
-        places = [held.place for value in used if (held := walker.values.get(value)) is not None]
-        if mine.total != cache.term or mine.pending or mine.place not in (places or [mine.place]):
-            told = f"the cache {name!r} keeps {kept[name]!r}, but {' or '.join(used)} is used"
-            yield _blamed(walker, cache, told)
-    for name in sorted(set(kept) - set(expected)):
-        yield Finding("state", walker.ranks, "", "", f"the cache {name!r} is of no operator here")
+        places = [
+            tensor_type.shard
+            for value in used
+            if (tensor_type := types.values.get(value)) is not None
+        ]
+        if (
+            mine.sum_id != cache.term
+            or mine.partial_terms
+            or mine.shard not in (places or [mine.shard])
+        ):
+            message = f"the cache {name!r} stores {stored[name]!r}, but {' or '.join(used)} is used"
+            yield _state_finding(types, cache, message)
+    for name in sorted(set(stored) - set(expected)):
+        yield Finding(
+            "state",
+            types.ranks,
+            "",
+            "",
+            f"the cache {name!r} belongs to no operator of the program",
+        )
 
 
 @attrs.frozen
 class _Cache:
-    """A cache that a program must have: its name, its contents, the operator it is of."""
+    """Cache that a program must have: its name, the id of its contents, and its operator."""
 
     name: str
     term: int
@@ -118,25 +156,25 @@ class _Cache:
     module: str
 
 
-def _caches(walker: Walker) -> Iterator[_Cache]:
-    for operator, origin in zip(walker.program.operators, walker.origins, strict=True):
+def _caches(types: ProgramTypes) -> Iterator[_Cache]:
+    for operator, origin in zip(types.program.operators, types.origins, strict=True):
         for state in origin.block.states if origin is not None else ():
             if origin is not None and state.name.rpartition(".")[0] == origin.operator.name:
                 name = f"{origin.call.name}/{state.name}" if origin.call.name else state.name
-                term = walker.whole.terms[origin.names[state.value]]
+                term = types.model.term_ids[origin.names[state.value]]
                 yield _Cache(name, term, operator, origin.module)
 
 
-def _readings(walker: Walker) -> dict[int, list[str]]:
-    """The values that operators take, by the number that stands for their terms."""
+def _values_by_sum(types: ProgramTypes) -> dict[int, list[str]]:
+    """Return the values that operators take, by the id of their sum."""
     found: dict[int, list[str]] = {}
-    values = dict.fromkeys(value for op in walker.program.operators for value in op.inputs)
+    values = dict.fromkeys(value for op in types.program.operators for value in op.inputs)
     for value in values:
-        held = walker.values.get(value)
-        if held is not None:
-            found.setdefault(held.total, []).append(value)
+        tensor_type = types.values.get(value)
+        if tensor_type is not None:
+            found.setdefault(tensor_type.sum_id, []).append(value)
     return found
 
 
-def _blamed(walker: Walker, cache: _Cache, what: str) -> Finding:
-    return Finding("state", walker.ranks, cache.operator.name, cache.module, what)
+def _state_finding(types: ProgramTypes, cache: _Cache, what: str) -> Finding:
+    return Finding("state", types.ranks, cache.operator.name, cache.module, what)

@@ -1,4 +1,4 @@
-"""Reductions typed: whether what the members of a group hold makes up the whole, each once."""
+"""Types of reductions: the contributions of a group's ranks must make up the whole, each once."""
 
 from __future__ import annotations
 
@@ -7,121 +7,129 @@ from functools import lru_cache
 
 import attrs
 
-from parframe.checking.boxes import Box, hull, tiles
+from parframe.checking.boxes import Box, hull, tiling_fault
 from parframe.checking.concrete_types import (
-    Concrete,
-    Measured,
-    MeasuredShare,
-    Reducible,
+    ConcreteContractedRange,
+    ConcreteRange,
+    ConcreteTerm,
+    ConcreteType,
 )
-from parframe.checking.samples import COUNT, Numbers
-from parframe.checking.tensor_types import add_marks
+from parframe.checking.samples import SAMPLE_COUNT, SampledSize
+from parframe.checking.tensor_types import sum_ids
 
 _REPEATABLE = frozenset({"max", "min", "any", "all"})
-"""Reductions that may meet the same contribution twice."""
+"""Reductions in which a contribution may occur twice."""
 
 
 @attrs.frozen
-class Outcome:
-    """What a member gets, and what is wrong with it (``""`` if nothing)."""
+class CollectiveResult:
+    """Type that one rank gets from a collective, and the fault (or ``""``)."""
 
-    result: Concrete
+    result: ConcreteType
     fault: str = ""
     kind: str = "collective"
 
 
 @lru_cache(maxsize=50_000)
-def reduce(members: tuple[Concrete, ...], reduction: str) -> Outcome:
-    """The sum (or another reduction) of what the members hold."""
-    first = members[0]
-    meant = attrs.evolve(first, done=total_of(first), pending=())
-    fault = difference(members, ("place", "total"))
+def reduce_types(rank_types: tuple[ConcreteType, ...], reduction: str) -> CollectiveResult:
+    """The sum (or another reduction) of what the rank_types hold."""
+    first = rank_types[0]
+    expected = attrs.evolve(first, complete_id=sum_id_of(first), partial_terms=())
+    fault = describe_difference(rank_types, ("ranges",))
     if fault:
-        return Outcome(meant, fault)
-    terms = {term.term: term for member in members for term in member.pending}
+        return CollectiveResult(expected, fault)
+    terms = {term.term: term for rank_type in rank_types for term in rank_type.partial_terms}
     if not terms:
-        return Outcome(meant, f"{first.label} is complete: nothing is to be reduced", "partial")
-    copies = {term: max(_count(member, term) for member in members) for term in terms}
-    for member in members:
-        missing = [-term * (count - _count(member, term)) for term, count in copies.items()]
-        if add_marks(member.done, *missing):
-            return Outcome(
-                meant,
-                f"a complete value is part of the sum that holds {first.label}, so that "
-                "every device would add it",
+        return CollectiveResult(
+            expected, f"{first.label} is complete, so there is nothing to reduce", "partial"
+        )
+    copies = {term: max(_count(rank_type, term) for rank_type in rank_types) for term in terms}
+    for rank_type in rank_types:
+        missing = [-term * (count - _count(rank_type, term)) for term, count in copies.items()]
+        if sum_ids(rank_type.complete_id, *missing):
+            return CollectiveResult(
+                expected,
+                f"a complete value is added to the partial sum of {first.label} on every rank, "
+                "so that the reduction adds it more than once",
                 "partial",
             )
-    left: list[Reducible] = []
-    done = 0
+    remaining: list[ConcreteTerm] = []
+    complete_id = 0
     for term in sorted(terms.values(), key=lambda term: term.term):
-        contributions, fault = _reduced_term(members, term, reduction)
+        contributions, fault = _reduced_term(rank_types, term, reduction)
         if fault:
-            return Outcome(meant, f"{term.label}: {fault}", "partial")
+            return CollectiveResult(expected, f"{term.label}: {fault}", "partial")
         if contributions:
-            left.extend([attrs.evolve(term, contributions=contributions)] * copies[term.term])
+            remaining.extend([attrs.evolve(term, contributions=contributions)] * copies[term.term])
         else:
-            done = add_marks(done, term.term * copies[term.term])
-    return Outcome(attrs.evolve(first, done=done, pending=tuple(left)))
+            complete_id = sum_ids(complete_id, term.term * copies[term.term])
+    return CollectiveResult(
+        attrs.evolve(first, complete_id=complete_id, partial_terms=tuple(remaining))
+    )
 
 
-def _count(member: Concrete, term: int) -> int:
-    """How often a member has a term that is still to be reduced."""
-    return sum(pending.term == term for pending in member.pending)
+def _count(rank_type: ConcreteType, term: int) -> int:
+    """Return how often a term is among the partial terms of a rank."""
+    return sum(partial.term == term for partial in rank_type.partial_terms)
 
 
 def _reduced_term(
-    members: Sequence[Concrete], term: Reducible, reduction: str
-) -> tuple[frozenset[tuple[MeasuredShare, ...]], str]:
-    """What is left to be reduced of one term after a reduction, and what is wrong."""
+    rank_types: Sequence[ConcreteType], term: ConcreteTerm, reduction: str
+) -> tuple[frozenset[tuple[ConcreteContractedRange, ...]], str]:
+    """Return the contributions that remain of one term after a reduction, and the fault."""
     if term.reduction != reduction:
-        return frozenset(), f"is to be reduced by {term.reduction}, not by {reduction}"
+        return frozenset(), f"needs the reduction {term.reduction}, not {reduction}"
     found = []
-    for member in members:
-        own = {t.contributions for t in member.pending if t.term == term.term} or {frozenset()}
+    for rank_type in rank_types:
+        own = {t.contributions for t in rank_type.partial_terms if t.term == term.term} or {
+            frozenset()
+        }
         if len(own) > 1:
-            return frozenset(), "is part of the sum twice, with different shares"
+            return frozenset(), "is in the sum twice, with different ranges"
         found.append(own.pop())
     return _reduced(found, reduction not in _REPEATABLE)
 
 
 def _reduced(
-    members: Sequence[frozenset[tuple[MeasuredShare, ...]]], once: bool
-) -> tuple[frozenset[tuple[MeasuredShare, ...]], str]:
-    """What is left to be reduced of a term after its members' contributions met.
+    by_rank: Sequence[frozenset[tuple[ConcreteContractedRange, ...]]], once: bool
+) -> tuple[frozenset[tuple[ConcreteContractedRange, ...]], str]:
+    """Return the contributions of a term that remain after a reduction, and the fault.
 
-    Where their parts leave gaps, which other groups may fill, all parts are left as they are.
+    Where the ranks' ranges leave gaps, which other groups may fill, all ranges remain.
     """
-    left: set[tuple[MeasuredShare, ...]] = set()
-    for keys in _grouped(members):
-        boxes = [box for member in members for box in _boxes(member, keys)]
-        faults = {tiles(here, once) if keys else "overlap" for here in _sampled(boxes)} - {""}
+    left: set[tuple[ConcreteContractedRange, ...]] = set()
+    for keys in _grouped(by_rank):
+        boxes = [box for contributions in by_rank for box in _boxes(contributions, keys)]
+        faults = {tiling_fault(here, once) if keys else "overlap" for here in _sampled(boxes)} - {
+            ""
+        }
         if "overlap" in faults:
-            dims = ", ".join(dim for _, dim, _ in keys) or "the whole"
-            return frozenset(), f"the devices' parts of {dims} overlap"
-        for box in boxes if faults else [hull_of(boxes)]:
-            kept = tuple(
+            dims = ", ".join(dim for _, dim, _ in keys) or "the whole tensor"
+            return frozenset(), f"the ranks' parts of {dims} overlap"
+        for box in boxes if faults else [concrete_hull(boxes)]:
+            remaining_range = tuple(
                 (key, piece)
                 for key, piece in zip(keys, box, strict=True)
-                if piece != ((0,) * COUNT, key[2])
+                if piece != ((0,) * SAMPLE_COUNT, key[2])
             )
-            if kept:
-                left.add(kept)
+            if remaining_range:
+                left.add(remaining_range)
     return frozenset(left), ""
 
 
-def _sampled(boxes: Sequence[Sequence[Measured]]) -> Iterator[tuple[Box, ...]]:
-    """The boxes at every sample."""
-    for sample in range(COUNT):
+def _sampled(boxes: Sequence[Sequence[ConcreteRange]]) -> Iterator[tuple[Box, ...]]:
+    """Yield the boxes at every sample."""
+    for sample in range(SAMPLE_COUNT):
         yield tuple(tuple((start[sample], stop[sample]) for start, stop in box) for box in boxes)
 
 
 def _grouped(
-    members: Sequence[frozenset[tuple[MeasuredShare, ...]]],
-) -> list[tuple[tuple[str, str, Numbers], ...]]:
-    """The contributions that belong together: by contraction, the dimensions of any member."""
-    found: dict[tuple[str, ...], dict[tuple[str, str, Numbers], None]] = {}
-    for member in members:
-        for contribution in member:
+    by_rank: Sequence[frozenset[tuple[ConcreteContractedRange, ...]]],
+) -> list[tuple[tuple[str, str, SampledSize], ...]]:
+    """Return the keys of contributions that belong together, for each set of contractions."""
+    found: dict[tuple[str, ...], dict[tuple[str, str, SampledSize], None]] = {}
+    for contributions in by_rank:
+        for contribution in contributions:
             name = tuple(dict.fromkeys(source for (source, _, _), _ in contribution))
             known = found.setdefault(name, {})
             known.update(dict.fromkeys(key for key, _ in contribution))
@@ -129,23 +137,26 @@ def _grouped(
 
 
 def _boxes(
-    member: frozenset[tuple[MeasuredShare, ...]], keys: tuple[tuple[str, str, Numbers], ...]
-) -> list[list[Measured]]:
-    """A member's shares of each key; all of it where it is not among its contributions."""
+    contributions: frozenset[tuple[ConcreteContractedRange, ...]],
+    keys: tuple[tuple[str, str, SampledSize], ...],
+) -> list[list[ConcreteRange]]:
+    """Return a rank's ranges for some keys; a key that is absent is whole."""
     sources = {source for source, _, _ in keys}
     own = [
         dict(contribution)
-        for contribution in sorted(member)
+        for contribution in sorted(contributions)
         if {source for (source, _, _), _ in contribution} <= sources
     ]
-    return [[found.get(key, ((0,) * COUNT, key[2])) for key in keys] for found in own or [{}]]
+    return [
+        [found.get(key, ((0,) * SAMPLE_COUNT, key[2])) for key in keys] for found in own or [{}]
+    ]
 
 
-def hull_of(boxes: Iterable[Sequence[Measured]]) -> list[Measured]:
-    """The smallest box around boxes that are not empty, at every sample."""
+def concrete_hull(boxes: Iterable[Sequence[ConcreteRange]]) -> list[ConcreteRange]:
+    """Return the smallest box around boxes that are not empty, at every sample."""
     boxes = list(boxes)
     outer: list[Box] = []
-    for sample in range(COUNT):
+    for sample in range(SAMPLE_COUNT):
         here = [tuple((start[sample], stop[sample]) for start, stop in box) for box in boxes]
         outer.append(hull(here) or here[0])
     return [
@@ -154,23 +165,29 @@ def hull_of(boxes: Iterable[Sequence[Measured]]) -> list[Measured]:
     ]
 
 
-def total_of(member: Concrete) -> int:
-    """The number that stands for the sum of all terms of a member."""
-    return add_marks(member.done, *(term.term for term in member.pending))
+def sum_id_of(rank_type: ConcreteType) -> int:
+    """Return the id of the sum of all terms of a rank."""
+    return sum_ids(rank_type.complete_id, *(term.term for term in rank_type.partial_terms))
 
 
-def difference(members: Sequence[Concrete], what: tuple[str, ...]) -> str:
-    """Why the members do not hold the same, or ``""``."""
-    first = members[0]
-    for number, other in enumerate(members[1:], 1):
-        if other.axes != first.axes or total_of(other) != total_of(first):
-            return f"member {number} has {other.label or 'another sum'}, member 0 {first.label}"
-        if "place" in what and other.ranges != first.ranges:
-            return f"members 0 and {number} hold different parts of {first.label}"
-        if "pending" in what and (other.done, _anonymous(other)) != (first.done, _anonymous(first)):
-            return f"members 0 and {number} have different parts of {first.label} still to reduce"
+def describe_difference(rank_types: Sequence[ConcreteType], what: tuple[str, ...]) -> str:
+    """Return how the ranks' types differ, or ``""``."""
+    first = rank_types[0]
+    for number, other in enumerate(rank_types[1:], 1):
+        if other.axes != first.axes or sum_id_of(other) != sum_id_of(first):
+            return (
+                f"rank {number} of the group has {other.label or 'another sum'}, "
+                f"rank 0 of the group {first.label}"
+            )
+        if "ranges" in what and other.ranges != first.ranges:
+            return f"ranks 0 and {number} of the group have different parts of {first.label}"
+        if "partial" in what and (other.complete_id, _unlabeled(other)) != (
+            first.complete_id,
+            _unlabeled(first),
+        ):
+            return f"ranks 0 and {number} of the group have different partial sums of {first.label}"
     return ""
 
 
-def _anonymous(member: Concrete) -> tuple[object, ...]:
-    return tuple((t.term, t.reduction, t.contributions) for t in member.pending)
+def _unlabeled(rank_type: ConcreteType) -> tuple[object, ...]:
+    return tuple((t.term, t.reduction, t.contributions) for t in rank_type.partial_terms)

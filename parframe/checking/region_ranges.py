@@ -1,45 +1,45 @@
-"""Regions read back: axis and region in, the range of every dimension that it holds out."""
+"""Ranges of named dimensions that a region of a tensor dim selects."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from parframe.checking.samples import same
+from parframe.checking.samples import same_size
 from parframe.layout import Axis, Leaf, Pieces, Range, Region, Segments, Span, local_size
 from parframe.sizes import Size, divide, product, simplify
 
 
-def read(axis: Axis, region: Region, frame: Pieces) -> dict[str, Range] | None:
-    """The ranges of an axis' dimensions that a region of a device's tensor holds.
+def region_ranges(axis: Axis, region: Region, frame: Pieces) -> dict[str, Range] | None:
+    """Return the ranges of named dimensions that a region of a tensor dim selects.
 
     Parameters
     ----------
     axis
-        The dimensions of the axis.
+        The factors of the tensor dim.
     region
         A part of it.
     frame
-        What the tensor holds of the dimensions; all of those that are absent.
+        The ranges that the tensor has of the dimensions; an absent dimension is whole.
 
     Returns
     -------
     dict of str to Range or None
-        None where the region does not lie along the dimensions.
+        None where the region crosses dimensions.
     """
     found: dict[str, Range] = {}
-    if all(_walk(list(axis), region, frame, found)):
+    if all(_consume(list(axis), region, frame, found)):
         return found
     return None
 
 
-def _walk(
+def _consume(
     axis: list[Leaf | Segments], region: Region, frame: Pieces, found: dict[str, Range]
 ) -> Iterator[bool]:
-    """Consume the axis part by part; each step tells whether it fits."""
+    """Match a tensor dim with a region, part by part; yield whether each part matches."""
     rest = [(factor, local_size((factor,), frame)) for factor in axis]
     for part in region:
-        while rest and rest[0][1] == 1 and _skips(part, rest[0][0]):
-            _keep_frame(rest.pop(0)[0], frame, found)
+        while rest and rest[0][1] == 1 and _omits_factor(part, rest[0][0]):
+            _keep_frame_range(rest.pop(0)[0], frame, found)
         if not rest:
             yield False
             return
@@ -49,36 +49,36 @@ def _walk(
                 yield False
                 return
             for inner, inside in zip(factor.parts, part.parts, strict=True):
-                yield from _walk(list(inner), inside, frame, found)
+                yield from _consume(list(inner), inside, frame, found)
             continue
         head, size = rest.pop(0)
         minor: Size = 1
-        while not same(product((size, minor)), part.size):
+        while not same_size(product((size, minor)), part.size):
             if not rest:
                 yield False
                 return
             other, more = rest.pop(0)
-            _keep_frame(other, frame, found)
+            _keep_frame_range(other, frame, found)
             minor = product((minor, more))
-        yield _take(head, part, minor, frame, found)
+        yield _take_span(head, part, minor, frame, found)
     for factor, size in rest:
-        _keep_frame(factor, frame, found)
+        _keep_frame_range(factor, frame, found)
         yield size == 1 or size == 0
 
 
-def _skips(part: object, factor: Leaf | Segments) -> bool:
-    """Whether a factor of size one is left out of the region before this part."""
+def _omits_factor(part: object, factor: Leaf | Segments) -> bool:
+    """Return whether the region leaves out a factor of size one before this part."""
     if isinstance(part, Span):
-        return not same(part.size, 1)
+        return not same_size(part.size, 1)
     return isinstance(factor, Leaf)
 
 
-def _take(
+def _take_span(
     head: Leaf | Segments, part: Span, minor: Size, frame: Pieces, found: dict[str, Range]
 ) -> bool:
-    """Note the range of the major dimension that a span means."""
-    if part.start == 0 and same(part.stop, part.size):
-        _keep_frame(head, frame, found)
+    """Note the range of the major dimension that a span selects; return whether there is one."""
+    if part.start == 0 and same_size(part.stop, part.size):
+        _keep_frame_range(head, frame, found)
         return True
     start, stop = divide(part.start, minor), divide(part.stop, minor)
     if isinstance(head, Segments) or start is None or stop is None:
@@ -88,10 +88,10 @@ def _take(
     return found.setdefault(head.dim, new) == new
 
 
-def _keep_frame(factor: Leaf | Segments, frame: Pieces, found: dict[str, Range]) -> None:
+def _keep_frame_range(factor: Leaf | Segments, frame: Pieces, found: dict[str, Range]) -> None:
     if isinstance(factor, Segments):
         for part in factor.parts:
             for inner in part:
-                _keep_frame(inner, frame, found)
+                _keep_frame_range(inner, frame, found)
     elif factor.dim in frame:
         found.setdefault(factor.dim, frame[factor.dim])

@@ -1,7 +1,7 @@
-"""Sizes as numbers: every size is measured at a few values of the model's symbols at once.
+"""Symbolic sizes evaluated at sample values of the model's symbols.
 
-Two sizes that agree at all samples are taken to be the same; the samples are such that uneven
-shares, empty shares and large values all occur.
+Two sizes that agree at all samples are taken to be the same. The samples are chosen such that
+uneven shards, empty shards and large values all occur.
 """
 
 from __future__ import annotations
@@ -16,30 +16,30 @@ from parframe.errors import ParframeError
 from parframe.graph import OperatorGraph
 from parframe.sizes import FloorDiv, Size, simplify
 
-Numbers: TypeAlias = tuple[int, ...]
-"""A size at each of the samples."""
+SampledSize: TypeAlias = tuple[int, ...]
+"""Size at each of the samples."""
 
-Bindings: TypeAlias = Mapping[str, Numbers]
-"""The value of every symbol that a device knows."""
+Bindings: TypeAlias = Mapping[str, SampledSize]
+"""Value of every symbol that a device knows, at each of the samples."""
 
 _SAMPLES = ((5, 7, 11, 13), (97, 101, 103, 107), (840, 1680, 2520, 5040))
 """Values of the symbols, in turn, for each sample."""
 
 
-def sample_symbols(names: Iterable[str]) -> dict[str, Numbers]:
-    """Values for the model's symbols."""
+def sample_symbols(names: Iterable[str]) -> dict[str, SampledSize]:
+    """Return sample values for the model's symbols."""
     return {
         name: tuple(values[i % len(values)] + i // len(values) for values in _SAMPLES)
         for i, name in enumerate(sorted(names))
     }
 
 
-COUNT = len(_SAMPLES)
-"""How many samples there are."""
+SAMPLE_COUNT = len(_SAMPLES)
+"""Number of samples."""
 
 
-def numbers(size: Size, bindings: Bindings) -> Numbers:
-    """A size at every sample.
+def sample_size(size: Size, bindings: Bindings) -> SampledSize:
+    """Return a size at every sample.
 
     Raises
     ------
@@ -49,39 +49,39 @@ def numbers(size: Size, bindings: Bindings) -> Numbers:
     if isinstance(size, int):
         return _constant(size)
     names = symbol_names(size)
-    return _numbers(size, tuple((name, bindings[name]) for name in names))
+    return _sample_size(size, tuple((name, bindings[name]) for name in names))
 
 
 @lru_cache(maxsize=100_000)
-def _constant(size: int) -> Numbers:
-    return (size,) * COUNT
+def _constant(size: int) -> SampledSize:
+    return (size,) * SAMPLE_COUNT
 
 
 @lru_cache(maxsize=100_000)
 def symbol_names(size: Any) -> tuple[str, ...]:
-    """The symbols of a size, sorted."""
+    """Return the symbols of a size, sorted."""
     if isinstance(size, int):
         return ()
     return tuple(sorted(part.name for part in size.free_symbols))
 
 
 @lru_cache(maxsize=200_000)
-def _numbers(size: Any, values: tuple[tuple[str, Numbers], ...]) -> Numbers:
+def _sample_size(size: Any, values: tuple[tuple[str, SampledSize], ...]) -> SampledSize:
     return tuple(
         evaluate_size(size, {name: value[sample] for name, value in values})
-        for sample in range(COUNT)
+        for sample in range(SAMPLE_COUNT)
     )
 
 
 def evaluate_size(size: Any, values: Mapping[str, int]) -> int:
-    """The number that a size is at these values of its symbols.
+    """Return the number that a size is at these values of its symbols.
 
     Raises
     ------
     KeyError
         If a symbol has no value.
     ParframeError
-        If the size is made of something else than sums, products, ``//``, ``%``, Min and Max.
+        If the size has other operators than sums, products, ``//``, ``%``, Min and Max.
     """
     if isinstance(size, int):
         return size
@@ -106,15 +106,15 @@ def evaluate_size(size: Any, values: Mapping[str, int]) -> int:
     raise ParframeError("plan", str(size)[:60], "not a size", "partition the model again")
 
 
-def same(left: Size, right: Size) -> bool:
-    """Whether two sizes are the same expression."""
+def same_size(left: Size, right: Size) -> bool:
+    """Return whether two sizes are the same expression."""
     if isinstance(left, int) and isinstance(right, int):
         return left == right
     return bool(left == right) or simplify(sympy.expand(left - right)) == 0
 
 
 def graph_symbols(graph: OperatorGraph) -> frozenset[str]:
-    """The names of all symbols in a graph's tensors."""
+    """Return the names of all symbols in a graph's tensors."""
     found: set[str] = set()
     for tensors in (graph.inputs, graph.parameters, *(b.tensors for b in graph.blocks.values())):
         for tensor in tensors.values():

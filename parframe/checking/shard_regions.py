@@ -1,52 +1,52 @@
-"""Places from regions, and places under the axes of another use of a tensor."""
+"""Shards from regions, and shards under the dims of another use of a tensor."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from parframe.checking.region_ranges import read
-from parframe.checking.samples import same
-from parframe.checking.tensor_types import Place, Ranges, place, sizes_of
+from parframe.checking.region_ranges import region_ranges
+from parframe.checking.samples import same_size
+from parframe.checking.tensor_types import Ranges, TensorShard, make_shard, sizes_of
 from parframe.layout import Axis, Range, axis_size
 from parframe.plan import Part
 
 
-def place_of(axes: tuple[Axis, ...], part: Part) -> Place | None:
-    """The place that a part's region means."""
-    found = pieces_of(axes, part.region, [()] * len(axes))
-    return place(axes, found) if found is not None else None
+def shard_of_part(axes: tuple[Axis, ...], part: Part) -> TensorShard | None:
+    """Return the shard that a part's region selects; None if it crosses dimensions."""
+    found = pieces_of_regions(axes, part.region, [()] * len(axes))
+    return make_shard(axes, found) if found is not None else None
 
 
-def pieces_of(
+def pieces_of_regions(
     axes: tuple[Axis, ...], regions: Sequence[object], frame: Sequence[Ranges]
 ) -> list[Mapping[str, Range]] | None:
-    """The pieces that regions of a tensor mean, axis by axis."""
+    """Return the pieces that regions of a tensor select; None if one crosses dimensions."""
     if len(regions) != len(axes):
         return None
     result: list[Mapping[str, Range]] = []
     for axis, region, outer in zip(axes, regions, frame, strict=True):
-        found = read(axis, region, dict(outer)) if isinstance(region, tuple) else None
+        found = region_ranges(axis, region, dict(outer)) if isinstance(region, tuple) else None
         if found is None:
             return None
         result.append(found)
     return result
 
 
-def fit(where: Place, axes: tuple[Axis, ...]) -> Place | None:
-    """The same part under the axes of another use of the tensor; None where they do not fit."""
-    if where.axes == axes:
-        return where if where.axes is axes else place(axes, map(dict, where.ranges))
-    if len(where.axes) != len(axes):
+def align_shard(shard: TensorShard, axes: tuple[Axis, ...]) -> TensorShard | None:
+    """Return a shard under the dims of another use of its tensor; None if these do not fit."""
+    if shard.axes == axes:
+        return shard if shard.axes is axes else make_shard(axes, map(dict, shard.ranges))
+    if len(shard.axes) != len(axes):
         return None
-    for own, axis, ranges in zip(where.axes, axes, where.ranges, strict=True):
-        if not same(axis_size(own), axis_size(axis)):
+    for own, axis, ranges in zip(shard.axes, axes, shard.ranges, strict=True):
+        if not same_size(axis_size(own), axis_size(axis)):
             return None
         if ranges and (own != axis and not {dim for dim, _ in ranges} <= set(sizes_of(axis))):
             return None
-    fitted = place(axes, map(dict, where.ranges))
-    return fitted if all(map(same, fitted.shape, where.shape)) else None
+    aligned = make_shard(axes, map(dict, shard.ranges))
+    return aligned if all(map(same_size, aligned.shape, shard.shape)) else None
 
 
-def shape_text(shape: Sequence[object]) -> str:
-    """A shape as text."""
+def format_shape(shape: Sequence[object]) -> str:
+    """Return a shape as text."""
     return f"[{', '.join(map(str, shape))}]"

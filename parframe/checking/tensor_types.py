@@ -1,8 +1,8 @@
-"""What a device holds under a name: which sum of the model's values, and which part of it.
+"""Types of a device's tensors: the part of a model's tensor, and the sum of terms that it is.
 
-A value is known by the *terms* it is the sum of. Terms that are complete are kept as one number
-(the sum of their marks); terms that are still to be reduced are listed with what this device has
-contributed. Two values are the same if their terms are.
+The checks write every value of the model as a sum of *terms*. A tensor of a device has complete
+terms, known by one number (the sum of their ids), and partial terms, of which other devices have
+further contributions. Two tensors have the same value if their terms are the same.
 """
 
 from __future__ import annotations
@@ -18,69 +18,69 @@ from parframe.layout import Axis, Leaf, Pieces, Range, local_size
 from parframe.sizes import Size
 
 Ranges: TypeAlias = tuple[tuple[str, Range], ...]
-"""The dimensions of one axis that are not whole, sorted, each with its range."""
+"""Ranges of the split dimensions of one tensor dim, sorted by name."""
 
 _MODULUS = 1 << 127
 
 
 @lru_cache(maxsize=200_000)
-def mark(name: str) -> int:
-    """A number that stands for a term of a sum."""
+def term_id(name: str) -> int:
+    """Return the number that identifies a term of a sum."""
     return int.from_bytes(blake2b(name.encode(), digest_size=15).digest(), "big")
 
 
-def add_marks(*marks: int) -> int:
-    """The number that stands for a sum of terms."""
+def sum_ids(*marks: int) -> int:
+    """Return the number that identifies a sum of terms."""
     return sum(marks) % _MODULUS
 
 
 @attrs.frozen(eq=False)
-class Place:
-    """Which part of a tensor: the dimensions of its axes and their ranges.
+class TensorShard:
+    """Part of a tensor: the factors of its dims, and the ranges of those that are split.
 
-    Made by ``place`` alone, so that equal ones are the same object.
+    Only ``make_shard`` makes shards, so that equal ones are the same object.
     """
 
     axes: tuple[Axis, ...]
     ranges: tuple[Ranges, ...]
 
     def pieces(self, axis: int) -> Pieces:
-        """The ranges along one axis."""
+        """Return the ranges along one tensor dim."""
         return dict(self.ranges[axis])
 
     @cached_property
     def shape(self) -> tuple[Size, ...]:
-        """The shape of the device's tensor."""
+        """Shape of the device's tensor."""
         return tuple(
             local_size(axis, dict(ranges))
             for axis, ranges in zip(self.axes, self.ranges, strict=True)
         )
 
     @property
-    def whole(self) -> bool:
-        """Whether it is all of the tensor."""
+    def is_whole(self) -> bool:
+        """True if the shard is all of the tensor."""
         return not any(self.ranges)
 
 
-_places: dict[tuple[tuple[Axis, ...], tuple[Ranges, ...]], Place] = {}
+_shards: dict[tuple[tuple[Axis, ...], tuple[Ranges, ...]], TensorShard] = {}
 
 
-def place(axes: tuple[Axis, ...], pieces: Iterable[Pieces]) -> Place:
-    """The part of a tensor with these axes and, for each of them, these pieces."""
+def make_shard(axes: tuple[Axis, ...], pieces: Iterable[Pieces]) -> TensorShard:
+    """Return the part of a tensor with these pieces of each of its dims."""
     ranges = tuple(
         tuple(
-            (dim, found[dim])
+            (dim, pieces_of_dim[dim])
             for dim, size in sorted(_sizes(axis).items())
-            if dim in found and not _is_whole(found[dim], size)
+            if dim in pieces_of_dim and not _is_whole(pieces_of_dim[dim], size)
         )
-        for axis, found in zip(axes, pieces, strict=True)
+        for axis, pieces_of_dim in zip(axes, pieces, strict=True)
     )
     key = (axes, ranges)
-    if key not in _places:
-        if len(_places) > 200_000:
-            _places.clear()
-        _places[key] = Place(axes, ranges)
-    return _places[key]
+    if key not in _shards:
+        if len(_shards) > 200_000:
+            _shards.clear()
+        _shards[key] = TensorShard(axes, ranges)
+    return _shards[key]
 
 
 def _is_whole(piece: Range, size: Size) -> bool:
@@ -90,26 +90,26 @@ def _is_whole(piece: Range, size: Size) -> bool:
 @lru_cache(maxsize=50_000)
 def _sizes(axis: Axis) -> Mapping[str, Size]:
     """The dimensions of an axis with their sizes."""
-    found: dict[str, Size] = {}
+    pieces_of_dim: dict[str, Size] = {}
     for factor in axis:
         if isinstance(factor, Leaf):
-            found[factor.dim] = factor.size
+            pieces_of_dim[factor.dim] = factor.size
         else:
             for part in factor.parts:
-                found.update(_sizes(part))
-    return found
+                pieces_of_dim.update(_sizes(part))
+    return pieces_of_dim
 
 
 def sizes_of(axis: Axis) -> Mapping[str, Size]:
-    """The dimensions of an axis with their sizes."""
+    """Return the size of every dimension in a tensor dim."""
     return _sizes(axis)
 
 
 @attrs.frozen
-class Share:
-    """The range of a contracted dimension that a contribution was summed over.
+class ContractedRange:
+    """Range of a contracted dimension that a contribution was summed over.
 
-    ``source`` names the contraction: shares of one dimension in two contractions are different.
+    ``source`` names the contraction; ranges of one dimension in two contractions are different.
     """
 
     source: str
@@ -118,15 +118,15 @@ class Share:
     range: Range
 
 
-Contribution: TypeAlias = tuple[Share, ...]
-"""A product of shares, sorted; the devices' products must tile the whole."""
+Contribution: TypeAlias = tuple[ContractedRange, ...]
+"""Product of contracted ranges, sorted. The products of all devices must tile the whole."""
 
 
 @attrs.frozen
-class Pending:
-    """A term of which devices hold contributions that are still to be reduced.
+class PartialTerm:
+    """Term of which devices have contributions that are still to be reduced.
 
-    It is complete when, for each of ``contributions``, the devices' products of shares are.
+    It is complete when the devices' contributions together cover every contracted dimension.
     """
 
     term: int
@@ -136,20 +136,34 @@ class Pending:
 
 
 @attrs.frozen
-class Held:
-    """What a device holds: a sum of complete and pending terms, and where it lies in the whole."""
+class TensorType:
+    """Type of a device's tensor: the sum of complete and partial terms, and the part of it.
 
-    place: Place
-    done: int
-    pending: tuple[Pending, ...] = ()
+    Parameters
+    ----------
+    shard
+        The part of the model's tensor.
+    complete_id
+        The number that identifies the sum of the complete terms.
+    partial_terms
+        The terms that are still to be reduced.
+    label
+        The model's name of the value, for messages.
+    """
+
+    shard: TensorShard
+    complete_id: int
+    partial_terms: tuple[PartialTerm, ...] = ()
     label: str = ""
 
     @property
-    def total(self) -> int:
-        """The number that stands for the sum of all terms, once they are complete."""
-        return add_marks(self.done, *(term.term for term in self.pending))
+    def sum_id(self) -> int:
+        """Number that identifies the sum of all terms, once they are complete."""
+        return sum_ids(self.complete_id, *(term.term for term in self.partial_terms))
 
 
-def merge(left: tuple[Pending, ...], right: tuple[Pending, ...]) -> tuple[Pending, ...]:
-    """The pending terms of a sum, in a fixed order."""
+def merge_partial_terms(
+    left: tuple[PartialTerm, ...], right: tuple[PartialTerm, ...]
+) -> tuple[PartialTerm, ...]:
+    """Return the partial terms of a sum, in a fixed order."""
     return tuple(sorted((*left, *right), key=lambda term: (term.term, term.label)))

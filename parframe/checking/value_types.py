@@ -1,4 +1,4 @@
-"""What one program's values hold, noted as they are given or made."""
+"""Types of one program's values, set as inputs are added and operators are inferred."""
 
 from __future__ import annotations
 
@@ -7,169 +7,184 @@ from collections.abc import Sequence
 import attrs
 import sympy
 
-from parframe.checking.checked_model import Whole
+from parframe.checking.checked_model import CheckedModel
 from parframe.checking.findings import Finding
-from parframe.checking.samples import Bindings, Numbers, numbers, same
-from parframe.checking.shard_regions import pieces_of, place_of, shape_text
-from parframe.checking.tensor_types import Held, Place, place, sizes_of
+from parframe.checking.samples import Bindings, SampledSize, same_size, sample_size
+from parframe.checking.shard_regions import format_shape, pieces_of_regions, shard_of_part
+from parframe.checking.tensor_types import TensorShard, TensorType, make_shard, sizes_of
 from parframe.graph import Operator, Ref
 from parframe.layout import Range
 from parframe.plan import Part, Program
 from parframe.sizes import Size
 
 
-class Values:
-    """What is known of one program's values.
+class ValueTypes:
+    """Types of one program's values.
 
     Parameters
     ----------
-    whole
+    model
         The model.
     program
         The program.
     ranks
-        The devices that have it.
+        The ranks that run it.
     bindings
-        The symbols of those devices, in numbers.
+        The symbols of those ranks, in numbers.
     """
 
     def __init__(
         self,
-        whole: Whole,
+        model: CheckedModel,
         program: Program,
         ranks: tuple[int, ...],
         bindings: Sequence[Bindings],
     ) -> None:
-        self.whole = whole
+        self.model = model
         self.program = program
         self.ranks = ranks
         self.bindings = bindings
-        self.values: dict[str, Held | None] = {}
-        self.homes: dict[str, list[Range]] = {}
+        self.values: dict[str, TensorType | None] = {}
+        self.known_ranges: dict[str, list[Range]] = {}
         self.findings: list[Finding] = []
-        self._plains: dict[Place, Place] = {}
-        self._seen: dict[tuple[str, tuple[tuple[Numbers, Numbers], ...]], Range] = {}
+        self._canonical_shards: dict[TensorShard, TensorShard] = {}
+        self._seen: dict[tuple[str, tuple[tuple[SampledSize, SampledSize], ...]], Range] = {}
 
-    def blame(self, kind: str, operator: Operator | None, message: str, module: str = "") -> None:
-        """Note a finding."""
+    def add_finding(
+        self, kind: str, operator: Operator | None, message: str, module: str = ""
+    ) -> None:
+        """Add a finding."""
         name = operator.name if operator is not None else ""
         module = module or (operator.module if operator is not None else "")
         self.findings.append(Finding(kind, self.ranks, name, module, message))
 
-    def same(self, left: Size, right: Size) -> bool:
-        """Whether two sizes are the same expression, or the same number on every device."""
-        if same(left, right):
+    def same_size(self, left: Size, right: Size) -> bool:
+        """Return whether two sizes are the same expression, or the same number on every rank."""
+        if same_size(left, right):
             return True
         if isinstance(left, int) and isinstance(right, int):
             return False
         try:
-            return all(numbers(left, own) == numbers(right, own) for own in self.bindings)
+            return all(sample_size(left, own) == sample_size(right, own) for own in self.bindings)
         except KeyError:
             return False
 
-    def enter(self, part: Part) -> None:
-        """Note what a part of an input or a weight holds, by its region."""
-        axes = self.whole.outer.get(part.whole)
-        if axes is None or part.whole not in self.whole.terms:
+    def add_part(self, part: Part) -> None:
+        """Set the type of a part of an input or a weight, by its region."""
+        axes = self.model.outer.get(part.whole)
+        if axes is None or part.whole not in self.model.term_ids:
             self.values[part.name] = None
             return
-        where = place_of(axes, part)
-        if where is None:
-            self.blame(
-                "weights" if part.whole in self.whole.graph.parameters else "type",
+        shard = shard_of_part(axes, part)
+        if shard is None:
+            self.add_finding(
+                "weights" if part.whole in self.model.graph.parameters else "type",
                 None,
-                f"the region of {part.name!r} does not lie along the dimensions of {part.whole!r}",
+                f"the region of {part.name!r} crosses the dimensions of {part.whole!r}",
             )
             self.values[part.name] = None
             return
-        self.define(None, part.name, Held(where, self.whole.terms[part.whole], (), part.whole))
+        self.set_type(
+            None, part.name, TensorType(shard, self.model.term_ids[part.whole], (), part.whole)
+        )
 
-    def define(self, operator: Operator | None, name: str, held: Held | None) -> None:
-        """Note what a name holds; its recorded shape must be that."""
-        if held is not None:
-            held = attrs.evolve(held, place=self.plain(held.place))
-        self.values[name] = held
-        if held is None:
+    def set_type(
+        self, operator: Operator | None, name: str, tensor_type: TensorType | None
+    ) -> None:
+        """Set the type of a value, and compare it with the recorded shape."""
+        if tensor_type is not None:
+            tensor_type = attrs.evolve(tensor_type, shard=self.canonical_shard(tensor_type.shard))
+        self.values[name] = tensor_type
+        if tensor_type is None:
             return
-        for ranges in held.place.ranges:
+        for ranges in tensor_type.shard.ranges:
             for dim, piece in ranges:
-                known = self.homes.setdefault(dim, [])
+                known = self.known_ranges.setdefault(dim, [])
                 if piece not in known:
                     known.append(piece)
         recorded = self.program.tensors.get(name)
         if recorded is None:
             return
-        shape = held.place.shape
-        if len(shape) != len(recorded.shape) or not all(map(self.same, shape, recorded.shape)):
-            self.blame(
+        shape = tensor_type.shard.shape
+        if len(shape) != len(recorded.shape) or not all(map(self.same_size, shape, recorded.shape)):
+            self.add_finding(
                 "shape", operator,
-                f"{name!r} is recorded as {shape_text(recorded.shape)}, but is {shape_text(shape)}",
+                f"{name!r} is recorded as {format_shape(recorded.shape)}, "
+                f"but is {format_shape(shape)}",
             )  # fmt: skip
 
-    def plain(self, where: Place) -> Place:
-        """The same place in the ranges seen first, without those that are all of a dimension.
+    def canonical_shard(self, shard: TensorShard) -> TensorShard:
+        """Return an equal shard in the ranges seen first, without ranges that are whole.
 
-        Two ranges that are the same numbers on every device are one, however they are written.
+        Two ranges that are the same numbers on every rank are one, however they are written.
         """
-        if where not in self._plains:
-            kept = [
+        if shard not in self._canonical_shards:
+            pieces = [
                 {
-                    dim: self._first(dim, piece)
+                    dim: self._first_equal(dim, piece)
                     for dim, piece in ranges
-                    if not self.same(piece.start, 0)
-                    or not self.same(piece.stop, sizes_of(axis)[dim])
+                    if not self.same_size(piece.start, 0)
+                    or not self.same_size(piece.stop, sizes_of(axis)[dim])
                 }
-                for axis, ranges in zip(where.axes, where.ranges, strict=True)
+                for axis, ranges in zip(shard.axes, shard.ranges, strict=True)
             ]
-            self._plains[where] = place(where.axes, kept)
-        return self._plains[where]
+            self._canonical_shards[shard] = make_shard(shard.axes, pieces)
+        return self._canonical_shards[shard]
 
-    def _first(self, dim: str, piece: Range) -> Range:
-        """The range of a dimension, as it was first written, that has these numbers."""
-        ends = tuple((numbers(piece.start, own), numbers(piece.stop, own)) for own in self.bindings)
+    def _first_equal(self, dim: str, piece: Range) -> Range:
+        """Return the first range of a dimension that has the same numbers on every rank."""
+        ends = tuple(
+            (sample_size(piece.start, own), sample_size(piece.stop, own)) for own in self.bindings
+        )
         return self._seen.setdefault((dim, ends), piece)
 
-    def shard(self, operator: Operator) -> None:
-        """Note what a local cut of a value holds."""
+    def infer_shard(self, operator: Operator) -> None:
+        """Set the type of a local slice of a value."""
         source = operator.args.get("input")
-        held = self.values.get(source.name) if isinstance(source, Ref) else None
+        tensor_type = self.values.get(source.name) if isinstance(source, Ref) else None
         part = operator.args.get("part")
         (output,) = operator.outputs
-        if held is None or not isinstance(part, tuple):
+        if tensor_type is None or not isinstance(part, tuple):
             self.values[output] = None
             return
-        found = pieces_of(held.place.axes, part, held.place.ranges)
+        found = pieces_of_regions(tensor_type.shard.axes, part, tensor_type.shard.ranges)
         if found is None:
-            self.blame("type", operator, f"the part of {held.label} lies across its dimensions")
+            self.add_finding(
+                "type", operator, f"the part of {tensor_type.label} crosses its dimensions"
+            )
             self.values[output] = None
             return
-        self.define(operator, output, attrs.evolve(held, place=place(held.place.axes, found)))
-        self.same_dtype(operator)
+        self.set_type(
+            operator,
+            output,
+            attrs.evolve(tensor_type, shard=make_shard(tensor_type.shard.axes, found)),
+        )
+        self.check_dtypes(operator)
 
-    def same_dtype(self, operator: Operator) -> None:
-        """Blame an operator whose values are recorded with several dtypes."""
+    def check_dtypes(self, operator: Operator) -> None:
+        """Add a finding for an operator whose values have different recorded dtypes."""
         tensors = self.program.tensors
         kinds = {tensors[n].dtype for n in (*operator.inputs, *operator.outputs) if n in tensors}
         if len(kinds) > 1:
-            self.blame("shape", operator, f"has the dtypes {', '.join(sorted(kinds))}")
+            self.add_finding("shape", operator, f"has the dtypes {', '.join(sorted(kinds))}")
 
-    def are(self, claimed: Sequence[object], sizes: Sequence[Size]) -> bool:
-        """Whether sizes among an operator's arguments are these."""
+    def same_sizes(self, arguments: Sequence[object], sizes: Sequence[Size]) -> bool:
+        """Return whether sizes among an operator's arguments are these."""
         return all(
-            isinstance(one, int | sympy.Expr) and self.same(one, size)
-            for one, size in zip(claimed, sizes, strict=True)
+            isinstance(argument, int | sympy.Expr) and self.same_size(argument, size)
+            for argument, size in zip(arguments, sizes, strict=True)
         )
 
     def label(self, name: str) -> str:
-        """Tell what the model calls a value."""
-        held = self.values.get(name)
-        return held.label or name if held is not None else name
+        """Return the model's name of a value."""
+        tensor_type = self.values.get(name)
+        return tensor_type.label or name if tensor_type is not None else name
 
-    def total(self, name: str) -> int | None:
-        """Tell the number that stands for a value's terms; None where it is unknown."""
-        held = self.values.get(name)
-        return held.total if held is not None else None
+    def sum_id(self, name: str) -> int | None:
+        """Return the id of the sum of a value's terms; None where it is unknown."""
+        tensor_type = self.values.get(name)
+        return tensor_type.sum_id if tensor_type is not None else None
 
     def ranges(self, dim: str) -> Sequence[Range]:
-        """Tell the ranges that the device holds of a dimension."""
-        return self.homes.get(dim, ())
+        """Return the ranges of a dimension that values of the device have."""
+        return self.known_ranges.get(dim, ())

@@ -19,8 +19,8 @@ from models import FAMILIES
 
 import parframe
 from parframe.checking import KINDS, check, device_memory, memory_sizes
-from parframe.checking.boxes import tiles
-from parframe.checking.region_ranges import read
+from parframe.checking.boxes import tiling_fault
+from parframe.checking.region_ranges import region_ranges
 from parframe.graph import Block, Call, Input, Operator, Ref, Tensor
 from parframe.layout import Leaf, Range, Segments, Span, region
 from parframe.mesh import Mesh
@@ -79,7 +79,7 @@ def test_a_block_that_would_go_round_twice_is_blamed():
     plan = attrs.evolve(plan, programs={program.name: wrong})
     (finding, *_) = check(plan).findings
     assert (finding.kind, finding.operator) == ("collective", "model.layers.0/attention")
-    assert finding.message == "the members' parts of sequence overlap"
+    assert finding.message == "the ranks' parts of sequence overlap"
 
 
 def test_keys_and_positions_that_do_not_belong_together_are_blamed():
@@ -231,7 +231,7 @@ def ranges(draw, size):
 @given(heads=ranges(6), group=ranges(4))
 def test_regions_are_read_back(axis, heads, group):
     pieces = {"heads": heads, "group": group}
-    found = read(axis, region(axis, pieces, {}), {})
+    found = region_ranges(axis, region(axis, pieces, {}), {})
     whole = {"heads": Range(0, 6), "group": Range(0, 4)}
     assert found is not None
     assert {**whole, **found} == pieces
@@ -241,18 +241,18 @@ def test_regions_are_read_back(axis, heads, group):
 def test_regions_within_a_part_are_read_back(heads):
     frame = {"heads": Range(1, 6), "group": Range(0, 2)}
     inner = {"heads": Range(max(heads.start, 1), max(heads.stop, 1)), "group": Range(0, 2)}
-    assert read(AXES["product"], region(AXES["product"], inner, frame), frame) == inner
+    assert region_ranges(AXES["product"], region(AXES["product"], inner, frame), frame) == inner
 
 
 def test_regions_across_dimensions_are_not_read():
-    assert read(AXES["product"], (Span(120, 7, 27),), {}) is None
-    assert read(AXES["product"], (Span(60, 0, 30),), {}) is None
+    assert region_ranges(AXES["product"], (Span(120, 7, 27),), {}) is None
+    assert region_ranges(AXES["product"], (Span(60, 0, 30),), {}) is None
 
 
 def test_regions_with_symbols_are_read_back():
     start = offset("heads_start")
     pieces = {"heads": Range(start, start + 2)}
-    assert read(AXES["segments"], region(AXES["segments"], pieces, {}), {}) == pieces
+    assert region_ranges(AXES["segments"], region(AXES["segments"], pieces, {}), {}) == pieces
 
 
 @pytest.mark.parametrize(
@@ -269,7 +269,7 @@ def test_regions_with_symbols_are_read_back():
     ],
 )
 def test_boxes_tile_their_hull_or_not(boxes, once, wrong):
-    assert tiles(tuple(boxes), once) == wrong
+    assert tiling_fault(tuple(boxes), once) == wrong
 
 
 def test_a_thousand_devices_on_one_axis_are_checked_at_once():
