@@ -11,7 +11,7 @@ class OverGloo(Partitioned):
     """What ranks do that have no processors of their own, or lie on several machines."""
 
     def __init__(self, job: Job) -> None:
-        direct.segment_of = lambda *_: None
+        direct.create_segment = lambda *_: None
         super().__init__(job)
 
 

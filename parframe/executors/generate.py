@@ -14,7 +14,7 @@ from parframe.generation.model_limits import limits_of
 from parframe.generation.requests import Failure, Request, Result, Token, check_request
 from parframe.generation.settings import Settings
 from parframe.plan import Plan
-from parframe.runtime.generation_support import check_causal, check_kept
+from parframe.runtime.generation_support import check_cache_support, check_causal
 from parframe.simulation.dtypes import find_float_dtype, parse_dtype
 from parframe.weights import open_weights
 from parframe.weights.rank_files import check_rank_folder, is_rank_folder
@@ -120,7 +120,7 @@ def _check_dtype(plan: Plan, name: str | None) -> None:
 def _check_suited(plan: Plan, settings: Settings) -> None:
     """Refuse a model that generates no text, or not in this way."""
     if settings.cached and settings.executor in _KEEPING:
-        check_kept(plan)
+        check_cache_support(plan)
     else:
         check_causal(plan)
 

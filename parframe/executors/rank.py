@@ -17,10 +17,10 @@ from parframe.generation.requests import Request, Result, Sampling, Token
 from parframe.generation.scheduler import Batch
 from parframe.generation.settings import Settings
 from parframe.plan import Plan, plan_digest
-from parframe.runtime.process_groups import backend_of, make_groups
-from parframe.runtime.rank_module import RankModule, build
-from parframe.runtime.rank_program import groups_of
-from parframe.runtime.rendezvous import meet
+from parframe.runtime.process_groups import make_groups, select_backend
+from parframe.runtime.rank_module import RankModule, build_module
+from parframe.runtime.rank_program import find_groups
+from parframe.runtime.rendezvous import join_rendezvous
 from parframe.simulation.dtypes import parse_dtype
 from parframe.weights import RandomWeights, read_weights
 
@@ -117,22 +117,22 @@ def ready(
     replica = next(one for one in replicas if rank in one.ranks)
     station.operator("meet the other ranks")
     if station.store is not None:
-        meet(
+        join_rendezvous(
             station.store, rank=rank, world=station.world, run=run, facts=facts_of_run(plan),
             timeout=_MEETING * settings.timeout,
         )  # fmt: skip
-    needed = dict.fromkeys((*groups_of(plan), *agreeing(replicas)))
+    needed = dict.fromkeys((*find_groups(plan), *agreeing(replicas)))
     groups = make_groups(
         needed, rank=rank, world=station.world, device=device.type, timeout=station.timeout,
         store=station.store, shared=settings.shared,
     )  # fmt: skip
     station.phase("load")
     station.operator("weights")
-    module = loaded(plan, rank, settings, device, groups.of, progress)
+    module = loaded(plan, rank, settings, device, groups.by_ranks, progress)
     engine = Engine(
         module,
         replica,
-        groups.of,
+        groups.by_ranks,
         shape,
         station,
         parse_dtype(settings.dtype),
@@ -160,7 +160,7 @@ def loaded(
         plan, rank, weights, device, dtype, progress, settings.pickled, settings.extra,
         declared=True,
     )  # fmt: skip
-    return build(plan, rank, parameters, device, groups, dtype, cache=settings.cached)
+    return build_module(plan, rank, parameters, device, groups, dtype, cache=settings.cached)
 
 
 def warm_up(engine: Engine) -> None:
@@ -223,7 +223,7 @@ def check_device(kind: str, where: str, ranks: int = 1, shared: bool = False) ->
             "(--share-gpus, shared=True), or run on cpu",
         )
     if ranks > 1:
-        backend_of(kind, shared)
+        select_backend(kind, shared)
 
 
 def device_of(kind: str, rank: int, shared: bool = False) -> torch.device:

@@ -17,9 +17,9 @@ from parframe.generation.sampling import sample
 from parframe.generation.scheduler import Batch
 from parframe.generation.step_shapes import Width, width_of
 from parframe.ops.group_registry import transfer_device
-from parframe.runtime.compiled_step import compiled as compiled_form
-from parframe.runtime.kv_cache import Cache
-from parframe.runtime.rank_module import Groups, RankModule
+from parframe.runtime.compilation import compile_module as compiled_form
+from parframe.runtime.kv_cache import KVCache
+from parframe.runtime.rank_module import GroupsByRanks, RankModule
 from parframe.runtime.rank_program import Transfer
 from parframe.simulation.interpreter import widened
 from parframe.simulation.regions import take
@@ -66,7 +66,7 @@ class _Running:
     """A lane with what belongs to it on this rank."""
 
     lane: Lane
-    cache: Cache | None
+    cache: KVCache | None
     pending: list[int] | None = None
     coming: tuple[torch.Tensor, Any] | None = None
 
@@ -98,7 +98,7 @@ class Engine:
         self,
         module: RankModule,
         replica: Replica,
-        groups: Groups,
+        groups: GroupsByRanks,
         shape: Shape,
         watch: Watch,
         dtype: torch.dtype | None = None,
@@ -248,7 +248,7 @@ class Engine:
         own = rows[block.start : block.stop] if block is not None else rows
         return torch.tensor(own, dtype=dtype, device=self.module.device)
 
-    def _placed(self, cache: Cache, step: Step, width: Width) -> dict[str, torch.Tensor]:
+    def _placed(self, cache: KVCache, step: Step, width: Width) -> dict[str, torch.Tensor]:
         """Find slots for the tokens that this rank keeps."""
         positions = self._rows(step.positions, torch.int64)
         real = self._rows(step.real, torch.bool)
@@ -256,8 +256,8 @@ class Engine:
             positions, real = take(positions, regions), take(real, regions)
         shared = positions.shape[1] < step.width  # then a row's tokens are here or elsewhere
         most = int(real.sum(1).max()) if shared else step.most
-        slots = cache.place(positions, real, most)
-        return self.module.cached(cache, slots)
+        slots = cache.assign_slots(positions, real, most)
+        return self.module.cache_inputs(cache, slots)
 
     def _received(self, transfer: Transfer, sizes: Mapping[str, int]) -> torch.Tensor:
         value = transfer.value
@@ -379,8 +379,8 @@ class Engine:
         block = self.block
         return self.shape.rows if block is None else block.stop - block.start
 
-    def _new_cache(self) -> Cache | None:
-        if self.module.keeping is None:
+    def _new_cache(self) -> KVCache | None:
+        if self.module.cached_program is None:
             return None
         unit, slots = self.replica.unit, self.shape.slots
         here = torch.zeros(self._own_rows, unit)

@@ -56,7 +56,7 @@ def width_of(
     """
     sizes = replica.sizes(module.rank, rows, tokens)
     every = ((Span(own, 0, own),),)
-    keeping = module.keeping.tokens if module.keeping is not None else ()
+    keeping = module.cached_program.token_regions if module.cached_program is not None else ()
     here = places(logits, sizes, 1, tokens) if logits is not None else ()
     return Width(
         sizes,

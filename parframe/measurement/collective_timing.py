@@ -126,7 +126,9 @@ def _difference(together: Sequence[float], alone: Sequence[float]) -> Times:
 def _reduced(ring: Ring, own: torch.Tensor) -> torch.Tensor:
     if ring.device.type == "cpu":
         name = ring.name
-        found: torch.Tensor = torch.ops.parframe.reduced(own, "sum", ring.size, ring.place, name)
+        found: torch.Tensor = torch.ops.parframe.cpu_all_reduce(
+            own, "sum", ring.size, ring.place, name
+        )
         return found
     return _done(_c10d.all_reduce(own, "sum", ring.name))
 
@@ -135,7 +137,7 @@ def _gathered(ring: Ring, own: torch.Tensor) -> torch.Tensor:
     part = own[: own.numel() // ring.size]
     if ring.device.type == "cpu":
         name = ring.name
-        found: torch.Tensor = torch.ops.parframe.gathered(part, ring.size, ring.place, name)
+        found: torch.Tensor = torch.ops.parframe.cpu_all_gather(part, ring.size, ring.place, name)
         return found
     return _done(_c10d.all_gather_into_tensor(part.contiguous(), ring.size, ring.name))
 

@@ -16,7 +16,7 @@ import torch
 from parframe.measurement.samples import Times, repeated
 from parframe.ops.attention import fused_attention
 from parframe.ops.linear import linear
-from parframe.runtime.compiled_step import options
+from parframe.runtime.compilation import compile_options
 
 SHAPES = ((2048, 768), (768, 2048), (1536, 1536), (512, 1280))
 """Rows and columns of the weights that are read in turn."""
@@ -84,7 +84,7 @@ class Kernels:
     def __init__(self, device: torch.device, dtype: torch.dtype, sizes: Sizes) -> None:
         self.device, self.dtype, self.sizes = device, dtype, sizes
         given: dict[str, Any] = {
-            "fullgraph": True, "dynamic": False, "options": options(device.type)
+            "fullgraph": True, "dynamic": False, "options": compile_options(device.type)
         }  # fmt: skip
         self.products: Kernel = torch.compile(_products, **given)
         self.attention: Kernel = torch.compile(_decoded, **given)

@@ -90,7 +90,7 @@ def _rings(worker: Worker, device: torch.device) -> list[Ring]:
         store=worker.store,
     )  # fmt: skip
     own = [ranks for ranks in wanted if worker.rank in ranks]
-    return [Ring(ranks, groups.of[ranks], worker.rank, device) for ranks in own]
+    return [Ring(ranks, groups.by_ranks[ranks], worker.rank, device) for ranks in own]
 
 
 def _exchanges(ring: Ring, times: int) -> Iterator[Exchange]:

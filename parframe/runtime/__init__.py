@@ -1,1 +1,1 @@
-"""The module of one device: its program as an fx graph, its cache, its process groups."""
+"""Execution of one rank: its program as an fx graph, its KV cache, its process groups."""

@@ -1,8 +1,9 @@
-"""A program that keeps keys and values between steps: prefill and decode by the same operators.
+"""Programs with a key-value cache, so that the same operators compute prefill and decode.
 
-What a state names is computed for the tokens of a step alone and written into a cache; from there
-to the attention, everything is computed for all kept positions. All else must treat every position
-by itself, and that is checked with the operators' rules.
+A program without a cache computes keys and values of all tokens. With a cache, it computes the
+state (keys and values, or the latent that they are computed from) of a step's tokens only and
+writes it into the cache; the operators between the state and the attention run on all cached
+positions. All other operators must treat each position by itself, which is checked by their rules.
 """
 
 from __future__ import annotations
@@ -19,61 +20,75 @@ from parframe.graph import Arg, Operator, Ref, State, Tensor, rename
 from parframe.layout import Region
 from parframe.plan import Program, group_axes
 from parframe.rules.table import EXCHANGES, RULES
-from parframe.runtime.positionwise import WITHOUT_CACHE, check_positionwise, refused
+from parframe.runtime.positionwise import NO_CACHE_HINT, check_positionwise, no_cache_error
 from parframe.sizes import Size, substitute, symbol, symbols_of
 
-KEEP = "parframe.write_cache"
-"""Writes a step's entries of a value into its cache: ``value, cache, slots, position_dim``."""
+WRITE_CACHE = "parframe.write_cache"
+"""Operator that writes a step's entries into a cache: ``value, cache, slots, position_dim``."""
 
-KEPT_ATTENTION = "parframe.kept_attention"
-"""Attention over kept keys that lie on several devices: as ``parframe.attention``, and ``axes``."""
+CACHED_ATTENTION = "parframe.cached_attention"
+"""Attention over cached keys of several devices: arguments of ``parframe.attention``, ``axes``."""
 
 SLOTS = "slots"
-"""The input that says where each token of a step is kept: ``[batch, sequence]`` of the device."""
+"""Input with the cache slot of each token of a step: ``[batch, sequence]`` of the device."""
 
-KEPT_POSITIONS = "kept_positions"
-"""The input with the position of every kept entry: ``[batch, slots of the device]``."""
+CACHED_POSITIONS = "cached_positions"
+"""Input with the position of each cache entry: ``[batch, slots of the device]``."""
 
 CONTEXT = symbol("context")
-"""How many slots a device has for every row."""
+"""Number of cache slots of a row on a device."""
 
+_SUFFIX = "%cached"
+"""End of the names of values that are computed for all cached positions."""
 
-_MODELS = {exchange.target: rule.target for rule in RULES.values() for exchange in rule.exchanges}
-"""For each exchange the operator of the model that it is a form of."""
+_MODEL_TARGETS = {form.target: rule.target for rule in RULES.values() for form in rule.exchanges}
+"""The model's operator of each distributed form."""
 
 
 @attrs.frozen
-class Kept:
-    """A cache of a device: a value's shape with `CONTEXT` on ``axis``; axis 0 is the rows."""
+class CacheSpec:
+    """Shape and dtype of one cache of a device.
+
+    Parameters
+    ----------
+    name
+        The state that is cached.
+    shape
+        Its shape, with `CONTEXT` as the size of ``position_dim``; dim 0 is the rows.
+    dtype
+        Its dtype in the model.
+    position_dim
+        The dim of the cached positions.
+    """
 
     name: str
     shape: tuple[Size, ...]
     dtype: str
-    axis: int
+    position_dim: int
 
 
 @attrs.frozen
-class Keeping:
-    """A program that keeps.
+class CachedProgram:
+    """A program that writes and reads a key-value cache.
 
     Parameters
     ----------
     program
-        The program; caches, `SLOTS` and `KEPT_POSITIONS` are values that it takes.
-    kept
+        The program; caches, `SLOTS` and `CACHED_POSITIONS` are values that it takes.
+    caches
         Its caches, by name.
-    tokens
-        Which of a step's tokens the device keeps: a region of ``[batch, sequence]``, of that
-        region another, and so on.
+    token_regions
+        The tokens of a step that the device caches: a region of ``[batch, sequence]``, then a
+        region of that region, and so on.
     """
 
     program: Program
-    kept: Mapping[str, Kept]
-    tokens: tuple[tuple[Region, ...], ...]
+    caches: Mapping[str, CacheSpec]
+    token_regions: tuple[tuple[Region, ...], ...]
 
 
-def keeping(program: Program, lengths: Set[str]) -> Keeping:
-    """The program, its states kept in caches.
+def add_cache(program: Program, lengths: Set[str]) -> CachedProgram:
+    """Rewrite a program so that its states are read from and written into caches.
 
     Parameters
     ----------
@@ -85,176 +100,206 @@ def keeping(program: Program, lengths: Set[str]) -> Keeping:
     Raises
     ------
     ParframeError
-        Of kind ``run``, if the model cannot be run with a cache, with what stands in the way.
+        Of kind ``run``, if the model cannot be run with a cache, with the operator that prevents
+        it.
     """
-    attentions = [operator for operator in program.operators if _slots(operator)]
+    attentions = [operator for operator in program.operators if _cached_arguments(operator)]
     check_positionwise(program, lengths, {operator.name for operator in attentions})
-    rewriting = _Rewriting(program, lengths)
+    rewriter = _CacheRewriter(program, lengths)
     operators: list[Operator] = []
     for operator in program.operators:
-        operators.extend(rewriting.attended(operator) if _slots(operator) else (operator,))
-    tokens = {rewriting.tokens(operator) for operator in attentions}
-    if len(tokens) > 1:
-        raise refused(attentions[0], "its layers keep different tokens on a device")
-    tensors = {**program.tensors, **rewriting.tensors}
-    changed = attrs.evolve(program, operators=tuple(operators), tensors=tensors, states=())
-    return Keeping(without_dead(changed), rewriting.kept, tokens.pop() if tokens else ())
+        cached = _cached_arguments(operator)
+        operators.extend(rewriter.rewrite_attention(operator) if cached else (operator,))
+    regions = {rewriter.find_token_regions(operator) for operator in attentions}
+    if len(regions) > 1:
+        raise no_cache_error(attentions[0], "its layers cache different tokens on a device")
+    tensors = {**program.tensors, **rewriter.tensors}
+    rewritten = attrs.evolve(program, operators=tuple(operators), tensors=tensors, states=())
+    return CachedProgram(
+        remove_dead_operators(rewritten), rewriter.caches, regions.pop() if regions else ()
+    )
 
 
-def _slots(operator: Operator) -> tuple[str, ...]:
-    """The arguments of an operator that are kept."""
-    return STATEFUL.get(_MODELS.get(operator.target, operator.target), ())
+def remove_dead_operators(program: Program) -> Program:
+    """Return a program without the operators whose results are not used."""
+    used = {part.name for part in program.outputs}
+    operators = []
+    for operator in reversed(program.operators):
+        writes = not operator.outputs or operator.target == WRITE_CACHE
+        if writes or used & set(operator.outputs):
+            operators.append(operator)
+            used.update(operator.inputs)
+    return attrs.evolve(program, operators=tuple(reversed(operators)))
 
 
-class _Rewriting:
-    """What is added to a program: operators on kept values, their tensors, caches."""
+class _CacheRewriter:
+    """Rewriting of a program's attentions to read from caches.
+
+    Parameters
+    ----------
+    program
+        The program.
+    lengths
+        The symbols that are, or depend on, the length of the sequence.
+
+    Attributes
+    ----------
+    tensors
+        Tensors that are new.
+    caches
+        Caches that are new, by name.
+    """
 
     def __init__(self, program: Program, lengths: Set[str]) -> None:
         self.program = program
         self.lengths = lengths
-        self.makers = {name: op for op in program.operators for name in op.outputs}
-        self.states = {self._before_gather(state.value): state for state in program.states}
+        self.producers = {name: op for op in program.operators for name in op.outputs}
+        self.states = {self._skip_gather(state.value): state for state in program.states}
         self.tensors: dict[str, Tensor] = {}
-        self.kept: dict[str, Kept] = {}
+        self.caches: dict[str, CacheSpec] = {}
 
-    def attended(self, attention: Operator) -> list[Operator]:
-        """The attention over what is kept, after the operators that are new for it."""
+    def rewrite_attention(self, attention: Operator) -> list[Operator]:
+        """Return the attention over cached keys, after the operators that compute its inputs."""
         args = dict(attention.args)
         if args.get("mask") is not None:
-            raise refused(attention, "a mask is computed for the tokens of one step alone")
+            raise no_cache_error(attention, "its mask is computed for the tokens of one step only")
         if not args.get("causal") or not isinstance(args.get("query_positions"), Ref):
-            raise refused(attention, "its attention looks ahead, or knows no positions")
+            raise no_cache_error(attention, "its attention is not causal, or takes no positions")
         added: list[Operator] = []
         axes = group_axes(attention) if attention.target in EXCHANGES else ()
-        for slot in _slots(attention):
-            name = _name(args[slot])
-            if self._before_gather(name) != name:
-                axes, name = group_axes(self.makers[name]), self._before_gather(name)
-            args[slot] = Ref(self._kept(name, added))
-        args["key_positions"] = Ref(KEPT_POSITIONS)
-        target = KEPT_ATTENTION if axes else attention.target
-        more: dict[str, Arg] = {"axes": axes} if axes else {}
-        plain = {slot: arg for slot, arg in args.items() if slot not in ("travels", "tag", "axes")}
-        return [*added, attrs.evolve(attention, target=target, args={**plain, **more})]
+        for slot in _cached_arguments(attention):
+            name = _tensor_name(args[slot])
+            if self._skip_gather(name) != name:
+                axes, name = group_axes(self.producers[name]), self._skip_gather(name)
+            args[slot] = Ref(self._cached_value(name, added))
+        args["key_positions"] = Ref(CACHED_POSITIONS)
+        for slot in ("travels", "tag", "axes"):
+            args.pop(slot, None)
+        if axes:
+            args["axes"] = axes
+        target = CACHED_ATTENTION if axes else attention.target
+        return [*added, attrs.evolve(attention, target=target, args=args)]
 
-    def tokens(self, attention: Operator) -> tuple[tuple[Region, ...], ...]:
-        """Which of a step's tokens the device's queries are; its keys are of the same."""
-        name = _name(attention.args["query_positions"])
-        found: list[tuple[Region, ...]] = []
-        while name in self.makers:
-            maker = self.makers[name]
-            if maker.target != "parframe.shard":
-                raise refused(attention, "its positions are computed, not given")
-            part: Any = maker.args["part"]
-            found.append(part)
-            name = maker.inputs[0]
+    def find_token_regions(self, attention: Operator) -> tuple[tuple[Region, ...], ...]:
+        """Return the tokens of a step that the queries of an attention are of, as its keys are."""
+        name = _tensor_name(attention.args["query_positions"])
+        regions: list[tuple[Region, ...]] = []
+        while name in self.producers:
+            producer = self.producers[name]
+            if producer.target != "parframe.shard":
+                raise no_cache_error(attention, "its positions are not an input of the model")
+            part: Any = producer.args["part"]
+            regions.append(part)
+            name = producer.inputs[0]
         given = next((part for part in self.program.inputs if part.name == name), None)
         if given is None:
-            raise refused(attention, "its positions are made in the model: load it with positions")
-        return (given.region, *reversed(found))
+            raise no_cache_error(
+                attention, "its positions are computed in the model: load it with positions=True"
+            )
+        return (given.region, *reversed(regions))
 
-    def _kept(self, name: str, added: list[Operator]) -> str:
-        """The value of this name for all kept positions, the operators for that added."""
-        own = f"{name}%kept"
-        if own in self.tensors:
-            return own
+    def _cached_value(self, name: str, added: list[Operator]) -> str:
+        """Return the name of a value for all cached positions, and add the operators for it."""
+        cached = name + _SUFFIX
+        if cached in self.tensors:
+            return cached
         tensor = self.program.tensors[name]
-        maker = self.makers.get(name)
+        producer = self.producers.get(name)
         if name in self.states:
-            added.append(self._keep(self.states[name], name, tensor))
-            self.tensors[own] = self._over_context(tensor, own)
-            return own
-        if maker is None or self._gathers_lengths(maker):
+            added.append(self._write_cache(self.states[name], name, tensor))
+            self.tensors[cached] = self._over_context(tensor, cached)
+            return cached
+        if producer is None or self._gathers_sequence(producer):
             raise ParframeError(
                 "run",
-                f"{name} ({maker.module if maker else 'the model'})",
-                "the model cannot be run with a key-value cache: nothing of this value is kept",
-                WITHOUT_CACHE,
+                f"{name} ({producer.module if producer else 'the model'})",
+                "the model cannot be run with a key-value cache: this value depends on no state",
+                NO_CACHE_HINT,
             )
-        names = {
-            used: self._kept(used, added)
-            for used in maker.inputs
-            if _depends(self.program.tensors[used], self.lengths)
-        }
-        for output in maker.outputs:
-            self.tensors[f"{output}%kept"] = self._over_context(
-                self.program.tensors[output], f"{output}%kept"
-            )
-        args = {slot: rename(self._resized(arg), names) for slot, arg in maker.args.items()}
-        if "tag" in args:
-            args["tag"] = f"{args['tag']}%kept"
-        outputs = tuple(f"{output}%kept" for output in maker.outputs)
-        added.append(attrs.evolve(maker, name=f"{maker.name}%kept", args=args, outputs=outputs))
-        return own
+        self._repeat_over_context(producer, added)
+        return cached
 
-    def _keep(self, state: State, name: str, tensor: Tensor) -> Operator:
-        axes = [at for at, size in enumerate(tensor.shape) if symbols_of(size) & self.lengths]
-        maker = self.makers.get(name)
-        where = maker.module if maker is not None else state.name
-        if len(axes) != 1 or axes[0] == 0:
+    def _repeat_over_context(self, producer: Operator, added: list[Operator]) -> None:
+        """Add an operator that computes the same from values of all cached positions."""
+        names = {
+            used: self._cached_value(used, added)
+            for used in producer.inputs
+            if _depends_on(self.program.tensors[used], self.lengths)
+        }
+        args = {slot: rename(self._resize(arg), names) for slot, arg in producer.args.items()}
+        if "tag" in args:
+            args["tag"] = f"{args['tag']}{_SUFFIX}"
+        outputs = tuple(output + _SUFFIX for output in producer.outputs)
+        for output, cached in zip(producer.outputs, outputs, strict=True):
+            self.tensors[cached] = self._over_context(self.program.tensors[output], cached)
+        added.append(
+            attrs.evolve(producer, name=producer.name + _SUFFIX, args=args, outputs=outputs)
+        )
+
+    def _write_cache(self, state: State, name: str, tensor: Tensor) -> Operator:
+        """Return the operator that writes a value into the cache of a state, and add the cache."""
+        dims = [dim for dim, size in enumerate(tensor.shape) if symbols_of(size) & self.lengths]
+        producer = self.producers.get(name)
+        where = producer.module if producer is not None else state.name
+        if len(dims) != 1 or dims[0] == 0:
             raise ParframeError(
-                "run", where, "its cache has not one axis of positions", WITHOUT_CACHE
+                "run", where, "its cache does not have one dim of positions", NO_CACHE_HINT
             )
         cache = self._over_context(tensor, state.name)
-        self.kept[state.name] = Kept(state.name, cache.shape, cache.dtype, axes[0])
+        self.caches[state.name] = CacheSpec(state.name, cache.shape, cache.dtype, dims[0])
         self.tensors[state.name] = cache
         return Operator(
-            name=f"{name}%keep",
-            target=KEEP,
+            name=f"{name}%write_cache",
+            target=WRITE_CACHE,
             args={
                 "value": Ref(name),
                 "cache": Ref(state.name),
                 "slots": Ref(SLOTS),
-                "position_dim": axes[0],
+                "position_dim": dims[0],
             },
-            outputs=(f"{name}%kept",),
+            outputs=(name + _SUFFIX,),
             module=where,
         )
 
-    def _before_gather(self, name: str) -> str:
-        """The device's own part of a value that is gathered along the sequence."""
-        maker = self.makers.get(name)
-        gathers = maker is not None and self._gathers_lengths(maker)
-        return maker.inputs[0] if maker is not None and gathers else name
+    def _skip_gather(self, name: str) -> str:
+        """Return the device's own part of a value that is gathered along the sequence."""
+        producer = self.producers.get(name)
+        gathers = producer is not None and self._gathers_sequence(producer)
+        return producer.inputs[0] if producer is not None and gathers else name
 
-    def _gathers_lengths(self, operator: Operator) -> bool:
-        """Whether an operator makes more of the sequence out of a device's part."""
+    def _gathers_sequence(self, operator: Operator) -> bool:
+        """Return whether an operator gathers a value along the sequence."""
         if operator.target != "parframe.all_gather":
             return False
         before = self.program.tensors[operator.inputs[0]].shape
         after = self.program.tensors[operator.outputs[0]].shape
         pairs = zip(before, after, strict=True)
-        return any(one != other and symbols_of(other) & self.lengths for one, other in pairs)
+        return any(part != whole and symbols_of(whole) & self.lengths for part, whole in pairs)
 
     def _over_context(self, tensor: Tensor, name: str) -> Tensor:
-        shape = tuple(self._resized(size) for size in tensor.shape)
+        """Return a tensor of another name with the cached positions in place of a step's."""
+        shape = tuple(self._resize(size) for size in tensor.shape)
         return Tensor(name, shape, tensor.dtype)
 
-    def _resized(self, arg: Any) -> Any:
-        """A size or an argument with the kept positions in place of a step's."""
+    def _resize(self, arg: Any) -> Any:
+        """Replace the lengths in a size or an argument with the number of cached positions."""
         if isinstance(arg, tuple):
-            return tuple(self._resized(part) for part in arg)
+            return tuple(self._resize(part) for part in arg)
         if isinstance(arg, sympy.Expr):
             return substitute(arg, dict.fromkeys(self.lengths, CONTEXT))
         return arg
 
 
-def without_dead(program: Program) -> Program:
-    """The program without operators whose results nothing needs."""
-    needed = {part.name for part in program.outputs}
-    left = []
-    for operator in reversed(program.operators):
-        if not operator.outputs or operator.target == KEEP or needed & set(operator.outputs):
-            left.append(operator)
-            needed.update(operator.inputs)
-    return attrs.evolve(program, operators=tuple(reversed(left)))
+def _cached_arguments(operator: Operator) -> tuple[str, ...]:
+    """Return the arguments of an operator that are read from caches."""
+    return STATEFUL.get(_MODEL_TARGETS.get(operator.target, operator.target), ())
 
 
-def _depends(tensor: Tensor, lengths: Set[str]) -> bool:
+def _depends_on(tensor: Tensor, lengths: Set[str]) -> bool:
     return any(symbols_of(size) & lengths for size in tensor.shape)
 
 
-def _name(arg: Arg) -> str:
+def _tensor_name(arg: Arg) -> str:
     if not isinstance(arg, Ref):
         raise ParframeError("run", "attention", f"takes {arg!r} for a tensor", "load it again")
     return arg.name

@@ -1,4 +1,4 @@
-"""Communication operators of a program as functional collectives in an fx graph."""
+"""Collectives of a program as functional collectives in an fx graph."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import parframe.runtime.shared_memory_collectives  # noqa: F401  registers its o
 from parframe.errors import ParframeError
 from parframe.graph import Operator, Tensor
 from parframe.layout import Span
-from parframe.runtime.graph_writer import Number, Writer
+from parframe.runtime.graph_writer import GraphWriter, Number
 from parframe.runtime.regions import Regions, put, shape_of, take
 from parframe.sizes import Size
 
@@ -24,183 +24,218 @@ _c10d = torch.ops._c10d_functional
 _REDUCTIONS = {
     "sum": "sum", "prod": "product", "max": "max", "min": "min", "any": "max", "all": "min"
 }  # fmt: skip
-"""The names that functional collectives have for reductions; of truths as 0 and 1."""
+"""Reductions by the names of functional collectives; booleans are reduced as 0 and 1."""
 
 
 @attrs.frozen
-class Meeting:
-    """A group of ranks that communicate: its name in PyTorch, its size, and one's place in it."""
+class GroupInfo:
+    """A process group, as operators take it.
+
+    Parameters
+    ----------
+    name
+        Its name in PyTorch.
+    size
+        Number of its ranks.
+    rank
+        This rank's index in it.
+    """
 
     name: str
     size: int
-    place: int
+    rank: int
 
 
 @attrs.frozen
-class Sent:
-    """A communication operator where it is written.
+class CollectiveCall:
+    """A collective to be emitted.
 
     Parameters
     ----------
     operator
         The operator of the program.
-    given
-        The tensor that it is given; None where another member has it.
+    tensor
+        Its input; None on ranks that only receive.
     result
-        What it gives, in the program's terms.
-    meeting
-        Who takes part.
+        Its output, in the program.
+    group
+        The ranks that take part.
     device
-        Where tensors lie.
+        The device of the tensors.
     """
 
     operator: Operator
-    given: Node | None
+    tensor: Node | None
     result: Tensor
-    meeting: Meeting
+    group: GroupInfo
     device: torch.device
 
-    def regions(self, slot: str, member: int) -> Regions:
-        """The region in a tensor that belongs to a member."""
-        listed: Any = self.operator.args[slot]
-        found: Regions = listed[member]
-        return found
+    @property
+    def input(self) -> Node:
+        """The input, which must exist."""
+        if self.tensor is None:
+            raise ParframeError(
+                "run", self.operator.name, "has no input", "check the plan with parframe.check"
+            )
+        return self.tensor
+
+    def regions(self, slot: str) -> list[Regions]:
+        """Return the regions of each rank of the group in a tensor, from an argument."""
+        regions: Any = self.operator.args[slot]
+        return [regions[rank] for rank in range(self.group.size)]
 
 
-def collective(writer: Writer, sent: Sent) -> Node:
-    """Write one collective.
+def emit_collective(writer: GraphWriter, call: CollectiveCall) -> Node:
+    """Emit one collective.
 
     Raises
     ------
     ParframeError
-        Of kind ``run``, if there is none of this name.
+        Of kind ``run``, if the operator is not a collective.
     """
-    write = _COLLECTIVES.get(sent.operator.target)
-    if write is None:
+    emit = _COLLECTIVES.get(call.operator.target)
+    if emit is None:
         raise ParframeError(
             "run",
-            sent.operator.name,
-            f"{sent.operator.target} is no collective",
+            call.operator.name,
+            f"{call.operator.target} is not a collective",
             "check the plan with parframe.check",
         )
-    return write(writer, sent)
+    return emit(writer, call)
 
 
-def _all_reduce(writer: Writer, sent: Sent) -> Node:
-    return _reduced(writer, sent, _given(sent))
+def _all_reduce(writer: GraphWriter, call: CollectiveCall) -> Node:
+    reduction, group, tensor = str(call.operator.args["reduction"]), call.group, call.input
+    boolean = reduction in ("any", "all")
+    if boolean:
+        tensor = writer.call(_aten.to.dtype, tensor, torch.uint8)
+    name = _REDUCTIONS[reduction]
+    if call.device.type == "cpu":
+        total = writer.call(
+            torch.ops.parframe.cpu_all_reduce.default, tensor, name, group.size, group.rank,
+            group.name,
+        )  # fmt: skip
+    else:
+        total = _call_and_wait(writer, _c10d.all_reduce.default, tensor, name, group.name)
+    return writer.call(_aten.to.dtype, total, torch.bool) if boolean else total
 
 
-def _all_gather(writer: Writer, sent: Sent) -> Node:
-    parts = [sent.regions("parts", member) for member in range(sent.meeting.size)]
-    axis = _row(parts)
-    if axis is not None:
-        return _gathered_along(writer, sent, parts, axis)
-    flat = writer.call(_aten.reshape.default, _given(sent), [-1])
+def _all_gather(writer: GraphWriter, call: CollectiveCall) -> Node:
+    parts = call.regions("parts")
+    dim = _concatenated_dim(parts)
+    if dim is not None:
+        return _gather_along(writer, call, parts, dim)
+    flat = writer.call(_aten.reshape.default, call.input, [-1])
     shapes = [shape_of(writer, part) for part in parts]
     lengths = [writer.product(*shape) for shape in shapes]
-    pieces = _gathered(writer, sent, flat, lengths)
+    pieces = _gather_pieces(writer, call, flat, lengths)
     shaped = [
         writer.call(_aten.view.default, piece, shape)
         for piece, shape in zip(pieces, shapes, strict=True)
     ]
-    return _filled(writer, sent, parts, shaped)
+    return _assemble(writer, call, parts, shaped)
 
 
-def _gathered_along(writer: Writer, sent: Sent, parts: list[Regions], axis: int) -> Node:
-    """Parts that lie one after the other along one axis."""
-    lengths = [shape_of(writer, part)[axis] for part in parts]
-    first = writer.call(_aten.movedim.int, _given(sent), axis, 0) if axis else _given(sent)
-    pieces = _gathered(writer, sent, first, lengths)
+def _gather_along(
+    writer: GraphWriter, call: CollectiveCall, parts: list[Regions], dim: int
+) -> Node:
+    """Gather parts that are concatenated along one dim."""
+    lengths = [shape_of(writer, part)[dim] for part in parts]
+    moved = writer.call(_aten.movedim.int, call.input, dim, 0) if dim else call.input
+    pieces = _gather_pieces(writer, call, moved, lengths)
     whole = writer.call(_aten.cat.default, pieces, 0) if len(pieces) > 1 else pieces[0]
-    return writer.call(_aten.movedim.int, whole, 0, axis) if axis else whole
+    return writer.call(_aten.movedim.int, whole, 0, dim) if dim else whole
 
 
-def _gathered(writer: Writer, sent: Sent, first: Node, lengths: Sequence[Number]) -> list[Node]:
-    """What every member has, each of its own length along axis 0; in one piece if all are equal."""
-    meeting = sent.meeting
+def _gather_pieces(
+    writer: GraphWriter, call: CollectiveCall, tensor: Node, lengths: Sequence[Number]
+) -> list[Node]:
+    """Gather the tensors of all ranks along dim 0; in one piece if all have equal lengths.
+
+    Tensors of unequal lengths are padded to the longest one.
+    """
     equal = len(set(lengths)) == 1
     longest = lengths[0]
     for length in lengths[1:]:
         if length != longest:
             longest = writer.arithmetic(torch.sym_max, longest, length)
     if not equal:
-        missing = writer.arithmetic(operator.sub, longest, lengths[meeting.place])
-        first = writer.call(padded, first, missing)
-    whole = _whole(writer, sent, first)
+        missing = writer.arithmetic(operator.sub, longest, lengths[call.group.rank])
+        tensor = writer.call(pad_first_dim, tensor, missing)
+    whole = _gather_equal(writer, call, tensor)
     if equal:
         return [whole]
     pieces = []
-    for place, length in enumerate(lengths):
-        start = writer.product(place, longest) if place else 0
+    for rank, length in enumerate(lengths):
+        start = writer.product(rank, longest) if rank else 0
         pieces.append(writer.call(_aten.narrow.default, whole, 0, start, length))
     return pieces
 
 
-def _whole(writer: Writer, sent: Sent, first: Node) -> Node:
-    """What all members have, equal in shape, one after the other along axis 0."""
-    size, place, name = sent.meeting.size, sent.meeting.place, sent.meeting.name
-    if sent.device.type == "cpu":
-        return writer.call(torch.ops.parframe.gathered.default, first, size, place, name)
-    return _done(writer, _c10d.all_gather_into_tensor.default, first, size, name)
+def _gather_equal(writer: GraphWriter, call: CollectiveCall, tensor: Node) -> Node:
+    """Gather tensors of equal shapes along dim 0."""
+    group = call.group
+    if call.device.type == "cpu":
+        return writer.call(
+            torch.ops.parframe.cpu_all_gather.default, tensor, group.size, group.rank, group.name
+        )
+    return _call_and_wait(
+        writer, _c10d.all_gather_into_tensor.default, tensor, group.size, group.name
+    )
 
 
-def padded(first: torch.Tensor, missing: int) -> torch.Tensor:
-    """A tensor with so many more entries along axis 0."""
-    return torch.cat([first, first.new_zeros((missing, *first.shape[1:]))])
+def pad_first_dim(tensor: torch.Tensor, missing: int) -> torch.Tensor:
+    """Append a number of zero entries along dim 0."""
+    return torch.cat([tensor, tensor.new_zeros((missing, *tensor.shape[1:]))])
 
 
-def _reduce_scatter(writer: Writer, sent: Sent) -> Node:
-    parts = [sent.regions("parts", member) for member in range(sent.meeting.size)]
-    axis = _row(parts)
-    kind = str(sent.operator.args["reduction"])
-    lengths = [shape_of(writer, part)[axis] for part in parts] if axis is not None else []
-    if axis is None or len(set(lengths)) != 1 or kind in ("any", "all"):
-        total = _reduced(writer, sent, _given(sent))
-        return take(writer, total, parts[sent.meeting.place])
-    first = writer.call(_aten.movedim.int, _given(sent), axis, 0) if axis else _given(sent)
-    meeting = sent.meeting
-    own = _done(
-        writer, _c10d.reduce_scatter_tensor.default, first, _REDUCTIONS[kind], meeting.size,
-        meeting.name,
+def _reduce_scatter(writer: GraphWriter, call: CollectiveCall) -> Node:
+    parts, group = call.regions("parts"), call.group
+    dim = _concatenated_dim(parts)
+    reduction = str(call.operator.args["reduction"])
+    lengths = [shape_of(writer, part)[dim] for part in parts] if dim is not None else []
+    if dim is None or len(set(lengths)) != 1 or reduction in ("any", "all"):
+        return take(writer, _all_reduce(writer, call), parts[group.rank])
+    moved = writer.call(_aten.movedim.int, call.input, dim, 0) if dim else call.input
+    scattered = _call_and_wait(
+        writer, _c10d.reduce_scatter_tensor.default, moved, _REDUCTIONS[reduction], group.size,
+        group.name,
     )  # fmt: skip
-    return writer.call(_aten.movedim.int, own, 0, axis) if axis else own
+    return writer.call(_aten.movedim.int, scattered, 0, dim) if dim else scattered
 
 
-def _all_to_all(writer: Writer, sent: Sent) -> Node:
-    members = range(sent.meeting.size)
-    sends = [sent.regions("sends", member) for member in members]
-    parts = [sent.regions("parts", member) for member in members]
-    out = [
-        writer.call(_aten.reshape.default, take(writer, _given(sent), region), [-1])
+def _all_to_all(writer: GraphWriter, call: CollectiveCall) -> Node:
+    sends, parts = call.regions("sends"), call.regions("parts")
+    outgoing = [
+        writer.call(_aten.reshape.default, take(writer, call.input, region), [-1])
         for region in sends
     ]
-    out_sizes = [writer.product(*shape_of(writer, region)) for region in sends]
+    send_sizes = [writer.product(*shape_of(writer, region)) for region in sends]
     shapes = [shape_of(writer, region) for region in parts]
-    in_sizes = [writer.product(*shape) for shape in shapes]
-    flat = writer.call(_aten.cat.default, out, 0)
-    came = _done(
-        writer, _c10d.all_to_all_single.default, flat, in_sizes, out_sizes, sent.meeting.name
+    receive_sizes = [writer.product(*shape) for shape in shapes]
+    flat = writer.call(_aten.cat.default, outgoing, 0)
+    received = _call_and_wait(
+        writer, _c10d.all_to_all_single.default, flat, receive_sizes, send_sizes, call.group.name
     )
-    pieces = writer.call(_aten.split_with_sizes.default, came, in_sizes, 0)
+    pieces = writer.call(_aten.split_with_sizes.default, received, receive_sizes, 0)
     shaped = [
-        writer.call(_aten.view.default, writer.call(operator.getitem, pieces, place), shape)
-        for place, shape in enumerate(shapes)
+        writer.call(_aten.view.default, writer.call(operator.getitem, pieces, rank), shape)
+        for rank, shape in enumerate(shapes)
     ]
-    return _filled(writer, sent, parts, shaped)
+    return _assemble(writer, call, parts, shaped)
 
 
-def _broadcast(writer: Writer, sent: Sent) -> Node:
-    given = sent.given
-    if given is None:
-        shape = [writer.number(size) for size in sent.result.shape]
-        given = writer.call(
-            _aten.empty.memory_format, shape, dtype=_dtype(sent.result), device=sent.device
-        )
-    root: Any = sent.operator.args["root"]
-    return _done(writer, _c10d.broadcast.default, given, root, sent.meeting.name)
+def _broadcast(writer: GraphWriter, call: CollectiveCall) -> Node:
+    tensor = call.tensor
+    if tensor is None:
+        shape = [writer.number(size) for size in call.result.shape]
+        dtype: torch.dtype = getattr(torch, call.result.dtype)
+        tensor = writer.call(_aten.empty.memory_format, shape, dtype=dtype, device=call.device)
+    root: Any = call.operator.args["root"]
+    return _call_and_wait(writer, _c10d.broadcast.default, tensor, root, call.group.name)
 
 
-_COLLECTIVES: Mapping[str, Callable[[Writer, Sent], Node]] = {
+_COLLECTIVES: Mapping[str, Callable[[GraphWriter, CollectiveCall], Node]] = {
     "parframe.all_reduce": _all_reduce,
     "parframe.all_gather": _all_gather,
     "parframe.reduce_scatter": _reduce_scatter,
@@ -209,63 +244,36 @@ _COLLECTIVES: Mapping[str, Callable[[Writer, Sent], Node]] = {
 }
 
 
-def _reduced(writer: Writer, sent: Sent, given: Node) -> Node:
-    kind = str(sent.operator.args["reduction"])
-    truths = kind in ("any", "all")
-    if truths:
-        given = writer.call(_aten.to.dtype, given, torch.uint8)
-    reduction, meeting = _REDUCTIONS[kind], sent.meeting
-    if sent.device.type == "cpu":
-        total = writer.call(
-            torch.ops.parframe.reduced.default, given, reduction, meeting.size, meeting.place,
-            meeting.name,
-        )  # fmt: skip
-    else:
-        total = _done(writer, _c10d.all_reduce.default, given, reduction, meeting.name)
-    return writer.call(_aten.to.dtype, total, torch.bool) if truths else total
-
-
-def _done(writer: Writer, target: Callable[..., Any], *args: Any) -> Node:
+def _call_and_wait(writer: GraphWriter, target: Callable[..., Any], *args: Any) -> Node:
     return writer.call(_c10d.wait_tensor.default, writer.call(target, *args))
 
 
-def _filled(writer: Writer, sent: Sent, parts: Sequence[Regions], pieces: Sequence[Node]) -> Node:
-    """A tensor of pieces; the plan's check has proved that they fill it."""
-    shape = [writer.number(size) for size in sent.result.shape]
+def _assemble(
+    writer: GraphWriter, call: CollectiveCall, parts: Sequence[Regions], pieces: Sequence[Node]
+) -> Node:
+    """Assemble a tensor from pieces, which cover it as the check of the plan has proved."""
+    shape = [writer.number(size) for size in call.result.shape]
     whole = writer.call(_aten.new_empty.default, pieces[0], shape)
     for region, piece in zip(parts, pieces, strict=True):
         put(writer, whole, region, piece)
     return whole
 
 
-def _row(parts: Sequence[Regions]) -> int | None:
-    """The axis along which the parts lie one after the other and fill it, if there is one."""
-    differ = [axis for axis, found in enumerate(zip(*parts, strict=True)) if len(set(found)) > 1]
-    if len(differ) != 1:
+def _concatenated_dim(parts: Sequence[Regions]) -> int | None:
+    """Return the dim along which parts in their order make up the whole, if there is one."""
+    split = [dim for dim, regions in enumerate(zip(*parts, strict=True)) if len(set(regions)) > 1]
+    if len(split) != 1:
         return None
-    axis = differ[0]
-    others = (region for part in parts for at, region in enumerate(part) if at != axis)
-    if not all(isinstance(f, Span) and f.whole for region in others for f in region):
+    (dim,) = split
+    others = (region for part in parts for index, region in enumerate(part) if index != dim)
+    if not all(isinstance(span, Span) and span.whole for region in others for span in region):
         return None
-    at: Size = 0
+    end: Size = 0
     for part in parts:
-        if len(part[axis]) != 1 or not isinstance(part[axis][0], Span):
+        if len(part[dim]) != 1 or not isinstance(part[dim][0], Span):
             return None
-        span: Any = part[axis][0]
-        if span.start != at:
+        span: Any = part[dim][0]
+        if span.start != end:
             return None
-        at, size = span.stop, span.size
-    return axis if at == size else None
-
-
-def _given(sent: Sent) -> Node:
-    if sent.given is None:
-        raise ParframeError(
-            "run", sent.operator.name, "gives no tensor", "check the plan with parframe.check"
-        )
-    return sent.given
-
-
-def _dtype(tensor: Tensor) -> torch.dtype:
-    found: torch.dtype = getattr(torch, tensor.dtype)
-    return found
+        end, size = span.stop, span.size
+    return dim if end == size else None

@@ -22,9 +22,9 @@ from parframe.ops.linear import linear
 from parframe.ops.local import LOCAL
 from parframe.ops.schema import default, is_dtype, overload
 from parframe.plan import COMMUNICATION, group_axes
-from parframe.runtime.cached_program import KEEP, KEPT_ATTENTION
-from parframe.runtime.collectives import Meeting, Sent, collective
-from parframe.runtime.graph_writer import Number, Writer
+from parframe.runtime.cached_program import CACHED_ATTENTION, WRITE_CACHE
+from parframe.runtime.collectives import CollectiveCall, GroupInfo, emit_collective
+from parframe.runtime.graph_writer import GraphWriter, Number
 from parframe.runtime.regions import take
 from parframe.simulation.interpreter import widened
 from parframe.sizes import Size, parse, symbols_of
@@ -36,7 +36,7 @@ _LOWERED: Mapping[str, Callable[..., Any]] = {
     "aten.linear.default": linear,
     "parframe.attention.default": fused_attention,
     "parframe.local_experts": torch.ops.parframe.local_experts.default,
-    KEEP: write_cache,
+    WRITE_CACHE: write_cache,
     **{name: how for name, how in LOCAL.items() if name != "parframe.local_experts"},
 }
 """What is called for operators that are not PyTorch's own, or have a better form on a device."""
@@ -63,13 +63,13 @@ class Target:
         The torch device.
     dtype
         If given, no floating-point result is narrower than this.
-    meeting
-        The group of ranks along mesh axes.
+    find_group
+        Returns the process group along mesh axes.
     """
 
     device: torch.device
     dtype: torch.dtype | None
-    meeting: Callable[[tuple[str, ...]], Meeting]
+    find_group: Callable[[tuple[str, ...]], GroupInfo]
 
 
 class Region(torch.nn.Module):
@@ -119,7 +119,7 @@ def emit(
         module, taken[name] = _block(block, target)
         again = sum(call.block == name for call in graph.calls) > 1
         root.get_submodule(BLOCKS).add_module(names[name], Region(module) if again else module)
-    writer = Writer()
+    writer = GraphWriter()
     values: dict[str, Node] = {}
     for number, name in enumerate(graph.inputs):
         values[name] = writer.graph.placeholder(f"input_{number}")
@@ -164,7 +164,7 @@ def symbols_to_give(graph: OperatorGraph, formulas: Mapping[str, Size]) -> tuple
 
 def _block(block: Block, target: Target) -> tuple[GraphModule, tuple[str, ...]]:
     """The code of a block, and the symbols it takes after its inputs and parameters."""
-    writer = Writer()
+    writer = GraphWriter()
     values: dict[str, Node] = {}
     for number, name in enumerate((*block.inputs, *block.parameters)):
         values[name] = writer.graph.placeholder(f"value_{number}")
@@ -185,7 +185,7 @@ def _block(block: Block, target: Target) -> tuple[GraphModule, tuple[str, ...]]:
     return GraphModule(torch.nn.Module(), writer.graph), symbols
 
 
-def _note_sizes(writer: Writer, node: Node, shape: tuple[Any, ...]) -> None:
+def _note_sizes(writer: GraphWriter, node: Node, shape: tuple[Any, ...]) -> None:
     """Learn the values of symbols from the shape of a tensor."""
     for axis, size in enumerate(shape):
         if _is_symbol(size) and size.name not in writer.sizes:
@@ -209,7 +209,7 @@ def _symbols(block: Block) -> set[str]:
                 waiting.extend(attrs.astuple(arg, recurse=False))
             elif isinstance(arg, sympy.Expr):
                 found |= symbols_of(arg)
-        if operator.target in COMMUNICATION | {KEPT_ATTENTION}:
+        if operator.target in COMMUNICATION | {CACHED_ATTENTION}:
             for name in operator.outputs:
                 found |= {s for size in block.tensors[name].shape for s in symbols_of(size)}
     return found
@@ -219,7 +219,7 @@ def _symbols(block: Block) -> set[str]:
 class _Emission:
     """One operator that is being written."""
 
-    writer: Writer
+    writer: GraphWriter
     values: Mapping[str, Node]
     block: Block
     operator: Operator
@@ -231,7 +231,7 @@ class _Emission:
         if target == "parframe.shard":
             part: Any = self.operator.args["part"]
             return take(self.writer, self.values[self.operator.inputs[0]], part)
-        if target in (KEPT_ATTENTION, "parframe.ring_attention"):
+        if target in (CACHED_ATTENTION, "parframe.ring_attention"):
             return self._across()
         if target == "parframe.expert_dispatch":
             return self._routed()
@@ -282,16 +282,16 @@ class _Emission:
     def _collective(self) -> Node:
         operator = self.operator
         given = self.values[operator.inputs[0]] if operator.inputs else None
-        sent = Sent(
+        call = CollectiveCall(
             operator,
             given,
             self.block.tensors[operator.outputs[0]],
-            self.target.meeting(group_axes(operator)),
+            self.target.find_group(group_axes(operator)),
             self.target.device,
         )
-        if sent.meeting.size == 1 and given is not None:
+        if call.group.size == 1 and given is not None:
             return given
-        return collective(self.writer, sent)
+        return emit_collective(self.writer, call)
 
     def _across(self) -> Node:
         """Attention over keys on several devices."""
@@ -303,34 +303,34 @@ class _Emission:
                 "a mask cannot be split over the devices that hold the keys",
                 "split the sequence with attention = 'all_gather'",
             )
-        meeting = self.target.meeting(group_axes(self.operator))
-        queries, keys = (self._lengths(slot, meeting) for slot in ("query", "key"))
+        group = self.target.find_group(group_axes(self.operator))
+        queries, keys = (self._lengths(slot, group) for slot in ("query", "key"))
         return self.writer.call(
             torch.ops.parframe.ring_attention.default,
             *(self._value(args.get(slot)) for slot in _ACROSS),
             queries,
             keys,
-            meeting.place,
-            meeting.name,
+            group.rank,
+            group.name,
         )
 
-    def _lengths(self, slot: str, meeting: Meeting) -> list[Number]:
+    def _lengths(self, slot: str, group: GroupInfo) -> list[Number]:
         """How long the part of every member is; those of a step with a cache are equal."""
         known: Any = self.operator.args.get(LENGTHS[slot])
         if known is not None:
             return [self.writer.number(size) for size in known]
         ref: Any = self.operator.args[slot]
         own = self.writer.call(torch.ops.aten.sym_size.int, self.values[ref.name], 2)
-        return [own] * meeting.size
+        return [own] * group.size
 
     def _routed(self) -> Node:
-        meeting = self.target.meeting(group_axes(self.operator))
+        group = self.target.find_group(group_axes(self.operator))
         args = self.operator.args
         return self.writer.call(
             torch.ops.parframe.expert_dispatch.default,
             *(self._value(args.get(slot)) for slot in _ROUTED),
             self._value(args["firsts"]),
             self._value(args["counts"]),
-            meeting.place,
-            meeting.name,
+            group.rank,
+            group.name,
         )

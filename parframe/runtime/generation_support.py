@@ -1,17 +1,17 @@
-"""Whether a plan can generate text, with a cache or without one: known before anything is read."""
+"""Checks that a plan can generate text, with or without a cache, before weights are read."""
 
 from __future__ import annotations
 
 from parframe.errors import ParframeError
 from parframe.graph import Operator
 from parframe.plan import Plan
-from parframe.runtime.cached_program import keeping
-from parframe.runtime.positionwise import WITHOUT_CACHE
-from parframe.runtime.rank_program import bound_program, lengths_of
+from parframe.runtime.cached_program import add_cache
+from parframe.runtime.positionwise import NO_CACHE_HINT
+from parframe.runtime.rank_program import bind_program, find_sequence_symbols
 
 
-def check_kept(plan: Plan) -> None:
-    """Make sure that every device can keep what its attention needs again.
+def check_cache_support(plan: Plan) -> None:
+    """Check that every device of a plan can run with a key-value cache.
 
     Parameters
     ----------
@@ -21,26 +21,26 @@ def check_kept(plan: Plan) -> None:
     Raises
     ------
     ParframeError
-        Of kind ``run``, with what stands in the way and the way out.
+        Of kind ``run``, with the operator that prevents it.
     """
     graph = plan.graph
     if not any(given.counted for given in graph.inputs.values()):
         raise ParframeError(
             "run",
             graph.source or "the model",
-            "a key-value cache needs the positions of tokens as an input, and its graph has none",
-            f"load it with positions=True, if its code takes position_ids, or {WITHOUT_CACHE}",
+            "a key-value cache needs token positions as an input, which its graph does not have",
+            f"load it with positions=True, if its code takes position_ids, or {NO_CACHE_HINT}",
         )
-    first = {device.program: device for device in reversed(plan.devices)}
-    for name, device in first.items():
+    devices = {device.program: device for device in reversed(plan.devices)}
+    for name, device in devices.items():
         formulas = {own: size for own, size in device.bindings.items() if not isinstance(size, int)}
-        keeping(bound_program(plan.programs[name], device), lengths_of(plan, formulas))
+        add_cache(bind_program(plan.programs[name], device), find_sequence_symbols(plan, formulas))
 
 
 def check_causal(plan: Plan) -> None:
-    """Make sure that no attention looks ahead: what is filled up behind a text would change it.
+    """Check that all attention is causal: otherwise padding after a text would change it.
 
-    An attention with a mask of the model's own is taken for one that does not.
+    An attention with a mask of the model's own is assumed to be causal.
 
     Parameters
     ----------
@@ -50,21 +50,21 @@ def check_causal(plan: Plan) -> None:
     Raises
     ------
     ParframeError
-        Of kind ``run``, with the first attention that does.
+        Of kind ``run``, with the first attention that is not.
     """
     for program in plan.programs.values():
         for operator in program.operators:
-            if _looks_ahead(operator):
+            if _is_bidirectional(operator):
                 raise ParframeError(
                     "run",
                     f"{operator.name} ({operator.module or 'the model'})",
-                    "generates no text: its attention looks ahead",
-                    "give a causal language model",
+                    "the model generates no text: its attention is not causal",
+                    "use a causal language model",
                 )
 
 
-def _looks_ahead(operator: Operator) -> bool:
-    """Whether an operator is an attention without a mask that is not causal."""
+def _is_bidirectional(operator: Operator) -> bool:
+    """Return whether an operator is an attention without a mask that is not causal."""
     args = operator.args
     causal = args.get("causal", args.get("is_causal"))
     masked = args.get("mask", args.get("attn_mask")) is not None

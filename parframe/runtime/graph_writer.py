@@ -1,4 +1,4 @@
-"""Writing an fx graph: calls, and sizes as numbers or as nodes that compute them."""
+"""Writer of an fx graph: calls, and sizes as constants or as nodes that compute them."""
 
 from __future__ import annotations
 
@@ -14,43 +14,50 @@ from parframe.errors import ParframeError
 from parframe.sizes import FloorDiv, Size
 
 Number: TypeAlias = int | Node
-"""A size in a graph: known when it is written, or computed when it runs."""
+"""A size in a graph: a constant, or a node that computes it."""
 
 
-class Writer:
-    """An fx graph that is being written.
+class GraphWriter:
+    """Writer of an fx graph.
 
     Parameters
     ----------
     sizes
-        The values of symbols; in ``formulas`` are those that are computed where they are needed.
+        Values of symbols.
+
+    Attributes
+    ----------
+    graph
+        The graph.
+    formulas
+        Formulas of symbols, written when they are first needed.
     """
 
     def __init__(self, sizes: Mapping[str, Number] | None = None) -> None:
         self.graph = Graph()
         self.sizes: dict[str, Number] = dict(sizes or {})
         self.formulas: dict[str, Size] = {}
-        self._known: dict[Any, Number] = {}
+        self._numbers: dict[Any, Number] = {}
 
     def call(self, target: Callable[..., Any], *args: Any, **kwargs: Any) -> Node:
         """Add a call of an operator or a function."""
         return self.graph.call_function(target, args, kwargs)
 
     def number(self, size: Size) -> Number:
-        """A size as a number, or as a node that computes it.
+        """Return a size as a constant, or as a node that computes it.
 
         Raises
         ------
         ParframeError
-            Of kind ``run``, if a symbol of it has no value.
+            Of kind ``run``, if one of its symbols has no value.
         """
         if isinstance(size, int):
             return size
-        if size not in self._known:
-            self._known[size] = self._computed(size)
-        return self._known[size]
+        if size not in self._numbers:
+            self._numbers[size] = self._compute(size)
+        return self._numbers[size]
 
-    def _computed(self, size: Any) -> Number:
+    def _compute(self, size: Any) -> Number:
         if size.is_Integer:
             return int(size)
         if size.is_Symbol:
@@ -58,13 +65,13 @@ class Writer:
                 return self.number(self.formulas[size.name])
             if size.name not in self.sizes:
                 raise ParframeError(
-                    "run", f"size {size.name}", "no input gives it", "give it as one of `sizes`"
+                    "run", f"size {size.name}", "no input has this size", "pass it in `sizes`"
                 )
             return self.sizes[size.name]
         parts = [self.number(part) for part in size.args]
         if isinstance(size, sympy.Pow):
             return self.arithmetic(operator.pow, *parts)
-        target = next((how for kind, how in _ARITHMETIC.items() if isinstance(size, kind)), None)
+        target = next((fn for kind, fn in _ARITHMETIC.items() if isinstance(size, kind)), None)
         if target is None:
             raise ParframeError(
                 "run", "size", f"{size} cannot be computed", "partition the model again"
@@ -75,13 +82,13 @@ class Writer:
         return result
 
     def arithmetic(self, target: Callable[..., Any], *parts: Number) -> Number:
-        """A computation with sizes, done at once where all are known."""
+        """Compute with sizes: at once if all are constants, otherwise in the graph."""
         if any(isinstance(part, Node) for part in parts):
             return self.call(target, *parts)
         return int(target(*parts))
 
     def product(self, *parts: Number) -> Number:
-        """The product of sizes."""
+        """Return the product of sizes."""
         result: Number = 1
         for part in parts:
             result = part if result == 1 else self.arithmetic(operator.mul, result, part)

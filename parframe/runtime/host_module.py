@@ -1,4 +1,4 @@
-"""The module of one device inside a host's program, on process groups that the host has made."""
+"""Module of one rank inside a host, with the host's process groups."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch.distributed as dist
 
 from parframe.errors import ParframeError
 from parframe.plan import COMMUNICATION, Plan, group_axes
-from parframe.runtime.rank_module import Groups, RankModule, build
+from parframe.runtime.rank_module import GroupsByRanks, RankModule, build_module
 from parframe.simulation.dtypes import parse_dtype
 from parframe.weights import read_weights
 
@@ -42,7 +42,7 @@ def rank_module(
         mesh axes, or a mapping from the tuple of ranks of a process group to the group. No process
         group is created here.
     dtype
-        The least precise dtype for floating-point computation; the model's own dtypes if None.
+        Narrowest floating-point dtype of any result; the model's own dtypes if None.
     cache
         Whether keys and values are cached between calls, in a cache that the caller owns. The
         graph must have been loaded with positions.
@@ -65,56 +65,57 @@ def rank_module(
     --------
     >>> module = parframe.rank_module(plan, 0, weights="random", cache=True)  # doctest: +SKIP
     """
-    plan.program(rank)  # refuses a rank that is not there before anything is read
-    place, least = torch.device(device), parse_dtype(dtype)
-    found = _groups(plan, rank, groups)
-    parameters = read_weights(plan, rank, weights, place, least, declared=True)
-    return build(plan, rank, parameters, place, found, least, cache)
+    plan.program(rank)  # raises for an unknown rank before weights are read
+    torch_device, torch_dtype = torch.device(device), parse_dtype(dtype)
+    groups_by_ranks = _collect_groups(plan, rank, groups)
+    parameters = read_weights(plan, rank, weights, torch_device, torch_dtype, declared=True)
+    return build_module(plan, rank, parameters, torch_device, groups_by_ranks, torch_dtype, cache)
 
 
-def _groups(plan: Plan, rank: int, given: Any) -> Groups:
-    """The groups by their ranks."""
-    if given is None or isinstance(given, Mapping):
-        return dict(given or {})
-    if not hasattr(given, "get_group") or not hasattr(given, "mesh_dim_names"):
+def _collect_groups(plan: Plan, rank: int, groups: Any) -> GroupsByRanks:
+    """Return the host's process groups by their ranks."""
+    if groups is None or isinstance(groups, Mapping):
+        return dict(groups or {})
+    if not hasattr(groups, "get_group") or not hasattr(groups, "mesh_dim_names"):
         raise ParframeError(
             "run",
             f"rank {rank}, groups",
-            f"{type(given).__name__} has no process groups",
-            "give a DeviceMesh, or process groups by the tuple of their ranks",
+            f"{type(groups).__name__} has no process groups",
+            "pass a DeviceMesh, or process groups by the tuple of their ranks",
         )
-    return dict(_of_device_mesh(plan, rank, given))
+    return dict(_groups_of_device_mesh(plan, rank, groups))
 
 
-def _of_device_mesh(
-    plan: Plan, rank: int, given: Any
+def _groups_of_device_mesh(
+    plan: Plan, rank: int, device_mesh: Any
 ) -> Iterator[tuple[tuple[int, ...], dist.ProcessGroup]]:
+    """Yield the process groups that a rank communicates over, from a DeviceMesh."""
     operators = plan.program(rank).operators
-    needed = dict.fromkeys(group_axes(op) for op in operators if op.target in COMMUNICATION)
-    for axes in needed:
+    used = dict.fromkeys(group_axes(op) for op in operators if op.target in COMMUNICATION)
+    for axes in used:
         ranks = plan.mesh.group(rank, axes)
         if len(ranks) == 1:
             continue
-        if len(axes) > 1 or axes[0] not in (given.mesh_dim_names or ()):
+        if len(axes) > 1 or axes[0] not in (device_mesh.mesh_dim_names or ()):
             raise ParframeError(
                 "run",
                 f"rank {rank}, groups",
-                f"the DeviceMesh has no one dimension for {' and '.join(axes)}",
+                f"the DeviceMesh has no single dimension for {' and '.join(axes)}",
                 "name its dimensions as the plan's mesh axes; where devices communicate along "
-                "several at once, give process groups by the tuple of their ranks",
+                "several axes at once, pass process groups by the tuple of their ranks",
             )
-        group = given.get_group(axes[0])
-        theirs = tuple(dist.get_process_group_ranks(group))
-        if theirs != ranks:
+        group = device_mesh.get_group(axes[0])
+        mesh_ranks = tuple(dist.get_process_group_ranks(group))
+        if mesh_ranks != ranks:
             raise ParframeError(
                 "run",
                 f"rank {rank}, groups",
-                f"along {axes[0]} the DeviceMesh has the ranks {_listed(theirs)}, the plan "
-                f"{_listed(ranks)}",
-                f"make it over ranks in the plan's order: {plan.mesh}",
+                f"along {axes[0]} the DeviceMesh has the ranks {_format_ranks(mesh_ranks)}, the "
+                f"plan {_format_ranks(ranks)}",
+                f"create it over ranks in the plan's order: {plan.mesh}",
             )
         yield ranks, group
 
 
-def _listed(ranks: tuple[int, ...]) -> str:
+def _format_ranks(ranks: tuple[int, ...]) -> str:
     return ", ".join(map(str, ranks))

@@ -1,4 +1,4 @@
-"""The key-value cache of one device: slots for every row, and what position each holds."""
+"""Key-value cache of one device: slots for every row, and the position in each slot."""
 
 from __future__ import annotations
 
@@ -8,153 +8,155 @@ import attrs
 import torch
 
 from parframe.errors import ParframeError
-from parframe.runtime.cached_program import CONTEXT, Kept
+from parframe.runtime.cached_program import CONTEXT, CacheSpec
 from parframe.sizes import substitute
 
-_NEVER = 1 << 40
-"""The position of a slot that holds nothing: later than that of any query."""
+_EMPTY_POSITION = 1 << 40
+"""Position of an empty slot: later than that of any query, so that causal attention skips it."""
 
-_STEP = 256
-"""Attention reads slots in multiples of this, so that few lengths are ever compiled."""
+_VIEW_STEP = 256
+"""Attention reads slots in multiples of this, so that few lengths are compiled."""
 
 
 @attrs.define
-class Cache:
-    """Keys and values of rows of tokens, kept between steps.
+class KVCache:
+    """Cached keys and values, or latents, of the rows of a batch.
 
-    Slot 0 of every row takes what is not to be kept. A step first asks for slots (`place`), then
-    the module writes into them.
+    Slot 0 of every row is for padding. A step first assigns slots (`assign_slots`), then the module
+    writes into them.
 
     Parameters
     ----------
     tensors
-        By the names of the device's states: rows on axis 0, slots on another.
-    axes
-        The axis of slots of each.
+        By the names of the device's states: rows on dim 0, slots on another dim.
+    position_dims
+        The dim of slots of each tensor.
     positions
-        ``[rows, slots]``: the position in the sequence of what a slot holds.
-    filled
-        ``[rows]``: how many slots of each row are taken.
+        ``[rows, slots]``: the position in the sequence of the token in a slot.
+    lengths
+        ``[rows]``: number of slots of each row in use.
+    max_length
+        Upper limit of ``lengths``, known without reading the device.
     """
 
     tensors: Mapping[str, torch.Tensor]
-    axes: Mapping[str, int]
+    position_dims: Mapping[str, int]
     positions: torch.Tensor
-    filled: torch.Tensor
-    longest: int = 0
-    _viewed: dict[int, tuple[torch.Tensor, dict[str, torch.Tensor]]] = attrs.field(factory=dict)
+    lengths: torch.Tensor
+    max_length: int = 0
+    _views: dict[int, tuple[torch.Tensor, dict[str, torch.Tensor]]] = attrs.field(factory=dict)
 
     @property
     def slots(self) -> int:
-        """How many tokens of a row it can hold."""
+        """Number of tokens of a row that fit."""
         return self.positions.shape[1] - 1
 
     @property
     def bytes(self) -> int:
-        """The bytes of all of its tensors."""
+        """Bytes of all tensors."""
         return sum(tensor.nbytes for tensor in (*self.tensors.values(), self.positions))
 
-    def place(self, positions: torch.Tensor, real: torch.Tensor, most: int) -> torch.Tensor:
-        """Give the tokens of a step their slots.
+    def assign_slots(self, positions: torch.Tensor, real: torch.Tensor, most: int) -> torch.Tensor:
+        """Assign slots to the tokens of a step.
 
         Parameters
         ----------
         positions
-            ``[rows, tokens]``: the position of each in the sequence.
+            ``[rows, tokens]``: the position of each token in the sequence.
         real
-            ``[rows, tokens]``: false for what only fills the rows up.
+            ``[rows, tokens]``: false for padding.
         most
-            The largest number of real tokens in a row, which the caller knows.
+            The largest number of real tokens in a row.
 
         Returns
         -------
         torch.Tensor
-            ``[rows, tokens]``.
+            ``[rows, tokens]``: the slot of each token.
 
         Raises
         ------
         ParframeError
-            Of kind ``run``, if a row has not that many slots left.
+            Of kind ``run``, if a row has fewer free slots.
         """
-        self.longest += most
-        if self.longest > self.slots:
+        self.max_length += most
+        if self.max_length > self.slots:
             raise ParframeError(
                 "run",
                 "key-value cache",
-                f"{self.longest} tokens do not fit its {self.slots} slots a row",
-                "give it more slots (`context`), or shorter prompts and fewer new tokens",
+                f"{self.max_length} tokens do not fit its {self.slots} slots per row",
+                "give it more slots (`context`), or use shorter prompts and fewer new tokens",
             )
-        counted = real.cumsum(1) + self.filled.unsqueeze(1)
+        counted = real.cumsum(1) + self.lengths.unsqueeze(1)
         slots = torch.where(real, counted, 0)
-        self.positions.scatter_(1, slots, torch.where(real, positions, _NEVER))
-        self.filled = counted[:, -1]
+        self.positions.scatter_(1, slots, torch.where(real, positions, _EMPTY_POSITION))
+        self.lengths = counted[:, -1]
         return slots
 
     def view(self) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        """The positions and tensors of the slots that may be in use; they share memory."""
-        length = min(self.slots + 1, -(-(self.longest + 1) // _STEP) * _STEP)
-        if length not in self._viewed:
+        """Return views of the positions and tensors, without slots that are surely empty."""
+        length = min(self.slots + 1, -(-(self.max_length + 1) // _VIEW_STEP) * _VIEW_STEP)
+        if length not in self._views:
             tensors = {
-                name: tensor.narrow(self.axes[name], 0, length)
+                name: tensor.narrow(self.position_dims[name], 0, length)
                 for name, tensor in self.tensors.items()
             }
-            self._viewed[length] = self.positions[:, :length], tensors
-        return self._viewed[length]
+            self._views[length] = self.positions[:, :length], tensors
+        return self._views[length]
 
     def clear(self) -> None:
-        """Forget everything."""
-        self.positions.fill_(_NEVER)
-        self.filled.zero_()
-        self.longest = 0
+        """Empty all slots."""
+        self.positions.fill_(_EMPTY_POSITION)
+        self.lengths.zero_()
+        self.max_length = 0
 
 
-def new_cache(
-    kept: Mapping[str, Kept],
+def allocate_cache(
+    specs: Mapping[str, CacheSpec],
     rows: int,
     slots: int,
     device: torch.device,
     dtype: torch.dtype | None = None,
-) -> Cache:
-    """An empty cache.
+) -> KVCache:
+    """Allocate an empty cache.
 
     Parameters
     ----------
-    kept
-        A device's caches.
+    specs
+        The caches of a device, by name.
     rows
-        How many rows of tokens the device has in a step.
+        Number of rows that the device has in a step.
     slots
-        How many tokens of a row it can hold.
+        Number of tokens of a row that must fit.
     device
-        Where it lies.
+        Device of the tensors.
     dtype
-        What floating-point values are kept in, if not in their own dtype.
+        Dtype of floating-point values; the model's own if None.
     """
     tensors = {
         name: torch.zeros(
-            _shape(own, rows, slots + 1), dtype=_kind(own.dtype, dtype), device=device
+            _shape(spec, rows, slots + 1), dtype=_cache_dtype(spec.dtype, dtype), device=device
         )
-        for name, own in kept.items()
+        for name, spec in specs.items()
     }
-    return Cache(
+    return KVCache(
         tensors,
-        {name: own.axis for name, own in kept.items()},
-        torch.full((rows, slots + 1), _NEVER, dtype=torch.int64, device=device),
+        {name: spec.position_dim for name, spec in specs.items()},
+        torch.full((rows, slots + 1), _EMPTY_POSITION, dtype=torch.int64, device=device),
         torch.zeros(rows, dtype=torch.int64, device=device),
     )
 
 
-def _shape(kept: Kept, rows: int, slots: int) -> Sequence[int]:
-    names = {str(kept.shape[0]): rows, CONTEXT.name: slots}
-    shape = [substitute(size, names) for size in kept.shape]
+def _shape(spec: CacheSpec, rows: int, slots: int) -> Sequence[int]:
+    sizes = {str(spec.shape[0]): rows, CONTEXT.name: slots}
+    shape = [substitute(size, sizes) for size in spec.shape]
     for size in shape:
         if not isinstance(size, int):
             raise ParframeError(
-                "run", kept.name, f"its size {size} is not known", "partition the model again"
+                "run", spec.name, f"its size {size} is not known", "partition the model again"
             )
     return [int(size) for size in shape]
 
 
-def _kind(name: str, wished: torch.dtype | None) -> torch.dtype:
-    own: torch.dtype = getattr(torch, name)
-    return wished if wished is not None and own.is_floating_point else own
+def _cache_dtype(name: str, requested: torch.dtype | None) -> torch.dtype:
+    dtype: torch.dtype = getattr(torch, name)
+    return requested if requested is not None and dtype.is_floating_point else dtype

@@ -1,4 +1,4 @@
-"""Whether a program treats every position of the sequence by itself, attention left out."""
+"""Check that a program, except for its attention, treats every position by itself."""
 
 from __future__ import annotations
 
@@ -17,18 +17,17 @@ from parframe.sizes import symbols_of
 
 Tensors = tuple[Tensor, ...]
 
-WITHOUT_CACHE = (
-    "run it without a cache (--no-cache, cached=False), where every token computes all before it "
-    "again"
+NO_CACHE_HINT = (
+    "run it without a cache (--no-cache, cached=False), which recomputes all tokens at every step"
 )
-"""What else can be done with a model that cannot keep anything."""
+"""Hint for a model that cannot be run with a cache."""
 
 _LOCAL = frozenset({"parframe.embedding", "parframe.shard", "parframe.local_experts"})
-"""Operators of device programs alone that treat every position by itself."""
+"""Operators of device programs only, which treat every position by itself."""
 
 
 def check_positionwise(program: Program, lengths: Set[str], attentions: Set[str]) -> None:
-    """Make sure that no operator but attention looks at other positions than its result's.
+    """Check that no operator but attention reads other positions than that of its result.
 
     Parameters
     ----------
@@ -37,25 +36,25 @@ def check_positionwise(program: Program, lengths: Set[str], attentions: Set[str]
     lengths
         The symbols that are, or depend on, the length of the sequence.
     attentions
-        The names of the operators that are left out.
+        Names of the operators that are not checked.
 
     Raises
     ------
     ParframeError
-        Of kind ``run``, with the first operator that does.
+        Of kind ``run``, with the first operator that does, or that has no rule.
     """
     seen: set[object] = set()
     for operator in program.operators:
         if operator.name in attentions or operator.target in COMMUNICATION | _LOCAL:
             continue
-        key = _form(program, operator)
+        key = _signature_key(program, operator)
         if key not in seen:
             seen.add(key)
-            _check(program, _of_model(operator), lengths)
+            _check_operator(program, _as_model_operator(operator), lengths)
 
 
-def _of_model(operator: Operator) -> Operator:
-    """The operator that rules know, of one that exists in device programs alone."""
+def _as_model_operator(operator: Operator) -> Operator:
+    """Return the operator with a rule that an operator of device programs only computes."""
     if operator.target in ("parframe.amax", "parframe.amin"):
         return attrs.evolve(operator, target=f"aten.{operator.target.split('.')[1]}.default")
     if operator.target == "parframe.guarded":
@@ -64,59 +63,60 @@ def _of_model(operator: Operator) -> Operator:
     return operator
 
 
-def _form(program: Program, operator: Operator) -> object:
-    """What tells operators apart here: equal ones are looked at once."""
+def _signature_key(program: Program, operator: Operator) -> object:
+    """Return a key that is equal for operators whose check gives the same result."""
     tensors = (*operator.inputs, *operator.outputs)
     blank = dict.fromkeys(operator.inputs, "")
     shapes = tuple(program.tensors[name].shape for name in tensors)
-    plain = tuple((slot, repr(rename(arg, blank))) for slot, arg in operator.args.items())
-    return operator.target, operator.slots, shapes, plain
+    args = tuple((slot, repr(rename(arg, blank))) for slot, arg in operator.args.items())
+    return operator.target, operator.slots, shapes, args
 
 
-def _check(program: Program, operator: Operator, lengths: Set[str]) -> None:
-    taken = tuple(program.tensors[name] for name in operator.inputs)
-    given = tuple(program.tensors[name] for name in operator.outputs)
-    sized = [t for t in (*taken, *given) if any(symbols_of(s) & lengths for s in t.shape)]
-    if not sized and not any(symbols_of(size) & lengths for size in _numbers(operator)):
+def _check_operator(program: Program, operator: Operator, lengths: Set[str]) -> None:
+    inputs = tuple(program.tensors[name] for name in operator.inputs)
+    outputs = tuple(program.tensors[name] for name in operator.outputs)
+    tensors = (*inputs, *outputs)
+    has_lengths = any(symbols_of(size) & lengths for tensor in tensors for size in tensor.shape)
+    if not has_lengths and not any(symbols_of(size) & lengths for size in _sizes(operator)):
         return
     rule = rule_for(operator.target)
-    signature = bind(rule, Site(operator, taken, given)) if rule is not None else None
+    signature = bind(rule, Site(operator, inputs, outputs)) if rule is not None else None
     if signature is None:
-        raise refused(operator, "no rule tells how it treats positions")
-    borne = _letters_of_lengths(signature, taken, given, lengths)
-    if borne & signature.unsplittable():
-        raise refused(operator, "it looks at several positions at once")
-    ignored = letters(signature.outputs) <= signature.free  # only its shape is looked at
-    if borne & (signature.contracted() | signature.dropped) and not ignored:
-        raise refused(operator, "it sums or drops positions")
-    shapes = {size for tensor in (*taken, *given) for size in tensor.shape}
-    for size in _numbers(operator):
+        raise no_cache_error(operator, "no rule says how it treats positions")
+    labels = _find_length_labels(signature, inputs, outputs, lengths)
+    if labels & signature.unsplittable():
+        raise no_cache_error(operator, "it reads several positions at once")
+    only_shape = letters(signature.outputs) <= signature.free
+    if labels & (signature.contracted() | signature.dropped) and not only_shape:
+        raise no_cache_error(operator, "it sums over positions or drops some")
+    shapes = {size for tensor in tensors for size in tensor.shape}
+    for size in _sizes(operator):
         if symbols_of(size) & lengths and size not in shapes:
-            raise refused(operator, "it computes with the length of the sequence")
+            raise no_cache_error(operator, "it computes with the length of the sequence")
 
 
-def _letters_of_lengths(
-    signature: Signature, taken: Tensors, given: Tensors, lengths: Set[str]
+def _find_length_labels(
+    signature: Signature, inputs: Tensors, outputs: Tensors, lengths: Set[str]
 ) -> frozenset[str]:
-    """The letters of all axes whose size depends on the length of the sequence.
+    """Return the labels of all dims whose size depends on the length of the sequence.
 
-    Of an axis that is a product, those of known size are left out.
+    Labels of constant size in a dim that is a product of labels are left out.
     """
     found: set[str] = set()
-    pairs = ((taken, signature.inputs), (given, signature.outputs))
-    for tensors, patterns in pairs:
-        for tensor, axes in zip(tensors, patterns, strict=True):
-            for size, axis in zip(tensor.shape, axes, strict=True):
+    for tensors, patterns in ((inputs, signature.inputs), (outputs, signature.outputs)):
+        for tensor, dims in zip(tensors, patterns, strict=True):
+            for size, dim in zip(tensor.shape, dims, strict=True):
                 if symbols_of(size) & lengths:
                     found |= {
-                        letter
-                        for letter in letters(((axis,),))
-                        if symbols_of(signature.sizes.get(letter, size)) & lengths
+                        label
+                        for label in letters(((dim,),))
+                        if symbols_of(signature.sizes.get(label, size)) & lengths
                     }
     return frozenset(found)
 
 
-def _numbers(operator: Operator) -> Iterator[sympy.Expr]:
+def _sizes(operator: Operator) -> Iterator[sympy.Expr]:
+    """Yield the symbolic sizes in the arguments of an operator."""
     waiting: list[Arg] = list(operator.args.values())
     while waiting:
         arg = waiting.pop()
@@ -126,11 +126,11 @@ def _numbers(operator: Operator) -> Iterator[sympy.Expr]:
             yield arg
 
 
-def refused(operator: Operator, why: str) -> ParframeError:
-    """The error for an operator that cannot be run with a cache."""
+def no_cache_error(operator: Operator, reason: str) -> ParframeError:
+    """Return the error for an operator that prevents running with a cache."""
     return ParframeError(
         "run",
         f"{operator.name} ({operator.module or 'the model'})",
-        f"the model cannot be run with a key-value cache: {why} ({operator.target})",
-        WITHOUT_CACHE,
+        f"the model cannot be run with a key-value cache: {reason} ({operator.target})",
+        NO_CACHE_HINT,
     )

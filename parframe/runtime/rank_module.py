@@ -1,4 +1,4 @@
-"""The module of one device of a plan: for parframe's own processes, or inside a host's."""
+"""Module of one rank of a plan, for parframe's own processes or inside a host."""
 
 from __future__ import annotations
 
@@ -12,40 +12,40 @@ from torch.fx import GraphModule
 from parframe.errors import ParframeError
 from parframe.ops.group_registry import register_group
 from parframe.plan import Part, Plan
-from parframe.runtime.cached_program import KEPT_POSITIONS, SLOTS
-from parframe.runtime.collectives import Meeting
+from parframe.runtime.cached_program import CACHED_POSITIONS, SLOTS
+from parframe.runtime.collectives import GroupInfo
 from parframe.runtime.emit import Target, emit, symbols_to_give
-from parframe.runtime.kv_cache import Cache, new_cache
-from parframe.runtime.rank_program import Prepared, Transfer, prepare
+from parframe.runtime.kv_cache import KVCache, allocate_cache
+from parframe.runtime.rank_program import RankProgram, Transfer, build_rank_program
 
-Groups = Mapping[tuple[int, ...], dist.ProcessGroup]
-"""Process groups by the ranks of the plan that are in them, in order."""
+GroupsByRanks = Mapping[tuple[int, ...], dist.ProcessGroup]
+"""Process groups by the plan's ranks in them, in order."""
 
 
 class RankModule(torch.nn.Module):
-    """What one device of a plan computes.
+    """Computation of one rank of a plan.
 
     Parameters
     ----------
-    prepared
-        The device's program.
+    rank_program
+        The rank's program.
     body
-        It as an fx graph module.
+        The program as an fx graph module.
     symbols
-        The names of sizes that must be given.
+        Names of sizes that must be passed.
     rank, device
-        The rank, and where its tensors lie.
+        The rank, and the device of its tensors.
 
     Notes
     -----
-    It takes the device's own parts of the inputs (``inputs``), what it receives from other ranks
-    (``receives``), and with a cache what `Cache.place` and `Cache.view` give; it returns a dict of
-    its parts of the outputs (``outputs``) and of what it sends (``sends``).
+    It takes the rank's parts of the inputs (``inputs``), the values it receives from other ranks
+    (``receives``), and with a cache those of `cache_inputs`; it returns a dict of the rank's parts
+    of the outputs (``outputs``) and of the values to send to other ranks (``sends``).
     """
 
     def __init__(
         self,
-        prepared: Prepared,
+        rank_program: RankProgram,
         body: GraphModule,
         symbols: Sequence[str],
         rank: int,
@@ -56,62 +56,78 @@ class RankModule(torch.nn.Module):
         self.rank = rank
         self.device = device
         self.symbols = tuple(symbols)
-        self.takes = tuple(prepared.graph.inputs)
-        self.inputs: tuple[Part, ...] = prepared.program.inputs
-        self.outputs: tuple[Part, ...] = prepared.program.outputs
-        self.receives: tuple[Transfer, ...] = prepared.receives
-        self.sends: tuple[Transfer, ...] = prepared.sends
-        self.formulas = prepared.formulas
-        self.keeping = prepared.keeping
-        self.calls = tuple((call.name, call.block) for call in prepared.graph.calls)
+        self.input_names = tuple(rank_program.graph.inputs)
+        self.inputs: tuple[Part, ...] = rank_program.program.inputs
+        self.outputs: tuple[Part, ...] = rank_program.program.outputs
+        self.receives: tuple[Transfer, ...] = rank_program.receives
+        self.sends: tuple[Transfer, ...] = rank_program.sends
+        self.formulas = rank_program.formulas
+        self.cached_program = rank_program.cached_program
+        self.calls = tuple((call.name, call.block) for call in rank_program.graph.calls)
 
     def forward(
         self, values: Mapping[str, torch.Tensor], sizes: Mapping[str, int] | None = None
     ) -> dict[str, torch.Tensor]:
-        """Compute.
+        """Compute one step.
 
         Parameters
         ----------
         values
-            By the names in ``takes``.
+            Tensors by the names in ``input_names``.
         sizes
-            By the names in ``symbols``.
+            Sizes by the names in ``symbols``.
         """
-        given = [values[name] for name in self.takes]
+        tensors = [values[name] for name in self.input_names]
         numbers = [sizes[name] for name in self.symbols] if sizes is not None else []
-        results: dict[str, torch.Tensor] = self.body(*given, *numbers)
+        results: dict[str, torch.Tensor] = self.body(*tensors, *numbers)
         return results
 
-    def new_cache(self, rows: int, slots: int, dtype: torch.dtype | None = None) -> Cache:
-        """An empty cache for this device; see `parframe.runtime.kv_cache.new_cache`.
+    def new_cache(self, rows: int, slots: int, dtype: torch.dtype | None = None) -> KVCache:
+        """Allocate an empty cache for this rank.
+
+        Parameters
+        ----------
+        rows, slots, dtype
+            As for `parframe.runtime.kv_cache.allocate_cache`.
 
         Raises
         ------
         ParframeError
-            Of kind ``run``, if the module was made without a cache.
+            Of kind ``run``, if the module was built without a cache.
         """
-        if self.keeping is None:
+        if self.cached_program is None:
             raise ParframeError(
-                "run", f"rank {self.rank}", "the module keeps nothing", "make it with cache=True"
+                "run",
+                f"rank {self.rank}",
+                "the module was built without a cache",
+                "build it with cache=True",
             )
-        return new_cache(self.keeping.kept, rows, slots, self.device, dtype)
+        return allocate_cache(self.cached_program.caches, rows, slots, self.device, dtype)
 
-    def cached(self, cache: Cache, slots: torch.Tensor) -> dict[str, torch.Tensor]:
-        """The values that the module takes of a cache."""
+    def cache_inputs(self, cache: KVCache, slots: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Return the values to pass to the module for a cache.
+
+        Parameters
+        ----------
+        cache
+            The cache.
+        slots
+            ``[rows, tokens]``: the slots of the step's tokens, from `KVCache.assign_slots`.
+        """
         positions, tensors = cache.view()
-        return {SLOTS: slots, KEPT_POSITIONS: positions, **tensors} if tensors else {}
+        return {SLOTS: slots, CACHED_POSITIONS: positions, **tensors} if tensors else {}
 
 
-def build(
+def build_module(
     plan: Plan,
     rank: int,
     parameters: Mapping[str, torch.Tensor],
     device: str | torch.device = "cpu",
-    groups: Groups | None = None,
+    groups: GroupsByRanks | None = None,
     dtype: torch.dtype | None = None,
     cache: bool = False,
 ) -> RankModule:
-    """The module of one device.
+    """Build the module of one rank.
 
     Parameters
     ----------
@@ -120,31 +136,31 @@ def build(
     rank
         The rank.
     parameters
-        The device's parts of the parameters, by its names, on the device.
+        The rank's parts of the parameters, by its program's names, on the device.
     device
-        Where it runs.
+        The device that the module runs on.
     groups
-        The process groups of all communications that the rank takes part in.
+        Process groups of all communication that the rank takes part in.
     dtype
-        What floating-point numbers are computed in at least; the model's own if None.
+        Narrowest floating-point dtype of any result; the model's own dtypes if None.
     cache
-        Whether keys and values are kept between calls.
+        Whether keys and values are cached between calls.
 
     Raises
     ------
     ParframeError
         Of kind ``run``, if a group is missing, or the model cannot be run with a cache.
     """
-    place = torch.device(device)
-    prepared = prepare(plan, rank, cache)
+    device = torch.device(device)
+    rank_program = build_rank_program(plan, rank, cache)
     root = torch.nn.Module()
     for name, tensor in parameters.items():
-        _register(root, name, tensor)
+        _add_parameter(root, name, tensor)
 
-    def meeting(axes: tuple[str, ...]) -> Meeting:
+    def find_group(axes: tuple[str, ...]) -> GroupInfo:
         ranks = plan.mesh.group(rank, axes)
         if len(ranks) == 1:
-            return Meeting("", 1, 0)
+            return GroupInfo("", 1, 0)
         group = (groups or {}).get(ranks)
         if group is None:
             raise ParframeError(
@@ -152,24 +168,26 @@ def build(
                 f"rank {rank}",
                 f"there is no process group of the ranks {', '.join(map(str, ranks))} "
                 f"({' and '.join(axes)})",
-                "give it in `groups`; parframe never makes one behind its host's back",
+                "pass it in `groups`; parframe creates no process groups for a host",
             )
-        return Meeting(register_group(group), len(ranks), ranks.index(rank))
+        return GroupInfo(register_group(group), len(ranks), ranks.index(rank))
 
-    symbols = symbols_to_give(prepared.graph, prepared.formulas)
-    body = emit(prepared.graph, root, prepared.formulas, symbols, Target(place, dtype, meeting))
-    return RankModule(prepared, body, symbols, rank, place)
+    symbols = symbols_to_give(rank_program.graph, rank_program.formulas)
+    target = Target(device, dtype, find_group)
+    body = emit(rank_program.graph, root, rank_program.formulas, symbols, target)
+    return RankModule(rank_program, body, symbols, rank, device)
 
 
-def _register(root: torch.nn.Module, name: str, tensor: torch.Tensor) -> None:
+def _add_parameter(root: torch.nn.Module, name: str, tensor: torch.Tensor) -> None:
+    """Add a parameter, or a buffer if it is not floating-point, under a dotted name."""
     *path, last = name.split(".")
     module = root
     for part in path:
-        inner: Any = module._modules.get(part)
-        if inner is None:
-            inner = torch.nn.Module()
-            module.add_module(part, inner)
-        module = inner
+        child: Any = module._modules.get(part)
+        if child is None:
+            child = torch.nn.Module()
+            module.add_module(part, child)
+        module = child
     if tensor.is_floating_point():
         module.register_parameter(last, torch.nn.Parameter(tensor, requires_grad=False))
     else:

@@ -1,4 +1,4 @@
-"""A device's part of a plan made ready to be written: numbers for what is known of its rank."""
+"""Program of one rank, ready to be emitted: bound to the rank's sizes, and folded."""
 
 from __future__ import annotations
 
@@ -13,15 +13,31 @@ from parframe.layout import Join, Span
 from parframe.plan import COMMUNICATION, Device, Plan, Program, group_axes
 from parframe.plan.bindings import bound_part, bound_region, bound_tensor
 from parframe.rules.table import EXCHANGES
-from parframe.runtime.cached_program import KEPT_POSITIONS, SLOTS, Keeping, Kept, keeping
+from parframe.runtime.cached_program import (
+    CACHED_POSITIONS,
+    SLOTS,
+    CachedProgram,
+    CacheSpec,
+    add_cache,
+)
 from parframe.sizes import Size, substitute, symbol, symbols_of
 
-_PEERS = ("parframe.send", "parframe.recv")
+_RECEIVE_AND_SEND = ("parframe.recv", "parframe.send")
 
 
 @attrs.frozen
 class Transfer:
-    """A value that goes from one rank to another."""
+    """A value that one rank sends to another.
+
+    Parameters
+    ----------
+    value
+        The value.
+    peer
+        The other rank.
+    axes
+        The mesh axes along which it is sent.
+    """
 
     value: Tensor
     peer: int
@@ -29,22 +45,23 @@ class Transfer:
 
 
 @attrs.frozen
-class Prepared:
-    """A device's program, ready to be written.
+class RankProgram:
+    """A rank's program, ready to be emitted.
 
     Parameters
     ----------
     graph
-        The folded program. Its inputs are the device's own, then what it receives, then
-        `SLOTS`, `KEPT_POSITIONS` and its caches if it keeps; its outputs are by their names.
+        The folded program. Its inputs are the rank's parts of the model's inputs, then the values
+        it receives, then with a cache `SLOTS`, `CACHED_POSITIONS` and the caches; its outputs are
+        by their names.
     program
-        The program, its numbers known.
+        The program, bound to the rank's sizes.
     receives, sends
-        What comes from and goes to other ranks, in order.
+        The values received from and sent to other ranks, in order.
     formulas
-        What the device's symbols are, where they are no numbers.
-    keeping
-        What it keeps, if it does.
+        The rank's symbols that are not constants.
+    cached_program
+        The program with a cache, if it has one.
     """
 
     graph: OperatorGraph
@@ -52,11 +69,11 @@ class Prepared:
     receives: tuple[Transfer, ...]
     sends: tuple[Transfer, ...]
     formulas: Mapping[str, Size]
-    keeping: Keeping | None
+    cached_program: CachedProgram | None
 
 
-def prepare(plan: Plan, rank: int, keeps: bool) -> Prepared:
-    """Make ready what a rank does.
+def build_rank_program(plan: Plan, rank: int, cache: bool) -> RankProgram:
+    """Build the program of one rank.
 
     Parameters
     ----------
@@ -64,164 +81,163 @@ def prepare(plan: Plan, rank: int, keeps: bool) -> Prepared:
         The plan.
     rank
         The rank.
-    keeps
-        Whether it keeps keys and values between steps.
+    cache
+        Whether keys and values are cached between steps.
 
     Raises
     ------
     ParframeError
-        Of kind ``run``, if it is to keep and cannot.
+        Of kind ``run``, if the program cannot be run with a cache.
     """
     device = plan.devices[rank]
-    program = bound_program(plan.program(rank), device)
+    program = bind_program(plan.program(rank), device)
     formulas = {name: size for name, size in device.bindings.items() if not isinstance(size, int)}
-    kept = keeping(program, lengths_of(plan, formulas)) if keeps else None
-    program = kept.program if kept is not None else program
-    receives, sends = (tuple(_transfers(plan, rank, program, kind)) for kind in _PEERS[::-1])
-    inner = [operator for operator in program.operators if operator.target not in _PEERS]
+    cached = add_cache(program, find_sequence_symbols(plan, formulas)) if cache else None
+    program = cached.program if cached is not None else program
+    receives, sends = (
+        tuple(_find_transfers(plan, rank, program, target)) for target in _RECEIVE_AND_SEND
+    )
     inputs = {part.name: program.tensors[part.name] for part in program.inputs}
     inputs.update((transfer.value.name, transfer.value) for transfer in receives)
-    if kept is not None:
-        inputs.update(_of_cache(plan, program, kept.kept))
+    if cached is not None:
+        inputs.update(_cache_inputs(program, cached.caches))
     outputs = [part.name for part in program.outputs]
     outputs += [transfer.value.name for transfer in sends]
-    peers = _Peers(plan)
+    forms = _DistributedForms(plan)
+    operators = (op for op in program.operators if op.target not in _RECEIVE_AND_SEND)
     graph = fold(
-        [_untagged(peers, rank, operator) for operator in inner],
+        [_remove_tag(forms, rank, operator) for operator in operators],
         program.tensors,
         {name: Input(name, tensor.shape, tensor.dtype) for name, tensor in inputs.items()},
         {part.name: _parameter(plan, program, part) for part in program.parameters},
         {name: name for name in outputs},
     )
-    return Prepared(graph, program, receives, sends, formulas, kept)
+    return RankProgram(graph, program, receives, sends, formulas, cached)
 
 
-def bound_program(program: Program, device: Device) -> Program:
-    """The program with the device's numbers for its symbols, where they are numbers."""
+def bind_program(program: Program, device: Device) -> Program:
+    """Replace the symbols of a program that are constants on a device with their values."""
     numbers = {name: size for name, size in device.bindings.items() if isinstance(size, int)}
-    known = attrs.evolve(device, bindings=numbers)
+    constants = attrs.evolve(device, bindings=numbers)
     return attrs.evolve(
         program,
-        operators=tuple(
-            attrs.evolve(op, args={slot: _bound(arg, numbers) for slot, arg in op.args.items()})
-            for op in program.operators
-        ),
-        tensors={name: bound_tensor(own, numbers) for name, own in program.tensors.items()},
-        inputs=tuple(bound_part(part, known) for part in program.inputs),
-        parameters=tuple(bound_part(part, known) for part in program.parameters),
-        outputs=tuple(bound_part(part, known) for part in program.outputs),
+        operators=tuple(_bind_operator(operator, numbers) for operator in program.operators),
+        tensors={name: bound_tensor(t, numbers) for name, t in program.tensors.items()},
+        inputs=tuple(bound_part(part, constants) for part in program.inputs),
+        parameters=tuple(bound_part(part, constants) for part in program.parameters),
+        outputs=tuple(bound_part(part, constants) for part in program.outputs),
     )
 
 
-def groups_of(plan: Plan) -> tuple[tuple[int, ...], ...]:
-    """All groups of more than one rank that communicate, each once, in one order everywhere."""
-    axes = dict.fromkeys(
-        group_axes(operator)
-        for program in plan.programs.values()
-        for operator in program.operators
-        if operator.target in COMMUNICATION
-    )
-    found = {
-        plan.mesh.group(rank, names)
+def find_groups(plan: Plan) -> tuple[tuple[int, ...], ...]:
+    """Find all groups of more than one rank that communicate, in an order equal on all ranks."""
+    groups = {
+        plan.mesh.group(rank, axes)
         for rank in range(plan.mesh.size)
-        for names in axes
-        if _has(plan, rank, names)
+        for axes in _communication_axes(plan.program(rank))
     }
-    return tuple(sorted(group for group in found if len(group) > 1))
+    return tuple(sorted(group for group in groups if len(group) > 1))
 
 
-def _has(plan: Plan, rank: int, axes: tuple[str, ...]) -> bool:
-    operators = plan.program(rank).operators
-    return any(op.target in COMMUNICATION and group_axes(op) == axes for op in operators)
-
-
-def lengths_of(plan: Plan, formulas: Mapping[str, Size]) -> set[str]:
-    """The symbols that are, or follow from, the length of the sequence."""
-    found = {
+def find_sequence_symbols(plan: Plan, formulas: Mapping[str, Size]) -> set[str]:
+    """Find the symbols that are, or depend on, the length of the sequence."""
+    symbols = {
         name
         for given in plan.graph.inputs.values()
-        for size, axis in zip(given.shape, given.axes, strict=False)
-        if axis == "sequence"
+        for size, dimension in zip(given.shape, given.axes, strict=False)
+        if dimension == "sequence"
         for name in symbols_of(size)
     }
-    return found | {name for name, size in formulas.items() if symbols_of(size) & found}
+    return symbols | {name for name, size in formulas.items() if symbols_of(size) & symbols}
 
 
-def _transfers(plan: Plan, rank: int, program: Program, kind: str) -> Iterator[Transfer]:
+def _communication_axes(program: Program) -> set[tuple[str, ...]]:
+    return {group_axes(op) for op in program.operators if op.target in COMMUNICATION}
+
+
+def _find_transfers(plan: Plan, rank: int, program: Program, target: str) -> Iterator[Transfer]:
     for operator in program.operators:
-        if operator.target == kind:
+        if operator.target == target:
             axes = group_axes(operator)
             name = (*operator.inputs, *operator.outputs)[0]
             peer: Any = operator.args["peer"]
             yield Transfer(program.tensors[name], plan.mesh.group(rank, axes)[peer], axes)
 
 
-def _of_cache(plan: Plan, program: Program, kept: Mapping[str, Kept]) -> dict[str, Tensor]:
-    """The inputs by which a program keeps."""
-    found = {name: program.tensors[name] for name in kept}
-    if not kept:
-        return found
-    rows = next(iter(kept.values())).shape[0]
+def _cache_inputs(program: Program, caches: Mapping[str, CacheSpec]) -> dict[str, Tensor]:
+    """Return the inputs that a program with a cache takes in addition."""
+    inputs = {name: program.tensors[name] for name in caches}
+    if not caches:
+        return inputs
+    rows = next(iter(caches.values())).shape[0]
     slots = Tensor(SLOTS, (rows, symbol("tokens")), "int64")
-    positions = Tensor(KEPT_POSITIONS, (rows, symbol("context")), "int64")
-    return {SLOTS: slots, KEPT_POSITIONS: positions, **found}
+    positions = Tensor(CACHED_POSITIONS, (rows, symbol("context")), "int64")
+    return {SLOTS: slots, CACHED_POSITIONS: positions, **inputs}
 
 
 def _parameter(plan: Plan, program: Program, part: Any) -> Parameter:
-    whole, own = plan.graph.parameters[part.whole], program.tensors[part.name]
-    return attrs.evolve(whole, name=part.name, shape=own.shape, dtype=own.dtype)
+    whole, tensor = plan.graph.parameters[part.whole], program.tensors[part.name]
+    return attrs.evolve(whole, name=part.name, shape=tensor.shape, dtype=tensor.dtype)
 
 
-class _Peers:
-    """The exchanges of all ranks by their tags, each rank looked at once."""
+class _DistributedForms:
+    """Distributed forms of operators on all ranks, by their tags."""
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
-        self.known: dict[int, tuple[Program, dict[Arg, Operator]]] = {}
+        self.by_rank: dict[int, tuple[Program, dict[Arg, Operator]]] = {}
 
     def find(self, rank: int, tag: Arg) -> tuple[Program, Operator]:
-        """The exchange of this tag on a rank, and its program, their numbers known."""
-        if rank not in self.known:
-            program = bound_program(self.plan.program(rank), self.plan.devices[rank])
+        """Return a rank's bound program, and its distributed form that has a tag."""
+        if rank not in self.by_rank:
+            program = bind_program(self.plan.program(rank), self.plan.devices[rank])
             operators = (op for op in program.operators if op.target in EXCHANGES)
-            self.known[rank] = program, {op.args["tag"]: op for op in operators}
-        program, tagged = self.known[rank]
-        return program, tagged[tag]
+            self.by_rank[rank] = program, {op.args["tag"]: op for op in operators}
+        program, by_tag = self.by_rank[rank]
+        return program, by_tag[tag]
 
 
-def _untagged(peers: _Peers, rank: int, operator: Operator) -> Operator:
-    """A communication without its tag, so that equal layers are equal.
+def _remove_tag(forms: _DistributedForms, rank: int, operator: Operator) -> Operator:
+    """Remove the tag of a communication operator, so that equal layers can be folded.
 
-    Of an exchange, what all members bring takes the place of this device's own.
+    A distributed form gets the sizes of all ranks of its group as arguments instead.
     """
     if operator.target not in COMMUNICATION:
         return operator
     args = {slot: arg for slot, arg in operator.args.items() if slot not in ("tag", "travels")}
     if operator.target in EXCHANGES:
-        args.update(_brought(peers, rank, operator))
+        args.update(_group_sizes(forms, rank, operator))
     return attrs.evolve(operator, args=args)
 
 
-def _brought(peers: _Peers, rank: int, operator: Operator) -> dict[str, Arg]:
-    """What the members of an exchange bring, one for each."""
-    members = peers.plan.mesh.group(rank, group_axes(operator))
-    theirs = [peers.find(member, operator.args["tag"]) for member in members]
-    found: dict[str, Arg] = {}
-    for slot, name, axis in (("query", "queries", 2), ("key", "keys", 2), ("up", "counts", 0)):
+def _group_sizes(forms: _DistributedForms, rank: int, operator: Operator) -> dict[str, Arg]:
+    """Return the sizes of the parts of all ranks of a group, a tuple for each argument.
+
+    These are the lengths of queries and of keys, and the number of experts with the first one.
+    """
+    ranks = forms.plan.mesh.group(rank, group_axes(operator))
+    peers = [forms.find(peer, operator.args["tag"]) for peer in ranks]
+    args: dict[str, Arg] = {}
+    for slot, name, dim in (("query", "queries", 2), ("key", "keys", 2), ("up", "counts", 0)):
         if slot in operator.slots:
             sizes = []
-            for member, (program, own) in zip(members, theirs, strict=True):
-                tensor = program.tensors[own.inputs[own.slots.index(slot)]]
-                sizes.append(substitute(tensor.shape[axis], peers.plan.devices[member].bindings))
-            found[name] = tuple(sizes)
+            for peer, (program, form) in zip(ranks, peers, strict=True):
+                tensor = program.tensors[form.inputs[form.slots.index(slot)]]
+                sizes.append(substitute(tensor.shape[dim], forms.plan.devices[peer].bindings))
+            args[name] = tuple(sizes)
     if "first" in operator.args:
-        found["firsts"] = tuple(own.args["first"] for _, own in theirs)
-    return found
+        args["firsts"] = tuple(form.args["first"] for _, form in peers)
+    return args
 
 
-def _bound(arg: Any, numbers: Mapping[str, Size]) -> Any:
+def _bind_operator(operator: Operator, numbers: Mapping[str, Size]) -> Operator:
+    args = {slot: _bind_argument(arg, numbers) for slot, arg in operator.args.items()}
+    return attrs.evolve(operator, args=args)
+
+
+def _bind_argument(arg: Any, numbers: Mapping[str, Size]) -> Any:
     if isinstance(arg, tuple):
         if arg and all(isinstance(part, Span | Join) for part in arg):
             return bound_region(arg, numbers)
-        return tuple(_bound(part, numbers) for part in arg)
+        return tuple(_bind_argument(part, numbers) for part in arg)
     return substitute(arg, numbers) if hasattr(arg, "free_symbols") else arg

@@ -1,4 +1,4 @@
-"""Ranks meet at a store and compare what must be the same on all before they begin."""
+"""Rendezvous of ranks at a store, where they compare what must be equal on all of them."""
 
 from __future__ import annotations
 
@@ -13,9 +13,11 @@ if TYPE_CHECKING:
     from torch.distributed import Store  # type: ignore[attr-defined]
 
 _SHOWN = 8
+_VERDICT = "parframe/verdict"
+"""Key of rank 0's facts and of what it found different."""
 
 
-def meet(
+def join_rendezvous(
     store: Store,
     *,
     rank: int,
@@ -24,87 +26,88 @@ def meet(
     facts: Mapping[str, str],
     timeout: float,
 ) -> None:
-    """Wait for all ranks, and refuse to begin if they are not of one mind.
+    """Wait for all ranks, and check that their facts are equal.
 
     Parameters
     ----------
     store
-        Where the ranks meet.
+        The store that all ranks use.
     rank, world
-        Which rank this is, and of how many.
+        This rank, and the world size.
     run
-        What tells this run from others; the same on every rank.
+        Identifier of the run, the same on every rank.
     facts
-        What must be the same on all ranks, such as versions and the digest of the plan.
+        Values that must be equal on all ranks, such as versions and the digest of the plan.
     timeout
         Seconds to wait for the others.
 
     Raises
     ------
     ParframeError
-        If a rank did not come, came twice, belongs to another run, or has other facts.
+        If a rank does not arrive, arrives twice, belongs to another run, or has other facts.
     """
     if not 0 <= rank < world:
         raise ParframeError(
-            "run", f"rank {rank}", f"there are {world} ranks", "see RANK and WORLD_SIZE"
+            "run", f"rank {rank}", f"there are {world} ranks", "check RANK and WORLD_SIZE"
         )
     _check_run(store, rank, run)
-    _check_once(store, rank)
+    _check_unique(store, rank)
     mine = {"world": str(world), **facts}
     store.set(_key(rank), json.dumps(mine))
     if rank == 0:
-        verdict = _compare(store, world, mine, timeout)
-        store.set("parframe/verdict", json.dumps({"of": mine, "says": verdict}))
+        verdict = _compare_facts(store, world, mine, timeout)
+        store.set(_VERDICT, json.dumps({"facts": mine, "verdict": verdict}))
     else:
-        _wait(store, ["parframe/verdict"], 1.2 * timeout + 1, f"rank {rank}", "rank 0 did not come")
-        told = json.loads(store.get("parframe/verdict"))
-        verdict = told["says"] or _difference(rank, mine, told["of"])
+        _wait(store, [_VERDICT], 1.2 * timeout + 1, f"rank {rank}", "rank 0 did not arrive")
+        answer = json.loads(store.get(_VERDICT))
+        verdict = answer["verdict"] or _describe_difference(rank, mine, answer["facts"])
     if verdict:
         raise ParframeError("run", "rendezvous", verdict, "start the same on every rank")
 
 
 def _check_run(store: Store, rank: int, run: str) -> None:
-    """The first rank at the store says which run it is for."""
-    found = store.compare_set("parframe/run", "", run).decode()
-    if found != run:
+    """Check that the store is of this run, which the first rank at the store sets."""
+    other = store.compare_set("parframe/run", "", run).decode()
+    if other != run:
         raise ParframeError(
             "run",
             f"rank {rank}",
-            f"the rendezvous is that of another run ({found}, and not {run})",
-            "end what is left of the other run, or meet elsewhere",
+            f"the rendezvous is of another run ({other}, not {run})",
+            "stop the processes of the other run, or use another address",
         )
 
 
-def _check_once(store: Store, rank: int) -> None:
-    if store.add(f"parframe/came/{rank}", 1) > 1:
+def _check_unique(store: Store, rank: int) -> None:
+    if store.add(f"parframe/arrived/{rank}", 1) > 1:
         raise ParframeError(
             "run",
             f"rank {rank}",
-            "it came to the rendezvous twice",
-            "give every process a RANK of its own, and every run a rendezvous of its own",
+            "it joined the rendezvous twice",
+            "give every process its own RANK, and every run its own rendezvous address",
         )
 
 
-def _compare(store: Store, world: int, mine: Mapping[str, str], timeout: float) -> str:
-    """What is not the same on all ranks, in words; nothing if all is well."""
+def _compare_facts(store: Store, world: int, mine: Mapping[str, str], timeout: float) -> str:
+    """Describe the differences between ranks; return an empty text without any."""
     keys = [_key(rank) for rank in range(world)]
     try:
         _wait(store, keys, timeout, "", "")
     except ParframeError:
         missing = [rank for rank, key in enumerate(keys) if not store.check([key])]
         shown = ", ".join(map(str, missing[:_SHOWN])) + (", ..." if missing[_SHOWN:] else "")
-        return f"{len(missing)} of {world} ranks did not come within {timeout:g} s: {shown}"
+        return f"{len(missing)} of {world} ranks did not arrive within {timeout:g} s: {shown}"
     differences = (
-        _difference(rank, json.loads(text), mine) for rank, text in enumerate(store.multi_get(keys))
+        _describe_difference(rank, json.loads(text), mine)
+        for rank, text in enumerate(store.multi_get(keys))
     )
-    return "; ".join([found for found in differences if found][:_SHOWN])
+    return "; ".join([text for text in differences if text][:_SHOWN])
 
 
-def _difference(rank: int, theirs: Mapping[str, str], first: Mapping[str, str]) -> str:
-    for name in sorted({*theirs, *first}):
-        if theirs.get(name) != first.get(name):
+def _describe_difference(rank: int, own: Mapping[str, str], first: Mapping[str, str]) -> str:
+    for name in sorted({*own, *first}):
+        if own.get(name) != first.get(name):
             return (
-                f"rank {rank} has {name} {theirs.get(name, 'missing')}, "
+                f"rank {rank} has {name} {own.get(name, 'missing')}, "
                 f"but rank 0 has {first.get(name, 'missing')}"
             )
     return ""
@@ -117,7 +120,7 @@ def _wait(store: Store, keys: list[str], timeout: float, where: str, what: str) 
         store.wait(keys, timedelta(seconds=timeout))
     except DistStoreError:
         raise ParframeError(
-            "run", where, f"{what} within {timeout:g} s", "see what happened to it"
+            "run", where, f"{what} within {timeout:g} s", "see the output of that rank"
         ) from None
 
 

@@ -1,250 +1,160 @@
-"""Memory in which processes of one machine hand each other small messages, without the system.
+"""Shared memory in which ranks of one node pass each other small messages without system calls.
 
 A message over a socket costs several wake-ups of threads and processes, many times what a product
-of one row takes. Processes that have processors of their own can watch a number in shared memory
-instead, as MPI's libraries do within a node (Graham and Shipman 2008, "MPI Support for Multi-core
+of one row takes. Processes that have processors of their own can poll a counter in shared memory
+instead, as MPI libraries do within a node (Graham and Shipman 2008, "MPI Support for Multi-core
 Architectures: Optimized Shared Memory Collectives").
 """
 
 from __future__ import annotations
 
-import hashlib
 import mmap
 import os
-import platform
 import select
 import time
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import torch
 
-SLOT = 2**20
-"""Bytes of a message that a member has room for."""
-
-NAME = "parframe-messages"
-"""What the memory is called where the system lists what a process has mapped."""
+SLOT_BYTES = 2**20
+"""Largest message in bytes."""
 
 _LINE = 64
-"""Bytes between the members' counters, so that no two share a line of a processor's cache."""
+"""Bytes between the counters of ranks, so that no two share a cache line of a processor."""
 _WORDS = _LINE // 8
 _SPINS = 20_000
-"""Looks at a counter, some 50 ns each, before a processor is left to others between looks."""
-_REST = 1e-4
-"""Seconds between later looks."""
-_IN_ORDER = {"x86_64", "AMD64"}
-"""Machines whose processors see each other's stores in the order in which they were made."""
-_MASK = 16
-"""Words of 63 processors each that a member tells of."""
+"""Polls of a counter, some 50 ns each, before the rank sleeps between polls."""
+_POLL_SECONDS = 1e-4
+"""Seconds of sleep between later polls."""
 
 
-def bytes_of(size: int) -> int:
-    """The bytes that a group of so many members shares."""
-    return size * (_LINE + 2 * SLOT)
+def segment_bytes(size: int) -> int:
+    """Return the bytes of shared memory that a group of ``size`` ranks needs."""
+    return size * (_LINE + 2 * SLOT_BYTES)
 
 
 class Segment:
-    """A piece of memory that the members of a group share.
+    """Shared-memory segment of the ranks of a group.
 
-    Every member has two slots and a counter. It writes a message into one slot, beside the counter
-    its bytes, and then counts it; the others read it when they see the count. With the next message
-    it takes the other slot, and with the one after that the first again: by then everybody has
-    counted the message between, and so has read the one before.
+    Every rank has two slots and a counter. It writes a message into one slot and the message's
+    size next to the counter, and then increments the counter; the others read the message once
+    they see the new count. The next message goes into the other slot, and the one after that into
+    the first again: by then every rank has counted the message between, so it has read the one
+    before.
 
     Parameters
     ----------
     memory
-        What is shared, zeros to begin with; `bytes_of` a group of its size.
-    size, place
-        How many members there are, and which this is.
+        The shared memory, zeros at first; its size is `segment_bytes` of the group's size.
+    size, rank
+        Number of ranks in the group, and this rank's index in it.
     processes
-        The members' processes, by their numbers.
+        Process ids of the ranks.
     timeout
-        Seconds to wait for a member.
+        Seconds to wait for another rank.
     """
 
     def __init__(
         self,
         memory: mmap.mmap,
         size: int,
-        place: int,
+        rank: int,
         processes: Sequence[int],
         timeout: float,
     ) -> None:
         whole = torch.frombuffer(memory, dtype=torch.uint8)
-        self._slots = whole[size * _LINE :].view(2, size, SLOT)
+        self._slots = whole[size * _LINE :].view(2, size, SLOT_BYTES)
         self._counters = memoryview(memory)[: size * _LINE].cast("q")
         self._size = size
-        self._place = place
-        self._others = [other for other in range(size) if other != place]
+        self._rank = rank
+        self._others = [other for other in range(size) if other != rank]
         self._processes = processes
         self._timeout = timeout
         self._count = 0
 
-    def exchange(self, own: torch.Tensor) -> torch.Tensor:
-        """Every member's tensor, stacked along a new axis 0, in shared memory.
+    def all_gather(self, own: torch.Tensor) -> torch.Tensor:
+        """Return the tensors of all ranks, stacked along a new dim 0, in shared memory.
 
         Parameters
         ----------
         own
-            This member's; all have equal shapes, of at most `SLOT` bytes.
+            This rank's tensor; all have equal shapes, of at most `SLOT_BYTES` bytes.
 
         Returns
         -------
         torch.Tensor
-            Good until the next exchange but one; not to be written.
+            ``[size, *own.shape]``, read-only, valid until the next call but one.
 
         Raises
         ------
         ConnectionError
-            If a member has died or does not come in time.
+            If a rank has died or does not arrive in time.
         RuntimeError
-            If this member's message is not of the size that the others' have.
+            If this rank's message is not of the size of the others' messages.
         """
         self._count += 1
         turn = self._count % 2
         parts = self._slots[turn, :, : own.nbytes].view(own.dtype).view(self._size, *own.shape)
-        parts[self._place].copy_(own)
+        parts[self._rank].copy_(own)
         counters, count = self._counters, self._count
-        counters[self._place * _WORDS + 1 + turn] = own.nbytes
-        counters[self._place * _WORDS] = count
+        counters[self._rank * _WORDS + 1 + turn] = own.nbytes
+        counters[self._rank * _WORDS] = count
         for other in self._others:
-            at = other * _WORDS
+            index = other * _WORDS
             for _ in range(_SPINS):
-                if counters[at] >= count:
+                if counters[index] >= count:
                     break
             else:
                 self._wait(other)
-            if counters[at + 1 + turn] != own.nbytes:
-                self._disagree(own.nbytes)
+            if counters[index + 1 + turn] != own.nbytes:
+                self._raise_size_mismatch(own.nbytes)
         return parts
 
-    def _disagree(self, own: int) -> NoReturn:
-        """Tell the member whose message is unlike the others', and tell the others of it.
+    def _raise_size_mismatch(self, own: int) -> NoReturn:
+        """Raise on all ranks, with the rank whose message size differs from the others'.
 
         Raises
         ------
-        RuntimeError, ConnectionError
-            The one in the member that is in the minority, or of as many gives the least.
+        RuntimeError
+            On the rank whose size is the least frequent, or the smallest of equally frequent ones.
+        ConnectionError
+            On the other ranks.
         """
         for other in self._others:
             self._wait(other)
         turn = self._count % 2
-        given = [self._counters[member * _WORDS + 1 + turn] for member in range(self._size)]
-        odd = min(given, key=lambda bytes_: (given.count(bytes_), bytes_))
-        if own == odd:
-            usual = max(given, key=lambda bytes_: (given.count(bytes_), bytes_))
+        sizes = [self._counters[rank * _WORDS + 1 + turn] for rank in range(self._size)]
+        wrong = min(sizes, key=lambda size: (sizes.count(size), size))
+        if own == wrong:
+            usual = max(sizes, key=lambda size: (sizes.count(size), size))
             raise RuntimeError(f"data size doesn't match: {usual} vs {own}")
-        raise ConnectionError(f"member {given.index(odd)} of a group gave {odd} bytes, not {own}")
+        raise ConnectionError(f"rank {sizes.index(wrong)} of a group sent {wrong} bytes, not {own}")
 
     def _wait(self, other: int) -> None:
-        """Wait for a member that is late, and see whether it lives."""
-        end = time.monotonic() + self._timeout
-        alive = _descriptor(self._processes[other])
+        """Wait for a rank that is late, and check that its process is alive."""
+        deadline = time.monotonic() + self._timeout
+        descriptor = _open_process(self._processes[other])
         try:
             while self._counters[other * _WORDS] < self._count:
-                gone = alive is None or select.select([alive], [], [], _REST)[0]
-                if gone and self._counters[other * _WORDS] < self._count:
+                ended = descriptor is None or select.select([descriptor], [], [], _POLL_SECONDS)[0]
+                if ended and self._counters[other * _WORDS] < self._count:
                     raise ConnectionError(
-                        f"connection closed by member {other} of a group: process "
+                        f"connection closed by rank {other} of a group: process "
                         f"{self._processes[other]} has ended"
                     )
-                if time.monotonic() > end:
+                if time.monotonic() > deadline:
                     raise ConnectionError(
-                        f"timed out after {self._timeout:g} s: member {other} of a group did not "
-                        "come"
+                        f"timed out after {self._timeout:g} s: rank {other} of a group did not "
+                        "arrive"
                     )
         finally:
-            if alive is not None:
-                os.close(alive)
+            if descriptor is not None:
+                os.close(descriptor)
 
 
-def segment_of(group: Any, size: int, place: int) -> Segment | None:
-    """Make the shared memory of a group, if all its members can use some.
-
-    They can if they are on one machine whose processors keep the order of stores, and each has
-    processors of its own: one that waits would otherwise keep another from going on. All members
-    call this together, and all are given a segment, or none.
-
-    Parameters
-    ----------
-    group
-        The process group; what is needed to begin is gathered over it.
-    size, place
-        How many members it has, and which this is.
-    """
-    descriptor = _memory(size)
-    try:
-        facts = _gathered(group, _facts(descriptor), size)
-        if not _fit(facts):
-            return None
-        processes = [fact[-2] for fact in facts]
-        memory = _mapped(f"/proc/{processes[0]}/fd/{facts[0][-1]}", size)
-        if not all(mapped for (mapped,) in _gathered(group, [int(memory is not None)], size)):
-            return None
-    finally:
-        if descriptor >= 0:
-            os.close(descriptor)
-    timeout = group._get_backend(torch.device("cpu")).options._timeout.total_seconds()
-    return Segment(memory, size, place, processes, timeout) if memory is not None else None
-
-
-def _memory(size: int) -> int:
-    """Memory without a name, of zeros; -1 where there is no such thing."""
-    if platform.machine() not in _IN_ORDER or not hasattr(os, "memfd_create"):
-        return -1
-    descriptor = os.memfd_create(NAME)
-    os.truncate(descriptor, bytes_of(size))
-    return descriptor
-
-
-def _mapped(path: str, size: int) -> mmap.mmap | None:
-    try:
-        descriptor = os.open(path, os.O_RDWR)
-    except OSError:  # of a process that this one may not look into
-        return None
-    try:
-        return mmap.mmap(descriptor, bytes_of(size))
-    finally:
-        os.close(descriptor)
-
-
-def _facts(descriptor: int) -> list[int]:
-    """What decides: the machine, the processors, the process and its memory."""
-    machine, processors = 0, 0
-    if descriptor >= 0:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text()
-        spaces = [os.readlink(f"/proc/self/ns/{space}") for space in ("net", "pid")]
-        digest = hashlib.sha256("|".join([boot, *spaces]).encode()).digest()
-        machine = int.from_bytes(digest[:7], "little")
-        processors = sum(1 << number for number in os.sched_getaffinity(0))
-    mask = [processors >> (63 * word) & (2**63 - 1) for word in range(_MASK)]
-    return [machine, *mask, os.getpid(), descriptor]
-
-
-def _fit(facts: Sequence[Sequence[int]]) -> bool:
-    if any(fact[0] != facts[0][0] or fact[-1] < 0 for fact in facts):
-        return False
-    taken = [0] * _MASK
-    for fact in facts:
-        own = fact[1 : 1 + _MASK]
-        if not any(own) or any(one & other for one, other in zip(own, taken, strict=True)):
-            return False
-        taken = [one | other for one, other in zip(own, taken, strict=True)]
-    return True
-
-
-def _gathered(group: Any, own: list[int], size: int) -> list[list[int]]:
-    tensor = torch.tensor(own)
-    whole = torch.empty(size * len(own), dtype=torch.int64)
-    group._allgather_base(whole, tensor).wait()
-    found: list[list[int]] = whole.view(size, -1).tolist()
-    return found
-
-
-def _descriptor(process: int) -> int | None:
-    """One that becomes readable when a process ends; None if it has."""
+def _open_process(process: int) -> int | None:
+    """Return a descriptor that becomes readable when a process ends; None if it has ended."""
     try:
         return os.pidfd_open(process)
     except ProcessLookupError:

@@ -16,7 +16,7 @@ from parframe.simulation.regions import evaluate_regions, put, take
 
 
 @attrs.frozen
-class Request:
+class CommunicationCall:
     """A device at a communication operator.
 
     Parameters
@@ -51,7 +51,7 @@ class Request:
 Results = list["torch.Tensor | None"]
 
 
-def exchange(requests: Sequence[Request]) -> Results:
+def run_communication(requests: Sequence[CommunicationCall]) -> Results:
     """What every member of a group gets.
 
     Parameters
@@ -86,12 +86,12 @@ def exchange(requests: Sequence[Request]) -> Results:
     return results
 
 
-def _all_reduce(requests: Sequence[Request]) -> Results:
+def _all_reduce(requests: Sequence[CommunicationCall]) -> Results:
     total = _reduced(requests)
     return [total] * len(requests)
 
 
-def _all_gather(requests: Sequence[Request]) -> Results:
+def _all_gather(requests: Sequence[CommunicationCall]) -> Results:
     results: Results = []
     seen: list[tuple[Any, torch.Tensor]] = []
     for request in requests:
@@ -104,12 +104,12 @@ def _all_gather(requests: Sequence[Request]) -> Results:
     return results
 
 
-def _reduce_scatter(requests: Sequence[Request]) -> Results:
+def _reduce_scatter(requests: Sequence[CommunicationCall]) -> Results:
     total = _reduced(requests)
     return [take(total, request.regions("parts", m)) for m, request in enumerate(requests)]
 
 
-def _all_to_all(requests: Sequence[Request]) -> Results:
+def _all_to_all(requests: Sequence[CommunicationCall]) -> Results:
     members = range(len(requests))
     sent = [
         [take(_given(request), request.regions("sends", to)) for to in members]
@@ -121,26 +121,26 @@ def _all_to_all(requests: Sequence[Request]) -> Results:
     ]
 
 
-def _broadcast(requests: Sequence[Request]) -> Results:
+def _broadcast(requests: Sequence[CommunicationCall]) -> Results:
     root: Any = requests[0].operator.args["root"]
     value = _given(requests[root])
     return [value if request.operator.outputs else None for request in requests]
 
 
-def _transfer(requests: Sequence[Request]) -> Results:
+def _transfer(requests: Sequence[CommunicationCall]) -> Results:
     sender = next(r for r in requests if r.operator.target == "parframe.send")
     return [None if request is sender else _given(sender) for request in requests]
 
 
-def _ring_attention(requests: Sequence[Request]) -> Results:
+def _ring_attention(requests: Sequence[CommunicationCall]) -> Results:
     return [*ring_attention.simulate([request.args for request in requests])]
 
 
-def _dispatch(requests: Sequence[Request]) -> Results:
+def _dispatch(requests: Sequence[CommunicationCall]) -> Results:
     return [*expert_dispatch.simulate([request.args for request in requests])]
 
 
-_EXCHANGES: Mapping[str, Callable[[Sequence[Request]], Results]] = {
+_EXCHANGES: Mapping[str, Callable[[Sequence[CommunicationCall]], Results]] = {
     "parframe.all_reduce": _all_reduce,
     "parframe.all_gather": _all_gather,
     "parframe.reduce_scatter": _reduce_scatter,
@@ -168,7 +168,7 @@ _REDUCTIONS: Mapping[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] 
 }
 
 
-def _reduced(requests: Sequence[Request]) -> torch.Tensor:
+def _reduced(requests: Sequence[CommunicationCall]) -> torch.Tensor:
     tensors = [_given(request) for request in requests]
     for request, tensor in zip(requests, tensors, strict=True):
         if tensor.shape != tensors[0].shape or tensor.dtype != tensors[0].dtype:
@@ -180,7 +180,9 @@ def _reduced(requests: Sequence[Request]) -> torch.Tensor:
     return reduce(_REDUCTIONS[str(requests[0].operator.args["reduction"])], tensors)
 
 
-def _filled(request: Request, regions: Sequence[Any], pieces: Sequence[torch.Tensor]) -> Any:
+def _filled(
+    request: CommunicationCall, regions: Sequence[Any], pieces: Sequence[torch.Tensor]
+) -> Any:
     """A tensor of pieces; what none of them fills cannot be taken for a number."""
     like = pieces[0]
     blank: float = torch.nan if like.is_floating_point() or like.is_complex() else 0
@@ -192,12 +194,12 @@ def _filled(request: Request, regions: Sequence[Any], pieces: Sequence[torch.Ten
     return whole
 
 
-def _given(request: Request) -> torch.Tensor:
+def _given(request: CommunicationCall) -> torch.Tensor:
     if request.tensor is None:
         raise _at(request, "gives no tensor")
     return request.tensor
 
 
-def _at(request: Request, what: str) -> ParframeError:
+def _at(request: CommunicationCall, what: str) -> ParframeError:
     where = f"rank {request.rank}, {request.operator.name}"
     return ParframeError("run", where, what, "check the plan with parframe.check")

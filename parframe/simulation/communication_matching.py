@@ -11,7 +11,7 @@ from parframe.errors import ParframeError
 from parframe.graph import Operator
 from parframe.mesh import Mesh
 from parframe.plan import group_axes
-from parframe.simulation.collectives import Request
+from parframe.simulation.collectives import CommunicationCall
 
 _PEERS = frozenset({"parframe.send", "parframe.recv"})
 _MOST_SHOWN = 4
@@ -32,9 +32,9 @@ class CommunicationMatcher:
     """
 
     mesh: Mesh
-    pending: dict[Any, dict[int, Request]] = attrs.field(factory=dict)
+    pending: dict[Any, dict[int, CommunicationCall]] = attrs.field(factory=dict)
 
-    def add(self, call: Request) -> list[Request] | None:
+    def add(self, call: CommunicationCall) -> list[CommunicationCall] | None:
         """Add the call of a device that has reached a communication operator.
 
         Parameters
@@ -84,7 +84,7 @@ class CommunicationMatcher:
             "check the plan with parframe.check",
         )
 
-    def _participants(self, call: Request) -> tuple[Sequence[int], Any]:
+    def _participants(self, call: CommunicationCall) -> tuple[Sequence[int], Any]:
         """Return the ranks that take part in a communication, and its key in ``pending``."""
         operator = call.operator
         group = self.mesh.group(call.rank, group_axes(operator))
@@ -97,7 +97,7 @@ class CommunicationMatcher:
             raise _mismatch(call, f"{operator.target} to itself")
         return [rank for rank in group if rank in pair], (group, tag, frozenset(pair))
 
-    def _describe_waiting(self, call: Request) -> str:
+    def _describe_waiting(self, call: CommunicationCall) -> str:
         ranks, key = self._participants(call)
         missing = [rank for rank in ranks if rank not in self.pending[key]]
         return (
@@ -106,7 +106,7 @@ class CommunicationMatcher:
         )
 
 
-def _check_match(first: Request, second: Request) -> None:
+def _check_match(first: CommunicationCall, second: CommunicationCall) -> None:
     """Check that two calls with one tag in one group belong to the same communication."""
     if first.rank == second.rank:
         raise _mismatch(second, f"tag {second.operator.args['tag']!r} is used twice")
@@ -123,7 +123,7 @@ def _describe(operator: Operator) -> str:
     return f"{operator.name} ({operator.target}, tag {operator.args['tag']!r})"
 
 
-def _mismatch(call: Request, what: str) -> ParframeError:
+def _mismatch(call: CommunicationCall, what: str) -> ParframeError:
     return ParframeError(
         "run",
         f"rank {call.rank}, {_describe(call.operator)}",

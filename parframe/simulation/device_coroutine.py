@@ -13,7 +13,7 @@ from parframe.errors import ParframeError
 from parframe.graph import Operator, Tensor
 from parframe.plan import COMMUNICATION, Device, Program
 from parframe.rules.table import EXCHANGES
-from parframe.simulation.collectives import Request
+from parframe.simulation.collectives import CommunicationCall
 from parframe.simulation.interpreter import arguments, execute
 from parframe.simulation.regions import evaluate_regions, take
 from parframe.sizes import evaluate
@@ -21,7 +21,7 @@ from parframe.sizes import evaluate
 ValueObserver = Callable[[int, Operator, str, torch.Tensor], None]
 """Callback for a value: gets the rank, the operator that computed it, its name, the tensor."""
 
-DeviceCoroutine = Generator[Request, "torch.Tensor | None", dict[str, torch.Tensor]]
+DeviceCoroutine = Generator[CommunicationCall, "torch.Tensor | None", dict[str, torch.Tensor]]
 """Yields communication calls, receives their results, returns the device's output values."""
 
 
@@ -138,14 +138,14 @@ def _make_call(
     values: Mapping[str, torch.Tensor],
     tensors: Mapping[str, Tensor],
     sizes: Mapping[str, int],
-) -> Request:
+) -> CommunicationCall:
     shape = None
     if operator.outputs:
         declared = tensors[operator.outputs[0]].shape
         shape = tuple(evaluate(size, sizes) for size in declared)
     tensor = values[operator.inputs[0]] if operator.inputs else None
     args = arguments(operator, values, sizes) if operator.target in EXCHANGES else {}
-    return Request(rank, operator, tensor, shape, sizes, args)
+    return CommunicationCall(rank, operator, tensor, shape, sizes, args)
 
 
 def _locate_error(rank: int, operator: Operator, error: ParframeError) -> ParframeError:

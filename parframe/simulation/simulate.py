@@ -10,7 +10,7 @@ import attrs
 import torch
 
 from parframe.plan import Plan
-from parframe.simulation.collectives import Request, exchange
+from parframe.simulation.collectives import CommunicationCall, run_communication
 from parframe.simulation.communication_matching import CommunicationMatcher
 from parframe.simulation.device_coroutine import (
     DeviceCoroutine,
@@ -27,7 +27,7 @@ from parframe.simulation.regions import evaluate_regions
 from parframe.simulation.threads import limit_threads
 from parframe.weights import read_state_dict
 
-CommunicationObserver = Callable[[Sequence[Request]], None]
+CommunicationObserver = Callable[[Sequence[CommunicationCall]], None]
 """Callback for a communication: gets the calls of all ranks of a group, in its order."""
 
 
@@ -187,7 +187,7 @@ def _run_until_done(
         if calls is not None:
             if observe is not None:
                 observe(calls)
-            outcomes = exchange(calls)
+            outcomes = run_communication(calls)
             ready.extend((c.rank, result) for c, result in zip(calls, outcomes, strict=True))
     matcher.check_complete()
     return results

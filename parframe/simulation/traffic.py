@@ -10,7 +10,7 @@ import attrs
 from parframe.graph import BYTES
 from parframe.plan import Plan, group_axes
 from parframe.rules.table import EXCHANGES
-from parframe.simulation.collectives import SENT, Request
+from parframe.simulation.collectives import SENT, CommunicationCall
 
 
 @attrs.frozen
@@ -59,7 +59,7 @@ class TrafficRecorder:
     )
     totals: dict[tuple[tuple[str, ...], str], int] = attrs.field(factory=dict)
 
-    def __call__(self, calls: Sequence[Request]) -> None:
+    def __call__(self, calls: Sequence[CommunicationCall]) -> None:
         """Count one collective or transfer."""
         operator = calls[0].operator
         kind = operator.target.removeprefix("parframe.").replace("recv", "send")
@@ -92,7 +92,7 @@ class TrafficRecorder:
             )
         )
 
-    def _sent_bytes(self, call: Request, calls: Sequence[Request]) -> int:
+    def _sent_bytes(self, call: CommunicationCall, calls: Sequence[CommunicationCall]) -> int:
         """Return the bytes that a device sends in a distributed form of an operator."""
         operator, tensors = call.operator, self.plan.program(call.rank).tensors
         names = dict(zip(operator.slots, operator.inputs, strict=True))
@@ -100,7 +100,7 @@ class TrafficRecorder:
         sent = SENT[operator.target]([other.args for other in calls], place)
         return int(sum(count * BYTES[tensors[names[slot]].dtype] for slot, count in sent.items()))
 
-    def _tensor_bytes(self, call: Request) -> int:
+    def _tensor_bytes(self, call: CommunicationCall) -> int:
         names = (*call.operator.inputs, *call.operator.outputs)
         dtype = self.plan.program(call.rank).tensors[names[0]].dtype
         sent = call.tensor.numel() if call.tensor is not None else 0

@@ -1,32 +1,32 @@
-"""The module of one device: what it computes, how it is built, what it refuses."""
+"""Rank modules: results, structure, errors."""
 
 import models
 import pytest
 import torch
 
 import parframe
-from parframe.runtime.cached_program import keeping
+from parframe.runtime.cached_program import add_cache
 from parframe.simulation.reference import run_graph
 from parframe.weights import read_state_dict
 
 
-def graph_of(name, **changes):
+def load_graph(name, **changes):
     return parframe.load(models.tiny_config(name, **changes), positions=True)
 
 
 def logits(module, ids, positions, cache=None):
-    """What the module gives for tokens at positions, with a cache if it has one."""
+    """Return the logits of tokens at positions, with a cache if the module has one."""
     values = {"input_ids": ids, "position_ids": positions}
     if cache is not None:
         real = torch.ones_like(ids, dtype=torch.bool)
-        values.update(module.cached(cache, cache.place(positions, real, ids.shape[1])))
+        values.update(module.cache_inputs(cache, cache.assign_slots(positions, real, ids.shape[1])))
     (part,) = module.outputs
     return module(values)[part.name]
 
 
 @pytest.mark.parametrize("name", ["llama", "gemma2", "gpt2", "qwen3", "gpt_oss", "deepseek_v3"])
-def test_tokens_one_by_one_give_what_all_at_once_give(name):
-    graph = graph_of(name)
+def test_decoding_with_a_cache_gives_the_logits_of_the_whole_sequence(name):
+    graph = load_graph(name)
     plan = parframe.partition(graph, "TP1")
     module = parframe.rank_module(plan, 0, "random", dtype="float64", cache=True)
     ids = models.tokens(2, 11)
@@ -42,9 +42,9 @@ def test_tokens_one_by_one_give_what_all_at_once_give(name):
     assert difference < 1e-11
 
 
-def test_equal_layers_are_one_submodule_and_weights_bear_the_model_s_names():
+def test_equal_layers_are_one_submodule_and_weights_have_the_model_s_names():
     module = parframe.rank_module(
-        parframe.partition(graph_of("llama", num_hidden_layers=6), "TP1"), 0, "random"
+        parframe.partition(load_graph("llama", num_hidden_layers=6), "TP1"), 0, "random"
     )
     blocks = dict(module.body.get_submodule("blocks").named_children())
     assert len(blocks) == 3
@@ -53,75 +53,75 @@ def test_equal_layers_are_one_submodule_and_weights_bear_the_model_s_names():
 
 
 @pytest.mark.slow
-def test_a_module_is_compiled_whole_and_gives_the_same():
-    plan = parframe.partition(graph_of("llama"), "TP1")
+def test_a_module_compiles_as_one_graph_with_equal_results():
+    plan = parframe.partition(load_graph("llama"), "TP1")
     module = parframe.rank_module(plan, 0, "random", dtype="float64", cache=True)
     ids, positions = models.tokens(1, 1), torch.zeros(1, 1, dtype=torch.int64)
     compiled = torch.compile(module, fullgraph=True)
     with torch.no_grad():
         plain = logits(module, ids, positions, module.new_cache(1, 8, torch.float64))
         cache = module.new_cache(1, 8, torch.float64)
-        slots = cache.place(positions, torch.ones_like(ids, dtype=torch.bool), 1)
-        values = {"input_ids": ids, "position_ids": positions, **module.cached(cache, slots)}
+        slots = cache.assign_slots(positions, torch.ones_like(ids, dtype=torch.bool), 1)
+        values = {"input_ids": ids, "position_ids": positions, **module.cache_inputs(cache, slots)}
         (part,) = module.outputs
         found = compiled(values)[part.name]
     assert torch.allclose(found, plain, rtol=1e-11, atol=1e-11)
 
 
 def test_a_missing_process_group_is_named():
-    plan = parframe.partition(graph_of("llama"), "TP2")
+    plan = parframe.partition(load_graph("llama"), "TP2")
     with pytest.raises(parframe.ParframeError, match="no process group of the ranks 0, 1"):
         parframe.rank_module(plan, 0, "random")
 
 
 def test_weights_are_random_only_on_request():
-    plan = parframe.partition(graph_of("llama"), "TP1")
+    plan = parframe.partition(load_graph("llama"), "TP1")
     with pytest.raises(parframe.ParframeError, match="random"):
         parframe.rank_module(plan, 0)
 
 
-def test_there_is_no_module_of_a_rank_that_is_not_there():
-    plan = parframe.partition(graph_of("llama"), "TP1")
+def test_an_unknown_rank_is_an_error():
+    plan = parframe.partition(load_graph("llama"), "TP1")
     with pytest.raises(parframe.ParframeError, match="1 device"):
         parframe.rank_module(plan, 1, "random")
 
 
-def test_a_full_cache_is_refused():
+def test_a_full_cache_is_an_error():
     module = parframe.rank_module(
-        parframe.partition(graph_of("llama"), "TP1"), 0, "random", cache=True
+        parframe.partition(load_graph("llama"), "TP1"), 0, "random", cache=True
     )
     cache = module.new_cache(1, 4)
     positions = torch.arange(5).unsqueeze(0)
     with pytest.raises(parframe.ParframeError, match="5 tokens do not fit its 4 slots"):
-        cache.place(positions, torch.ones(1, 5, dtype=torch.bool), 5)
+        cache.assign_slots(positions, torch.ones(1, 5, dtype=torch.bool), 5)
 
 
 @pytest.mark.parametrize(
     ("name", "why"),
-    [("falcon", "mask|positions"), ("bert", "looks ahead")],
+    [("falcon", "mask|positions"), ("bert", "not causal")],
 )
-def test_a_model_that_cannot_keep_says_why(name, why):
-    plan = parframe.partition(graph_of(name), "TP1")
+def test_a_model_that_cannot_use_a_cache_is_an_error(name, why):
+    plan = parframe.partition(load_graph(name), "TP1")
     with pytest.raises(parframe.ParframeError, match=why):
         parframe.rank_module(plan, 0, "random", cache=True)
 
 
-def test_a_graph_without_positions_cannot_keep():
+def test_a_graph_without_positions_cannot_use_a_cache():
     plan = parframe.partition(parframe.load(models.tiny_config("llama")), "TP1")
     with pytest.raises(parframe.ParframeError, match="several positions at once"):
         parframe.rank_module(plan, 0, "random", cache=True)
 
 
-def test_ranks_of_a_context_axis_keep_their_own_part_alone():
-    plan = parframe.partition(graph_of("llama"), "CP2")
+def test_ranks_of_a_context_axis_cache_their_own_part_only():
+    plan = parframe.partition(load_graph("llama"), "CP2")
     program = plan.program(1)
-    kept = keeping(program, {"sequence", "sequence_start", "sequence_here"}).kept
-    assert len(kept) == len(program.states)
-    assert all(str(own.shape[own.axis]) == "context" for own in kept.values())
+    caches = add_cache(program, {"sequence", "sequence_start", "sequence_here"}).caches
+    assert len(caches) == len(program.states)
+    assert all(str(spec.shape[spec.position_dim]) == "context" for spec in caches.values())
 
 
-def test_positions_are_an_input_that_is_counted_where_it_is_not_given():
-    graph = graph_of("llama")
+def test_positions_default_to_counting_from_zero():
+    graph = load_graph("llama")
     plan = parframe.partition(graph, "TP2PP2")
     ids = models.tokens(2, 6)
     counted = parframe.simulate(plan, {"input_ids": ids}, dtype="float64").logits

@@ -25,7 +25,7 @@ from parframe.layout import Join, Span, region_length, region_size
 from parframe.mesh import Mesh
 from parframe.plan import Device
 from parframe.simulation import Outputs, simulate, verify
-from parframe.simulation.collectives import Request, exchange
+from parframe.simulation.collectives import CommunicationCall, run_communication
 from parframe.simulation.device_coroutine import ProgramLiveness
 from parframe.strategy import Placing
 
@@ -194,7 +194,9 @@ def test_partial_sums_are_added_in_the_order_of_ranks():
 def reduced(tensors, reduction):
     args = {"input": Ref("x"), "axes": ("tp",), "reduction": reduction, "tag": "t"}
     own = operator("r", "parframe.all_reduce", args)
-    results = exchange([Request(i, own, t, tuple(t.shape), {}) for i, t in enumerate(tensors)])
+    results = run_communication(
+        [CommunicationCall(i, own, t, tuple(t.shape), {}) for i, t in enumerate(tensors)]
+    )
     assert all(result is results[0] for result in results)
     return results[0]
 

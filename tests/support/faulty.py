@@ -79,7 +79,7 @@ def _mismatch_shapes() -> None:
     own = torch.ones(3)
     if of_plan:  # the peers are in an operator
         sites = (group.size(), group.rank(), group.group_name)
-        torch.ops.parframe.reduced(own, "sum", *sites)
+        torch.ops.parframe.cpu_all_reduce(own, "sum", *sites)
     else:
         dist.all_reduce(own, group=group)
 

@@ -16,7 +16,7 @@ from parframe.launcher import Worker, fork_server
 from parframe.launcher.processes import bind_cpus
 from parframe.ops.group_registry import register_group
 from parframe.runtime.process_groups import close_groups, make_groups
-from parframe.runtime.shared_memory import NAME
+from parframe.runtime.shared_memory_setup import SEGMENT_NAME
 
 
 def steps(worker: Worker) -> None:
@@ -72,10 +72,10 @@ def reduce(worker: Worker) -> None:
         own = numbers(worker.rank, length).to(getattr(torch, worker.facts["dtype"]))
         sites = (worker.world, worker.rank, name)
         for reduction in worker.facts["reductions"]:
-            reduced = torch.ops.parframe.reduced(own, reduction, *sites)
+            reduced = torch.ops.parframe.cpu_all_reduce(own, reduction, *sites)
             found[f"{reduction} {length}"] = reduced.tolist()
-        found[f"gathered {length}"] = torch.ops.parframe.gathered(own, *sites).tolist()
-    shared = NAME in Path("/proc/self/maps").read_text()
+        found[f"gathered {length}"] = torch.ops.parframe.cpu_all_gather(own, *sites).tolist()
+    shared = SEGMENT_NAME in Path("/proc/self/maps").read_text()
     worker.send({"found": found, "shared": shared, "dtype": str(reduced.dtype)})
     close_groups()
 
@@ -90,7 +90,7 @@ def _create_world_group(worker: Worker) -> str:
     groups = make_groups(
         [ranks], rank=worker.rank, world=worker.world, timeout=worker.timeout, store=worker.store
     )
-    return register_group(groups.of[ranks])
+    return register_group(groups.by_ranks[ranks])
 
 
 def echo(worker: Worker) -> None:
