@@ -59,7 +59,7 @@ def main() -> None:
 def run(model: Path, composite: str, folder: Path) -> list[tuple[dict[str, int], int]]:
     """What each rank of a run took, and what the plan counts for it."""
     import parframe
-    from parframe.checking.memory import all_device_memory, memory_sizes
+    from parframe.checking import all_device_memory, memory_sizes
     from parframe.executors.local import launched, served
     from parframe.generation import Request, Sampling, Settings
     from parframe.generation.requests import Result

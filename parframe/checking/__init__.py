@@ -1,8 +1,9 @@
-"""Checks of a plan without a device: a plan in, what is wrong with it out."""
+"""Checks of a plan without a device: a plan in, findings out."""
 
 from parframe.checking.check import check
 from parframe.checking.findings import KINDS, DeviceMemory, Finding, Report, Traffic
-from parframe.checking.memory import MemorySizes, device_memory, memory_sizes
+from parframe.checking.memory import all_device_memory, device_memory
+from parframe.checking.memory_sizes import MemorySizes, memory_sizes
 
 __all__ = [
     "KINDS",
@@ -11,6 +12,7 @@ __all__ = [
     "MemorySizes",
     "Report",
     "Traffic",
+    "all_device_memory",
     "check",
     "device_memory",
     "memory_sizes",

@@ -7,10 +7,12 @@ from collections.abc import Iterable, Iterator
 import attrs
 
 from parframe.checking.checked_model import CheckedModel
+from parframe.checking.communication_traffic import plan_traffic
 from parframe.checking.deadlock import check_deadlock
 from parframe.checking.findings import DeviceMemory, Finding, Report, format_bytes
 from parframe.checking.matching import check_matching
-from parframe.checking.memory import all_device_memory, memory_sizes, traffic
+from parframe.checking.memory import all_device_memory
+from parframe.checking.memory_sizes import memory_sizes
 from parframe.checking.plan_types import PlanTypes, with_program_per_rank
 from parframe.checking.program_results import check_outputs, check_states
 from parframe.checking.structure import check_structure
@@ -71,7 +73,7 @@ def check(
     used = all_device_memory(plan, sizes)
     findings.extend(_memory_findings(used, budget))
     notes = (*(f"{note.kind}: {note.where}: {note.what}" for note in plan.notes), str(sizes))
-    return Report(tuple(findings), used, traffic(plan, sizes), notes)
+    return Report(tuple(findings), used, plan_traffic(plan, sizes), notes)
 
 
 def _unknown_types(plan_types: PlanTypes) -> Iterator[Finding]:
@@ -99,13 +101,13 @@ def _memory_findings(used: dict[int, DeviceMemory], budget: int | None) -> list[
     if budget is None:
         return []
     ranks: dict[DeviceMemory, list[int]] = {}
-    for rank, own in used.items():
-        if own.total > budget:
-            ranks.setdefault(own, []).append(rank)
+    for rank, memory in used.items():
+        if memory.total > budget:
+            ranks.setdefault(memory, []).append(rank)
     return [
         Finding(
             "memory", tuple(found), "", "",
-            f"needs {own}, the budget is {format_bytes(budget)}",
+            f"needs {memory}, the budget is {format_bytes(budget)}",
         )
-        for own, found in ranks.items()
+        for memory, found in ranks.items()
     ]  # fmt: skip

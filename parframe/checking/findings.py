@@ -25,6 +25,8 @@ KINDS: Mapping[str, str] = {
 Fault = tuple[str, str]
 """Kind of a finding, and its message."""
 
+_UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
+
 
 @attrs.frozen
 class Finding:
@@ -84,14 +86,18 @@ class DeviceMemory:
 
 
 def format_bytes(size: int) -> str:
-    """Return an amount of memory as text.
+    """Return an amount of memory as text, in the unit in which it has up to four digits.
 
     Examples
     --------
-    >>> format_bytes(3 * 2**20)
-    '3.00 MiB'
+    >>> format_bytes(1000), format_bytes(3 * 2**20)
+    ('1000 B', '3.00 MiB')
     """
-    return f"{size / 2**30:.2f} GiB" if size >= 2**27 else f"{size / 2**20:.2f} MiB"
+    value, unit = float(size), 0
+    while value >= 1024 and unit < len(_UNITS) - 1:
+        value, unit = value / 1024, unit + 1
+    digits = 0 if unit == 0 or value >= 100 else 1 if value >= 10 else 2
+    return f"{value:.{digits}f} {_UNITS[unit]}"
 
 
 @attrs.frozen

@@ -32,7 +32,7 @@ class CollectiveResult:
 
 @lru_cache(maxsize=50_000)
 def reduce_types(rank_types: tuple[ConcreteType, ...], reduction: str) -> CollectiveResult:
-    """The sum (or another reduction) of what the rank_types hold."""
+    """Return the type of a reduction of the ranks' tensors."""
     first = rank_types[0]
     expected = attrs.evolve(first, complete_id=sum_id_of(first), partial_terms=())
     fault = describe_difference(rank_types, ("ranges",))

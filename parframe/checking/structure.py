@@ -1,4 +1,4 @@
-"""Programs well formed: names, shapes, regions, groups and bindings, before anything is derived."""
+"""Checks that programs are well formed: names, shapes, regions, groups and bindings."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from parframe.rules.table import EXCHANGES
 from parframe.sizes import Size
 
 _SLOTS: Mapping[str, tuple[frozenset[str], frozenset[str]]] = {
-    f"parframe.{kind}": (frozenset(needed.split()), frozenset(more.split()))
-    for kind, needed, more in (
+    f"parframe.{kind}": (frozenset(required.split()), frozenset(optional.split()))
+    for kind, required, optional in (
         ("all_reduce", "input axes reduction tag", ""),
         ("all_gather", "input axes parts tag", ""),
         ("reduce_scatter", "input axes reduction parts tag", ""),
@@ -32,30 +32,32 @@ _REDUCTIONS = frozenset({"sum", "max", "min", "prod", "any", "all"})
 
 
 def check_structure(plan: Plan) -> list[Finding]:
-    """What is not well formed in a plan's programs and devices."""
-    findings = [Finding("structure", (), "", "", message) for message in _devices(plan)]
+    """Return findings for what is malformed in a plan's programs and devices."""
+    findings = [Finding("structure", (), "", "", message) for message in _device_faults(plan)]
     if findings:
         return findings
     ranks: dict[str, list[int]] = {}
     for device in plan.devices:
         ranks.setdefault(device.program, []).append(device.rank)
     known = graph_symbols(plan.graph)
-    for name, found in ranks.items():
+    for name, program_ranks in ranks.items():
         program = plan.programs.get(name)
         if program is None:
-            findings.append(Finding("structure", tuple(found), "", "", f"no program {name!r}"))
+            findings.append(
+                Finding("structure", tuple(program_ranks), "", "", f"no program {name!r}")
+            )
             continue
-        for operator, message in _program(program, plan.graph, plan.mesh, found[0]):
+        for operator, message in _program_faults(program, plan.graph, plan.mesh, program_ranks[0]):
             place = (operator.name, operator.module) if operator is not None else ("", "")
-            findings.append(Finding("structure", tuple(found), *place, message))
+            findings.append(Finding("structure", tuple(program_ranks), *place, message))
         symbols = _symbols(program) - known
         for device in plan.devices:
             if device.program == name:
-                findings.extend(_bindings(device, symbols, known))
+                findings.extend(_binding_findings(device, symbols, known))
     return findings
 
 
-def _devices(plan: Plan) -> Iterator[str]:
+def _device_faults(plan: Plan) -> Iterator[str]:
     ranks = [device.rank for device in plan.devices]
     if ranks != list(range(plan.mesh.size)):
         yield f"the devices are not the ranks 0 to {plan.mesh.size - 1} in order"
@@ -66,17 +68,19 @@ def _devices(plan: Plan) -> Iterator[str]:
                 yield f"rank {rank} is in stage {plan.mesh.stage(rank)}, not {program.stage}"
 
 
-def _bindings(device: Device, symbols: frozenset[str], known: frozenset[str]) -> Iterator[Finding]:
+def _binding_findings(
+    device: Device, symbols: frozenset[str], known: frozenset[str]
+) -> Iterator[Finding]:
     missing = sorted(symbols - set(device.bindings))
     if missing:
         yield Finding("structure", (device.rank,), "", "", f"{', '.join(missing)} is not bound")
     for name, size in device.bindings.items():
-        strange = set(symbol_names(size)) - known
-        if strange or name in known:
+        unknown = set(symbol_names(size)) - known
+        if unknown or name in known:
             yield Finding("structure", (device.rank,), "", "", f"{name} is bound to {size}")
 
 
-def _program(
+def _program_faults(
     program: Program, graph: OperatorGraph, mesh: Mesh, rank: int
 ) -> Iterator[tuple[Operator | None, str]]:
     defined: set[str] = set()
@@ -86,33 +90,33 @@ def _program(
     ):
         for part in parts:
             if part.name in defined:
-                yield None, f"{part.name!r} is given twice"
+                yield None, f"{part.name!r} occurs twice"
             defined.add(part.name)
-            yield from ((None, message) for message in _part(part, wholes, program))
+            yield from ((None, message) for message in _part_faults(part, wholes, program))
     names: set[str] = set()
     for operator in program.operators:
         if operator.name in names:
-            yield operator, "the name is given to two operators"
+            yield operator, "another operator has the same name"
         names.add(operator.name)
         for value in operator.inputs:
             if value not in defined:
                 yield operator, f"uses {value!r} before it is defined"
-        for message in _arguments(operator, mesh, rank):
+        for message in _argument_faults(operator, mesh, rank):
             yield operator, message
         for value in operator.outputs:
             if value in defined:
                 yield operator, f"defines {value!r} a second time"
             defined.add(value)
             if not _has_shape(program, value):
-                yield operator, f"defines {value!r}, which has no shape"
+                yield operator, f"defines {value!r}, which has no recorded shape"
     outputs = {name: graph.tensors[name] for name in graph.output_names if name in graph.tensors}
     for part in program.outputs:
         if part.name not in defined:
-            yield None, f"returns {part.name!r}, which nothing defines"
-        yield from ((None, message) for message in _part(part, outputs, program))
+            yield None, f"returns {part.name!r}, which is not defined"
+        yield from ((None, message) for message in _part_faults(part, outputs, program))
     for state in program.states:
         if state.value not in defined:
-            yield None, f"keeps {state.value!r}, which nothing defines"
+            yield None, f"stores {state.value!r}, which is not defined"
 
 
 def _has_shape(program: Program, value: str) -> bool:
@@ -120,59 +124,60 @@ def _has_shape(program: Program, value: str) -> bool:
     return tensor is not None and tensor.name == value and tensor.dtype in BYTES
 
 
-def _part(part: Part, wholes: Mapping[str, Tensor], program: Program) -> Iterator[str]:
+def _part_faults(part: Part, wholes: Mapping[str, Tensor], program: Program) -> Iterator[str]:
     whole = wholes.get(part.whole)
     if whole is None:
         yield f"the model has no {part.whole!r}"
     elif len(part.region) != len(whole.shape):
-        yield f"the region of {part.name!r} has {len(part.region)} axes, not {len(whole.shape)}"
+        yield f"the region of {part.name!r} has {len(part.region)} dims, not {len(whole.shape)}"
     elif not _has_shape(program, part.name):
-        yield f"{part.name!r} has no shape"
+        yield f"{part.name!r} has no recorded shape"
     elif program.tensors[part.name].dtype != whole.dtype:
         yield f"{part.name!r} is {program.tensors[part.name].dtype}, not {whole.dtype}"
 
 
-def _arguments(operator: Operator, mesh: Mesh, rank: int) -> Iterator[str]:
-    """What is not legal in the arguments of an operator that only plans have."""
+def _argument_faults(operator: Operator, mesh: Mesh, rank: int) -> Iterator[str]:
+    """Yield the faults in the arguments of an operator that only plans have."""
     if operator.target in EXCHANGES:
-        yield from _exchange(operator, mesh, rank)
+        yield from _distributed_faults(operator, mesh, rank)
         return
     slots = _SLOTS.get(operator.target)
     if slots is None:
         if operator.target in COMMUNICATION or not operator.outputs:
-            yield f"{operator.target} is unknown or gives nothing"
+            yield f"{operator.target} is unknown or has no output"
         return
-    needed, more = slots
-    given = frozenset(operator.args)
-    if not needed <= given or not given <= needed | more:
-        yield f"has the arguments {', '.join(sorted(given))}, not {', '.join(sorted(needed))}"
+    required, optional = slots
+    names = frozenset(operator.args)
+    if not required <= names or not names <= required | optional:
+        yield f"has the arguments {', '.join(sorted(names))}, not {', '.join(sorted(required))}"
         return
-    if "input" in given and not isinstance(operator.args["input"], Ref):
-        yield "its input is no value"
+    if "input" in names and not isinstance(operator.args["input"], Ref):
+        yield "its input is not a tensor"
     if operator.target != "parframe.shard":
-        yield from _communication(operator, mesh, rank)
+        yield from _communication_faults(operator, mesh, rank)
     elif not _is_regions(operator.args["part"]):
-        yield "its part is no region"
-    gives = {"parframe.send": (0,), "parframe.broadcast": (0, 1)}.get(operator.target, (1,))
-    if len(operator.outputs) not in gives:
-        yield f"gives {len(operator.outputs)} values"
+        yield "its part is not a region"
+    counts = {"parframe.send": (0,), "parframe.broadcast": (0, 1)}.get(operator.target, (1,))
+    if len(operator.outputs) not in counts:
+        yield f"has {len(operator.outputs)} outputs"
 
 
-def _exchange(operator: Operator, mesh: Mesh, rank: int) -> Iterator[str]:
-    """What is not legal in an operator whose devices exchange parts of some arguments."""
+def _distributed_faults(operator: Operator, mesh: Mesh, rank: int) -> Iterator[str]:
+    """Yield the faults in the arguments of a distributed form."""
     missing = [slot for slot in ("travels", "axes", "tag") if slot not in operator.args]
     if missing:
         yield f"has no {', '.join(missing)}"
         return
     travels = operator.args["travels"]
     if not isinstance(travels, tuple) or not set(travels) <= set(operator.slots):
-        yield f"exchanges {travels}, which are not arguments of it"
-    yield from _communication(operator, mesh, rank)
+        yield f"communicates {travels}, which are not arguments of it"
+    yield from _communication_faults(operator, mesh, rank)
     if len(operator.outputs) != 1:
-        yield f"gives {len(operator.outputs)} values"
+        yield f"has {len(operator.outputs)} outputs"
 
 
-def _communication(operator: Operator, mesh: Mesh, rank: int) -> Iterator[str]:
+def _communication_faults(operator: Operator, mesh: Mesh, rank: int) -> Iterator[str]:
+    """Yield the faults in the mesh axes, ranks and regions of a communication operator."""
     axes = operator.args["axes"]
     if (
         not isinstance(axes, tuple)
@@ -183,9 +188,9 @@ def _communication(operator: Operator, mesh: Mesh, rank: int) -> Iterator[str]:
         return
     count = mesh.group_size([str(axis) for axis in axes], rank)
     for slot in ("peer", "root"):
-        member = operator.args.get(slot, 0)
-        if not isinstance(member, int) or not 0 <= member < count:
-            yield f"its {slot} is {member}, the group has {count} members"
+        number = operator.args.get(slot, 0)
+        if not isinstance(number, int) or not 0 <= number < count:
+            yield f"its {slot} is {number}, the group has {count} ranks"
     for slot in ("parts", "sends"):
         parts = operator.args.get(slot)
         if parts is not None and not (
@@ -209,7 +214,7 @@ def _is_region(axis: object) -> bool:
 
 
 def _symbols(program: Program) -> frozenset[str]:
-    """Every symbol in a program."""
+    """Return all symbols of a program."""
     found: set[str] = set()
     for tensor in program.tensors.values():
         found.update(name for size in tensor.shape for name in symbol_names(size))

@@ -70,7 +70,7 @@ def make_shard(axes: tuple[Axis, ...], pieces: Iterable[Pieces]) -> TensorShard:
     ranges = tuple(
         tuple(
             (dim, pieces_of_dim[dim])
-            for dim, size in sorted(_sizes(axis).items())
+            for dim, size in sorted(sizes_of(axis).items())
             if dim in pieces_of_dim and not _is_whole(pieces_of_dim[dim], size)
         )
         for axis, pieces_of_dim in zip(axes, pieces, strict=True)
@@ -88,21 +88,16 @@ def _is_whole(piece: Range, size: Size) -> bool:
 
 
 @lru_cache(maxsize=50_000)
-def _sizes(axis: Axis) -> Mapping[str, Size]:
-    """The dimensions of an axis with their sizes."""
-    pieces_of_dim: dict[str, Size] = {}
-    for factor in axis:
-        if isinstance(factor, Leaf):
-            pieces_of_dim[factor.dim] = factor.size
-        else:
-            for part in factor.parts:
-                pieces_of_dim.update(_sizes(part))
-    return pieces_of_dim
-
-
 def sizes_of(axis: Axis) -> Mapping[str, Size]:
     """Return the size of every dimension in a tensor dim."""
-    return _sizes(axis)
+    sizes: dict[str, Size] = {}
+    for factor in axis:
+        if isinstance(factor, Leaf):
+            sizes[factor.dim] = factor.size
+        else:
+            for part in factor.parts:
+                sizes.update(sizes_of(part))
+    return sizes
 
 
 @attrs.frozen

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from parframe.checking.memory import all_device_memory, memory_sizes
+from parframe.checking import all_device_memory, memory_sizes
 from parframe.generation.engine import Shape
 from parframe.generation.replicas import replicas_of
 from parframe.plan import Plan

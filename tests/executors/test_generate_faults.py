@@ -200,4 +200,4 @@ def test_what_memory_is_expected_is_of_this_run(plan):
 
 def _total(text):
     number, unit = text.split()[:2]
-    return float(number) * {"MiB": 1, "GiB": 1024}[unit]
+    return float(number) * {"KiB": 1, "MiB": 1024, "GiB": 1024**2}[unit]
