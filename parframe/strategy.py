@@ -1,4 +1,4 @@
-"""What a strategy says, and where a list of strategies puts the names of dimensions on a mesh."""
+"""Strategies, and the mapping of named dimensions to mesh axes that follows from them."""
 
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
@@ -9,19 +9,19 @@ from parframe.errors import ParframeError, did_you_mean
 from parframe.mesh import Mesh, format_composite
 
 STAGES = "layers"
-"""The name that stands for the order of operators: it is cut into pipeline stages."""
+"""Name of the dimension that pipeline stages split: the order of the operators."""
 
-Cut = str | int
-"""Where a new pipeline stage begins: before the layer of a number, or before a module path."""
+StageStart = str | int
+"""Start of a pipeline stage: the number of its first layer, or a module path."""
 
 
 @attrs.frozen
 class Strategy:
-    """A map from names of dimensions to one mesh axis.
+    """Mapping of named dimensions to one mesh axis.
 
-    A strategy is a subclass that states the three class attributes. If it has options, they are
-    fields of an attrs class, with defaults; a spec sets them under `[strategies.<code>]`, the
-    code in small letters.
+    A strategy is a subclass that defines the class attributes ``code``, ``axis`` and ``splits``.
+    Its options are the fields of an attrs class, with defaults; a spec sets them under
+    `[strategies.<code>]`, with the code in lower case.
 
     Examples
     --------
@@ -35,86 +35,89 @@ class Strategy:
     """
 
     code: ClassVar[str]
-    """The capital letters that name it in a composite; they end in P."""
+    """Code in a composite: capital letters up to a P."""
     axis: ClassVar[str]
-    """The mesh axis it works on."""
+    """Mesh axis that it splits dimensions over."""
     splits: ClassVar[tuple[str, ...]]
-    """The names of the dimensions that it splits."""
+    """Names of the dimensions that it splits."""
     needs: ClassVar[tuple[str, ...]] = ()
-    """Those of them without which it makes no sense: a model that has none is refused."""
+    """Names that the model must have; a model without them is refused."""
 
-    def stage_cuts(self) -> tuple[Cut, ...]:
-        """Tell where new pipeline stages must begin.
+    def fixed_stage_starts(self) -> tuple[StageStart, ...]:
+        """Return where pipeline stages after the first one start.
 
         Returns
         -------
         tuple of str or int
-            Module paths or numbers of layers; none if the strategy leaves the choice open.
+            Module paths or numbers of layers; empty if stages are to be balanced.
         """
         return ()
 
-    def fills(self) -> tuple[str, ...]:
-        """Tell of which of its names every device must get something.
+    def no_idle(self) -> tuple[str, ...]:
+        """Return the names of which every device must get a part.
 
         Returns
         -------
         tuple of str
-            Names; a plan in which devices get nothing of these and are idle there is refused.
+            Names; a mesh with more devices than there is to split is refused for these.
         """
         return ()
 
-    def exchanges(self) -> tuple[str, ...]:
-        """Tell in which ways devices exchange, where an operator could also gather.
+    def distributed_forms(self) -> tuple[str, ...]:
+        """Return the distributed forms that operators take on the axis, instead of gathering.
 
         Returns
         -------
         tuple of str
-            Names of exchanges that operators' rules have, such as `ring`; none to gather. A model
-            without an operator that has the exchange is refused, unless the name ends in `?`.
+            Names of distributed forms that rules define, such as `ring`; empty to gather. A model
+            without an operator that has the form is refused, unless the name ends in `?`.
         """
         return ()
 
-    def mirrored(self) -> tuple[str, ...]:
-        """Tell which names are split in two halves at once, the second in the opposite order.
+    def zigzag(self) -> tuple[str, ...]:
+        """Return the names that are split in zigzag order.
+
+        Both halves of such a dimension are split, the second in the opposite order: the first
+        device has the first and the last part.
 
         Returns
         -------
         tuple of str
-            Names among `splits`: the first device has the first and the last part.
+            Names among `splits`.
         """
         return ()
 
 
 Part = tuple[Strategy, int | None]
-"""A strategy with its degree, or None where it shares the axis of another."""
+"""Strategy with its degree, or None where it shares the axis of another."""
 
 
 @attrs.frozen
 class Split:
-    """The mesh axes over which the dimensions of one name are split.
+    """Mesh axes over which the dimensions of one name are split.
 
     Parameters
     ----------
     name : str
         The name of a dimension, such as `heads`.
     axes : tuple of str
-        Names of mesh axes, the one that splits first at the front.
+        Names of mesh axes, the one that splits first in front.
     required : bool
-        Whether a model that has no dimension of that name is an error: true where a spec gives
-        the split itself or a strategy needs it, false where a strategy offers it.
-    filled : bool
-        Whether it is an error if there is not something of it for every device.
+        Whether a model without a dimension of that name is an error: true where a spec gives the
+        split itself or a strategy needs it, false where a strategy offers it.
+    no_idle : bool
+        Whether it is an error if a device gets no part of it.
     """
 
     name: str
     axes: tuple[str, ...]
     required: bool = False
-    filled: bool = False
+    no_idle: bool = False
 
 
 @attrs.frozen
 class Placing:
-    """Names placed on a mesh.
+    """Mesh, and the axes over which each named dimension is split.
 
     Parameters
     ----------
@@ -122,22 +125,22 @@ class Placing:
         The devices.
     splits : tuple of Split
         At most one for each name, in order of priority.
-    cuts : tuple of str or int
-        Where new pipeline stages must begin.
-    exchanges : mapping of str to tuple of str
-        For a mesh axis, in which ways its devices exchange where an operator could also gather.
-    mirrored : tuple of str
-        Names that are split in two halves at once, the second in the opposite order.
+    stage_starts : tuple of str or int
+        Where pipeline stages after the first one start; empty if they are balanced.
+    distributed_forms : mapping of str to tuple of str
+        For a mesh axis, the distributed forms that operators take on it instead of gathering.
+    zigzag : tuple of str
+        Names that are split in zigzag order.
     """
 
     mesh: Mesh
     splits: tuple[Split, ...] = ()
-    cuts: tuple[Cut, ...] = ()
-    exchanges: Mapping[str, tuple[str, ...]] = attrs.field(factory=dict)
-    mirrored: tuple[str, ...] = ()
+    stage_starts: tuple[StageStart, ...] = ()
+    distributed_forms: Mapping[str, tuple[str, ...]] = attrs.field(factory=dict)
+    zigzag: tuple[str, ...] = ()
 
     def axes(self, name: str) -> tuple[str, ...]:
-        """Tell over which mesh axes a name is split.
+        """Return the mesh axes over which a name is split.
 
         Parameters
         ----------
@@ -147,12 +150,12 @@ class Placing:
         Returns
         -------
         tuple of str
-            The axes, none if the name is not split.
+            The axes; empty if the name is not split.
         """
         return next((split.axes for split in self.splits if split.name == name), ())
 
-    def exchanging(self, axes: Sequence[str]) -> frozenset[str]:
-        """Tell in which ways the devices of a group exchange.
+    def forms_along(self, axes: Sequence[str]) -> frozenset[str]:
+        """Return the distributed forms that operators take in a group of devices.
 
         Parameters
         ----------
@@ -162,15 +165,15 @@ class Placing:
         Returns
         -------
         frozenset of str
-            The exchanges that are wanted on all of these axes.
+            The distributed forms that are wanted on all of these axes.
         """
-        wanted = (self.exchanges.get(axis, ()) for axis in axes)
+        wanted = (self.distributed_forms.get(axis, ()) for axis in axes)
         return frozenset.intersection(
             *(frozenset(name.removesuffix("?") for name in names) for names in wanted)
         )
 
     def within(self, submesh: Mesh) -> "Placing":
-        """Give the names as they lie on one of the meshes that the mesh is made of.
+        """Restrict the placing to one of the submeshes.
 
         Parameters
         ----------
@@ -180,39 +183,41 @@ class Placing:
         Returns
         -------
         Placing
-            The placing itself, if its mesh is made of nothing else.
+            The placing itself if its mesh has one submesh only.
         """
         if submesh == self.mesh:
             return self
         splits = tuple(split for split in self.splits if split.name != STAGES)
-        return Placing(submesh, splits, exchanges=self.exchanges, mirrored=self.mirrored)
+        return Placing(
+            submesh, splits, distributed_forms=self.distributed_forms, zigzag=self.zigzag
+        )
 
 
 def declare(code: str, axis: str, splits: Sequence[str], base: type[Strategy]) -> type[Strategy]:
-    """Make a strategy without Python: from what a spec declares.
+    """Make a strategy class from the declaration in a spec.
 
     Parameters
     ----------
     code : str
-        Its code in composites.
+        Code in composites.
     axis : str
-        Its mesh axis.
+        Mesh axis.
     splits : sequence of str
-        The names that it splits.
+        Names that it splits.
     base : type of Strategy
-        The strategy whose options it keeps; `Strategy` itself if it has none.
+        The strategy whose options it keeps; `Strategy` itself if there is none.
 
     Returns
     -------
     type of Strategy
         The strategy.
     """
-    stated = {"code": code, "axis": axis, "splits": tuple(splits), "__doc__": base.__doc__}
-    return type(base.__name__, (base,), stated)
+    attributes = {"code": code, "axis": axis, "splits": tuple(splits), "__doc__": base.__doc__}
+    return type(base.__name__, (base,), attributes)
 
 
 def mesh_of(parts: Sequence[Part]) -> Mesh:
-    """Make the mesh that strategies with degrees span.
+    """Make the mesh of a list of strategies.
 
     Parameters
     ----------
@@ -242,8 +247,8 @@ def mesh_of(parts: Sequence[Part]) -> Mesh:
             raise ParframeError(
                 "strategy",
                 "parallel",
-                f"{strategy.code} has no degree, and no other strategy gives its axis "
-                f"{strategy.axis!r} one",
+                f"{strategy.code} has no degree, and no other strategy gives one to its axis "
+                f"{strategy.axis!r}",
                 f"give it a degree, as in {strategy.code}2",
             )
     return Mesh((axis, degree) for axis, (_, degree) in owners.items() if degree)
@@ -252,7 +257,7 @@ def mesh_of(parts: Sequence[Part]) -> Mesh:
 def place(
     parts: Sequence[Part], mesh: Mesh, overrides: Mapping[str, Sequence[str]] | None = None
 ) -> Placing:
-    """Put the names that strategies split on the axes of a mesh.
+    """Map the names that strategies split to the axes of a mesh.
 
     Strategies with a degree come before those that share an axis; within both, the order is that
     of the composite. Where two strategies split one name, its axes follow in that order.
@@ -264,12 +269,12 @@ def place(
     mesh : Mesh
         The devices, with the axes of all strategies.
     overrides : mapping of str to sequence of str, optional
-        Axes that replace what the strategies say about a name; none leave it whole.
+        Axes that replace those of the strategies for a name; a name without axes is not split.
 
     Returns
     -------
     Placing
-        The names on the mesh.
+        The mesh with the axes of every name.
 
     Raises
     ------
@@ -280,33 +285,35 @@ def place(
     --------
     >>> mesh = Mesh((("dp", 2), ("tp", 4)))
     >>> place([], mesh, {"ffn": ("dp", "tp")}).splits
-    (Split(name='ffn', axes=('dp', 'tp'), required=True, filled=False),)
+    (Split(name='ffn', axes=('dp', 'tp'), required=True, no_idle=False),)
     """
     overrides = overrides or {}
     ordered = sorted(parts, key=lambda part: part[1] is None)
     axes: dict[str, tuple[str, ...]] = {}
     required = {*overrides, *(name for strategy, _ in ordered for name in strategy.needs)}
-    filled = {name for strategy, _ in ordered for name in strategy.fills()}
-    exchanges: dict[str, tuple[str, ...]] = {}
+    no_idle = {name for strategy, _ in ordered for name in strategy.no_idle()}
+    forms: dict[str, tuple[str, ...]] = {}
     for strategy, _ in ordered:
         _check_axes(mesh, f"strategy {strategy.code}", (strategy.axis,))
         for name in strategy.splits:
             axes[name] = tuple(dict.fromkeys((*axes.get(name, ()), strategy.axis)))
-        if wanted := strategy.exchanges():
-            exchanges[strategy.axis] = (*exchanges.get(strategy.axis, ()), *wanted)
+        if wanted := strategy.distributed_forms():
+            forms[strategy.axis] = (*forms.get(strategy.axis, ()), *wanted)
     for name, given in overrides.items():
         _check_axes(mesh, f"splits.{name}", given)
         axes[name] = tuple(given)
     return Placing(
         mesh=mesh,
         splits=tuple(
-            Split(name, over, name in required, name in filled)
+            Split(name, over, name in required, name in no_idle)
             for name, over in axes.items()
             if over
         ),
-        cuts=tuple(cut for strategy, _ in ordered for cut in strategy.stage_cuts()),
-        exchanges=exchanges,
-        mirrored=tuple(dict.fromkeys(name for one, _ in ordered for name in one.mirrored())),
+        stage_starts=tuple(
+            start for strategy, _ in ordered for start in strategy.fixed_stage_starts()
+        ),
+        distributed_forms=forms,
+        zigzag=tuple(dict.fromkeys(name for one, _ in ordered for name in one.zigzag())),
     )
 
 

@@ -7,15 +7,15 @@ from parframe.strategy import Part, Placing, Split, Strategy, declare, mesh_of, 
 
 
 @attrs.frozen
-class Staged(Strategy):
+class Pipeline(Strategy):
     code = "PP"
     axis = "pp"
     splits = ("layers",)
 
-    cuts: tuple[str | int, ...] = ()
+    stage_starts: tuple[str | int, ...] = ()
 
-    def stage_cuts(self) -> tuple[str | int, ...]:
-        return self.cuts
+    def fixed_stage_starts(self) -> tuple[str | int, ...]:
+        return self.stage_starts
 
 
 STRATEGIES: dict[str, Strategy] = {
@@ -23,7 +23,7 @@ STRATEGIES: dict[str, Strategy] = {
     "TP": declare("TP", "tp", ["heads", "ffn"], Strategy)(),
     "SP": declare("SP", "tp", ["sequence"], Strategy)(),
     "EP": declare("EP", "ep", ["experts", "batch"], Strategy)(),
-    "PP": Staged((3, "model.layers.5")),
+    "PP": Pipeline((3, "model.layers.5")),
 }
 
 
@@ -76,31 +76,31 @@ def test_splits_of_the_spec_replace_those_of_strategies_and_are_required() -> No
     assert placed.axes("heads") == ()
 
 
-def test_cuts_of_a_pipeline_reach_the_placing() -> None:
-    assert placing("PP3").cuts == (3, "model.layers.5")
-    assert placing("TP2").cuts == ()
+def test_stage_starts_of_a_pipeline_reach_the_placing() -> None:
+    assert placing("PP3").stage_starts == (3, "model.layers.5")
+    assert placing("TP2").stage_starts == ()
 
 
 @attrs.frozen
-class Ringed(Strategy):
+class RingContext(Strategy):
     code = "CP"
     axis = "cp"
     splits = ("sequence",)
 
-    def exchanges(self) -> tuple[str, ...]:
+    def distributed_forms(self) -> tuple[str, ...]:
         return ("ring",)
 
-    def mirrored(self) -> tuple[str, ...]:
+    def zigzag(self) -> tuple[str, ...]:
         return ("sequence",)
 
 
-def test_exchanges_of_a_strategy_reach_the_placing_on_its_axis() -> None:
-    both: list[Part] = [(STRATEGIES["TP"], 2), (Ringed(), 3)]
+def test_distributed_forms_of_a_strategy_reach_the_placing_on_its_axis() -> None:
+    both: list[Part] = [(STRATEGIES["TP"], 2), (RingContext(), 3)]
     placed = place(both, mesh_of(both))
-    assert placed.mirrored == ("sequence",)
-    assert placed.exchanges == {"cp": ("ring",)}
-    assert placed.exchanging(["cp"]) == {"ring"}
-    assert placed.exchanging(["cp", "tp"]) == frozenset()
+    assert placed.zigzag == ("sequence",)
+    assert placed.distributed_forms == {"cp": ("ring",)}
+    assert placed.forms_along(["cp"]) == {"ring"}
+    assert placed.forms_along(["cp", "tp"]) == frozenset()
 
 
 def test_two_degrees_for_one_axis_tell_how_to_share_it() -> None:
@@ -114,9 +114,9 @@ def test_sharing_an_axis_that_nobody_has_asks_for_a_degree() -> None:
 
 
 @pytest.mark.parametrize(
-    ("axes", "told"),
+    ("axes", "message"),
     [(("tb",), r"splits.ffn: the mesh has no axis 'tb'.*: tp"), (("tp", "tp"), "each axis once")],
 )
-def test_overrides_must_name_axes_of_the_mesh_once(axes: tuple[str, ...], told: str) -> None:
-    with pytest.raises(ParframeError, match=told):
+def test_overrides_must_name_axes_of_the_mesh_once(axes: tuple[str, ...], message: str) -> None:
+    with pytest.raises(ParframeError, match=message):
         placing("TP2", ffn=axes)

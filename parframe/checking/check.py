@@ -54,7 +54,7 @@ def check(
     findings = check_structure(plan)
     if findings:
         return Report(tuple(findings), {}, ())
-    model = CheckedModel(plan.graph, plan.programs.values(), rules, plan.placing.mirrored)
+    model = CheckedModel(plan.graph, plan.programs.values(), rules, plan.placing.zigzag)
     plan_types = PlanTypes(plan, model)
     communication_findings = [*check_matching(plan, plan_types.bindings), *check_deadlock(plan)]
     if plan_types.blocked and not communication_findings:

@@ -56,7 +56,7 @@ class Replica:
         ratios = (
             mesh.ratio(self.plan.placing.axes(_SEQUENCE)) for mesh in self.plan.mesh.submeshes
         )
-        halves = 2 if _SEQUENCE in self.plan.placing.mirrored else 1
+        halves = 2 if _SEQUENCE in self.plan.placing.zigzag else 1
         return halves * lcm(*(sum(ratio) for ratio in ratios))
 
     @cached_property

@@ -51,7 +51,7 @@ def partition_placing(
         if repeated:
             graph, written = unfolded(graph, repeated), unfolded(written, repeated)
             continue
-        dimensions = halve_dimensions(dimensions, placing.mirrored)
+        dimensions = halve_dimensions(dimensions, placing.zigzag)
         replicate = on_missing_rule == "replicate"
         cuts: dict[Mesh, tuple[Cut, ...]] = {}
         placed: dict[Mesh, PlacedGraph] = {}
@@ -121,7 +121,7 @@ def _verify_exchanges(placing: Placing, placed: PlacedGraph) -> None:
         if isinstance(action, Compute) and action.exchange is not None
         for axis in action.axes
     }
-    for axis, names in placing.exchanges.items():
+    for axis, names in placing.distributed_forms.items():
         for name in names:
             missed = not name.endswith("?") and (axis, name) not in found
             if missed and placing.mesh.degree(axis) > 1:

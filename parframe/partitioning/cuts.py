@@ -143,7 +143,7 @@ def find_cuts(dimensions: Dimensions, placing: Placing) -> tuple[Cut, ...]:
         chains = dimensions.targets(entry.name)
         if entry.required and not chains:
             raise _nothing(",".join(entry.axes), [entry.name], dimensions)
-        for chain in chains if entry.filled else ():
+        for chain in chains if entry.no_idle else ():
             _check_filled(entry, chain, dimensions, placing)
         for chain in chains:
             if not any(dim in cut.chain for cut in found for dim in chain):
@@ -185,7 +185,7 @@ def _nested(
     sizes = tuple(dimensions.dimensions[dim].size for dim in chain)
     outer: Cut | None = None
     for axes in axis_groups(entry, placing):
-        shares, wanted = placing.mesh.ratio(axes), placing.exchanging(axes)
+        shares, wanted = placing.mesh.ratio(axes), placing.forms_along(axes)
         halves = chain in dimensions.halves
         outer = Cut(rank, priority, axes, chain, sizes, shares, outer, wanted, halves)
         yield outer

@@ -91,7 +91,7 @@ class Staging:
                 f"{self.count} pipeline stages, but the model has {len(layers)} layers",
                 f"use at most {len(layers)} stages",
             )
-        fixed = [self.place_of(cut, layers) for cut in placing.cuts]
+        fixed = [self.place_of(cut, layers) for cut in placing.stage_starts]
         costs = step_costs(model, self.maker, self.closures, self.given, self.works)
         return cut_stages(Course.of(costs), self.shares, sorted(set(fixed)))
 
@@ -107,7 +107,9 @@ class Staging:
             hint = f"layers are numbered from 1 to {len(layers) - 1}"
         else:
             hint = "give the path of a module as the model names it, or a layer's number"
-        raise ParframeError("partition", f"cuts, {cut!r}", "no such place in the model", hint)
+        raise ParframeError(
+            "partition", f"stage_starts, {cut!r}", "no such place in the model", hint
+        )
 
     def fill(self, stage: int) -> None:
         """The steps of a stage: its own, and cheap ones computed again."""

@@ -92,9 +92,9 @@ def cut_stages(course: Course, shares: Sequence[int], fixed: Sequence[int] = ())
     if len(fixed) > stages - 1:
         raise ParframeError(
             "partition",
-            "cuts",
-            f"{len(fixed)} cuts make {len(fixed) + 1} stages, but the mesh has {stages}",
-            f"give at most {stages - 1} cuts",
+            "stage_starts",
+            f"{len(fixed)} stage starts make {len(fixed) + 1} stages, but the mesh has {stages}",
+            f"give at most {stages - 1} stage starts",
         )
     places = _places(course, stages, fixed)
     if len(places) < stages - 1:
@@ -163,9 +163,9 @@ def _balance(
     if not numpy.isfinite(best[-1]):
         raise ParframeError(
             "partition",
-            "cuts",
-            f"no {stages} stages of some work each fit between these cuts",
-            "give fewer cuts, or fewer stages",
+            "stage_starts",
+            f"no {stages} stages of some work each fit between these stage starts",
+            "give fewer stage starts, or fewer stages",
         )
     at = width - 1
     cuts: list[int] = []

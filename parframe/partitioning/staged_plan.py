@@ -62,7 +62,9 @@ class _Stages:
         self.cuts = cuts
         self.replicate_missing = replicate_missing
         self.across = (mesh.stage_axis, *mesh.uneven_axes)
-        self.starts = tuple(graph.layers[cut] for cut in placing.cuts if isinstance(cut, int))
+        self.starts = tuple(
+            graph.layers[cut] for cut in placing.stage_starts if isinstance(cut, int)
+        )
         self.works = works_of(graph, dimensions)
         self.home = {
             value: self.stage_of(number)

@@ -28,11 +28,14 @@ def encode_placing(placing: Placing) -> dict[str, Any]:
     return {
         **_encode_mesh(placing.mesh),
         "splits": [
-            [split.name, list(split.axes), split.required, split.filled] for split in placing.splits
+            [split.name, list(split.axes), split.required, split.no_idle]
+            for split in placing.splits
         ],
-        "cuts": list(placing.cuts),
-        "exchanges": {axis: list(names) for axis, names in placing.exchanges.items()},
-        "mirrored": list(placing.mirrored),
+        "stage_starts": list(placing.stage_starts),
+        "distributed_forms": {
+            axis: list(names) for axis, names in placing.distributed_forms.items()
+        },
+        "zigzag": list(placing.zigzag),
     }
 
 
@@ -40,17 +43,16 @@ def decode_placing(value: Any) -> Placing:
     """The placing that `encode_placing` wrote."""
     match value:
         case {
-            "mesh": list(axes), "splits": list(splits), "cuts": list(cuts),
-            "exchanges": dict(wanted), "mirrored": list(mirrored),
+            "mesh": list(axes), "splits": list(splits), "stage_starts": list(starts),
+            "distributed_forms": dict(forms), "zigzag": list(zigzag),
         }:  # fmt: skip
             mesh = _mesh(axes, value.get("shares", {}), value.get("stages", []))
-            exchanges = {axis: _names(names, axis) for axis, names in wanted.items()}
-            if all(isinstance(cut, str | int) for cut in cuts):
+            names = {axis: _names(given, axis) for axis, given in forms.items()}
+            if all(isinstance(start, str | int) for start in starts):
                 return Placing(
-                    mesh, tuple(map(_split, splits)), tuple(cuts), exchanges,
-                    _names(mirrored, "mirrored"),
+                    mesh, tuple(map(_split, splits)), tuple(starts), names, _names(zigzag, "zigzag"),
                 )  # fmt: skip
-    raise illegal("placing", "is not a mesh, splits, cuts, exchanges and what is mirrored")
+    raise illegal("placing", "is not a mesh, splits, stage_starts, distributed_forms and zigzag")
 
 
 def _names(value: Any, where: str) -> tuple[str, ...]:
@@ -243,7 +245,7 @@ def _mesh(axes: list[Any], shares: Any, stages: Any) -> Mesh:
 
 def _split(value: Any) -> Split:
     match value:
-        case [str(name), list(axes), bool(required), bool(filled)]:
+        case [str(name), list(axes), bool(required), bool(no_idle)]:
             over = tuple(text(axis, f"split {name}") for axis in axes)
-            return Split(name, over, required, filled)
+            return Split(name, over, required, no_idle)
     raise illegal("splits", f"{repr(value)[:60]} is not a split")

@@ -27,7 +27,7 @@ from parframe.plan.json_rows import (
 from parframe.plan.plan import Plan
 from parframe.plan.validation import illegal, verify_plan
 
-SCHEMA = 1
+SCHEMA = 2
 """The version of ``plan.json`` that this version writes and reads."""
 
 _DEEPEST_LINES = 3

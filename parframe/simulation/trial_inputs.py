@@ -97,7 +97,7 @@ def _named_symbols(graph: OperatorGraph) -> Iterator[tuple[str, str]]:
 
 def _count_parts(plan: Plan, name: str) -> int:
     ratios = [mesh.ratio(plan.placing.axes(name)) for mesh in plan.mesh.submeshes]
-    halves = 2 if name in plan.placing.mirrored else 1
+    halves = 2 if name in plan.placing.zigzag else 1
     return halves * max(min(sum(ratio), _MOST_SHARES * len(ratio)) for ratio in ratios)
 
 

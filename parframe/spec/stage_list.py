@@ -102,7 +102,7 @@ def place_stages(
     mesh = (
         Mesh(((axis, degree), *meshes[0].axes), dict(shares)) if alike else StagedMesh(axis, meshes)
     )
-    return attrs.evolve(placing, mesh=mesh, cuts=tuple(stage.first for stage in stages[1:]))
+    return attrs.evolve(placing, mesh=mesh, stage_starts=tuple(stage.first for stage in stages[1:]))
 
 
 def _stage_axis(placing: Placing, shares: Mapping[str, Sequence[int]]) -> str:
@@ -121,8 +121,8 @@ def _stage_axis(placing: Placing, shares: Mapping[str, Sequence[int]]) -> str:
     if axes[0] in shares:
         what = "stages say which layers each of them has"
         raise _refused(f"shares.{axes[0]}", what, "remove the shares")
-    if placing.cuts:
-        raise _refused("stages", "the stages are cut by 'cuts', too", "keep one of them")
+    if placing.stage_starts:
+        raise _refused("stages", "the stages are set by 'stage_starts' too", "keep one of them")
     return axes[0]
 
 

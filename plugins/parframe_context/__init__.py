@@ -1,4 +1,4 @@
-"""Context parallelism: every device takes its share of the sequence, on an axis of its own."""
+"""Context parallelism: the sequence is split over a mesh axis of its own."""
 
 from typing import Literal
 
@@ -11,15 +11,16 @@ parframe_api = 1
 
 @attrs.frozen
 class ContextParallel(Strategy):
-    """Split the sequence; attention gathers keys and values, or passes them round a ring.
+    """Split the sequence; attention gathers keys and values, or passes them around a ring.
 
     Parameters
     ----------
     attention : "all_gather" or "ring"
-        How queries meet the keys and values of other devices.
+        How attention gets the keys and values of other devices: all at once, or part by part
+        around a ring (ring attention).
     placement : "contiguous" or "zigzag"
-        Whether a device has one part of the sequence, or one of its first half and the opposite
-        one of its second, so that all have as much to do where attention is causal.
+        Whether a device has one part of the sequence, or one part of its first half and the
+        opposite part of its second half, which balances causal attention.
     """
 
     code = "CP"
@@ -29,16 +30,16 @@ class ContextParallel(Strategy):
     attention: Literal["all_gather", "ring"] = "all_gather"
     placement: Literal["contiguous", "zigzag"] = "contiguous"
 
-    def exchanges(self) -> tuple[str, ...]:
-        """Give the ring, if the user set it."""
+    def distributed_forms(self) -> tuple[str, ...]:
+        """Return ring attention, if the user set it."""
         return ("ring",) if self.attention == "ring" else ()
 
-    def mirrored(self) -> tuple[str, ...]:
-        """Give the sequence, if the user set zigzag."""
+    def zigzag(self) -> tuple[str, ...]:
+        """Return the sequence, if the user set zigzag."""
         return ("sequence",) if self.placement == "zigzag" else ()
 
 
 @hookimpl
 def parframe_strategies() -> list[type[Strategy]]:
-    """Offer context parallelism."""
+    """Return the strategy of context parallelism."""
     return [ContextParallel]

@@ -1,4 +1,4 @@
-"""Data parallelism: every replica of the model takes its share of the batch."""
+"""Data parallelism: the batch is split over replicas of the model."""
 
 import attrs
 
@@ -9,7 +9,7 @@ parframe_api = 1
 
 @attrs.frozen
 class DataParallel(Strategy):
-    """Split the batch; no communication follows inside the model."""
+    """Split the batch; the model needs no communication for it."""
 
     code = "DP"
     axis = "dp"
@@ -18,5 +18,5 @@ class DataParallel(Strategy):
 
 @hookimpl
 def parframe_strategies() -> list[type[Strategy]]:
-    """Offer data parallelism."""
+    """Return the strategy of data parallelism."""
     return [DataParallel]

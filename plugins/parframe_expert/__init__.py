@@ -1,4 +1,4 @@
-"""Expert parallelism: every device takes its share of each layer's experts."""
+"""Expert parallelism: the experts of each layer are split over devices."""
 
 from typing import Literal
 
@@ -16,11 +16,12 @@ class ExpertParallel(Strategy):
     Parameters
     ----------
     dispatch : "auto", "all_to_all" or "all_gather"
-        How tokens meet their experts: each is sent to the devices that have its experts and its
-        result comes back, or all are gathered and what the devices' experts gave is summed. By
-        itself the first, where the model's experts are an operator that can do it.
+        How tokens get to their experts. With all_to_all each token is sent to the devices of its
+        experts, and the results are sent back (dispatch and combine). With all_gather every
+        device gathers all tokens, and the results of its experts are summed over devices. With
+        auto it is all_to_all where the model's experts are an operator that supports it.
     idle : bool
-        Whether there may be more devices than experts; those without an expert are idle there.
+        Whether there may be more devices than experts; devices without an expert are idle.
     """
 
     code = "EP"
@@ -32,17 +33,17 @@ class ExpertParallel(Strategy):
 
     idle: bool = False
 
-    def fills(self) -> tuple[str, ...]:
-        """Give the experts, unless the user lets devices be idle."""
+    def no_idle(self) -> tuple[str, ...]:
+        """Return the experts, unless the user lets devices be idle."""
         return () if self.idle else ("experts",)
 
-    def exchanges(self) -> tuple[str, ...]:
-        """Give the exchange of tokens, unless the user set another dispatch."""
+    def distributed_forms(self) -> tuple[str, ...]:
+        """Return dispatch and combine of tokens, unless the user set another dispatch."""
         wanted = {"auto": ("all_to_all?",), "all_to_all": ("all_to_all",)}
         return wanted.get(self.dispatch, ())
 
 
 @hookimpl
 def parframe_strategies() -> list[type[Strategy]]:
-    """Offer expert parallelism."""
+    """Return the strategy of expert parallelism."""
     return [ExpertParallel]

@@ -1,4 +1,4 @@
-"""Pipeline parallelism: every stage takes some consecutive layers."""
+"""Pipeline parallelism: consecutive layers are split into stages."""
 
 import attrs
 
@@ -13,23 +13,23 @@ class PipelineParallel(Strategy):
 
     Parameters
     ----------
-    cuts : tuple of str or int
-        Where stages begin: before the layer of a number, or before a module path. Stages are
-        balanced by compute and memory where none is given.
+    stage_starts : tuple of str or int
+        Where stages after the first one start: numbers of layers, or module paths. Stages that
+        are not given are balanced by compute and memory.
     """
 
     code = "PP"
     axis = "pp"
     splits = ("layers",)
 
-    cuts: tuple[str | int, ...] = ()
+    stage_starts: tuple[str | int, ...] = ()
 
-    def stage_cuts(self) -> tuple[str | int, ...]:
-        """Give the cuts that the user set."""
-        return self.cuts
+    def fixed_stage_starts(self) -> tuple[str | int, ...]:
+        """Return the stage starts that the user set."""
+        return self.stage_starts
 
 
 @hookimpl
 def parframe_strategies() -> list[type[Strategy]]:
-    """Offer pipeline parallelism."""
+    """Return the strategy of pipeline parallelism."""
     return [PipelineParallel]

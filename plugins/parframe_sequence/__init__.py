@@ -1,4 +1,4 @@
-"""Sequence parallelism: tensor ranks share the sequence wherever no width is split."""
+"""Sequence parallelism: tensor ranks split the sequence where they split no weight."""
 
 import attrs
 
@@ -18,5 +18,5 @@ class SequenceParallel(Strategy):
 
 @hookimpl
 def parframe_strategies() -> list[type[Strategy]]:
-    """Offer sequence parallelism."""
+    """Return the strategy of sequence parallelism."""
     return [SequenceParallel]

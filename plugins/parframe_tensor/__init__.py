@@ -1,4 +1,4 @@
-"""Tensor parallelism: every device takes its share of each layer's width."""
+"""Tensor parallelism: heads, feed-forward and vocabulary are split over devices."""
 
 import attrs
 
@@ -9,7 +9,7 @@ parframe_api = 1
 
 @attrs.frozen
 class TensorParallel(Strategy):
-    """Split attention heads, feed-forward, that of experts too, and vocabulary."""
+    """Split attention heads, feed-forward (also inside experts) and vocabulary."""
 
     code = "TP"
     axis = "tp"
@@ -18,5 +18,5 @@ class TensorParallel(Strategy):
 
 @hookimpl
 def parframe_strategies() -> list[type[Strategy]]:
-    """Offer tensor parallelism."""
+    """Return the strategy of tensor parallelism."""
     return [TensorParallel]

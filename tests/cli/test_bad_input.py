@@ -149,7 +149,7 @@ def rewritten(folder: Path, change: Callable[[str], str]) -> None:
     [
         (lambda text: text[: len(text) // 2], "not JSON|cannot be read"),
         (lambda text: text.replace('"relu"', '"gelu"', 1), "changed or cut"),
-        (lambda text: text.replace('"schema": 1', '"schema": 999', 1), "update parframe"),
+        (lambda text: text.replace('"schema": 2', '"schema": 999', 1), "update parframe"),
         (lambda text: "", "plan"),
     ],
     ids=["truncated", "tampered", "newer", "empty"],

@@ -62,7 +62,7 @@ CASES: dict[str, tuple[str, str]] = {
     "splits": ("llama", 'mesh = { dp = 2, tp = 2 }\n'
                         'splits = { heads = ["tp"], ffn = ["dp", "tp"] }'),
     "pp": ("llama5", 'parallel = "PP2"'),
-    "pp-cuts": ("llama5", 'parallel = "PP3"\n[strategies.pp]\ncuts = [1, 4]'),
+    "pp-cuts": ("llama5", 'parallel = "PP3"\n[strategies.pp]\nstage_starts = [1, 4]'),
     "pp-shares": ("llama5", 'parallel = "PP2"\nshares = { pp = [3, 1] }'),
     "pp-dp-tp": ("llama5", 'parallel = "PP2DP2TP2"'),
     "stages": ("llama5", 'parallel = "PP2TP4"\nstages = [\n{ tp = 4, layers = "0-2" },\n'

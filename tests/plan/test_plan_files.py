@@ -40,12 +40,12 @@ def test_a_plan_is_read_back_as_it_was(saved):
     assert load_plan(folder / "plan.json") == plan
 
 
-def test_what_devices_exchange_and_what_is_mirrored_is_read_back(tmp_path):
+def test_distributed_forms_and_zigzag_names_are_read_back(tmp_path):
     plan = ring_of("llama", "CP3", "zigzag")
     plan.save(tmp_path / "plan")
     assert load_plan(tmp_path / "plan") == plan
-    assert load_plan(tmp_path / "plan").placing.exchanges == {"cp": ("ring",)}
-    assert load_plan(tmp_path / "plan").placing.mirrored == ("sequence",)
+    assert load_plan(tmp_path / "plan").placing.distributed_forms == {"cp": ("ring",)}
+    assert load_plan(tmp_path / "plan").placing.zigzag == ("sequence",)
 
 
 def test_the_same_plan_gives_the_same_bytes(saved):
@@ -124,7 +124,7 @@ def spoiled():
         return change
 
     program = ("programs", "all")
-    yield "a newer schema", spoil("schema", 2), "update parframe"
+    yield "a newer schema", spoil("schema", 3), "update parframe"
     yield "a schema of another type", spoil("schema", True), "is not a plan"
     yield "no graph", spoil("graph", None), "graph"
     yield "an unknown axis", spoil("placing", "mesh", [["tp", 6]]), "no axis 'dp'"
@@ -144,9 +144,13 @@ def spoiled():
     yield "another parameter", spoil(*program, "parameters", 0, 1, "other"), "no 'other'"
     yield "a negative stage", spoil(*program, "stage", -1), "no stage"
     yield "a state", spoil(*program, "states", {"cache": "none"}), "nothing defines 'none'"
-    yield "no exchanges", spoil("placing", "exchanges", None), "is not a mesh, splits, cuts, exch"
-    yield "an exchange of a number", spoil("placing", "exchanges", {"tp": [1]}), "1 is not text"
-    yield "a number mirrored", spoil("placing", "mirrored", [2]), "2 is not text"
+    yield (
+        "no distributed forms",
+        spoil("placing", "distributed_forms", None),
+        "is not a mesh, splits",
+    )
+    yield "a form of a number", spoil("placing", "distributed_forms", {"tp": [1]}), "1 is not text"
+    yield "a number in zigzag", spoil("placing", "zigzag", [2]), "2 is not text"
     yield "a note", spoil("notes", [1]), "not a note"
 
 

@@ -25,7 +25,7 @@ batch = 8
 sequence = 4096
 
 [strategies.pp]
-cuts = ["model.layers.3"]
+stage_starts = ["model.layers.3"]
 
 [memory]
 budget = "80GB"
@@ -50,13 +50,13 @@ def test_a_full_spec_says_all_it_says(tmp_path: Path) -> None:
         dtype="bfloat16",
         batch=8,
         sequence=4096,
-        strategies={"pp": {"cuts": ["model.layers.3"]}},
+        strategies={"pp": {"stage_starts": ["model.layers.3"]}},
         memory_budget=80 * 10**9,
         verify=Verify(batch=4, sequence=12, seed=7),
     )
     placing = spec.placing()
     assert placing.mesh == Mesh((("pp", 2), ("tp", 4), ("dp", 2)))
-    assert placing.cuts == ("model.layers.3",)
+    assert placing.stage_starts == ("model.layers.3",)
     assert placing.axes("ffn") == ("dp", "tp")
     assert placing.axes("sequence") == ("tp",)
 
@@ -191,30 +191,30 @@ def test_a_mistake_is_told_with_line_and_key(text: str, line: int, key: str, tol
         ),
         (
             "strategy",
-            'parallel = "TP2"\n[strategies.pp]\ncuts = [1]',
+            'parallel = "TP2"\n[strategies.pp]\nstage_starts = [1]',
             2,
             "strategies.pp",
             "takes no part in 'TP2'",
         ),
         (
             "strategy",
-            'parallel = "PP2"\n[strategies.pp]\ncut = [1]',
+            'parallel = "PP2"\n[strategies.pp]\nstage_start = [1]',
             3,
-            "strategies.pp.cut",
-            "did you mean 'cuts'?",
+            "strategies.pp.stage_start",
+            "did you mean 'stage_starts'?",
         ),
         (
             "strategy",
-            'parallel = "PP2"\n[strategies.pp]\ncuts = [true]',
+            'parallel = "PP2"\n[strategies.pp]\nstage_starts = [true]',
             3,
-            "strategies.pp.cuts",
+            "strategies.pp.stage_starts",
             "give a list of: text or a whole number",
         ),
         (
             "strategy",
-            'parallel = "PP2"\n[strategies.pp]\ncuts = 1',
+            'parallel = "PP2"\n[strategies.pp]\nstage_starts = 1',
             3,
-            "strategies.pp.cuts",
+            "strategies.pp.stage_starts",
             "is 1",
         ),
         (

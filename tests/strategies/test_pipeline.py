@@ -31,8 +31,8 @@ def layers_of(plan, rank):
     )
 
 
-def cut_at(graph, composite, cuts):
-    return partition(graph, Spec(parallel=composite, strategies={"pp": {"cuts": cuts}}))
+def start_stages_at(graph, composite, starts):
+    return partition(graph, Spec(parallel=composite, strategies={"pp": {"stage_starts": starts}}))
 
 
 def test_neighbouring_stages_send_the_residual_stream_alone():
@@ -62,27 +62,27 @@ def test_tied_weights_are_held_by_both_stages_that_use_them():
 
 
 @pytest.mark.parametrize(
-    ("cuts", "layers"),
+    ("starts", "layers"),
     [([3], [["0", "1", "2"], ["3"]]), (["model.layers.1"], [["0"], ["1", "2", "3"]])],
 )
-def test_stages_begin_where_the_user_says(cuts, layers):
-    plan = cut_at(llama(), "PP2", cuts)
+def test_stages_start_where_the_user_says(starts, layers):
+    plan = start_stages_at(llama(), "PP2", starts)
     assert [layers_of(plan, rank) for rank in range(2)] == layers
     assert check(plan).ok
 
 
 @pytest.mark.parametrize(
-    ("composite", "cuts", "what"),
+    ("composite", "starts", "what"),
     [
         ("PP2", [9], "no such place"),
         ("PP2", ["model.nothing"], "no such place"),
-        ("PP2", [1, 2], "2 cuts make 3 stages"),
+        ("PP2", [1, 2], "2 stage starts make 3 stages"),
         ("PP8", [], "8 pipeline stages, but the model has 4 layers"),
     ],
 )
-def test_impossible_cuts_are_refused(composite, cuts, what):
+def test_impossible_stage_starts_are_refused(composite, starts, what):
     with pytest.raises(ParframeError, match=what):
-        cut_at(llama(), composite, cuts)
+        start_stages_at(llama(), composite, starts)
 
 
 class Skips(nn.Module):

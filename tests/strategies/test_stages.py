@@ -70,7 +70,7 @@ def test_a_staged_mesh_has_no_groups_across_stages_along_some_of_the_uneven_axes
 def test_stages_alike_are_a_regular_mesh() -> None:
     spec = Spec(parallel="PP2TP4", stages=stages_of({"tp": 2}, {"tp": 2}))
     assert spec.placing().mesh == Mesh((("pp", 2), ("tp", 2)))
-    assert spec.placing().cuts == (2,)
+    assert spec.placing().stage_starts == (2,)
 
 
 @pytest.mark.parametrize(
@@ -111,7 +111,11 @@ def test_wrong_stages_are_refused_with_line_and_key(text: str, told: str) -> Non
         ("TP2PP2", {}, "the first axis of the mesh is 'tp'; give that of the stages first"),
         ("PP2TP2", {"devices": 8}, "key 'devices': is 8, and the stages have 6; give 6"),
         ("PP2TP2", {"shares": {"pp": (3, 1)}}, "key 'shares.pp': stages say which layers"),
-        ("PP2TP2", {"strategies": {"pp": {"cuts": [1]}}}, "are cut by 'cuts', too; keep one"),
+        (
+            "PP2TP2",
+            {"strategies": {"pp": {"stage_starts": [1]}}},
+            "set by 'stage_starts' too; keep one",
+        ),
         (
             "PP2TP2",
             {"splits": {"vocab": ["pp", "tp"]}},

@@ -47,7 +47,7 @@ class PlacementCache:
         """The graph placed, as a plan places the whole; None where equal layers differ then."""
         mesh = placing.mesh
         while True:
-            dimensions = self.named(written, placing.mirrored)
+            dimensions = self.named(written, placing.zigzag)
             uses = Counter(call.block for call in written.calls)
             if any(uses[block] > 1 for block in dimensions.inconsistent_blocks):
                 return None
@@ -55,7 +55,7 @@ class PlacementCache:
             check_splits(written, dimensions, placing.within(mesh), cuts)
             order = sorted({cut.priority for cut in cuts})
             forms = tuple(_form(cut, order) for cut in cuts)
-            form = (id(written), replicate, placing.mirrored, forms)
+            form = (id(written), replicate, placing.zigzag, forms)
             if form not in self.placed:
                 self.placed[form] = place_graph(written, dimensions, cuts, replicate)
             placed = self.placed[form]

@@ -151,7 +151,7 @@ class StepGraph:
         if model not in self.courses:
             self.courses[model] = self._course(model, works)
         course, closures = self.courses[model]
-        fixed = sorted({self._fixed(cut) for cut in placing.cuts})
+        fixed = sorted({self._fixed(cut) for cut in placing.stage_starts})
         return (0, *cut_stages(course, shares, fixed), course.count), closures
 
     def _course(
@@ -168,7 +168,7 @@ class StepGraph:
         if not isinstance(cut, int) or not 0 < cut < len(layers):
             raise ParframeError(
                 "partition",
-                f"cuts, {cut!r}",
+                f"stage_starts, {cut!r}",
                 "no such place in the model",
                 f"layers are numbered from 1 to {len(layers) - 1}",
             )

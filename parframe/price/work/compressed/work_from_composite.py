@@ -101,7 +101,7 @@ class Reader:
     def work(self, placing: Placing, replicate: bool = False) -> Work:
         """The work of a placing."""
         plain = not isinstance(placing.mesh, StagedMesh) and not any(
-            isinstance(cut, str) for cut in placing.cuts
+            isinstance(cut, str) for cut in placing.stage_starts
         )
         placed = None
         if plain and self.short is not None:
