@@ -70,7 +70,9 @@ def test_a_correct_ring_has_no_findings(model, composite):
 
 def test_a_ring_over_more_axes_than_the_sequence_is_a_finding():
     placing = Placing(
-        Mesh((("cp", 2), ("spare", 2))), (Split("sequence", ("cp",)),), exchanges={"cp": ("ring",)}
+        Mesh((("cp", 2), ("spare", 2))),
+        (Split("sequence", ("cp",)),),
+        distributed_forms={"cp": ("ring",)},
     )
     plan = partition_placing(graph_of("llama"), placing)
     (program,) = plan.programs.values()
