@@ -41,6 +41,11 @@ class Device:
         Bytes a second from and to the memory.
     power
         The limit of the board, in watts; 0 where it is not known.
+    processors
+        Streaming multiprocessors (NVIDIA) or compute units (AMD) that are enabled; None where
+        their number is not known.
+    last_level_cache
+        Bytes of the last cache before the memory; None where they are not known.
     sources
         Where the figures come from.
     notes
@@ -60,6 +65,8 @@ class Device:
     usable_share: float
     bandwidth: float
     power: float
+    processors: int | None = None
+    last_level_cache: float | None = None
     sources: tuple[str, ...] = attrs.field(default=(), hash=False, eq=False)
     notes: Mapping[str, str] = attrs.field(factory=dict, hash=False, eq=False)
     measured: Measured = attrs.field(factory=dict, hash=False, repr=False)

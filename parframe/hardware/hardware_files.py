@@ -23,14 +23,15 @@ MAX_DOTS = 64
 _TABLES = ("device", "machine", "cluster")
 _DEVICE = (
     "name", "maker", "architecture", "part", "forms", "dense_tflops", "memory_gib",
-    "usable_share", "bandwidth_gb_s", "power_w", "sources", "notes", "measured",
+    "usable_share", "bandwidth_gb_s", "power_w", "processors",
+    "last_level_cache_mb", "sources", "notes", "measured",
 )  # fmt: skip
 _MACHINE = (
     "name", "device", "gpus", "link", "pcie", "network", "notes", "alone", "divided", "exchange",
     "engine",
 )  # fmt: skip
 _SHAPES: tuple[Shape, ...] = ("switch", "mesh", "pairs")
-_GIGA, _TERA, _MICRO = 1e9, 1e12, 1e-6
+_MEGA, _GIGA, _TERA, _MICRO = 1e6, 1e9, 1e12, 1e-6
 _SURE = 1e-6
 _QUOTED = re.compile(r""" "(?:[^"\\\n]|\\.)*" | '[^'\n]*' | \#.* """, re.VERBOSE)
 
@@ -96,10 +97,19 @@ def device_of(key: str, values: object, name: str) -> Device:
         usable_share=table.number("usable_share", 0.98, most=1.0),
         bandwidth=table.number("bandwidth_gb_s", most=1e6) * _GIGA,
         power=0.0 if lacks_power else table.number("power_w", most=1e5),
+        processors=table.count("processors") if "processors" in table.values else None,
+        last_level_cache=_last_level_cache(table),
         sources=table.texts("sources"),
         notes=table.notes(),
         measured=_measured(table),
     )
+
+
+def _last_level_cache(table: Table) -> float | None:
+    """Return the bytes of the last cache before the memory, or None if the table has no size."""
+    if "last_level_cache_mb" not in table.values:
+        return None
+    return table.number("last_level_cache_mb", most=1e5) * _MEGA
 
 
 def machine_of(key: str, values: object, devices: Mapping[str, Device], name: str) -> Machine:

@@ -1,42 +1,40 @@
-"""A GPU as its kernels see it: rates, bandwidth, processors, cache."""
+"""Rates, bandwidth, processors and cache of a GPU, with defaults where the catalog has none."""
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
-from functools import cache, lru_cache
-from importlib.resources import files
+from functools import lru_cache
 
 import attrs
 
 from parframe.errors import ParframeError
 from parframe.hardware import Device
 
-USUAL_PROCESSORS = 108
-USUAL_CACHE = 40e6
-"""What a chip is taken to have that is not in ``data/chips.toml`` (those of an A100)."""
+DEFAULT_PROCESSORS = 108
+DEFAULT_CACHE = 40e6
+"""Processors, and bytes of the last-level cache, of a device without these figures: an A100's."""
 
 
 @attrs.frozen(eq=False)
 class Chip:
-    """A GPU as its kernels see it.
+    """GPU as the models of kernel times see it.
 
     Parameters
     ----------
     key
-        Its name in the catalogue.
+        Name of the device in the catalog.
     architecture
-        The family of chips, which kernels are written for.
+        Family of chips that kernels are written for.
     rates
-        Dense operations a second by dtype: a multiplication and an addition are two.
+        Dense operations per second by dtype: a multiplication and an addition are two.
     bandwidth
-        Bytes a second of the memory.
+        Memory bandwidth in bytes per second.
     processors
-        Streaming multiprocessors or compute units, each of which works on one tile at a time.
+        Streaming multiprocessors or compute units. Each works on one tile at a time.
     cache
-        Bytes of the last cache before the memory.
+        Bytes of the last-level cache.
     why
-        What is a guess.
+        Figures that are guesses.
     """
 
     key: str
@@ -48,43 +46,34 @@ class Chip:
     why: tuple[str, ...] = ()
 
     def rate(self, dtype: str) -> float:
-        """Return the operations a second in a dtype.
+        """Return the operations per second in a dtype.
 
         Raises
         ------
         ParframeError
-            If the catalogue has no rate for it.
+            Of kind `hardware`, if the device has no rate for the dtype.
         """
         found = self.rates.get(dtype)
         if found is None:
             raise ParframeError(
                 "hardware",
                 where=self.key,
-                what=f"no rate of products in {dtype} is known",
-                hint=f"use one of {', '.join(self.rates)}, or give the device with this rate",
+                what=f"has no rate of matrix products in {dtype}",
+                hint=f"use one of {', '.join(self.rates)}, or add the rate to the device's file",
             )
         return found
 
 
 @lru_cache(maxsize=512)
 def chip(device: Device) -> Chip:
-    """Return the chip of a device of the catalogue."""
-    known = _chips().get(device.key)
-    why = () if known else (f"how many processors {device.key} has is not known",)
-    known = known or {}
+    """Return the chip of a device."""
+    known = device.processors is not None
     return Chip(
         key=device.key,
         architecture=device.architecture,
         rates=dict(device.rates),
         bandwidth=device.bandwidth,
-        processors=int(known.get("processors", USUAL_PROCESSORS)),
-        cache=known["cache_mb"] * 1e6 if known else USUAL_CACHE,
-        why=why,
+        processors=device.processors or DEFAULT_PROCESSORS,
+        cache=device.last_level_cache or DEFAULT_CACHE,
+        why=() if known else (f"the number of processors of {device.key} is not known",),
     )
-
-
-@cache
-def _chips() -> Mapping[str, Mapping[str, float]]:
-    text = (files("parframe.price") / "data" / "chips.toml").read_text(encoding="utf-8")
-    table: Mapping[str, Mapping[str, float]] = tomllib.loads(text)["chip"]
-    return table
