@@ -158,7 +158,7 @@ def _fitted(operator: Operator, rows: Sequence[Row]) -> Efficiency:
         off, [1.0] * len(free), bounds=bounds, loss="soft_l1", f_scale=SOFT, diff_step=1e-3
     )
     found = efficiency(solved.x)
-    return attrs.evolve(found, spread=spread(rows, found), rows=len(rows))
+    return attrs.evolve(found, log_std=spread(rows, found), rows=len(rows))
 
 
 def spread(rows: Sequence[Row], found: Efficiency) -> float:
@@ -205,7 +205,7 @@ def _error(
     other, _ = efficiencies.find(first.operator, first.on, first.dtype, without=first.on.key)
     off = [row.time(own) / row.seconds - 1 for row in rows]
     unseen = [abs(row.time(other) / row.seconds - 1) for row in rows]
-    reach = 1.2816 * own.spread
+    reach = 1.2816 * own.log_std
     return Error(
         *key,
         rows=len(rows),

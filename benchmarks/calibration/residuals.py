@@ -43,7 +43,7 @@ def _doubt(case: Case, engine: Engine) -> float:
     deployment = attrs.evolve(case.found.deployment, engine=engine)
     try:
         found = attrs.evolve(case.found, deployment=deployment)
-        return estimated(case.measured.asked, found).spread
+        return estimated(case.measured.asked, found).log_std
     except ParframeError:
         return 0.0
 

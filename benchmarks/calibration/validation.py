@@ -237,4 +237,4 @@ def _spread(case: Case, own: Engine, left: Left) -> float:
         told = estimated(case.measured.asked, found)
     except ParframeError:
         return math.nan
-    return judged(metric.kind, told, found.deployment, found.model, found.device).spread
+    return judged(metric.kind, told, found.deployment, found.model, found.device).log_std

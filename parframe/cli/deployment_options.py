@@ -85,7 +85,7 @@ def setting_of(
     from parframe.price.serving.hardware_lookup import cluster, known
 
     if hardware:
-        for doubt in known(devices, hardware).doubts:
+        for doubt in known(devices, hardware).warnings:
             click.echo(f"warning: {doubt}", err=True)
     weights = weights_dtype or named.weights
     if weights_dtype is None and weights == "fp32":

@@ -25,7 +25,7 @@ def command(name: str | None, hardware: tuple[Path, ...]) -> Answer:
     from parframe.report.devices import device_facts, draw_device, draw_devices
 
     found = known(name or "", hardware)
-    for doubt in found.doubts:
+    for doubt in found.warnings:
         click.echo(f"warning: {doubt}", err=True)
     machines = tuple(found.machines.values())
     if name is not None:
@@ -35,5 +35,5 @@ def command(name: str | None, hardware: tuple[Path, ...]) -> Answer:
         facts = device_facts(device, machines)
         return Answer(facts, partial(draw_device, facts))
     every = [device_facts(device, machines) for device in found.devices.values()]
-    listed = {"devices": every, "claimed": hooks.claimed_hardware(), "doubts": list(found.doubts)}
+    listed = {"devices": every, "claimed": hooks.claimed_hardware(), "doubts": list(found.warnings)}
     return Answer(listed, partial(draw_devices, every))

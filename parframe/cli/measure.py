@@ -94,7 +94,7 @@ def command(
                 "engine": dict(one.engines["parframe"]),
                 "exchange_seconds": {
                     exchange.kind: exchange.seconds[0]
-                    for exchange in one.exchanges if exchange.ranks == min(2, one.per_node)
+                    for exchange in one.collectives if exchange.ranks == min(2, one.per_node)
                 },
             }
             for one in found

@@ -1,22 +1,22 @@
-"""GPUs, the machines they are in, and clusters of them: published figures as data."""
+"""GPUs, machines and clusters: published figures as data."""
 
-from parframe.hardware.catalogue import Catalogue, catalogue, cluster, shipped
+from parframe.hardware.catalog import Catalog, catalog, cluster, shipped
 from parframe.hardware.cluster import Cluster, Span
 from parframe.hardware.device import DTYPES, Device
 from parframe.hardware.machine import Link, Machine
-from parframe.hardware.measurements import Exchanged, Speeds
+from parframe.hardware.measurements import MeasuredCollective, Speeds
 
 __all__ = [
     "DTYPES",
-    "Catalogue",
+    "Catalog",
     "Cluster",
     "Device",
-    "Exchanged",
     "Link",
     "Machine",
+    "MeasuredCollective",
     "Span",
     "Speeds",
-    "catalogue",
+    "catalog",
     "cluster",
     "shipped",
 ]

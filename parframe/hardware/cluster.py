@@ -1,4 +1,4 @@
-"""A number of devices in machines of one kind, and the links that a group of ranks spans."""
+"""Clusters: devices in machines of one kind, and the links that a group of ranks spans."""
 
 from __future__ import annotations
 
@@ -13,44 +13,44 @@ from parframe.errors import ParframeError
 from parframe.hardware.machine import Link, Machine
 
 Reach = Literal["alone", "link", "pcie", "network"]
-"""What the farthest two ranks of a group have between them."""
+"""Slowest link between two ranks of a group."""
 
-MOST = 1 << 20
-"""More devices are taken for a mistake."""
+MAX_DEVICES = 1 << 20
+"""Most devices of a cluster."""
 
 
 @attrs.frozen
 class Span:
-    """What a group of ranks has between its members.
+    """Links between the ranks of a group.
 
     Parameters
     ----------
     reach
-        What joins the farthest two: ``alone`` for one rank, the direct ``link``, the node's
-        ``pcie``, or the ``network``.
+        Slowest link between two ranks: the direct ``link``, the node's ``pcie``, or the
+        ``network``; ``alone`` for a group of one rank.
     ranks
-        How many ranks the group has.
-    islands
-        How many parts it has that the network joins: nodes, or domains of a direct link that
-        reaches beyond them.
-    per_island
-        Ranks in the part that has the most.
+        Number of ranks of the group.
+    domains
+        Number of domains that the network connects: nodes, or domains of a direct link that
+        reaches beyond a node.
+    ranks_per_domain
+        Ranks in the largest domain.
     inner
-        What joins the ranks of a part; None where each has one.
+        Link within a domain; None if each domain has one rank.
     outer
-        The network, where the group spans it.
+        Network, or None if the group lies within a domain.
     """
 
     reach: Reach
     ranks: int
-    islands: int
-    per_island: int
+    domains: int
+    ranks_per_domain: int
     inner: Link | None
     outer: Link | None
 
     @property
     def slowest(self) -> Link | None:
-        """The link that holds the group up; None for a rank alone."""
+        """Slowest link of the group; None for a group of one rank."""
         return self.outer or self.inner
 
 
@@ -61,43 +61,43 @@ class Cluster:
     Parameters
     ----------
     machine
-        The device in its box.
+        Machine that makes up the cluster.
     devices
-        How many; the last node may be part of one.
+        Number of devices. The last node may be used in part.
     """
 
     machine: Machine
     devices: int
 
     def __attrs_post_init__(self) -> None:
-        if not 1 <= self.devices <= MOST:
+        if not 1 <= self.devices <= MAX_DEVICES:
             raise ParframeError(
                 "hardware",
                 f"{self.devices}x{self.machine.name}",
-                f"{self.devices} devices",
-                f"give 1 to {MOST:,} devices",
+                f"has {self.devices} devices",
+                f"give 1 to {MAX_DEVICES:,} devices",
             )
-        most = self.machine.per_node if self.machine.network is None else MOST
+        most = self.machine.per_node if self.machine.network is None else MAX_DEVICES
         if self.devices > most:
             raise ParframeError(
                 "hardware",
                 f"{self.devices}x{self.machine.name}",
-                f"the box has {most} devices, and nothing is known of a network to another",
-                f"give 1 to {most} devices, or the machine's `network`",
+                f"the machine has {most} devices and no network to others",
+                f"give 1 to {most} devices, or add `network` to the machine",
             )
 
     @property
     def nodes(self) -> int:
-        """How many nodes the devices fill or begin."""
+        """Number of nodes, counting one that is used in part."""
         return -(-self.devices // self.machine.per_node)
 
-    def span(self, members: Iterable[int]) -> Span:
-        """Tell what joins a group of ranks.
+    def span(self, ranks: Iterable[int]) -> Span:
+        """Return the links that a group of ranks spans.
 
         Parameters
         ----------
-        members
-            Ranks, as ``parframe.price.work.work.Communication`` has them.
+        ranks
+            Ranks of the group.
 
         Raises
         ------
@@ -107,34 +107,35 @@ class Cluster:
         Examples
         --------
         >>> from parframe.hardware import cluster
-        >>> boxes = cluster("16xH100")
-        >>> boxes.span(range(8)).reach, boxes.span([0, 8]).reach, boxes.span(range(16)).per_island
-        ('link', 'network', 8)
+        >>> two_nodes = cluster("16xH100")
+        >>> two_nodes.span(range(8)).reach, two_nodes.span([0, 8]).reach
+        ('link', 'network')
+        >>> two_nodes.span(range(16)).ranks_per_domain
+        8
         """
-        return _span(self, tuple(members))
+        return _span(self, tuple(dict.fromkeys(ranks)))
 
 
-@lru_cache(maxsize=4096)  # a plan has few groups, which are asked about for every batch and length
-def _span(cluster: Cluster, members: tuple[int, ...]) -> Span:
-    ranks = tuple(dict.fromkeys(members))
+@lru_cache(maxsize=4096)  # a plan has few groups, each used for every batch size and length
+def _span(cluster: Cluster, ranks: tuple[int, ...]) -> Span:
     _check(cluster, ranks)
     machine, count = cluster.machine, len(ranks)
     if count <= 1:
         return Span("alone", count, 1, count, None, None)
-    domains = {rank // machine.island for rank in ranks} if machine.link else set()
+    domains = {rank // machine.domain_size for rank in ranks} if machine.link else set()
     if len(domains) == 1:
         return Span("link", count, 1, count, machine.link, None)
     if len({rank // machine.per_node for rank in ranks}) == 1:
         return Span("pcie", count, 1, count, machine.pcie, None)
-    parts = _parts(machine, ranks)
-    widest = max(parts, key=len)
-    inner = cluster.span(widest).slowest if len(parts) > 1 else None
-    return Span("network", count, len(parts), len(widest), inner, machine.network)
+    parts = _domains(machine, ranks)
+    largest = max(parts, key=len)
+    inner = cluster.span(largest).slowest if len(parts) > 1 else None
+    return Span("network", count, len(parts), len(largest), inner, machine.network)
 
 
-def _parts(machine: Machine, ranks: tuple[int, ...]) -> list[tuple[int, ...]]:
-    """Ranks in nodes, or in the domains of a direct link that reaches beyond nodes."""
-    size = max(machine.island, machine.per_node) if machine.link else machine.per_node
+def _domains(machine: Machine, ranks: tuple[int, ...]) -> list[tuple[int, ...]]:
+    """Return the ranks of each node, or of each domain of a link that reaches beyond nodes."""
+    size = max(machine.domain_size, machine.per_node) if machine.link else machine.per_node
     keyed = groupby(sorted(ranks), key=lambda rank: rank // size)
     return [tuple(part) for _, part in keyed]
 

@@ -1,4 +1,4 @@
-"""A GPU, or a share of processors: how fast it computes, its memory and that memory's speed."""
+"""Compute rates, memory and bandwidth of a GPU, or of a share of a CPU's processors."""
 
 from __future__ import annotations
 
@@ -9,49 +9,50 @@ import attrs
 from parframe.hardware.measurements import Measured
 
 DTYPES = ("fp32", "bf16", "fp16", "fp8", "fp4", "int8")
-"""The dtypes of matrix operations, of which a device may lack some."""
+"""Dtypes of matrix operations. A device may lack some."""
 
 
 @attrs.frozen(cache_hash=True)
 class Device:
-    """A GPU, without the box that it is in.
+    """GPU, or share of a CPU's processors, without the machine around it.
 
     Parameters
     ----------
     key
-        Its name in the catalogue.
+        Key in the catalog.
     name
-        Its name in tables.
+        Name in tables.
     maker
-        Who makes it.
+        Name of the maker.
     architecture
-        The family of chips, as ``hopper``: what kernels are written for.
+        Family of chips that kernels are written for, such as ``hopper``.
     part
-        The words that name the chip, which tell it from others.
+        Words of the chip's name that distinguish it from others.
     forms
-        The sockets or cards that it comes as, as ``sxm``.
+        Sockets or cards of the chip, such as ``sxm``.
     rates
-        Dense matrix operations a second (a multiplication and an addition are two) by dtype;
-        what is absent is not supported.
+        Dense matrix operations per second by dtype: a multiplication and an addition are two.
+        A dtype that is absent is not supported.
     memory
         Bytes of memory.
     usable_share
-        The part of them that software sees.
+        Part of the memory that software can use.
     bandwidth
-        Bytes a second from and to the memory.
+        Memory bandwidth in bytes per second.
     power
-        The limit of the board, in watts; 0 where it is not known.
+        Power limit of the board in watts; 0 if it is not known.
     processors
-        Streaming multiprocessors (NVIDIA) or compute units (AMD) that are enabled; None where
-        their number is not known.
+        Number of enabled streaming multiprocessors (NVIDIA) or compute units (AMD), or None if
+        it is not known.
     last_level_cache
-        Bytes of the last cache before the memory; None where they are not known.
+        Bytes of the last cache before the memory, or None if they are not known.
     sources
-        Where the figures come from.
+        Sources of the figures.
     notes
-        Where sources disagree, or what a figure means, by the key of the figure.
+        Remarks by the key of a figure: its meaning, or disagreement between sources.
     measured
-        What was measured of this very device; where it is there, times follow from it alone.
+        Speeds that were measured on this device. If there are any, times are predicted from them
+        alone.
     """
 
     key: str
@@ -73,9 +74,9 @@ class Device:
 
     @property
     def usable(self) -> int:
-        """The bytes of memory that software sees."""
+        """Bytes of memory that software can use."""
         return int(self.memory * self.usable_share)
 
     def rate(self, dtype: str) -> float | None:
-        """Dense operations a second in a dtype; None where the device has none for it."""
+        """Return the dense operations per second in a dtype, or None if it is not supported."""
         return self.rates.get(dtype)

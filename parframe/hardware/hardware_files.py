@@ -1,4 +1,4 @@
-"""A file of hardware as devices and machines, refused where it says something illegal."""
+"""Hardware files: TOML with devices, machines and a cluster, read with checks."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from pathlib import Path
 from typing import Any
 
 from parframe.errors import did_you_mean
-from parframe.hardware.checked_table import Table, one_line, shown, wrong
+from parframe.hardware.checked_table import CheckedTable, hardware_error, is_one_line, short_repr
 from parframe.hardware.device import DTYPES, Device
 from parframe.hardware.machine import Link, Machine, Shape
-from parframe.hardware.measurements import OPERATORS, Exchanged, Measured, Speeds
+from parframe.hardware.measurements import OPERATORS, Measured, MeasuredCollective, Speeds
 
 MAX_BYTES = 1 << 20
-"""A longer file is not read."""
+"""Longest file that is read."""
 
 MAX_DOTS = 64
-"""A line with more dots outside texts is not read: a key's parts take as long as their square."""
+"""Most dots of a line outside texts: parsing takes time quadratic in the parts of a key."""
 
 _TABLES = ("device", "machine", "cluster")
 _DEVICE = (
@@ -27,17 +27,17 @@ _DEVICE = (
     "last_level_cache_mb", "sources", "notes", "measured",
 )  # fmt: skip
 _MACHINE = (
-    "name", "device", "gpus", "link", "pcie", "network", "notes", "alone", "divided", "exchange",
+    "name", "device", "gpus", "link", "pcie", "network", "notes", "alone", "divided", "collective",
     "engine",
 )  # fmt: skip
 _SHAPES: tuple[Shape, ...] = ("switch", "mesh", "pairs")
 _MEGA, _GIGA, _TERA, _MICRO = 1e6, 1e9, 1e12, 1e-6
-_SURE = 1e-6
+_DEFAULT_LOG_STD = 1e-6
 _QUOTED = re.compile(r""" "(?:[^"\\\n]|\\.)*" | '[^'\n]*' | \#.* """, re.VERBOSE)
 
 
 def parse(text: str, name: str) -> dict[str, dict[str, Any]]:
-    """Read the text of a file of hardware, without its meaning.
+    """Parse the text of a hardware file into tables.
 
     Raises
     ------
@@ -47,50 +47,60 @@ def parse(text: str, name: str) -> dict[str, dict[str, Any]]:
     for line, content in enumerate(text.splitlines(), 1):
         if content.count(".") > MAX_DOTS and _QUOTED.sub("", content).count(".") > MAX_DOTS:
             what = f"line {line} has more than {MAX_DOTS} dots outside texts"
-            raise wrong(name, what, "give keys of a few parts")
+            raise hardware_error(name, what, "use keys with fewer parts")
     try:
         found = tomllib.loads(text)
     except (ValueError, RecursionError) as fault:  # also a number of more digits than Python reads
-        raise wrong(name, f"is not TOML ({fault})", "hint it there") from fault
+        raise hardware_error(name, f"is not TOML ({fault})", "correct it there") from fault
     for key, table in found.items():
         if key not in _TABLES:
-            what = f"has no table {key!r}{did_you_mean(key, _TABLES)}"
-            raise wrong(name, what, f"give {', '.join(_TABLES)}")
+            what = f"has an unknown table {key!r}{did_you_mean(key, _TABLES)}"
+            raise hardware_error(name, what, f"use only {', '.join(_TABLES)}")
         if not isinstance(table, dict):
-            raise wrong(f"{name}: {key}", "is not a table", f"write it as [{key}.NAME] with keys")
-        for one in table:
-            if not one_line(one):
-                raise wrong(f"{name}: {key}", f"has the key {shown(one)}", "give a short word")
+            raise hardware_error(
+                f"{name}: {key}", "is not a table", f"write it as [{key}.NAME] with keys"
+            )
+        for entry in table:
+            if not is_one_line(entry):
+                raise hardware_error(
+                    f"{name}: {key}", f"has an illegal key {short_repr(entry)}", "use a short word"
+                )
     return found
 
 
 def read_text(path: Path) -> str:
-    """The text of a file of hardware."""
+    """Read the text of a hardware file."""
     try:
         with path.open("rb") as file:
             content = file.read(MAX_BYTES + 1)
         if len(content) > MAX_BYTES:
-            raise wrong(str(path), f"has more than {MAX_BYTES >> 20} MiB", "give a shorter file")
+            raise hardware_error(
+                str(path), f"has more than {MAX_BYTES >> 20} MiB", "use a shorter file"
+            )
         return content.decode("utf-8")
     except (OSError, UnicodeDecodeError) as fault:
         why = getattr(fault, "strerror", None) or "not UTF-8"
-        raise wrong(str(path), f"cannot be read ({why})", "give a file of TOML") from fault
+        raise hardware_error(str(path), f"cannot be read ({why})", "use a TOML file") from fault
 
 
-def device_of(key: str, values: object, name: str) -> Device:
-    """Make a device of its table."""
-    table = Table(f"{name}: device.{key}", values, _DEVICE)
-    rates = Table(f"{table.where}.dense_tflops", table.values.get("dense_tflops", {}), DTYPES)
+def read_device(key: str, values: object, name: str) -> Device:
+    """Read a device from its table in the file ``name``."""
+    table = CheckedTable(f"{name}: device.{key}", values, _DEVICE)
+    rates = CheckedTable(
+        f"{table.where}.dense_tflops", table.values.get("dense_tflops", {}), DTYPES
+    )
     if not rates.values:
-        raise wrong(table.where, "has no 'dense_tflops'", "give { bf16 = ... } of dense operations")
-    full = table.text("name", key)
+        raise hardware_error(
+            table.where, "has no 'dense_tflops'", "add { bf16 = ... } with dense operations"
+        )
+    display_name = table.text("name", key)
     lacks_power = "measured" in table.values and "power_w" not in table.values
     return Device(
         key=key,
-        name=full,
+        name=display_name,
         maker=table.text("maker", "unknown"),
         architecture=table.text("architecture", "unknown"),
-        part=table.text("part", full).casefold(),
+        part=table.text("part", display_name).casefold(),
         forms=table.texts("forms"),
         rates={d: rates.number(d, most=1e6) * _TERA for d in DTYPES if d in rates.values},
         memory=round(table.number("memory_gib", most=1e5) * 2**30),
@@ -101,98 +111,108 @@ def device_of(key: str, values: object, name: str) -> Device:
         last_level_cache=_last_level_cache(table),
         sources=table.texts("sources"),
         notes=table.notes(),
-        measured=_measured(table),
+        measured=_read_speeds(table),
     )
 
 
-def _last_level_cache(table: Table) -> float | None:
+def _last_level_cache(table: CheckedTable) -> float | None:
     """Return the bytes of the last cache before the memory, or None if the table has no size."""
     if "last_level_cache_mb" not in table.values:
         return None
     return table.number("last_level_cache_mb", most=1e5) * _MEGA
 
 
-def machine_of(key: str, values: object, devices: Mapping[str, Device], name: str) -> Machine:
-    """Make a machine of its table; ``devices`` are those that it may name."""
-    table = Table(f"{name}: machine.{key}", values, _MACHINE)
-    device = _named(table, "device", devices)
+def read_machine(key: str, values: object, devices: Mapping[str, Device], name: str) -> Machine:
+    """Read a machine from its table in the file ``name``; it may use ``devices``."""
+    table = CheckedTable(f"{name}: machine.{key}", values, _MACHINE)
+    device = _read_named_device(table, "device", devices)
     per_node = table.count("gpus")
     return Machine(
         key=key,
         name=table.text("name", key),
         device=device,
         per_node=per_node,
-        link=_direct(table) if "link" in table.values else None,
-        pcie=_pcie(table, per_node),
-        network=_network(table) if "network" in table.values else None,
+        link=_read_link(table) if "link" in table.values else None,
+        pcie=_read_pcie(table, per_node),
+        network=_read_network(table) if "network" in table.values else None,
         notes=table.notes(),
-        alone=_named(table, "alone", devices) if "alone" in table.values else None,
+        alone=_read_named_device(table, "alone", devices) if "alone" in table.values else None,
         divided=table.count("divided") if "divided" in table.values else None,
-        exchanges=_exchanges(table),
-        engines=_engines(table),
+        collectives=_read_collectives(table),
+        engines=_read_engines(table),
     )
 
 
-def _named(table: Table, key: str, devices: Mapping[str, Device]) -> Device:
+def _read_named_device(table: CheckedTable, key: str, devices: Mapping[str, Device]) -> Device:
     device = table.text(key)
     if device not in devices:
-        what = f"is {device!r}, which is no device's key{did_you_mean(device, devices)}"
-        raise wrong(f"{table.where}.{key}", what, "give a key that `parframe devices` lists")
+        what = f"is {device!r}, which is not the key of a device{did_you_mean(device, devices)}"
+        raise hardware_error(
+            f"{table.where}.{key}", what, "use a key that `parframe devices` lists"
+        )
     return devices[device]
 
 
-def _measured(device: Table) -> Measured:
-    """What was measured of a device, by operator and dtype; in 10^9 a second."""
-    operators = Table(f"{device.where}.measured", device.values.get("measured", {}), OPERATORS)
+def _read_speeds(device: CheckedTable) -> Measured:
+    """Read the measured speeds of a device, given in 10^9 per second, by operator and dtype."""
+    operators = CheckedTable(
+        f"{device.where}.measured", device.values.get("measured", {}), OPERATORS
+    )
     found: dict[str, dict[str, Speeds]] = {}
     for operator, values in operators.values.items():
-        dtypes = Table(f"{operators.where}.{operator}", values, DTYPES)
+        dtypes = CheckedTable(f"{operators.where}.{operator}", values, DTYPES)
         for dtype in dtypes.values:
-            table = _inner(dtypes, dtype, ("sizes", "giga_per_s", "spread"))
-            sizes, speeds = _paired(table, "giga_per_s", _GIGA)
-            spread = table.number("spread", _SURE, most=5.0)
-            found.setdefault(operator, {})[dtype] = Speeds(sizes, speeds, spread)
-    lacking = [name for name in OPERATORS if found and name not in found]
-    if lacking:
-        raise wrong(operators.where, f"has no {lacking[0]!r}", "measure the device again")
+            table = _inner_table(dtypes, dtype, ("sizes", "giga_per_s", "log_std"))
+            sizes, speeds = _read_pairs(table, "giga_per_s", _GIGA)
+            log_std = table.number("log_std", _DEFAULT_LOG_STD, most=5.0)
+            found.setdefault(operator, {})[dtype] = Speeds(sizes, speeds, log_std)
+    missing = [name for name in OPERATORS if found and name not in found]
+    if missing:
+        raise hardware_error(operators.where, f"has no {missing[0]!r}", "measure the device again")
     return found
 
 
-def _exchanges(machine: Table) -> tuple[Exchanged, ...]:
-    listed = machine.values.get("exchange", [])
+def _read_collectives(machine: CheckedTable) -> tuple[MeasuredCollective, ...]:
+    listed = machine.values.get("collective", [])
     if not isinstance(listed, list):
-        raise wrong(f"{machine.where}.exchange", "is no list", "write each as [[...exchange]]")
+        raise hardware_error(
+            f"{machine.where}.collective", "is not a list", "write each as [[...collective]]"
+        )
     found = []
     for number, values in enumerate(listed, 1):
-        where = f"{machine.where}.exchange {number}"
-        table = Table(where, values, ("kind", "ranks", "bytes", "us", "spread"))
-        sizes, seconds = _paired(table, "us", _MICRO, sizes="bytes")
-        spread = table.number("spread", _SURE, most=5.0)
-        found.append(Exchanged(table.text("kind"), table.count("ranks"), sizes, seconds, spread))
+        where = f"{machine.where}.collective {number}"
+        table = CheckedTable(where, values, ("kind", "ranks", "bytes", "us", "log_std"))
+        sizes, seconds = _read_pairs(table, "us", _MICRO, sizes="bytes")
+        log_std = table.number("log_std", _DEFAULT_LOG_STD, most=5.0)
+        found.append(
+            MeasuredCollective(table.text("kind"), table.count("ranks"), sizes, seconds, log_std)
+        )
     return tuple(found)
 
 
-def _paired(
-    table: Table, key: str, unit: float, sizes: str = "sizes"
+def _read_pairs(
+    table: CheckedTable, key: str, unit: float, sizes: str = "sizes"
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Sizes, and the values at them."""
-    given, values = table.numbers(sizes, growing=True), table.numbers(key)
-    if len(given) != len(values):
-        what = f"has {len(values)} numbers, and {sizes!r} has {len(given)}"
-        raise wrong(f"{table.where}.{key}", what, "give one for each")
-    return given, tuple(value * unit for value in values)
+    """Read sizes, and the values at these sizes."""
+    at_sizes, values = table.numbers(sizes, growing=True), table.numbers(key)
+    if len(at_sizes) != len(values):
+        what = f"has {len(values)} numbers, and {sizes!r} has {len(at_sizes)}"
+        raise hardware_error(f"{table.where}.{key}", what, "give one for each size")
+    return at_sizes, tuple(value * unit for value in values)
 
 
-def _engines(machine: Table) -> Mapping[str, Mapping[str, Any]]:
-    """Tables of engines; `parframe.price.serving.engines` knows their keys."""
+def _read_engines(machine: CheckedTable) -> Mapping[str, Mapping[str, Any]]:
+    """Read the tables of engines, whose keys `parframe.price.serving.engines` checks."""
     found = machine.values.get("engine", {})
     if not isinstance(found, Mapping) or not all(isinstance(v, Mapping) for v in found.values()):
-        raise wrong(f"{machine.where}.engine", "is not a table of tables", "write [...engine.NAME]")
+        raise hardware_error(
+            f"{machine.where}.engine", "is not a table of tables", "write [...engine.NAME]"
+        )
     return found
 
 
-def _direct(machine: Table) -> Link:
-    table = _inner(machine, "link", ("kind", "shape", "gpus", "gb_s", "reduces"))
+def _read_link(machine: CheckedTable) -> Link:
+    table = _inner_table(machine, "link", ("kind", "shape", "gpus", "gb_s", "reduces"))
     shape = table.text("shape", "switch")
     for known in _SHAPES:
         if shape == known:
@@ -204,23 +224,25 @@ def _direct(machine: Table) -> Link:
                 reduces=table.flag("reduces", False),
             )
     what = f"is {shape!r}{did_you_mean(shape, _SHAPES)}"
-    raise wrong(f"{table.where}.shape", what, f"give one of {', '.join(_SHAPES)}")
+    raise hardware_error(f"{table.where}.shape", what, f"use one of {', '.join(_SHAPES)}")
 
 
-def _pcie(machine: Table, per_node: int) -> Link:
-    table = _inner(machine, "pcie", ("kind", "gb_s", "peer"))
+def _read_pcie(machine: CheckedTable, per_node: int) -> Link:
+    table = _inner_table(machine, "pcie", ("kind", "gb_s", "peer"))
     speed = table.number("gb_s", most=1e5) * _GIGA
     peer = table.flag("peer", True)
     return Link(table.text("kind", "PCIe"), "tree", per_node, speed, peer=peer)
 
 
-def _network(machine: Table) -> Link:
-    table = _inner(machine, "network", ("kind", "gb_s"))
+def _read_network(machine: CheckedTable) -> Link:
+    table = _inner_table(machine, "network", ("kind", "gb_s"))
     speed = table.number("gb_s", most=1e5) * _GIGA
     return Link(table.text("kind", "network"), "network", 1 << 30, speed)
 
 
-def _inner(machine: Table, key: str, keys: Iterable[str]) -> Table:
+def _inner_table(machine: CheckedTable, key: str, keys: Iterable[str]) -> CheckedTable:
     if key not in machine.values:
-        raise wrong(machine.where, f"has no {key!r}", f"give a table with {', '.join(keys)}")
-    return Table(f"{machine.where}.{key}", machine.values[key], keys)
+        raise hardware_error(
+            machine.where, f"has no {key!r}", f"add a table with {', '.join(keys)}"
+        )
+    return CheckedTable(f"{machine.where}.{key}", machine.values[key], keys)

@@ -1,4 +1,4 @@
-"""A device in a box: what joins the devices of a node, and the nodes."""
+"""Machines: nodes with several devices, their links and the network between nodes."""
 
 from __future__ import annotations
 
@@ -8,32 +8,32 @@ from typing import Any, Literal
 import attrs
 
 from parframe.hardware.device import Device
-from parframe.hardware.measurements import Exchanged
+from parframe.hardware.measurements import MeasuredCollective
 
 Shape = Literal["switch", "mesh", "pairs", "tree", "network"]
-"""How a link joins devices; README of the catalogue is the head of ``data/machines.toml``."""
+"""Topology of a link, as the head of ``data/machines.toml`` describes it."""
 
 
 @attrs.frozen(cache_hash=True)
 class Link:
-    """What joins devices.
+    """Link between devices.
 
     Parameters
     ----------
     kind
-        Its name, as ``NVLink 4`` or ``InfiniBand``.
+        Name, such as ``NVLink 4`` or ``InfiniBand``.
     shape
-        ``switch``: any group has the whole bandwidth. ``mesh``: a wire between every two, of
-        which a group uses those between its members. ``pairs``: two devices alone. ``tree``: PCIe,
-        by way of its switches and the CPU. ``network``: between nodes.
+        Topology. ``switch``: any group has the whole bandwidth. ``mesh``: one wire between every
+        two devices, and a group uses the wires between its ranks. ``pairs``: two devices only.
+        ``tree``: PCIe, through its switches and the CPU. ``network``: between nodes.
     devices
-        How many devices it joins.
+        Number of devices that it connects.
     bandwidth
-        Bytes a second from one device in each direction, with all wires in use.
+        Bytes per second from one device in each direction, with all wires in use.
     reduces
         Whether the switch can sum (NVLink SHARP).
     peer
-        Whether a device can write to another one's memory without the host.
+        Whether a device can write to another device's memory without the CPU.
     """
 
     kind: str
@@ -44,7 +44,7 @@ class Link:
     peer: bool = True
 
     def between(self, ranks: int) -> float:
-        """Bytes a second of one device in each direction within a group of so many ranks."""
+        """Return the bytes per second of one device, each direction, in a group of ``ranks``."""
         if self.shape == "mesh" and self.devices > 2:
             return self.bandwidth * (min(ranks, self.devices) - 1) / (self.devices - 1)
         return self.bandwidth
@@ -52,36 +52,36 @@ class Link:
 
 @attrs.frozen(cache_hash=True)
 class Machine:
-    """A device in a box.
+    """Machine with one or more devices, and the network that connects it with others.
 
     Parameters
     ----------
     key
-        Its name in the catalogue.
+        Key in the catalog.
     name
-        Its name in tables.
+        Name in tables.
     device
-        What is in the box.
+        Device of the machine.
     per_node
-        Devices that share a node, its host and PCIe.
+        Devices of a node.
     link
-        What joins devices directly, if anything does; it may reach beyond a node.
+        Direct link between devices, or None. It may reach beyond a node.
     pcie
-        What joins all devices of a node.
+        PCIe of a node, which connects all of its devices.
     network
-        What joins nodes: bandwidth is that of one device; None for a box by itself.
+        Network between nodes, with the bandwidth of one device; None for a single node.
     notes
-        Where figures come from and what they mean, by their key.
+        Remarks and sources by the key of a figure.
     alone
-        The device while the others of its node have nothing to do; None where that makes no
-        difference, as where devices share neither memory nor power.
+        Device while the other devices of its node are idle; None if it is as fast as when they
+        are busy, as it is where devices share neither memory nor power.
     divided
-        Where devices are shares of one box's processors: into how many it is divided, for which
-        alone the figures hold. None where devices are what they are, however many are used.
-    exchanges
-        What was measured of exchanges within a node of this very machine.
+        Number of devices that the node's processors are divided into, if devices are shares of a
+        CPU: the figures hold for this number only. None for devices that are not shared.
+    collectives
+        Times of communication that were measured within a node of this machine.
     engines
-        What was measured of engines on it: by name, the fields of
+        Constants of engines that were measured on this machine: by name, the fields of
         `parframe.price.serving.engines.Engine`.
     """
 
@@ -95,15 +95,15 @@ class Machine:
     notes: Mapping[str, str] = attrs.field(factory=dict, hash=False, eq=False)
     alone: Device | None = attrs.field(default=None, repr=False)
     divided: int | None = None
-    exchanges: tuple[Exchanged, ...] = attrs.field(default=(), repr=False)
+    collectives: tuple[MeasuredCollective, ...] = attrs.field(default=(), repr=False)
     engines: Mapping[str, Mapping[str, Any]] = attrs.field(factory=dict, hash=False, repr=False)
 
     @property
     def within(self) -> Link:
-        """The fastest link that more than one device has."""
+        """Fastest link within a node."""
         return self.link or self.pcie
 
     @property
-    def island(self) -> int:
-        """How many devices the fastest link joins."""
+    def domain_size(self) -> int:
+        """Number of devices that the fastest link connects."""
         return self.within.devices

@@ -1,4 +1,4 @@
-"""What was measured of a device and of the exchanges in its box, between the measured sizes."""
+"""Measured speeds of a device and measured times of collectives, with interpolation."""
 
 from __future__ import annotations
 
@@ -9,54 +9,55 @@ from collections.abc import Mapping, Sequence
 import attrs
 
 OPERATORS = ("product", "decode", "prompt", "pointwise")
-"""What a device is measured at; `Speeds` says in which sizes."""
+"""Operators that a device is measured at. `Speeds` describes their sizes."""
 
 
 @attrs.frozen
 class Speeds:
-    """How fast a device does one operator, by the size of what it is given.
+    """Measured speeds of one operator on a device, by size.
 
     Parameters
     ----------
     sizes
-        Ascending. Of a ``product`` the rows; of attention the positions that a step of decoding
-        (``decode``) sees, or the new ones of a ``prompt``; of ``pointwise`` kernels the elements.
+        Sizes, ascending: the rows of a ``product``, the cached positions of a decode step
+        (``decode``), the new positions of a ``prompt``, the elements of a ``pointwise`` kernel.
     speeds
-        At these sizes, a second: of a ``product`` the weights; of ``decode`` the elements of the
-        cache; of a ``prompt`` pairs of positions times heads times the width of key and value; of
-        ``pointwise`` kernels the elements that they read and write.
-    spread
+        Amounts per second at these sizes: weight elements of a ``product``; cached elements of
+        ``decode``; pairs of positions times heads times the width of key and value of a
+        ``prompt``; elements that ``pointwise`` kernels read and write.
+    log_std
         Standard deviation of the logarithm of the times.
 
     Notes
     -----
-    Between sizes logarithms are taken as linear; beyond them the nearest size counts.
+    Logarithms are interpolated linearly between sizes. Beyond the measured sizes, the speed is
+    that of the nearest size.
     """
 
     sizes: tuple[float, ...]
     speeds: tuple[float, ...]
-    spread: float = 0.0
+    log_std: float = 0.0
 
     def at(self, size: float) -> float:
         """Return the speed at a size."""
-        return interpolated(self.sizes, self.speeds, min(max(size, self.sizes[0]), self.sizes[-1]))
+        return interpolate(self.sizes, self.speeds, min(max(size, self.sizes[0]), self.sizes[-1]))
 
 
 @attrs.frozen
-class Exchanged:
-    """The times of one kind of exchange among a number of ranks.
+class MeasuredCollective:
+    """Measured times of one kind of communication among a number of ranks.
 
     Parameters
     ----------
     kind
-        As ``all_reduce`` or ``send``.
+        Kind, such as ``all_reduce`` or ``send``.
     ranks
-        How many take part.
+        Number of ranks.
     sizes
         Bytes of the whole message, ascending.
     seconds
-        What it takes, the waiting for others that have as much to do included.
-    spread
+        Seconds at these sizes, with the time that ranks wait for each other.
+    log_std
         Standard deviation of the logarithm of the times.
     """
 
@@ -64,23 +65,23 @@ class Exchanged:
     ranks: int
     sizes: tuple[float, ...]
     seconds: tuple[float, ...]
-    spread: float = 0.0
+    log_std: float = 0.0
 
     def time(self, size: float) -> float:
-        """Return the seconds of a message; a longer one than any measured goes on as the last."""
+        """Return the seconds of a message; above the measured sizes they are proportional to it."""
         if size <= self.sizes[0]:
             return self.seconds[0]
         if size >= self.sizes[-1]:
             return self.seconds[-1] * size / self.sizes[-1]
-        return interpolated(self.sizes, self.seconds, size)
+        return interpolate(self.sizes, self.seconds, size)
 
 
 Measured = Mapping[str, Mapping[str, Speeds]]
-"""Speeds by operator and dtype."""
+"""Measured speeds by operator and dtype."""
 
 
-def interpolated(sizes: Sequence[float], values: Sequence[float], size: float) -> float:
-    """Return the value at a size between the least and the greatest of some, by logarithms."""
+def interpolate(sizes: Sequence[float], values: Sequence[float], size: float) -> float:
+    """Return the value at a size within the range of the sizes, linear in logarithms."""
     at = bisect_left(sizes, size)
     if sizes[at] == size:
         return values[at]

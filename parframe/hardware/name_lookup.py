@@ -1,4 +1,4 @@
-"""The names of hardware: which words are in one, and which device or machine they mean."""
+"""Lookup of devices and machines by names in any usual spelling."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from parframe.hardware.device import Device
 from parframe.hardware.machine import Machine
 
 FORMS = frozenset({"sxm", "pcie", "nvl", "oam"})
-"""The sockets and cards that tell GPUs of one chip apart."""
+"""Sockets and cards that distinguish GPUs of one chip."""
 
-IDLE = frozenset(
+IGNORED_WORDS = frozenset(
     re.findall(
         r"\w+",
         "nvidia geforce tesla quadro amd instinct radeon gpu gpus accelerator card tensor core per "
@@ -22,139 +22,142 @@ IDLE = frozenset(
         "ada lovelace blackwell turing volta cdna dgx hgx node box single",
     )
 )
-"""Words of a name that tell nothing apart."""
+"""Words of a name that distinguish nothing."""
 
 _AMOUNT = re.compile(r"(?<![\w.])(\d+(?:\.\d+)?)[\s_-]*gi?b?(?!\w|/s)", re.IGNORECASE)
 _COMMENT = re.compile(r"\([^()]*\)?|\s\+\s.*")
 _WORD = re.compile(r"[a-z0-9]+")
 _VERSION = re.compile(r"(sxm|oam|nvlink|hbm|gddr|cdna|pcie|gen)\d+[ex]?")
-_MOST = 200
+_MAX_LENGTH = 200
 
 
 @attrs.frozen
-class Words:
-    """A name taken apart.
+class NameWords:
+    """Words of a name.
 
     Parameters
     ----------
-    said
-        Its words, in small letters, without the versions of sockets and memories.
-    aside
-        Words in parentheses or after a plus sign: they may tell machines apart, and need not be
-        understood.
-    amounts
-        Amounts of memory in GB that it names, outside parentheses first.
+    words
+        Words in lower case, without the versions of sockets and memories.
+    parenthesized
+        Words in parentheses or after a plus sign. They may distinguish machines, and unknown ones
+        are ignored.
+    memory_gb
+        Amounts of memory in GB, those outside parentheses first.
     """
 
-    said: tuple[str, ...]
-    aside: tuple[str, ...]
-    amounts: tuple[float, ...]
+    words: tuple[str, ...]
+    parenthesized: tuple[str, ...]
+    memory_gb: tuple[float, ...]
 
 
-def words(name: str) -> Words:
-    """Take a name apart.
+def split_name(name: str) -> NameWords:
+    """Split a name into words.
 
     Examples
     --------
-    >>> words("NVIDIA A100-SXM4-80GB (DGX)")
-    Words(said=('nvidia', 'a100', 'sxm'), aside=('dgx',), amounts=(80.0,))
+    >>> split_name("NVIDIA A100-SXM4-80GB (DGX)")
+    NameWords(words=('nvidia', 'a100', 'sxm'), parenthesized=('dgx',), memory_gb=(80.0,))
     """
-    name = name[:_MOST].casefold().replace("_", " ")
+    name = name[:_MAX_LENGTH].casefold().replace("_", " ")
     outside = _COMMENT.sub(" ", name)
     inside = " ".join(_COMMENT.findall(name))
     amounts = tuple(float(a) for a in _AMOUNT.findall(outside) + _AMOUNT.findall(inside))
-    return Words(_words(outside), _words(inside), amounts)
+    return NameWords(_split_words(outside), _split_words(inside), amounts)
 
 
 def find_device(name: str, devices: Sequence[Device]) -> Device:
-    """Find the device that a name means.
+    """Find a device by its name.
 
     Parameters
     ----------
     name
-        A name in any usual spelling.
+        Name in any usual spelling.
     devices
-        The devices to choose from; of those that fit, the first is meant.
+        Devices to choose from. The first of those that match is returned.
 
     Raises
     ------
     ParframeError
-        Of kind `hardware`, if none fits, with the nearest names.
+        Of kind `hardware`, with the nearest names, if none matches.
     """
     for device in devices:
         if name.casefold() == device.key.casefold():
             return device
-    asked = words(name)
-    fitting = [d for d in devices if _parts(d) <= set(asked.said)]
-    longest = max((len(_parts(d)) for d in fitting), default=0)
-    chips = [d for d in fitting if len(_parts(d)) == longest]
+    query = split_name(name)
+    matches = [d for d in devices if _part_words(d) <= set(query.words)]
+    longest = max((len(_part_words(d)) for d in matches), default=0)
+    chips = [d for d in matches if len(_part_words(d)) == longest]
     if not chips:
         raise _unknown(name, devices)
-    forms = FORMS & set(asked.said)
+    forms = FORMS & set(query.words)
     found = [d for d in chips if forms <= set(d.forms)]
-    found = _of_amount(found, asked.amounts)
+    found = _with_memory(found, query.memory_gb)
     if not found:
-        raise _unknown(name, chips, f"there is no {chips[0].part.upper()} like it")
+        raise _unknown(name, chips, f"no such {chips[0].part.upper()} is known")
     return found[0]
 
 
 def find_machine(name: str, machines: Sequence[Machine]) -> Machine:
-    """Find the machine that a name means: a device's, in the box that the name says or the first.
+    """Find a machine by its name, or by the name of its device.
 
     Parameters
     ----------
     name
-        A name in any usual spelling, of a machine or of a device alone.
+        Name in any usual spelling, of a machine or of a device alone. A device's name means the
+        first machine that has it.
     machines
-        The machines to choose from.
+        Machines to choose from.
 
     Raises
     ------
     ParframeError
-        Of kind `hardware`, if none fits, with the nearest names, or if the name has words that
-        say nothing here.
+        Of kind `hardware`, if none matches, or if the name has unknown words.
     """
-    asked = words(name)
+    query = split_name(name)
     for machine in machines:
-        if asked in (words(machine.key), words(machine.name)):
+        if query in (split_name(machine.key), split_name(machine.name)):
             return machine
     device = find_device(name, list(dict.fromkeys(m.device for m in machines)))
-    boxes = [m for m in machines if m.device == device]
-    heard = set(asked.said) | set(asked.aside)
-    machine = max(boxes, key=lambda m: len(_box(m) & heard))
-    _check_words(name, asked, machine, boxes)
+    candidates = [m for m in machines if m.device == device]
+    given = set(query.words) | set(query.parenthesized)
+    machine = max(candidates, key=lambda m: len(_machine_words(m) & given))
+    _check_words(name, query, machine, candidates)
     return machine
 
 
-def _check_words(name: str, asked: Words, machine: Machine, boxes: Sequence[Machine]) -> None:
-    """Refuse a name with a word that may say that something else is meant."""
+def _check_words(
+    name: str, query: NameWords, machine: Machine, candidates: Sequence[Machine]
+) -> None:
+    """Refuse a name with an unknown word: it may mean other hardware."""
     device = machine.device
-    known = _parts(device) | set(device.forms) | IDLE | {device.architecture} | _box(machine)
-    known |= set(words(device.name).said) | set(words(device.key).said) | {device.maker.casefold()}
-    for word in asked.said:
+    known = _part_words(device) | set(device.forms) | IGNORED_WORDS | {device.architecture}
+    known |= _machine_words(machine) | {device.maker.casefold()}
+    known |= set(split_name(device.name).words) | set(split_name(device.key).words)
+    for word in query.words:
         if word not in known:
-            told = ", ".join(repr(box.name) for box in boxes)
+            names = ", ".join(repr(candidate.name) for candidate in candidates)
             raise ParframeError(
                 "hardware",
-                repr(name[:_MOST]),
-                f"{word!r} says nothing about {device.name}",
-                f"give one of {told}, or describe what you have in a file",
+                repr(name[:_MAX_LENGTH]),
+                f"the word {word!r} does not match {device.name}",
+                f"use one of {names}, or describe the hardware in a file",
             )
 
 
-def _box(machine: Machine) -> set[str]:
-    """The words that tell a machine from its device."""
+def _machine_words(machine: Machine) -> set[str]:
+    """Return the words that distinguish a machine from its device."""
     device = machine.device
-    own = set(words(f"{machine.name} {machine.key} {machine.within.kind}").said)
-    return own - set(words(device.name).said) - _parts(device) - IDLE
+    words = set(split_name(f"{machine.name} {machine.key} {machine.within.kind}").words)
+    return words - set(split_name(device.name).words) - _part_words(device) - IGNORED_WORDS
 
 
-def _parts(device: Device) -> set[str]:
+def _part_words(device: Device) -> set[str]:
     return set(device.part.casefold().split())
 
 
-def _of_amount(devices: list[Device], amounts: Sequence[float]) -> list[Device]:
-    """Those with an amount of memory that a name says; all where it says none."""
+def _with_memory(devices: list[Device], amounts: Sequence[float]) -> list[Device]:
+    """Return the devices with one of these amounts of memory in GB, or all if none is given."""
     if not amounts:
         return devices
     sizes = {id(d): d.memory / 2**30 for d in devices}
@@ -164,34 +167,37 @@ def _of_amount(devices: list[Device], amounts: Sequence[float]) -> list[Device]:
 def _unknown(name: str, devices: Iterable[Device], what: str = "") -> ParframeError:
     names = [device.name for device in devices]
     shown = names if what else _nearest(name, names)
-    told = f" (did you mean {shown[0]!r}?)" if shown and not what else ""
-    one = f"give one of {', '.join(shown)}" if shown else "give a GPU's name"
+    suggestion = f" (did you mean {shown[0]!r}?)" if shown and not what else ""
+    hint = f"use one of {', '.join(shown)}" if shown else "give a GPU's name"
     return ParframeError(
         "hardware",
-        repr(name[:_MOST]),
-        f"{what or 'no such GPU is known'}{told}",
-        f"{one}, or describe it in a file; `parframe devices` lists all",
+        repr(name[:_MAX_LENGTH]),
+        f"{what or 'no such GPU is known'}{suggestion}",
+        f"{hint}, or describe it in a file; `parframe devices` lists all",
     )
 
 
 def _nearest(name: str, names: list[str], most: int = 4) -> list[str]:
-    """The names most like one, best first."""
-    left = list(names)
+    """Return the names most like a name, best first."""
+    remaining = list(names)
     found: list[str] = []
-    asked = " ".join(word for word in words(name).said if word not in IDLE - {"rtx"}) or name
-    while left and len(found) < most:
+    query = (
+        " ".join(word for word in split_name(name).words if word not in IGNORED_WORDS - {"rtx"})
+        or name
+    )
+    while remaining and len(found) < most:
         # H101 is nearer to H100 than to H100 SXM, and than H800 is
-        called = {one.split()[0]: one for one in reversed(left) if not one.split()[0].isalpha()}
-        called |= {one: one for one in left}
-        one = nearest(asked, called)
-        if one is None:
+        spellings = {n.split()[0]: n for n in reversed(remaining) if not n.split()[0].isalpha()}
+        spellings |= {n: n for n in remaining}
+        best = nearest(query, spellings)
+        if best is None:
             break
-        found.append(called[one])
-        left.remove(called[one])
+        found.append(spellings[best])
+        remaining.remove(spellings[best])
     return found
 
 
-def _words(text: str) -> tuple[str, ...]:
+def _split_words(text: str) -> tuple[str, ...]:
     text = _AMOUNT.sub(" ", text)
     found = (_VERSION.sub(r"\1", word) for word in _WORD.findall(text))
     return tuple(dict.fromkeys(found))

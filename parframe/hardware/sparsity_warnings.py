@@ -1,4 +1,4 @@
-"""What looks like the figure with sparsity where the dense one is meant."""
+"""Warnings about rates that look like figures with sparsity instead of dense ones."""
 
 from __future__ import annotations
 
@@ -8,47 +8,47 @@ from itertools import pairwise
 from parframe.hardware.device import Device
 
 _STEPS = (("bf16", "fp8", "fp4"), ("fp16", "fp8", "fp4"), ("bf16", "int8"), ("fp16", "int8"))
-"""Dtypes of half the width each: hardware does at most a little over twice as many a second."""
+"""Dtypes of half the width each. Hardware is about twice as fast in the next one at most."""
 
-_NEAR = 0.03
+_TOLERANCE = 0.03
 
 
-def doubts(device: Device, known: Iterable[Device]) -> Iterator[str]:
-    """Tell which rates of a device look twice as high as they should be.
+def sparsity_warnings(device: Device, known: Iterable[Device]) -> Iterator[str]:
+    """Yield a warning for each rate of a device that looks twice as high as it should be.
 
     Parameters
     ----------
     device
-        One that a user describes.
+        Device that a user describes.
     known
-        The catalogue's, of which one with the same part and the same memory bandwidth is taken
-        for the same GPU.
+        Devices of the catalog. One with the same part, or with the same memory and power, is
+        taken for the same GPU.
     """
-    told: set[str] = set()
+    warned: set[str] = set()
     for other in known:
-        if other is device or not _alike(device, other):
+        if other is device or not _same_gpu(device, other):
             continue
         for dtype, rate in device.rates.items():
             dense = other.rates.get(dtype)
-            if dense and dtype not in told and abs(rate / (2 * dense) - 1) <= _NEAR:
-                told.add(dtype)
+            if dense and dtype not in warned and abs(rate / (2 * dense) - 1) <= _TOLERANCE:
+                warned.add(dtype)
                 yield (
                     f"{device.name}: {rate / 1e12:g} TFLOPS of {dtype} is twice the dense "
                     f"{dense / 1e12:g} of {other.name}: it is the figure with sparsity"
                 )
     for wide, narrow in (pair for steps in _STEPS for pair in pairwise(steps)):
         slow, fast = device.rates.get(wide), device.rates.get(narrow)
-        if slow and fast and narrow not in told and fast / slow >= 4 * (1 - _NEAR):
-            told.add(narrow)
+        if slow and fast and narrow not in warned and fast / slow >= 4 * (1 - _TOLERANCE):
+            warned.add(narrow)
             yield (
                 f"{device.name}: {fast / 1e12:g} TFLOPS of {narrow} is {fast / slow:.1f} times "
                 f"that of {wide}, where hardware does twice: it is the figure with sparsity"
             )
 
 
-def _alike(device: Device, other: Device) -> bool:
-    """Whether two are one chip: by its words, or by memory and power where those are other."""
+def _same_gpu(device: Device, other: Device) -> bool:
+    """Return whether two devices are one GPU by their part, or by memory and power."""
     same_part = set(other.part.split()) <= set(device.part.split())
-    same_memory = abs(device.bandwidth / other.bandwidth - 1) <= _NEAR
-    same_power = abs(device.power - other.power) <= _NEAR * other.power
+    same_memory = abs(device.bandwidth / other.bandwidth - 1) <= _TOLERANCE
+    same_power = abs(device.power - other.power) <= _TOLERANCE * other.power
     return same_part or (same_memory and same_power and device.memory == other.memory)

@@ -143,7 +143,7 @@ def with_engine(machine: Machine, found: Runs, resident: int, part: Part) -> Mac
     own = _beside(found, machine, engine, part)
     known = engine.with_constants(own)
     off = [_off(one, machine, known, part) for one in found.checked]
-    scatters = machine.device.measured["product"][found.dtype].spread
+    scatters = machine.device.measured["product"][found.dtype].log_std
     spread = {
         kind: math.hypot(scatters, math.hypot(*(one[at] for one in off)) / math.sqrt(len(off)))
         for at, kind in enumerate(("token", "first"))

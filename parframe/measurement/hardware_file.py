@@ -1,4 +1,4 @@
-"""Machines as the text of a file of hardware, by the keys that `hardware.reading` knows."""
+"""Machines as the text of a file of hardware, by the keys that `hardware.hardware_files` knows."""
 
 from __future__ import annotations
 
@@ -61,8 +61,8 @@ def _machine(machine: Machine) -> Iterator[str]:
     for name, constants in machine.engines.items():
         yield f"[machine.{machine.key}.engine.{json.dumps(name)}]"
         yield from _pairs(constants)
-    for one in machine.exchanges:
-        yield f"[[machine.{machine.key}.exchange]]"
+    for one in machine.collectives:
+        yield f"[[machine.{machine.key}.collective]]"
         micro = [seconds * 1e6 for seconds in one.seconds]
         yield from _pairs(
             {"kind": one.kind, "ranks": one.ranks, "bytes": list(one.sizes), "us": micro}
@@ -71,7 +71,7 @@ def _machine(machine: Machine) -> Iterator[str]:
 
 
 def _off(measured: Any) -> dict[str, float]:
-    return {"spread": measured.spread} if measured.spread > 0 else {}
+    return {"log_std": measured.log_std} if measured.log_std > 0 else {}
 
 
 def _pairs(values: Mapping[str, Any]) -> Iterator[str]:

@@ -10,7 +10,7 @@ from typing import Any
 import attrs
 
 from parframe.executors.local import ENVIRONMENT
-from parframe.hardware import Device, Exchanged, Link, Machine, Speeds
+from parframe.hardware import Device, Link, Machine, MeasuredCollective, Speeds
 from parframe.launcher import Launch
 from parframe.measurement.samples import Part, Times, over_rounds
 from parframe.measurement.worker import ALONE, AT_ONCE, TASK
@@ -123,7 +123,7 @@ def machine_of(asked: Asked, heard: Heard, part: Part) -> Machine:
         network=None,
         alone=_device(asked, heard, ALONE, part) if asked.ranks > 1 else None,
         divided=asked.ranks,
-        exchanges=exchanges,
+        collectives=exchanges,
     )
 
 
@@ -179,14 +179,14 @@ def _rate(by_rank: Mapping[int, Sequence[tuple[float, Times]]], part: Part) -> t
     return len(found) / sum(one for one, _ in found), sum(off for _, off in found) / len(found)
 
 
-def _exchanges(heard: Heard, part: Part) -> Iterable[Exchanged]:
+def _exchanges(heard: Heard, part: Part) -> Iterable[MeasuredCollective]:
     """Times of exchanges: the median of all rounds and ranks."""
     for kind, ranks in dict.fromkeys(key[:2] for key in heard.exchanges):
         sizes = sorted(key[2] for key in heard.exchanges if key[:2] == (kind, ranks))
         found = [over_rounds(heard.exchanges[kind, ranks, n], part) for n in sizes]
         times = tuple(one for one, _ in found)
         spread = sum(off for _, off in found) / len(found)
-        yield Exchanged(kind, ranks, tuple(map(float, sizes)), times, spread)
+        yield MeasuredCollective(kind, ranks, tuple(map(float, sizes)), times, spread)
 
 
 def memory_of(device: str) -> tuple[int, float]:

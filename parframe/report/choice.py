@@ -43,7 +43,9 @@ def facts_of(choice: Choice) -> dict[str, Any]:
                 "tokens_per_second_per_user": one.point.per_user,
                 "device_seconds_per_1000_tokens": 1000 / one.point.per_device,
                 "broken_limits": list(one.broken),
-                "why": list(joined(one.point.token.why, one.point.rate.why, one.point.first.why)),
+                "why": list(
+                    joined(one.point.token.notes, one.point.rate.notes, one.point.first.notes)
+                ),
             }
             for one in choice.ranked
         ],
@@ -116,7 +118,7 @@ def _reasons(choice: Choice) -> Iterable[RenderableType]:
         yield f"{second.composite} against {best.composite}: {loss(best, second, choice.use)}"
     if choice.ranked:
         at = choice.ranked[0].point
-        for why in joined(at.token.why, at.rate.why, at.first.why):
+        for why in joined(at.token.notes, at.rate.notes, at.first.notes):
             yield f"note: {why}"
     grouped: dict[str, list[str]] = {}
     for composite, why in choice.excluded.items():

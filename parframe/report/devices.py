@@ -1,4 +1,4 @@
-"""The catalogue of hardware: every device, and one with the machines that it comes in."""
+"""The catalog of hardware: every device, and one with the machines that it comes in."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ def facts_of(found: Candidate, setting: Setting, use: UseCase) -> dict[str, Any]
                 "binds": told.binds,
                 "stage_seconds": told.seconds,
                 "cache_bytes": told.cache,
-                "why": list(dict.fromkeys((*at.first.why, *at.token.why))),
+                "why": list(dict.fromkeys((*at.first.notes, *at.token.notes))),
             }
         )
     first = account(found, found.points[0], use)

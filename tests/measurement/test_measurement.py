@@ -5,7 +5,7 @@ import pytest
 
 import parframe
 from parframe.errors import ParframeError
-from parframe.hardware import Exchanged, Speeds, catalogue
+from parframe.hardware import MeasuredCollective, Speeds, catalog
 from parframe.measurement.engine_overhead import Run, Runs, predicted, with_engine
 from parframe.measurement.hardware_file import text_of
 from parframe.measurement.machine import Asked, machine_of, measured
@@ -41,9 +41,9 @@ def box(ranks, speed, alone=None):
         f"divided = {ranks}\npcie = {{ gb_s = 5 }}\n"
         f"[machine.{key}.engine.parframe]\nstep = 0.001\nreserve = 1e8\nshare = 1.0\n"
         f"batches = true\nall_logits = true\n"
-        f"[[machine.{key}.exchange]]\n"
+        f"[[machine.{key}.collective]]\n"
         'kind = "all_reduce"\nranks = 2\nbytes = [1024, 1048576]\nus = [100, 1000]\n'
-        f"[[machine.{key}.exchange]]\n"
+        f"[[machine.{key}.collective]]\n"
         'kind = "send"\nranks = 2\nbytes = [1024, 1048576]\nus = [50, 500]\n'
     )
 
@@ -83,7 +83,7 @@ def test_exchanges_of_a_measured_box_take_what_was_measured(graph, tmp_path):
     longer = HERE.replace("us = [100, 1000]", "us = [200, 2000]")
     more = point(graph, "TP2", "2xhere", longer, tmp_path).token.value - usual
     assert more == pytest.approx(9 * 100e-6, rel=0.05)  # two in each layer, one of the embedding
-    boxes = catalogue([HERE]).cluster("2xhere")
+    boxes = catalog([HERE]).cluster("2xhere")
     found = communication_time(Communication("all_reduce", 1, (0, 1)), 32768, boxes)
     assert found.value == pytest.approx(100e-6 * 10**0.5)
     assert communication_time(Communication("all_reduce", 1, (0, 1)), 2**21, boxes).value == 2000e-6
@@ -99,10 +99,10 @@ def test_stages_that_take_turns_have_the_machine_to_themselves(graph, tmp_path):
 
 
 def test_the_number_of_devices_chooses_the_division():
-    known = catalogue([HERE])
+    known = catalog([HERE])
     assert known.cluster("1xhere").machine.key == "here_1"
     assert known.cluster("2xhere").machine.key == "here_2"
-    with pytest.raises(ParframeError, match=r"3xhere: it was measured when divided into 1, 2"):
+    with pytest.raises(ParframeError, match=r"3xhere: was measured with 1, 2 ranks only"):
         known.cluster("3xhere")
 
 
@@ -111,27 +111,27 @@ def test_the_number_of_devices_chooses_the_division():
     [
         (
             ("measured.product", "measured.produkt"),
-            "has no key 'produkt' (did you mean 'product'?)",
+            "has an unknown key 'produkt' (did you mean 'product'?)",
         ),
-        (("sizes = [1, 512]", "sizes = [512, 1]"), "each above the one before"),
+        (("sizes = [1, 512]", "sizes = [512, 1]"), "strictly ascending"),
         (("giga_per_s = [200, 0.2]", "giga_per_s = [200]"), "has 1 numbers, and 'sizes' has 2"),
         (
             ("giga_per_s = [200, 0.2]", 'giga_per_s = "many"'),
             "give a list of numbers from 1e-06 to 1e+18",
         ),
-        (('alone = "here_2_alone"', 'alone = "there"'), "which is no device's key"),
-        (("[[machine.here_1.exchange]]", "[machine.here_1.exchange]"), "TOML"),
+        (('alone = "here_2_alone"', 'alone = "there"'), "which is not the key of a device"),
+        (("[[machine.here_1.collective]]", "[machine.here_1.collective]"), "TOML"),
         (
             ("us = [100, 1000]", "ms = [100, 1000]"),
-            "exchange 1: has no key 'ms'; give kind",
+            "collective 1: has an unknown key 'ms'; use only kind",
         ),
-        (("divided = 1", "divided = 0"), "is 0; give a whole number from 1"),
+        (("divided = 1", "divided = 0"), "is 0; give a whole number of at least 1"),
     ],
 )
 def test_a_wrong_file_is_refused_with_the_key(change, told):
     assert change[0] in HERE
     with pytest.raises(ParframeError) as caught:
-        catalogue([HERE.replace(*change, 1)])
+        catalog([HERE.replace(*change, 1)])
     assert caught.value.kind == "hardware"
     assert told in str(caught.value)
 
@@ -145,7 +145,7 @@ def test_a_wrong_file_is_refused_with_the_key(change, told):
     ],
 )
 def test_a_wrong_engine_is_refused_with_the_key(change, told):
-    machine = catalogue([HERE.replace(*change, 1)]).cluster("1xhere").machine
+    machine = catalog([HERE.replace(*change, 1)]).cluster("1xhere").machine
     with pytest.raises(ParframeError) as caught:
         engine_on(machine)
     assert told in str(caught.value)
@@ -153,12 +153,12 @@ def test_a_wrong_engine_is_refused_with_the_key(change, told):
 
 def test_a_machine_without_a_network_is_one_box():
     with pytest.raises(ParframeError, match="the box has 1 devices, and nothing is known of a net"):
-        catalogue([box(1, 2).replace("divided = 1\n", "")]).cluster("2xhere")
+        catalog([box(1, 2).replace("divided = 1\n", "")]).cluster("2xhere")
 
 
 def test_files_of_several_machines_are_taken_together():
     other = HERE.replace("here", "there")
-    known = catalogue([HERE, other])
+    known = catalog([HERE, other])
     assert known.cluster("2xthere").machine.key == "there_2"
     assert known.cluster("2xhere").machine.key == "here_2"
 
@@ -167,20 +167,20 @@ def test_speeds_between_sizes_follow_their_logarithms():
     speeds = Speeds((1.0, 100.0), (10.0, 1000.0))
     assert speeds.at(10) == pytest.approx(100)
     assert (speeds.at(0.1), speeds.at(1e6)) == (10, 1000)
-    exchanged = Exchanged("send", 2, (100.0, 10000.0), (1.0, 10.0))
+    exchanged = MeasuredCollective("send", 2, (100.0, 10000.0), (1.0, 10.0))
     assert (exchanged.time(1), exchanged.time(1000)) == (1.0, pytest.approx(10**0.5))
 
 
 def test_a_written_file_is_read_as_what_was_measured():
-    machine = catalogue([HERE]).cluster("2xhere").machine
-    again = catalogue([text_of([machine])]).cluster("2xhere").machine
+    machine = catalog([HERE]).cluster("2xhere").machine
+    again = catalog([text_of([machine])]).cluster("2xhere").machine
     assert again.device.measured == machine.device.measured
     assert again.alone.measured == machine.alone.measured
-    assert (again.exchanges, again.engines) == (machine.exchanges, machine.engines)
+    assert (again.collectives, again.engines) == (machine.collectives, machine.engines)
 
 
 def test_the_engine_is_what_small_models_take_beside_their_kernels():
-    machine = attrs.evolve(catalogue([HERE]).cluster("2xhere").machine, engines={})
+    machine = attrs.evolve(catalog([HERE]).cluster("2xhere").machine, engines={})
     planted = Engine("parframe", step=2e-3, layer=1e-4, reading=3e-4, stage=5e-4, request=4e-3)
     planted = attrs.evolve(planted, exchanges=1.2, batches=True, all_logits=True, tokens=512)
 
@@ -240,11 +240,11 @@ def test_two_ranks_measure_themselves_and_each_other():
         product = device.measured["product"]["fp32"]
         assert product.sizes == (1.0, 8.0)
         assert 1e7 < product.speeds[1] < 1e12
-    kinds = {one.kind for one in found.exchanges}
+    kinds = {one.kind for one in found.collectives}
     assert {"all_reduce", "all_gather", "send"} <= kinds
-    assert all(0 < seconds < 10 for one in found.exchanges for seconds in one.seconds)
+    assert all(0 < seconds < 10 for one in found.collectives for seconds in one.seconds)
     assert heard.resident > 1e7
-    assert catalogue([text_of([found])]).cluster("2xhere").devices == 2
+    assert catalog([text_of([found])]).cluster("2xhere").devices == 2
 
 
 @pytest.mark.parametrize(

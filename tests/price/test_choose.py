@@ -130,7 +130,7 @@ def test_intervals_are_those_that_a_row_of_a_table_has():
     }  # fmt: skip
     predicted = predict_row(row, Basis(model))
     assert (low, high) == pytest.approx((predicted.low, predicted.high), rel=1e-3)
-    assert "no rows of vLLM on l4" in found.ranked[0].point.token.why
+    assert "no rows of vLLM on l4" in found.ranked[0].point.token.notes
 
 
 def test_a_plan_costs_what_its_composite_does(on_eight):

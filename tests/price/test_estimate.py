@@ -10,8 +10,8 @@ from parframe.price.cost.estimate import NOTHING, Estimate, total
 def test_independent_errors_partly_cancel():
     two = Estimate(1.0, 0.1, ("a",)) + Estimate(1.0, 0.1, ("b", "a"))
     assert two.value == 2.0
-    assert two.spread == pytest.approx(0.1 / math.sqrt(2))
-    assert two.why == ("a", "b")
+    assert two.log_std == pytest.approx(0.1 / math.sqrt(2))
+    assert two.notes == ("a", "b")
 
 
 def test_a_repeated_thing_keeps_its_spread():
@@ -23,8 +23,8 @@ def test_a_sum_is_the_chain_of_additions():
     chain = NOTHING + parts[0] + parts[1] + parts[2]
     whole = total(parts)
     assert whole.value == pytest.approx(chain.value)
-    assert whole.spread == pytest.approx(chain.spread)
-    assert whole.why == chain.why
+    assert whole.log_std == pytest.approx(chain.log_std)
+    assert whole.notes == chain.notes
 
 
 def test_nothing_adds_up_to_nothing():
@@ -39,5 +39,5 @@ def test_the_interval_is_centred_on_the_logarithm():
 
 def test_a_factor_of_its_own_widens():
     wide = Estimate(1.0, 0.3).widened(0.4, "no rows")
-    assert wide.spread == pytest.approx(0.5)
-    assert wide.why == ("no rows",)
+    assert wide.log_std == pytest.approx(0.5)
+    assert wide.notes == ("no rows",)

@@ -123,16 +123,16 @@ def test_a_popular_expert_makes_its_device_slower():
 def test_a_gpu_without_rows_is_priced_wide_and_says_as_what():
     known = kernel_time(KERNELS[0], DECODE, H100, BF16)
     unknown = kernel_time(KERNELS[0], DECODE, B200, BF16)
-    assert known.why == ()
-    assert unknown.spread > known.spread
-    assert "not measured on b200_sxm: as on h100_sxm, h200_sxm" in unknown.why[0]
+    assert known.notes == ()
+    assert unknown.log_std > known.log_std
+    assert "not measured on b200_sxm: as on h100_sxm, h200_sxm" in unknown.notes[0]
     left_out = kernel_time(KERNELS[0], DECODE, H100, BF16, without="h100_sxm")
-    assert "as on h200_sxm" in left_out.why[0]
+    assert "as on h200_sxm" in left_out.notes[0]
 
 
 def test_an_architecture_unlike_any_measured_one_is_priced_wider_still():
     near, far = (kernel_time(KERNELS[0], DECODE, gpu, BF16) for gpu in (B200, MI300X))
-    assert far.spread > near.spread + 0.1
+    assert far.log_std > near.log_std + 0.1
 
 
 def test_a_latent_cache_is_scored_as_it_is_kept():
@@ -143,14 +143,14 @@ def test_a_latent_cache_is_scored_as_it_is_kept():
 
 def test_a_dtype_without_rows_says_so():
     found = kernel_time(KERNELS[0], DECODE, A100, Dtypes("int4"))
-    assert any("widen int4 to bf16" in why for why in found.why)
+    assert any("widen int4 to bf16" in why for why in found.notes)
 
 
 def test_a_rate_that_is_not_known_is_refused():
-    with pytest.raises(ParframeError, match="no rate of products in fp32 is known"):
+    with pytest.raises(ParframeError, match="no rate of matrix products in fp32"):
         kernel_time(KERNELS[0], DECODE, A100, Dtypes("fp32"))
     own = attrs.evolve(A100, key="mine", rates={"fp32": 19.5e12})
-    assert kernel_time(KERNELS[0], DECODE, own, Dtypes("fp32")).spread > 0.5
+    assert kernel_time(KERNELS[0], DECODE, own, Dtypes("fp32")).log_std > 0.5
 
 
 def test_an_unknown_dtype_is_refused_with_the_nearest():
@@ -196,7 +196,7 @@ def test_fitting_the_rows_gives_the_shipped_figures(rows):
             for dtype, figures in dtypes.items():
                 kept = shipped().fitted[operator][device][dtype]
                 assert figures["memory"] == pytest.approx(kept.memory, rel=0.01)
-                assert figures["spread"] == pytest.approx(kept.spread, rel=0.02)
+                assert figures["spread"] == pytest.approx(kept.log_std, rel=0.02)
 
 
 def test_products_are_within_seven_percent_on_every_device(rows):

@@ -84,7 +84,7 @@ def test_what_follows_each_other_takes_as_long_as_its_parts_together():
     whole, divided = Step(2, 1), Step(3, 1)
     alone = [timer(step) for (_, timer), step in zip(parts, (whole, divided), strict=True)]
     assert (
-        Sum.of(parts)(whole, divided) == total(alone) == Estimate(5.0, total(alone).spread, ("x",))
+        Sum.of(parts)(whole, divided) == total(alone) == Estimate(5.0, total(alone).log_std, ("x",))
     )
 
 
@@ -149,7 +149,7 @@ def test_a_batch_that_memory_cannot_hold_goes_in_waves():
     waves = static_batch(small, 64, 100, 10)
     assert (whole.waves, waves.waves) == (1, 4)
     assert waves.whole.value > whole.whole.value
-    assert "at once" in waves.whole.why[-1]
+    assert "at once" in waves.whole.notes[-1]
 
 
 def test_a_steady_step_reads_the_prompts_of_those_that_leave():

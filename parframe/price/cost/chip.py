@@ -33,7 +33,7 @@ class Chip:
         Streaming multiprocessors or compute units. Each works on one tile at a time.
     cache
         Bytes of the last-level cache.
-    why
+    notes
         Figures that are guesses.
     """
 
@@ -43,7 +43,7 @@ class Chip:
     bandwidth: float
     processors: int
     cache: float
-    why: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def rate(self, dtype: str) -> float:
         """Return the operations per second in a dtype.
@@ -75,5 +75,5 @@ def chip(device: Device) -> Chip:
         bandwidth=device.bandwidth,
         processors=device.processors or DEFAULT_PROCESSORS,
         cache=device.last_level_cache or DEFAULT_CACHE,
-        why=() if known else (f"the number of processors of {device.key} is not known",),
+        notes=() if known else (f"the number of processors of {device.key} is not known",),
     )

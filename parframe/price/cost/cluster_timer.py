@@ -27,17 +27,17 @@ class MeasuredClock:
         Of weights, cache and arithmetic.
     implementation
         Whose exchanges: see `parframe.price.cost.communication_times`.
-    without
+    excluded_device
         A device whose own measurements are left out, to see how well an unknown one is predicted.
-    busy
+    busy_devices
         How many devices of a node compute at once; None for all of them.
     """
 
     cluster: Cluster
     dtypes: Dtypes
     implementation: str = "nccl"
-    without: str | None = None
-    busy: float | None = None
+    excluded_device: str | None = None
+    busy_devices: float | None = None
     timers: dict[Kernel | Communication, Timer] = attrs.field(factory=dict, init=False, repr=False)
 
     def among(self, busy: float) -> MeasuredClock:
@@ -62,16 +62,16 @@ class MeasuredClock:
 
     def _kernel(self, kernel: Kernel) -> Timer:
         machine = self.cluster.machine
-        every = kernel_timer(kernel, machine.device, self.dtypes, without=self.without)
-        if self.busy is None or machine.alone is None:
+        every = kernel_timer(kernel, machine.device, self.dtypes, without=self.excluded_device)
+        if self.busy_devices is None or machine.alone is None:
             return every
-        one = kernel_timer(kernel, machine.alone, self.dtypes, without=self.without)
+        one = kernel_timer(kernel, machine.alone, self.dtypes, without=self.excluded_device)
         # What devices share is divided among those that compute, and none exceeds its own.
-        share = self.busy / self.cluster.devices
+        share = self.busy_devices / self.cluster.devices
         seconds = lambda step: max(one.seconds(step), share * every.seconds(step))  # noqa: E731
-        return Timer(seconds, max(one.spread, every.spread), joined(one.why, every.why))
+        return Timer(seconds, max(one.log_std, every.log_std), joined(one.notes, every.notes))
 
 
 @lru_cache(maxsize=4096)  # times are kept by a clock: it must be the same for the same question
 def _among(clock: MeasuredClock, busy: float) -> MeasuredClock:
-    return attrs.evolve(clock, busy=busy)
+    return attrs.evolve(clock, busy_devices=busy)

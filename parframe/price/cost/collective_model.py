@@ -197,10 +197,10 @@ def sent(own: Sent, size: float, group: Group, terms: Terms) -> float | None:
     if span.outer is None or span.outer.kind not in own.wide:
         return None
     across = (
-        WIRE["all_to_all"](span.islands) * size / (own.wide[span.outer.kind] * span.outer.bandwidth)
+        WIRE["all_to_all"](span.domains) * size / (own.wide[span.outer.kind] * span.outer.bandwidth)
     )
     within = (
-        size / span.islands / (own.share * span.inner.between(span.per_island))
+        size / span.domains / (own.share * span.inner.between(span.ranks_per_domain))
         if span.inner
         else 0.0
     )
@@ -221,7 +221,7 @@ def _within(kind: str, size: float, ranks: int, link: Link, group: Group, terms:
 def _across(kind: str, size: float, outer: Link, group: Group, terms: Terms) -> float:
     """Between nodes: each device sends its part of what its node has, while nodes do theirs."""
     span = group.span
-    parts, each = span.islands, span.per_island
+    parts, each = span.domains, span.ranks_per_domain
     wide = wide_of(outer, group.machine, terms)
     start = _latency(group, terms) * terms.start + wide.step * STEPS[kind](parts)
     own = kind in ("all_to_all", "send")  # what a device sends is its own, not its node's

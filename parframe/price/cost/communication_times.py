@@ -184,18 +184,18 @@ def _measured(
     kind: str, cluster: Cluster, ranks: int
 ) -> tuple[Callable[[float], float], float, tuple[str, ...]] | None:
     """The same where it was measured in this very box; among other ranks, scaled."""
-    rows = [one for one in cluster.machine.exchanges if one.kind == kind]
+    rows = [one for one in cluster.machine.collectives if one.kind == kind]
     if not rows:
         return None
     row = min(rows, key=lambda one: (abs(math.log(one.ranks / ranks)), one.ranks))
     if row.ranks == ranks:
-        return row.time, row.spread, ()
+        return row.time, row.log_std, ()
     start = row.time(0.0)
     steps = STEPS[kind](ranks) / STEPS[kind](row.ranks)
     wire = WIRE[kind](ranks) / WIRE[kind](row.ranks)
     why = f"{kind} was measured among {row.ranks} ranks, not {ranks}"
     seconds = lambda message: start * steps + (row.time(message) - start) * wire  # noqa: E731
-    return seconds, math.hypot(row.spread, OTHER_RANKS), (why,)
+    return seconds, math.hypot(row.log_std, OTHER_RANKS), (why,)
 
 
 def seconds_of(kind: str, message: float, group: Group, implementation: str, terms: Terms) -> float:
@@ -293,17 +293,19 @@ def _doubt(
         known = spreads.network.get(group.machine) or spreads.network.get(span.outer.kind)
         if known is None and span.outer.kind not in kinds:
             known = spreads.other_network
-            why.append(f"no exchange over the {span.outer.kind} of {group.machine} was measured")
+            why.append(
+                f"communication over the {span.outer.kind} of {group.machine} was not measured"
+            )
         off = max(off, known or 0.0)
     elif span.reach == "pcie":
         if group.machine not in fitted.terms.crowds:
             off = max(off, spreads.pcie)
-            why.append(f"no exchange over the PCIe of {group.machine} was measured")
+            why.append(f"communication over the PCIe of {group.machine} was not measured")
     elif device.key not in fitted.devices:
         off = max(off, spreads.link)
-        why.append(f"no exchange between {device.name} was measured")
-    most = span.per_island if span.outer is not None else span.ranks
+        why.append(f"communication between {device.name} was not measured")
+    most = span.ranks_per_domain if span.outer is not None else span.ranks
     if most > fitted.ranks:
         off += spreads.wider
-        why.append(f"no group of more than {fitted.ranks} ranks on one link was measured")
+        why.append(f"groups of more than {fitted.ranks} ranks on one link were not measured")
     return off, tuple(why)

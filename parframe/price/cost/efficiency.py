@@ -53,7 +53,7 @@ class Efficiency:
     merge
         Of a decode step's attention: seconds for every doubling of the keys, which are read in
         parallel parts that must be merged.
-    spread
+    log_std
         Standard deviation of the logarithm of measured over fitted times.
     rows
         How many rows it was fitted to.
@@ -66,7 +66,7 @@ class Efficiency:
     start: float = 0.0
     tile: float = 0.0
     merge: float = 0.0
-    spread: float = 0.0
+    log_std: float = 0.0
     rows: int = 0
 
 
@@ -136,7 +136,7 @@ class Efficiencies:
                 rows = {device: found[kind] for device, found in devices.items() if kind in found}
                 if rows:
                     return self._stand_in(operator, chip, dtype, kind, rows)
-        return Efficiency(5e-6, 0.7, 0.6, spread=0.6), (f"no rows of {operator} at all",)
+        return Efficiency(5e-6, 0.7, 0.6, log_std=0.6), (f"no rows of {operator} at all",)
 
     def _stand_in(
         self,
@@ -147,7 +147,7 @@ class Efficiencies:
         rows: Mapping[str, Efficiency],
     ) -> tuple[Efficiency, tuple[str, ...]]:
         pooled = typical(rows.values())
-        spread = pooled.spread
+        spread = pooled.log_std
         why = f"{operator} in {dtype} was not measured on {chip.key}: as on {', '.join(rows)}"
         if chip.key not in rows:
             spread = max(spread, self.unseen.get(operator, 0.0))
@@ -156,7 +156,7 @@ class Efficiencies:
         if kind != dtype:
             spread += UNMEASURED_DTYPE
             why += f" in {kind}"
-        return attrs.evolve(pooled, spread=spread), (why,)
+        return attrs.evolve(pooled, log_std=spread), (why,)
 
 
 def _kindred(architecture: str, others: Iterable[str]) -> bool:
@@ -168,7 +168,7 @@ def typical(rows: Iterable[Efficiency]) -> Efficiency:
     """Return the median of each figure."""
     rows = list(rows)
     middle = {name: median(getattr(row, name) for row in rows) for name in FIGURES}
-    return Efficiency(**middle, spread=max(row.spread for row in rows))
+    return Efficiency(**middle, log_std=max(row.log_std for row in rows))
 
 
 @cache

@@ -16,9 +16,9 @@ class Estimate:
     ----------
     value
         Median, in seconds.
-    spread
+    log_std
         Standard deviation of the natural logarithm: 0.1 is about 10 % off.
-    why
+    notes
         What the reader should know: a figure that was missing, a region that was not measured.
 
     Notes
@@ -30,30 +30,30 @@ class Estimate:
     """
 
     value: float
-    spread: float = 0.0
-    why: tuple[str, ...] = ()
+    log_std: float = 0.0
+    notes: tuple[str, ...] = ()
 
     def __add__(self, other: Estimate) -> Estimate:
         if not isinstance(other, Estimate):
             return NotImplemented
         total = self.value + other.value
         if total == 0:
-            return Estimate(0.0, max(self.spread, other.spread), joined(self.why, other.why))
-        off = math.hypot(self.value * self.spread, other.value * other.spread)
-        return Estimate(total, off / total, joined(self.why, other.why))
+            return Estimate(0.0, max(self.log_std, other.log_std), joined(self.notes, other.notes))
+        off = math.hypot(self.value * self.log_std, other.value * other.log_std)
+        return Estimate(total, off / total, joined(self.notes, other.notes))
 
     def __mul__(self, factor: float) -> Estimate:
-        return Estimate(self.value * factor, self.spread, self.why)
+        return Estimate(self.value * factor, self.log_std, self.notes)
 
     __rmul__ = __mul__
 
     def widened(self, spread: float, *why: str) -> Estimate:
         """Return this estimate with one more independent error over all of it."""
-        return Estimate(self.value, math.hypot(self.spread, spread), joined(self.why, why))
+        return Estimate(self.value, math.hypot(self.log_std, spread), joined(self.notes, why))
 
     def interval(self, share: float = 0.8) -> tuple[float, float]:
         """Return the seconds between which ``share`` of the outcomes are expected to lie."""
-        reach = NormalDist().inv_cdf((1 + share) / 2) * self.spread
+        reach = NormalDist().inv_cdf((1 + share) / 2) * self.log_std
         return self.value * math.exp(-reach), self.value * math.exp(reach)
 
 
@@ -64,10 +64,10 @@ NOTHING = Estimate(0.0)
 def total(estimates: list[Estimate]) -> Estimate:
     """Return the sum of independent estimates."""
     value = sum([estimate.value for estimate in estimates])
-    why = joined(*[estimate.why for estimate in estimates])
+    why = joined(*[estimate.notes for estimate in estimates])
     if not value:
         return Estimate(0.0, 0.0, why)
-    off = math.hypot(*[estimate.value * estimate.spread for estimate in estimates])
+    off = math.hypot(*[estimate.value * estimate.log_std for estimate in estimates])
     return Estimate(value, off / value, why)
 
 

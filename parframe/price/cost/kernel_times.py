@@ -64,7 +64,7 @@ def kernel_time(
     step
         The sizes of the step.
     gpu
-        A device of the catalogue, or one that was measured by itself.
+        A device of the catalog, or one that was measured by itself.
     dtypes
         Of weights, cache and arithmetic.
     routing
@@ -125,13 +125,13 @@ def kernel_timer(
         seconds = _pointwise(kernel, on, found, BYTES[plain])
     else:
         assert_never(kernel)
-    one = Estimate(1.0, found.spread, joined(why, on.why))
+    one = Estimate(1.0, found.log_std, joined(why, on.notes))
     if widened:
         remark = f"no kernels that widen {dtypes.weights} to {multiplied} were measured"
         one = (one * table.widening).widened(UNMEASURED_DTYPE, remark)
     longer = one.value
     in_all = (lambda step: seconds(step) * longer) if widened else seconds
-    return Timer(in_all, one.spread, one.why)
+    return Timer(in_all, one.log_std, one.notes)
 
 
 def _product(

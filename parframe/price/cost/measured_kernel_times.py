@@ -39,7 +39,7 @@ def measured_timer(kernel: Kernel, device: Device, dtypes: Dtypes) -> Timer:
         size, amount, operator = _asked(kernel, step)
         return amount / known[operator].at(size) * kernel.count if amount else 0.0
 
-    return Timer(seconds, max(known[operator].spread for operator in _operators(kernel)))
+    return Timer(seconds, max(known[operator].log_std for operator in _operators(kernel)))
 
 
 def _operators(kernel: Kernel) -> tuple[str, ...]:

@@ -19,17 +19,17 @@ class Timer:
     ----------
     seconds
         By the sizes of a step.
-    spread, why
+    log_std, notes
         How far these may be off, and what should be known of them, as in an `Estimate`.
     """
 
     seconds: Callable[[Step], float]
-    spread: float = 0.0
-    why: tuple[str, ...] = ()
+    log_std: float = 0.0
+    notes: tuple[str, ...] = ()
 
     def __call__(self, step: Step) -> Estimate:
         """Return the seconds in one step."""
-        return Estimate(self.seconds(step), self.spread, self.why)
+        return Estimate(self.seconds(step), self.log_std, self.notes)
 
 
 @attrs.frozen(eq=False)
@@ -40,20 +40,20 @@ class Sum:
     ----------
     timed
         Of each whether replicas divide it, its seconds by a step, and its spread.
-    why
+    notes
         What should be known of all.
     """
 
     timed: tuple[tuple[bool, Callable[[Step], float], float], ...]
-    why: tuple[str, ...]
+    notes: tuple[str, ...]
 
     @classmethod
     def of(cls, found: Iterable[tuple[Kernel | Communication, Timer]]) -> Sum:
         """Take what is timed with its timers."""
         pairs = list(found)
         return cls(
-            tuple((part.share < 1, timer.seconds, timer.spread) for part, timer in pairs),
-            joined(*(timer.why for _, timer in pairs)),
+            tuple((part.share < 1, timer.seconds, timer.log_std) for part, timer in pairs),
+            joined(*(timer.notes for _, timer in pairs)),
         )
 
     def __call__(self, whole: Step, divided: Step) -> Estimate:
@@ -61,6 +61,6 @@ class Sum:
         seconds = [of(divided if share else whole) for share, of, _ in self.timed]
         value = sum(seconds)
         if not value:
-            return Estimate(0.0, 0.0, self.why)
+            return Estimate(0.0, 0.0, self.notes)
         off = [time * spread for time, (_, _, spread) in zip(seconds, self.timed, strict=True)]
-        return Estimate(value, math.hypot(*off) / value, self.why)
+        return Estimate(value, math.hypot(*off) / value, self.notes)

@@ -153,7 +153,7 @@ def _lengths(asked: Question, needed: tuple[str, ...]) -> tuple[float, float, tu
 
 def _batch(rows: float, deployment: Deployment, prompt: float, output: float, devices: int) -> Seen:
     batch = static_batch(deployment, rows, prompt, output)
-    rate = Estimate(rows / batch.whole.value, batch.whole.spread, batch.whole.why)
+    rate = Estimate(rows / batch.whole.value, batch.whole.log_std, batch.whole.notes)
     read = decode_bytes(deployment, rows / batch.waves, prompt + output / 2)
     return Seen(batch.first, batch.token, batch.whole, rate, rows, prompt, output, devices, read)
 
@@ -170,8 +170,8 @@ def _served(
     whole = served.token * output
     if first:
         whole = first + served.token * max(output - 1, 0)
-    rate = attrs.evolve(served.rate, why=joined(served.why, served.rate.why))
-    token = attrs.evolve(served.token, why=joined(served.why, served.token.why))
+    rate = attrs.evolve(served.rate, notes=joined(served.why, served.rate.notes))
+    token = attrs.evolve(served.token, notes=joined(served.why, served.token.notes))
     read = decode_bytes(deployment, served.rows, prompt + output / 2)
     return Seen(
         first, token, whole, rate, served.rows, prompt, output, devices, read, served.offered
@@ -191,7 +191,7 @@ def _first(view: Seen) -> Estimate:
 
 def _scaled(time: Estimate, amount: float) -> Estimate:
     """An amount a second, of the time that it takes."""
-    return Estimate(amount / time.value, time.spread, time.why)
+    return Estimate(amount / time.value, time.log_std, time.notes)
 
 
 METRICS: Mapping[str, Metric] = {

@@ -41,8 +41,8 @@ def judged(
         The key of the GPU.
     """
     own = deployment.engine
-    spread = math.hypot(beyond(estimate.spread, own), spread_of(kind, deployment, model, device))
-    why = joined(_unseen(kind, deployment, model, device), estimate.why)
+    spread = math.hypot(beyond(estimate.log_std, own), spread_of(kind, deployment, model, device))
+    why = joined(_unseen(kind, deployment, model, device), estimate.notes)
     return Estimate(estimate.value, spread, why)
 
 

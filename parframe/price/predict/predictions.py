@@ -71,9 +71,9 @@ def predict(asked: Question, basis: Basis) -> Prediction:
     estimate = judged(metric.kind, own, found.deployment, found.model, found.device)
     if view.offered and metric.kind == "rate":
         # How much is answered of a load that is kept up with, the load says and not the engine.
-        estimate = attrs.evolve(estimate, spread=own.spread)
+        estimate = attrs.evolve(estimate, log_std=own.log_std)
     low, high = estimate.interval()
-    why = "; ".join(joined(found.why, estimate.why))
+    why = "; ".join(joined(found.why, estimate.notes))
     return Prediction(estimate.value / size, low / size, high / size, why)
 
 

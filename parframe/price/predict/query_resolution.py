@@ -8,7 +8,7 @@ from functools import lru_cache
 import attrs
 
 from parframe.errors import ParframeError
-from parframe.hardware import Catalogue, Cluster
+from parframe.hardware import Catalog, Cluster
 from parframe.hardware.machine import Machine
 from parframe.price.cost.cluster_timer import MeasuredClock
 from parframe.price.cost.communication_times import implementation_of
@@ -75,7 +75,7 @@ class Basis:
     """
 
     model: Callable[[str], Model]
-    hardware: Catalogue = attrs.field(factory=known_hardware)
+    hardware: Catalog = attrs.field(factory=known_hardware)
     engines: tuple[Engine, ...] = attrs.field(factory=engines)
     unseen: str | None = None
 

@@ -6,12 +6,12 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from parframe import hooks
-from parframe.hardware import Catalogue, Cluster, catalogue
+from parframe.hardware import Catalog, Cluster, catalog
 from parframe.hardware import cluster as read_cluster
 
 
-def known(name: str = "", files: Iterable[Path] = ()) -> Catalogue:
-    """Give the catalogue in which a name is looked up.
+def known(name: str = "", files: Iterable[Path] = ()) -> Catalog:
+    """Give the catalog in which a name is looked up.
 
     Parameters
     ----------
@@ -25,7 +25,7 @@ def known(name: str = "", files: Iterable[Path] = ()) -> Catalogue:
     ParframeError
         Of kind `hardware` or `plugin`, if a file or a plugin says something illegal.
     """
-    return catalogue((*hooks.hardware(name), *files))
+    return catalog((*hooks.hardware(name), *files))
 
 
 def cluster(text: str, files: Iterable[Path] = ()) -> Cluster:

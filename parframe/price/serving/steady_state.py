@@ -159,7 +159,7 @@ def iteration(deployment: Deployment, rows: float, prompt: float, output: float)
         return mixed
     plain = deployment.step(others[0][1])
     value = share * mixed.value + (1 - share) * plain.value
-    return Estimate(value, max(mixed.spread, plain.spread), joined(plain.why, mixed.why))
+    return Estimate(value, max(mixed.log_std, plain.log_std), joined(plain.notes, mixed.notes))
 
 
 def most_rows(
@@ -203,7 +203,7 @@ def saturated(
         # before it are read; where they do not fit at once, when their places are free.
         reading = _read_prompts(deployment, min(rows, requests), prompt)
         waiting = max(requests - rows, 0) / 2 / rate.value
-        first = Estimate(reading.value / 2 + waiting, reading.spread, reading.why)
+        first = Estimate(reading.value / 2 + waiting, reading.log_std, reading.notes)
     return Served(rows, token, first, rate, (f"{rows:.0f} sequences in flight: {limit}",))
 
 
@@ -221,11 +221,11 @@ def closed_loop(deployment: Deployment, concurrency: float, prompt: float, outpu
     together = rows / deployment.work.replicas
     waiting += engine.burst * together * _read_prompts(deployment, 1, prompt).value
     waiting += max(concurrency - rows, 0) * lasting / rows
-    first = Estimate(own.value + waiting + engine.request, own.spread, own.why)
+    first = Estimate(own.value + waiting + engine.request, own.log_std, own.notes)
     if "turns" not in engine.fitted:
         first = first.widened(UNMEASURED_WAIT, "no rows tell how long requests wait for a place")
     rate = Estimate(
-        concurrency / (first.value + token.value * max(output - 1, 0)), token.spread, token.why
+        concurrency / (first.value + token.value * max(output - 1, 0)), token.log_std, token.notes
     )
     why = () if limit == "requests" else (f"{rows:.0f} sequences in flight: {limit}",)
     return Served(rows, token, first, rate, why)
@@ -241,7 +241,7 @@ def _in_batches(deployment: Deployment, concurrency: float, prompt: float, outpu
     token = batch.token.widened(spread.get("token", 0.0))
     why = () if limit == "requests" else (f"{rows:.0f} sequences in a batch: {limit}",)
     whole = first.value - waiting + token.value * max(output - 1, 0)
-    rate = Estimate(rows / whole, token.spread, token.why)
+    rate = Estimate(rows / whole, token.log_std, token.notes)
     return Served(rows, token, first.widened(spread.get("first", 0.0)), rate, why)
 
 
@@ -269,7 +269,7 @@ def open_loop(
     alone = deployment.step(Load(prompts=1, prompt=prompt)).value
     busy = min(offered * alone, 0.95)
     waiting = token.value / 2 + busy / (2 * (1 - busy)) * alone
-    first = Estimate(own.value + waiting + deployment.engine.request, own.spread, own.why)
+    first = Estimate(own.value + waiting + deployment.engine.request, own.log_std, own.notes)
     rate = offered
     if requests:
         # A run of so many requests lasts until the last of them is answered.
@@ -286,7 +286,7 @@ def _overloaded(full: Served, offered: float, requests: float | None) -> Served:
     growing = requests / 2 * (1 / full.rate.value - 1 / offered) if offered < math.inf else 0.0
     first = full.first
     if offered < math.inf:
-        first = Estimate(max(growing, full.token.value), 0.5, full.first.why)
+        first = Estimate(max(growing, full.token.value), 0.5, full.first.notes)
     return attrs.evolve(full, first=first, why=why)
 
 
@@ -309,4 +309,4 @@ def _little(
 
 def _inverse(time: Estimate, amount: float) -> Estimate:
     """Return an amount a second: the error of a quotient is that of its time."""
-    return Estimate(amount / time.value, time.spread, time.why)
+    return Estimate(amount / time.value, time.log_std, time.notes)
