@@ -151,8 +151,8 @@ def test_a_wrong_engine_is_refused_with_the_key(change, told):
     assert told in str(caught.value)
 
 
-def test_a_machine_without_a_network_is_one_box():
-    with pytest.raises(ParframeError, match="the box has 1 devices, and nothing is known of a net"):
+def test_a_machine_without_a_network_is_one_node():
+    with pytest.raises(ParframeError, match="the machine has 1 devices and no network to others"):
         catalog([box(1, 2).replace("divided = 1\n", "")]).cluster("2xhere")
 
 

@@ -196,7 +196,7 @@ def test_fitting_the_rows_gives_the_shipped_figures(rows):
             for dtype, figures in dtypes.items():
                 kept = shipped().fitted[operator][device][dtype]
                 assert figures["memory"] == pytest.approx(kept.memory, rel=0.01)
-                assert figures["spread"] == pytest.approx(kept.log_std, rel=0.02)
+                assert figures["log_std"] == pytest.approx(kept.log_std, rel=0.02)
 
 
 def test_products_are_within_seven_percent_on_every_device(rows):
