@@ -26,6 +26,10 @@ from parframe.models import shipped
 from parframe.spec import KEYS, Spec
 
 ROOT = Path(__file__).parents[1]
+sys.path.append(str(ROOT / "docs"))
+
+from api import api  # noqa: E402  # a module of this folder
+
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
 
 _PART = re.compile(r"<!-- begin ([\w-]+) -->\n.*?<!-- end \1 -->", re.DOTALL)
@@ -129,6 +133,7 @@ def models() -> str:
 
 
 TABLES: Mapping[str, Callable[[], str]] = {
+    "api": api,
     "strategies": strategies,
     "spec-keys": spec_keys,
     "exit-codes": exit_codes,

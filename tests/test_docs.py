@@ -56,6 +56,11 @@ def test_a_part_made_from_the_code_has_not_drifted(page, name):
     )
 
 
+def test_every_public_name_is_on_the_page_of_the_public_api():
+    page = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
+    assert [n for n in parframe.__all__ if f"### parframe.{n}\n" not in page] == []
+
+
 def test_every_table_is_on_some_page():
     assert {name for _, name in MADE} == set(tables.TABLES)
 
