@@ -85,7 +85,7 @@ def test_what_a_text_names_exists(path, monkeypatch):
     text = prose(path)
     paths = {found.rstrip(".,") for found in PATH.findall(text)}
     if path.suffix == ".py":  # keys of a rendezvous store look like paths too
-        paths = {p for p in paths if p.endswith("/") or Path(p).suffix in {".py", ".md", ".toml"}}
+        paths = {p for p in paths if Path(p).suffix in {".py", ".md", ".toml"}}
     missing = [p for p in sorted(paths) if not list(ROOT.glob(p.rstrip("/"))) and "out/" not in p]
     assert missing == [], "no such path"
     assert [t for t in TARGET.findall(text) if f"\n{t}:" not in makefile()] == [], "no such target"
