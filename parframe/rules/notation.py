@@ -252,5 +252,8 @@ def pattern_size(pattern: Pattern, sizes: dict[str, Size]) -> Size | None:
 
 def _bad(text: str, what: str) -> ParframeError:
     return ParframeError(
-        "rule", repr(text), what, "write it like '... i, o i, o? -> ... o'; see docs/writing-a-rule.md"
+        "rule",
+        repr(text),
+        what,
+        "write it like '... i, o i, o? -> ... o'; see docs/writing-a-rule.md",
     )
