@@ -1,4 +1,4 @@
-"""Load a model, whatever it comes as, as an operator graph; torch is imported only if needed."""
+"""Loading of models as operator graphs; torch is imported only where it is needed."""
 
 from __future__ import annotations
 
@@ -32,14 +32,15 @@ def load(
     inputs
         Example tensors by the names of the model's arguments; a module needs them.
     dynamic
-        The axes of the inputs that may vary, with names: ``{"x": {0: "batch"}}``.
+        The dims of the inputs that may vary in size, with names: ``{"x": {0: "batch"}}``.
     positions
-        Whether the positions of tokens are an input as well, as running with a key-value cache
-        needs; where they are not given, they are counted. For language models of Hugging Face;
-        None for those whose code takes them. A graph that was loaded before is as it is.
+        Whether the positions of tokens are an input in addition to the tokens, as running with a
+        KV cache needs; where a run gives none, they count from 0. Only for language models of
+        Hugging Face; None adds them if the model's code takes them. A graph that is already loaded
+        does not change.
     dtype
-        What a model of Hugging Face computes in, where that is narrower than what its
-        configuration says; a wider one is chosen when it is run.
+        The dtype that a Hugging Face model computes in, if narrower than that of its
+        configuration; a wider one is chosen when the graph runs.
 
     Returns
     -------
@@ -58,12 +59,12 @@ def load(
         return _load_path(Path(source), inputs, dynamic, positions, dtype)
     if isinstance(source, Mapping):
         with optional_packages("hf"):
-            from parframe.loading.huggingface.loader import load_config
+            from parframe.loading.huggingface import load_config
 
         return load_config(dict(source), inputs, dynamic, positions=positions, dtype=dtype)
     if hasattr(source, "to_diff_dict") and hasattr(source, "model_type"):
         with optional_packages("hf"):
-            from parframe.loading.huggingface.loader import load_config
+            from parframe.loading.huggingface import load_config
 
         return load_config(source, inputs, dynamic, positions=positions, dtype=dtype)
     if hasattr(source, "named_parameters"):
@@ -73,8 +74,8 @@ def load(
     raise ParframeError(
         "load",
         type(source).__name__,
-        "not something a model can be loaded from",
-        "give a folder, a config.json, a torch.nn.Module, a .pt2 or a graph's .json",
+        "is not a model, nor a path of one",
+        "give a folder, a config.json, a torch.nn.Module, a .pt2 file or the JSON file of a graph",
     )
 
 
@@ -87,7 +88,7 @@ def _load_path(
 ) -> OperatorGraph:
     if path.is_dir():
         with optional_packages("hf"):
-            from parframe.loading.huggingface.loader import load_folder
+            from parframe.loading.huggingface import load_folder
 
         return load_folder(path, inputs, dynamic, positions, dtype)
     if path.suffix == ".pt2":
@@ -98,15 +99,15 @@ def _load_path(
         raise ParframeError(
             "load",
             str(path),
-            "not a folder, a .pt2 or a .json" if path.exists() else "does not exist",
-            "give a model's folder, its config.json, a .pt2 or a graph's .json",
+            "is not a folder, a .pt2 or a .json file" if path.exists() else "does not exist",
+            "give a model's folder, its config.json, a .pt2 file or the JSON file of a graph",
         )
     from parframe.loading.config_file import read_object
 
     content = read_object(path)
     if "model_type" in content or "architectures" in content:
         with optional_packages("hf"):
-            from parframe.loading.huggingface.loader import load_config
+            from parframe.loading.huggingface import load_config
 
         return load_config(
             content, inputs, dynamic, source=str(path), positions=positions, dtype=dtype

@@ -1,4 +1,4 @@
-"""The config.json of a Hugging Face folder, as a stranger's data."""
+"""The config.json of a Hugging Face model, read as untrusted data."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from parframe.json_input import read_json, read_text
 _LARGEST_CONFIG = 16 << 20
 _MOST_LAYERS = 10_000
 _LARGEST_NUMBER = 1 << 40
+_MOST_LEVELS = 8
 
 
 def read_object(path: Path) -> dict[str, Any]:
-    """The JSON object in a file.
+    """Read the JSON object in a file.
 
     Raises
     ------
@@ -30,12 +31,12 @@ def read_object(path: Path) -> dict[str, Any]:
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """The configuration of a model folder, checked.
+    """Read and check the configuration of a model folder.
 
     Raises
     ------
     ParframeError
-        Of kind ``load`` if there is none, or it is not one that can be trusted.
+        Of kind ``load`` if the folder has none, or `check_config` refuses it.
     """
     path = folder / "config.json"
     if not path.is_file():
@@ -47,7 +48,11 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 def check_config(config: dict[str, Any], where: str) -> dict[str, Any]:
-    """The configuration itself, if it runs no code and its numbers are sane.
+    """Refuse a configuration that names code to run, or that has numbers out of range.
+
+    Returns
+    -------
+    The configuration itself.
 
     Raises
     ------
@@ -58,16 +63,21 @@ def check_config(config: dict[str, Any], where: str) -> dict[str, Any]:
         raise ParframeError(
             "load",
             f"{where}, auto_map",
-            "the model brings Python code of its own, which is never run",
-            "build the model yourself and give the module with example inputs",
+            "the model needs Python code from its folder, which parframe never runs",
+            "build the model yourself and load the module with example inputs",
         )
-    _check_numbers(config, where, depth=8)
+    _check_numbers(config, where, depth=_MOST_LEVELS)
     return config
 
 
 def _check_numbers(value: Any, where: str, depth: int) -> None:
     if depth == 0:
-        raise ParframeError("load", where, "is nested too deep", "give a plain config.json")
+        raise ParframeError(
+            "load",
+            where,
+            f"is nested more than {_MOST_LEVELS} levels deep",
+            "give a config.json that transformers wrote",
+        )
     if isinstance(value, dict):
         for key, part in value.items():
             if key == "auto_map" and part:
@@ -78,19 +88,24 @@ def _check_numbers(value: Any, where: str, depth: int) -> None:
         for part in value:
             _check_numbers(part, where, depth - 1)
     elif isinstance(value, int) and abs(value) > _LARGEST_NUMBER:
-        raise ParframeError("load", where, f"{str(value)[:30]} is not sane", "correct the number")
+        raise ParframeError(
+            "load",
+            where,
+            f"the number {str(value)[:30]} is out of range",
+            f"use a number up to {_LARGEST_NUMBER}",
+        )
 
 
 def _check_layers(key: str, value: Any, where: str) -> None:
     counted = "layer" in key and isinstance(value, int) and not isinstance(value, bool)
     if counted and key in ("num_hidden_layers", "num_layers", "n_layer") and value < 1:
         raise ParframeError(
-            "load", f"{where}, {key}", f"{value} is not a number of layers", "give at least 1"
+            "load", f"{where}, {key}", f"{value} is not a number of layers", "use at least 1 layer"
         )
     if counted and value > _MOST_LAYERS:
         raise ParframeError(
             "load",
             f"{where}, {key[:60]}",
-            f"{value} layers are more than the {_MOST_LAYERS} that parframe loads",
-            "correct the number",
+            f"{value} layers are more than the {_MOST_LAYERS} that parframe supports",
+            f"use at most {_MOST_LAYERS} layers",
         )

@@ -1,41 +1,37 @@
-"""A torch.nn.Module as a flat program, through torch.export."""
+"""Export of a torch.nn.Module to a flat graph, by torch.export."""
 
 from __future__ import annotations
 
-import inspect
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import attrs
 import torch
 from torch._dynamo.exc import UserError
 from torch.export import Dim, ExportedProgram
 
 from parframe.errors import ParframeError
-from parframe.loading.dense_indexing.dense_export import with_all_rows
-from parframe.loading.exported_program import HollowConstantError, Origin, convert
-from parframe.loading.flat_graph import Program
+from parframe.loading.dense_indexing.dense_export import export_dense
+from parframe.loading.exported_program import MissingContentError, ModelFacts, convert_exported
+from parframe.loading.flat_graph import FlatGraph
 from parframe.loading.in_place import AliasedWriteError
+from parframe.loading.output_structure import output_structure
 from parframe.loading.simplify import simplify
 from parframe.loading.size_guards import check_guards
-from parframe.loading.size_limits import Limits, limited
+from parframe.loading.size_limits import SizeLimits, apply_limits
 from parframe.loading.source_location import failing_line, model_files
-from parframe.loading.symbolic_ranges import with_size_ranges
-
-Dynamic = Mapping[str, Mapping[int, str]]
-"""For each input, the axes whose sizes may vary, and their names."""
+from parframe.loading.symbolic_ranges import export_symbolic_ranges
 
 
 def export(
     module: torch.nn.Module,
     inputs: Mapping[str, torch.Tensor],
-    axes: Mapping[str, Sequence[str]],
+    dim_names: Mapping[str, Sequence[str]],
     data: Mapping[str, torch.Tensor] | None = None,
     constants: Mapping[str, Any] | None = None,
-    strict_axes: bool = True,
-) -> Program:
-    """Export a module and make its program plain.
+    strict: bool = True,
+) -> FlatGraph:
+    """Export a module and simplify its graph.
 
     Parameters
     ----------
@@ -43,14 +39,14 @@ def export(
         The module, in eval mode or not; it is left as it was.
     inputs
         Example tensors by the names of the forward's arguments.
-    axes
-        The names of the axes of each input; an axis with a name may vary in size.
+    dim_names
+        The names of the dims of each input; a dim with a name may vary in size.
     data
-        Tensors that no checkpoint holds, by their names in the model.
+        Tensors that no checkpoint stores, by their names in the model.
     constants
         Arguments of the forward that are not tensors.
-    strict_axes
-        Whether it is an error if a named axis turns out to have one size only.
+    strict
+        Whether a named dim that can have only one size is an error.
 
     Raises
     ------
@@ -58,26 +54,18 @@ def export(
         Of kind ``load``, with the line of the model's own code, if it cannot be exported.
     """
     files = model_files(module.modules())
-    kind = Dim.DYNAMIC if strict_axes else Dim.AUTO
+    kind = Dim.DYNAMIC if strict else Dim.AUTO
     shapes: dict[str, Any] = {
-        name: {axis: kind for axis, label in enumerate(axes.get(name, ())) if label}
+        name: {dim: kind for dim, label in enumerate(dim_names.get(name, ())) if label}
         for name in inputs
     }
     shapes.update(dict.fromkeys(constants or {}))
+    arguments = {**inputs, **(constants or {})}
+    facts = ModelFacts(dim_names, data or {}, tied_names(module), files)
     training = [part for part in module.modules() if part.training]
     module.eval()
     try:
-        given = {**inputs, **(constants or {})}
-        origin = Origin(axes, data or {}, aliases(module), files)
-        try:
-            return _exported(module, given, shapes, origin)
-        except HollowConstantError:
-            raise
-        except Exception as error:  # whatever it is, a selection may be what it comes from
-            found = _otherwise(module, lambda: _exported(module, given, shapes, origin), error)
-            if found is None:
-                raise
-            return found
+        return _export_or_rewrite(module, lambda: _export(module, arguments, shapes, facts))
     except ParframeError:
         raise
     except Exception as error:
@@ -87,74 +75,62 @@ def export(
             part.training = True
 
 
-def _otherwise(
-    module: torch.nn.Module, load: Callable[[], Program], error: Exception
-) -> Program | None:
-    """What a module that was not exported is with what PyTorch cannot follow done another way."""
-    fixed = isinstance(error, UserError)  # a list as long as a size fixes that
-    found = with_size_ranges(module, load) if fixed else None
-    return with_all_rows(module, load) if found is None else found
-
-
-def _exported(
-    module: torch.nn.Module, inputs: Mapping[str, Any], shapes: Mapping[str, Any], origin: Origin
-) -> Program:
-    exported = _trace(module, inputs, shapes)
-    limits = check_guards(exported, module, inputs, origin.axes)
-    return _plain(exported, origin, limits)
-
-
-def _plain(exported: ExportedProgram, origin: Origin, limits: Limits) -> Program:
-    """The program, made functional by PyTorch where that is not simple."""
+def _export_or_rewrite(
+    module: torch.nn.Module, export_module: Callable[[], FlatGraph]
+) -> FlatGraph:
+    """Export a module, with rewrites of code that torch.export does not support if it fails."""
     try:
-        return simplify(limited(convert(exported, origin, structure), limits))
-    except AliasedWriteError:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            rewritten = exported.run_decompositions({})
-        return simplify(limited(convert(rewritten, origin, structure), limits))
+        return export_module()
+    except MissingContentError:
+        raise
+    except Exception as error:  # any kind of error may come from code that can be rewritten
+        graph = None
+        if isinstance(error, UserError):  # as a list of the example's length causes
+            graph = export_symbolic_ranges(module, export_module)
+        if graph is None:
+            graph = export_dense(module, export_module)
+        if graph is None:
+            raise
+        return graph
+
+
+def _export(
+    module: torch.nn.Module,
+    arguments: Mapping[str, Any],
+    shapes: Mapping[str, Any],
+    facts: ModelFacts,
+) -> FlatGraph:
+    exported = _trace(module, arguments, shapes)
+    limits = check_guards(exported, module, arguments, facts.dim_names)
+    return _to_flat_graph(exported, facts, limits)
 
 
 def _trace(
-    module: torch.nn.Module, inputs: Mapping[str, Any], shapes: Mapping[str, Any]
+    module: torch.nn.Module, arguments: Mapping[str, Any], shapes: Mapping[str, Any]
 ) -> ExportedProgram:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         with torch.no_grad():
             return torch.export.export(
-                module, (), dict(inputs), dynamic_shapes=dict(shapes), strict=False
+                module, (), dict(arguments), dynamic_shapes=dict(shapes), strict=False
             )
 
 
-def structure(value: Any) -> Any:
-    """What a model returned as a graph's outputs: names, tuples, and dicts with ``$class``."""
-    if value is None or isinstance(value, str):
-        return value
-    if isinstance(value, tuple | list):
-        fields = getattr(value, "_fields", None)
-        if fields:
-            return _named(value, zip(fields, value, strict=True))
-        return tuple(structure(part) for part in value)
-    if attrs.has(type(value)) or hasattr(value, "__dataclass_fields__"):
-        items = value.items() if hasattr(value, "items") else vars(value).items()
-        return _named(value, items)
-    if isinstance(value, Mapping):
-        return {str(key): structure(part) for key, part in value.items()}
-    raise ParframeError(
-        "load",
-        type(value).__name__,
-        "the model returns something other than tensors, tuples, lists and dicts",
-        "wrap it in a module that returns those",
-    )
+def _to_flat_graph(exported: ExportedProgram, facts: ModelFacts, limits: SizeLimits) -> FlatGraph:
+    """Convert an exported program, after PyTorch has made it functional where that is needed."""
+    try:
+        graph = convert_exported(exported, facts, output_structure)
+        return simplify(apply_limits(graph, limits))
+    except AliasedWriteError:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            functional = exported.run_decompositions({})
+        graph = convert_exported(functional, facts, output_structure)
+        return simplify(apply_limits(graph, limits))
 
 
-def _named(value: Any, items: Any) -> dict[str, Any]:
-    parts = {str(key): structure(part) for key, part in items if part is not None}
-    return {"$class": type(value).__name__, **parts}
-
-
-def aliases(module: torch.nn.Module) -> dict[str, tuple[str, ...]]:
-    """For the first name of each tied weight, its further names."""
+def tied_names(module: torch.nn.Module) -> dict[str, tuple[str, ...]]:
+    """Return, for the first name of each tied weight, its other names."""
     names: dict[int, list[str]] = {}
     for name, parameter in module.named_parameters(remove_duplicate=False):
         names.setdefault(id(parameter), []).append(name)
@@ -164,72 +140,13 @@ def aliases(module: torch.nn.Module) -> dict[str, tuple[str, ...]]:
 
 
 def _failure(module: torch.nn.Module, error: Exception, files: frozenset[str]) -> ParframeError:
+    """Return the error of an export that failed, with the line of the model's code."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     reason = lines[0][:200] if lines else "no reason given"
     return ParframeError(
         "load",
         failing_line(error, files) or type(module).__name__,
-        f"torch.export cannot follow this ({type(error).__name__}: {reason})",
-        "avoid control flow and sizes that depend on tensors' contents, give `dynamic` only for"
-        " axes that may vary, or give other example inputs",
+        f"torch.export does not support this line ({type(error).__name__}: {reason})",
+        "remove control flow and sizes that depend on the contents of tensors, give `dynamic` only"
+        " for dims that may vary, or give other example inputs",
     )
-
-
-def example_axes(
-    module: torch.nn.Module, inputs: Mapping[str, torch.Tensor], dynamic: Dynamic | None
-) -> dict[str, tuple[str, ...]]:
-    """Names of the axes of example inputs.
-
-    Parameters
-    ----------
-    module
-        The module; its forward must take these inputs.
-    inputs
-        Example tensors.
-    dynamic
-        The axes that may vary; without it, the first axis of all inputs, if it has one size
-        in all of them, is ``batch``.
-
-    Raises
-    ------
-    ParframeError
-        If an input is not a tensor, or is not one the module takes, or an axis is not one.
-    """
-    _check_inputs(module, inputs)
-    if dynamic is None:
-        leading = {tensor.shape[0] for tensor in inputs.values() if tensor.dim()}
-        first = "batch" if len(leading) == 1 else ""
-        return {
-            name: tuple(first if axis == 0 else "" for axis in range(tensor.dim()))
-            for name, tensor in inputs.items()
-        }
-    for name, named in dynamic.items():
-        for axis, label in named.items():
-            if name not in inputs or not 0 <= axis < inputs[name].dim() or not label.isidentifier():
-                raise ParframeError(
-                    "input",
-                    f"dynamic[{name!r}]",
-                    f"axis {axis} as {label!r} is not an axis of an example input with a name",
-                    'write dynamic={"x": {0: "batch"}}',
-                )
-    return {
-        name: tuple(dynamic.get(name, {}).get(axis, "") for axis in range(tensor.dim()))
-        for name, tensor in inputs.items()
-    }
-
-
-def _check_inputs(module: torch.nn.Module, inputs: Mapping[str, Any]) -> None:
-    signature = inspect.signature(module.forward).parameters
-    open_ended = any(p.kind is p.VAR_KEYWORD for p in signature.values())
-    for name, value in inputs.items():
-        if not isinstance(value, torch.Tensor):
-            raise ParframeError(
-                "input", name, f"is a {type(value).__name__}, not a tensor", "give example tensors"
-            )
-        if name not in signature and not open_ended:
-            raise ParframeError(
-                "input",
-                name,
-                f"{type(module).__name__}.forward takes {', '.join(signature)}",
-                "name the inputs as the forward does",
-            )

@@ -1,10 +1,7 @@
-"""An exported program of PyTorch as a flat program of parframe."""
+"""Conversion of an exported program of PyTorch to a flat graph."""
 
 from __future__ import annotations
 
-import base64
-import ctypes
-import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -16,7 +13,8 @@ from torch.fx import GraphModule, Node
 
 from parframe.errors import ParframeError
 from parframe.graph import Arg, Input, Operator, Parameter, Ref, Tensor
-from parframe.loading.flat_graph import Program
+from parframe.loading.buffer_data import encode_tensor
+from parframe.loading.flat_graph import FlatGraph
 from parframe.loading.source_location import module_path, source_line
 from parframe.loading.symbolic_sizes import size_of
 from parframe.ops.schema import bind, dtype_name
@@ -28,74 +26,77 @@ _KINDS = {
 }
 
 _WRAPPERS = {"wrap_with_set_grad_enabled": 1, "wrap_with_autocast": 4}
-"""Operators that run a submodule, and where among their arguments it stands."""
+"""Operators that run a submodule, and its position among their arguments."""
 
 
-class HollowConstantError(ParframeError):
-    """A constant of a model on the meta device has no contents."""
+class MissingContentError(ParframeError):
+    """Constant of a model on the meta device, whose contents are not known."""
 
     def __init__(self, name: str) -> None:
         super().__init__(
             "load",
             name,
-            "a tensor that the model computes when it is built could not be computed",
+            "the contents of a tensor that the model computes at construction are not known",
             "register it as a buffer that the model's _init_weights fills",
         )
 
 
 @attrs.frozen
-class Origin:
-    """What is known of a program's inputs and weights beyond what the export holds.
+class ModelFacts:
+    """Facts of a model that its exported program does not contain.
 
     Parameters
     ----------
-    axes
-        The names of the axes of each input, by its name.
+    dim_names
+        The names of the dims of each input, by its name.
     data
-        The tensors that no checkpoint holds, by their names in the model.
+        The tensors that no checkpoint stores, by their names in the model.
     aliases
-        For the first name of each tied weight, its further names.
+        For the first name of each tied weight, its other names.
     files
         The files of the model's own code.
     """
 
-    axes: Mapping[str, Sequence[str]]
+    dim_names: Mapping[str, Sequence[str]]
     data: Mapping[str, torch.Tensor] = attrs.field(factory=dict)
     aliases: Mapping[str, tuple[str, ...]] = attrs.field(factory=dict)
     files: frozenset[str] = frozenset()
 
 
-def convert(exported: ExportedProgram, origin: Origin, structure: Callable[[Any], Any]) -> Program:
-    """Convert an exported program.
+def convert_exported(
+    exported: ExportedProgram, facts: ModelFacts, structure: Callable[[Any], Any]
+) -> FlatGraph:
+    """Convert an exported program to a flat graph.
 
     Parameters
     ----------
     exported
         The program, without mutation.
-    origin
-        Names of axes, contents of buffers.
+    facts
+        Names of dims, contents of buffers.
     structure
-        Turns what the model would return, with names in place of tensors, into a graph's outputs.
+        Function that converts the model's return value, with names in place of tensors, to the
+        outputs of a graph.
 
     Raises
     ------
     ParframeError
         If an operator or a size has no counterpart.
     """
-    reader = _Reader(_symbol_names(exported, origin.axes), origin.files)
-    inputs, parameters = _signature(exported, origin, reader)
+    reader = _Reader(_symbol_names(exported, facts.dim_names), facts.files)
+    inputs, parameters = _read_signature(exported, facts, reader)
     for spec in exported.graph_signature.output_specs:
         if spec.kind is not OutputKind.USER_OUTPUT:
             raise ParframeError(
                 "load",
                 str(spec.target),
-                "the model writes into this tensor as it runs",
-                "make it return the new value instead",
+                "the model writes into this tensor in its forward",
+                "return the new value instead",
             )
-    results = reader.run(exported.graph_module)
+    results = reader.read(exported.graph_module)
     leaves = [leaf.name if isinstance(leaf, Ref) else None for leaf in results]
     returned = torch.utils._pytree.tree_unflatten(leaves, exported.call_spec.out_spec)
-    return Program(
+    return FlatGraph(
         operators=tuple(reader.operators),
         tensors=reader.tensors,
         inputs=inputs,
@@ -104,13 +105,13 @@ def convert(exported: ExportedProgram, origin: Origin, structure: Callable[[Any]
     )
 
 
-def _signature(
-    exported: ExportedProgram, origin: Origin, reader: _Reader
+def _read_signature(
+    exported: ExportedProgram, facts: ModelFacts, reader: _Reader
 ) -> tuple[dict[str, Input], dict[str, Parameter]]:
-    """The program's inputs and weights; the reader learns which node is which."""
+    """Return the program's inputs and weights, and give the reader their names."""
     inputs: dict[str, Input] = {}
     parameters: dict[str, Parameter] = {}
-    first = {name: own for own, names in origin.aliases.items() for name in names}
+    first_names = {name: first for first, names in facts.aliases.items() for name in names}
     placeholders = [node for node in exported.graph.nodes if node.op == "placeholder"]
     for node, spec in zip(placeholders, exported.graph_signature.input_specs, strict=True):
         value = node.meta.get("val")
@@ -118,16 +119,19 @@ def _signature(
             reader.values[node] = value
         elif spec.kind is InputKind.USER_INPUT:
             tensor = reader.tensor(node.name, value)
-            axes = tuple(origin.axes.get(node.name, ("",) * len(tensor.shape)))
-            inputs[node.name] = Input(node.name, tensor.shape, tensor.dtype, axes=axes)
+            dims = tuple(facts.dim_names.get(node.name, ("",) * len(tensor.shape)))
+            inputs[node.name] = Input(node.name, tensor.shape, tensor.dtype, axes=dims)
             reader.values[node] = Ref(node.name)
         elif spec.kind in _KINDS:
-            name = first.get(str(spec.target), str(spec.target))
-            parameters[name] = _parameter(reader.tensor(name, value), spec, exported, origin)
+            name = first_names.get(str(spec.target), str(spec.target))
+            parameters[name] = _parameter(reader.tensor(name, value), spec, exported, facts)
             reader.values[node] = Ref(name)
         else:
             raise ParframeError(
-                "load", node.name, f"an input of kind {spec.kind.name}", "give a module without it"
+                "load",
+                node.name,
+                f"inputs of kind {spec.kind.name} are not supported",
+                "load a module without such an input",
             )
     for name in inputs.keys() & parameters.keys():
         raise ParframeError(
@@ -136,71 +140,45 @@ def _signature(
     return inputs, parameters
 
 
-def encode(tensor: torch.Tensor) -> str:
-    """The base64 of a tensor's little-endian bytes."""
-    whole = tensor.detach().cpu().contiguous()
-    return base64.b64encode(
-        ctypes.string_at(whole.data_ptr(), whole.nbytes) if whole.nbytes else b""
-    ).decode("ascii")
-
-
-def decode(parameter: Parameter) -> torch.Tensor:
-    """The contents of a buffer that the graph itself carries.
-
-    Raises
-    ------
-    ParframeError
-        Of kind ``graph`` if it carries none, or another number of bytes than its shape needs.
-    """
-    kind = getattr(torch, parameter.dtype)
-    shape = [int(size) for size in parameter.shape]
-    try:
-        content = bytearray(base64.b64decode(parameter.data or "", validate=True))
-    except ValueError:
-        content = bytearray()
-    if len(content) != math.prod(shape) * kind.itemsize:
-        raise ParframeError(
-            "graph", parameter.name, "its data does not fit its shape", "load the model again"
-        )
-    if not content:
-        return torch.empty(shape, dtype=kind)
-    return torch.frombuffer(content, dtype=kind).reshape(shape)
-
-
-def _parameter(tensor: Tensor, spec: Any, exported: ExportedProgram, origin: Origin) -> Parameter:
+def _parameter(
+    tensor: Tensor, spec: Any, exported: ExportedProgram, facts: ModelFacts
+) -> Parameter:
+    """Return a weight, with its contents where no checkpoint stores them."""
     name = tensor.name
     stored = spec.kind is InputKind.PARAMETER or (spec.kind is InputKind.BUFFER and spec.persistent)
     data = None
     if not stored:
-        content = origin.data.get(name, exported.constants.get(str(spec.target)))
+        content = facts.data.get(name, exported.constants.get(str(spec.target)))
         if not isinstance(content, torch.Tensor) or content.is_meta:
-            raise HollowConstantError(name)
-        data = encode(content)
+            raise MissingContentError(name)
+        data = encode_tensor(content)
     return Parameter(
         name,
         tensor.shape,
         tensor.dtype,
         kind=_KINDS[spec.kind],
         data=data,
-        aliases=origin.aliases.get(name, ()),
+        aliases=facts.aliases.get(name, ()),
     )
 
 
-def _symbol_names(exported: ExportedProgram, axes: Mapping[str, Sequence[str]]) -> dict[str, str]:
-    """Parframe's name of each of torch's symbols: that of the input axis it is the size of."""
+def _symbol_names(
+    exported: ExportedProgram, dim_names: Mapping[str, Sequence[str]]
+) -> dict[str, str]:
+    """Return the name of each symbol of PyTorch: that of the input dim whose size it is."""
     names: dict[str, str] = {}
     for node in exported.graph.nodes:
         value = node.meta.get("val")
         if node.op != "placeholder" or not isinstance(value, torch.Tensor):
             continue
-        for axis, size in zip(axes.get(node.name, ()), value.shape, strict=False):
-            if axis and isinstance(size, torch.SymInt) and size.node.expr.is_Symbol:
-                names.setdefault(str(size.node.expr), axis)
+        for dim, size in zip(dim_names.get(node.name, ()), value.shape, strict=False):
+            if dim and isinstance(size, torch.SymInt) and size.node.expr.is_Symbol:
+                names.setdefault(str(size.node.expr), dim)
     return names
 
 
 class _Reader:
-    """Reads fx graphs, wrapped submodules included, into one list of operators."""
+    """Reader of fx graphs and their wrapped submodules into one list of operators."""
 
     def __init__(self, symbols: Mapping[str, str], files: frozenset[str]) -> None:
         self.symbols = symbols
@@ -209,28 +187,28 @@ class _Reader:
         self.operators: list[Operator] = []
         self.tensors: dict[str, Tensor] = {}
 
-    def run(self, module: GraphModule, module_of_caller: str = "") -> Sequence[Any]:
-        """Read every live node; what the graph returns."""
-        needed = _live(module)
+    def read(self, module: GraphModule, module_of_caller: str = "") -> Sequence[Any]:
+        """Read every node that is needed, and return the graph's results."""
+        needed = _needed_nodes(module)
         for node in module.graph.nodes:
             if node.op == "output":
                 return tuple(self.value(arg) for arg in node.args[0])
             if node.op == "get_attr":
                 self.values[node] = getattr(module, str(node.target), None)
             elif node.op == "call_function" and node in needed:
-                self.values[node] = self.call(node, module_of_caller)
+                self.values[node] = self.read_call(node, module_of_caller)
         return ()
 
     def value(self, arg: Any) -> Any:
-        """An argument with its nodes replaced by what they stand for."""
+        """Return an argument with its nodes replaced by their values."""
         if isinstance(arg, Node):
             return self.values[arg]
         if isinstance(arg, list | tuple):
             return tuple(self.value(part) for part in arg)
         return arg
 
-    def call(self, node: Node, module_of_caller: str) -> Any:
-        """What a call stands for; operators on tensors are added to the list."""
+    def read_call(self, node: Node, module_of_caller: str) -> Any:
+        """Return the result of a call, and add it to the list if it computes tensors."""
         result = node.meta.get("val")
         if isinstance(result, int | torch.SymInt) and not isinstance(result, bool):
             return size_of(result, self.symbols)
@@ -240,14 +218,14 @@ class _Reader:
         path = module_path(node.meta.get("nn_module_stack")) or module_of_caller
         name = getattr(target, "_name", getattr(target, "__name__", str(target)))
         if name in _WRAPPERS:
-            return self.inline(node, _WRAPPERS[name], path)
+            return self.read_wrapped(node, _WRAPPERS[name], path)
         if name == "getitem":
             return self.value(node.args[0])[node.args[1]]
         if not isinstance(target, torch._ops.OpOverload):
             raise ParframeError(
                 "load",
                 source_line(node.stack_trace, self.files) or path or node.name,
-                f"{name} cannot stand in an operator graph",
+                f"{name} is not supported in an operator graph",
                 "rewrite that line without control flow that depends on tensors",
             )
         args = bind(target, node.args, node.kwargs, self.argument)
@@ -265,16 +243,16 @@ class _Reader:
         refs = tuple(Ref(output) for output in outputs)
         return refs[0] if isinstance(result, torch.Tensor) else refs
 
-    def inline(self, node: Node, position: int, path: str) -> Sequence[Any]:
-        """Read the submodule that a wrapper runs in place of the wrapper."""
+    def read_wrapped(self, node: Node, position: int, path: str) -> Sequence[Any]:
+        """Read the submodule that a wrapper runs, in place of the wrapper."""
         inner: Any = self.values[node.args[position]]  # type: ignore[index]
-        places = [n for n in inner.graph.nodes if n.op == "placeholder"]
-        for place, arg in zip(places, node.args[position + 1 :], strict=True):
-            self.values[place] = self.value(arg)
-        return self.run(inner, path)
+        placeholders = [n for n in inner.graph.nodes if n.op == "placeholder"]
+        for placeholder, arg in zip(placeholders, node.args[position + 1 :], strict=True):
+            self.values[placeholder] = self.value(arg)
+        return self.read(inner, path)
 
     def argument(self, arg: Any) -> Arg:
-        """An argument of a call in the form that graphs keep."""
+        """Convert an argument of a call to the form that graphs store."""
         value = self.value(arg)
         if isinstance(value, torch.dtype):
             return dtype_name(value)
@@ -286,29 +264,29 @@ class _Reader:
             raise ParframeError(
                 "load",
                 str(value)[:60],
-                "a number that depends on the inputs' sizes is used as one that does not",
-                "rewrite that part of the model with tensors",
+                "an argument is computed from the inputs' sizes, but must be a constant",
+                "compute that part of the model with tensors",
             )
         return value
 
     def outputs(self, name: str, result: Any) -> tuple[str, ...]:
-        """Names for what an operator gives, their shapes noted."""
+        """Name the results of an operator, and record their shapes."""
         values = (result,) if isinstance(result, torch.Tensor) else tuple(result or ())
         names = (name,) if len(values) == 1 else tuple(f"{name}.{i}" for i in range(len(values)))
-        for own, value in zip(names, values, strict=True):
-            self.tensors[own] = self.tensor(own, value)
+        for each, value in zip(names, values, strict=True):
+            self.tensors[each] = self.tensor(each, value)
         return names
 
     def tensor(self, name: str, value: torch.Tensor) -> Tensor:
-        """A tensor's shape and dtype in the form that graphs keep."""
+        """Convert a tensor's shape and dtype to the form that graphs store."""
         shape = tuple(size_of(size, self.symbols) for size in value.shape)
         return Tensor(name, shape, dtype_name(value.dtype))
 
 
-def _live(module: GraphModule) -> set[Node]:
-    """The nodes that the graph's outputs need, and those that write into tensors."""
+def _needed_nodes(module: GraphModule) -> set[Node]:
+    """Return the nodes that the graph's outputs need, and those that write into tensors."""
     needed: set[Node] = set()
-    waiting = [node for node in module.graph.nodes if node.op == "output" or _writes(node)]
+    waiting = [node for node in module.graph.nodes if node.op == "output" or _is_in_place(node)]
     while waiting:
         node = waiting.pop()
         if node not in needed:
@@ -317,5 +295,5 @@ def _live(module: GraphModule) -> set[Node]:
     return needed
 
 
-def _writes(node: Node) -> bool:
+def _is_in_place(node: Node) -> bool:
     return isinstance(node.target, torch._ops.OpOverload) and node.target._schema.is_mutable

@@ -1,4 +1,4 @@
-"""A flat program: every operator of a model in order, before equal layers are folded."""
+"""Flat graph: all operators of a model in order, before equal layers are folded into blocks."""
 
 from __future__ import annotations
 
@@ -7,12 +7,23 @@ from typing import Any
 
 import attrs
 
-from parframe.graph import Input, Operator, Parameter, Tensor, leaves_of, map_leaves, rename
+from parframe.fold import fold
+from parframe.graph import (
+    Input,
+    Operator,
+    OperatorGraph,
+    Parameter,
+    Tensor,
+    leaves_of,
+    map_leaves,
+    rename,
+)
+from parframe.loading.latent_cache import cache_latents
 
 
 @attrs.frozen
-class Program:
-    """Operators in order of execution, and what they work on."""
+class FlatGraph:
+    """Operators in order of execution, with their tensors, inputs, parameters and outputs."""
 
     operators: tuple[Operator, ...]
     tensors: Mapping[str, Tensor]
@@ -22,15 +33,23 @@ class Program:
     remarks: tuple[str, ...] = ()
 
     def tensor(self, name: str) -> Tensor:
-        """The value of this name."""
+        """Return the shape and dtype of a tensor, an input or a parameter."""
         for group in (self.tensors, self.inputs, self.parameters):
             if name in group:
                 return group[name]
         raise KeyError(name)
 
 
-def replace(program: Program, names: Mapping[str, str]) -> Program:
-    """The program with values replaced by others that are equal to them."""
+def replace_values(graph: FlatGraph, names: Mapping[str, str]) -> FlatGraph:
+    """Replace values by others that are equal to them.
+
+    Parameters
+    ----------
+    graph
+        The graph.
+    names
+        The name of the replacement of each value; a replacement may itself be replaced.
+    """
     final: dict[str, str] = {}
     for name in names:
         target = names[name]
@@ -38,31 +57,37 @@ def replace(program: Program, names: Mapping[str, str]) -> Program:
             target = names[target]
         final[name] = target
     return attrs.evolve(
-        program,
+        graph,
         operators=tuple(
             attrs.evolve(op, args={slot: rename(arg, final) for slot, arg in op.args.items()})
-            for op in program.operators
+            for op in graph.operators
         ),
-        outputs=map_leaves(program.outputs, final),
+        outputs=map_leaves(graph.outputs, final),
     )
 
 
-def live(program: Program) -> Program:
-    """The program without what its outputs do not need."""
-    wanted = set(leaves_of(program.outputs))
+def remove_unused(graph: FlatGraph) -> FlatGraph:
+    """Remove the operators and parameters that the outputs do not depend on."""
+    needed = set(leaves_of(graph.outputs))
     kept: list[Operator] = []
-    for operator in reversed(program.operators):
-        if wanted.intersection(operator.outputs):
+    for operator in reversed(graph.operators):
+        if needed.intersection(operator.outputs):
             kept.append(operator)
-            wanted.update(operator.inputs)
+            needed.update(operator.inputs)
     return attrs.evolve(
-        program,
+        graph,
         operators=tuple(reversed(kept)),
-        tensors=_outputs_of(kept, program.tensors),
-        parameters={name: p for name, p in program.parameters.items() if name in wanted},
+        tensors=_outputs_of(kept, graph.tensors),
+        parameters={name: p for name, p in graph.parameters.items() if name in needed},
     )
 
 
 def _outputs_of(operators: Iterable[Operator], tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    made = {name for operator in operators for name in operator.outputs}
-    return {name: tensor for name, tensor in tensors.items() if name in made}
+    names = {name for operator in operators for name in operator.outputs}
+    return {name: tensor for name, tensor in tensors.items() if name in names}
+
+
+def to_operator_graph(graph: FlatGraph, source: str = "") -> OperatorGraph:
+    """Fold equal layers into blocks, and choose the narrowest KV cache of each."""
+    fields = {field.name: getattr(graph, field.name) for field in attrs.fields(FlatGraph)}
+    return cache_latents(fold(**fields, source=source))

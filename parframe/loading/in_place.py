@@ -1,4 +1,4 @@
-"""A program without operators that write into their arguments."""
+"""In-place operators, replaced by their functional forms."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import attrs
 import torch
 
 from parframe.graph import Operator, leaves_of
-from parframe.loading.flat_graph import Program
+from parframe.loading.flat_graph import FlatGraph
 from parframe.ops.schema import overload
 
-_FRESH = frozenset(
+_NEVER_ALIASING = frozenset(
     f"aten.{name}"
     for name in (
         "linear.default", "matmul.default", "conv1d.default", "conv2d.default", "conv3d.default",
@@ -23,68 +23,68 @@ _FRESH = frozenset(
 
 
 class AliasedWriteError(Exception):
-    """An operator writes into a tensor that something else may look at."""
+    """In-place operator on a tensor that another operator may read."""
 
 
-def functional(program: Program) -> Program:
-    """The program with ``add_`` as ``add`` and so on.
+def replace_in_place(graph: FlatGraph) -> FlatGraph:
+    """Replace in-place operators by their functional forms, ``add_`` by ``add``.
 
     Raises
     ------
     AliasedWriteError
-        If a tensor that is written to is not fresh, or something else uses it.
+        If an operator writes into a tensor that may share memory or that another operator reads.
     """
-    if not any(_writes(operator) for operator in program.operators):
-        return program
-    makers = {name: op for op in program.operators for name in op.outputs}
-    users = Counter(name for op in program.operators for name in set(op.inputs))
-    users.update(leaves_of(program.outputs))
+    if not any(_is_in_place(operator) for operator in graph.operators):
+        return graph
+    producers = {name: op for op in graph.operators for name in op.outputs}
+    uses = Counter(name for op in graph.operators for name in set(op.inputs))
+    uses.update(leaves_of(graph.outputs))
     operators = []
-    for operator in program.operators:
-        if _writes(operator):
-            _check_alone(operator, program, makers, users)
-            operator = attrs.evolve(operator, target=_without_write(operator))
+    for operator in graph.operators:
+        if _is_in_place(operator):
+            _check_unshared(operator, graph, producers, uses)
+            operator = attrs.evolve(operator, target=_functional_target(operator))
         operators.append(operator)
-    return attrs.evolve(program, operators=tuple(operators))
+    return attrs.evolve(graph, operators=tuple(operators))
 
 
-def _writes(operator: Operator) -> bool:
+def _is_in_place(operator: Operator) -> bool:
     return overload(operator.target)._schema.is_mutable
 
 
-def _without_write(operator: Operator) -> str:
-    """The operator of the same name without the underscore, with the same arguments."""
+def _functional_target(operator: Operator) -> str:
+    """Return the operator of the same name without the underscore, with the same arguments."""
     schema = overload(operator.target)._schema
-    namespace, name, which = operator.target.split(".")
+    namespace, name, overload_name = operator.target.split(".")
     packet = getattr(getattr(torch.ops, namespace), name.removesuffix("_"), None)
-    target = getattr(packet, which, None)
+    target = getattr(packet, overload_name, None)
     if target is None or target._schema.is_mutable:
         raise AliasedWriteError(operator.target)
     if [a.name for a in target._schema.arguments] != [a.name for a in schema.arguments]:
         raise AliasedWriteError(operator.target)
-    return f"{namespace}.{name.removesuffix('_')}.{which}"
+    return f"{namespace}.{name.removesuffix('_')}.{overload_name}"
 
 
-def _check_alone(
+def _check_unshared(
     operator: Operator,
-    program: Program,
-    makers: dict[str, Operator],
-    users: Counter[str],
+    graph: FlatGraph,
+    producers: dict[str, Operator],
+    uses: Counter[str],
 ) -> None:
-    """Refuse a write to a tensor that is not fresh, is used elsewhere, or changes its form."""
+    """Refuse a write to a tensor that may be shared, is used elsewhere, or changes its shape."""
     name = operator.inputs[0]
-    maker = makers.get(name)
-    if maker is None or users[name] != 1 or _may_alias(maker):
+    producer = producers.get(name)
+    if producer is None or uses[name] != 1 or _may_alias(producer):
         raise AliasedWriteError(operator.target)
-    before, after = program.tensor(name), program.tensor(operator.outputs[0])
+    before, after = graph.tensor(name), graph.tensor(operator.outputs[0])
     if (before.shape, before.dtype) != (after.shape, after.dtype):
         raise AliasedWriteError(operator.target)
 
 
-def _may_alias(maker: Operator) -> bool:
-    """Whether an operator's result may share memory with something else."""
-    if maker.target in _FRESH or _writes(maker):
+def _may_alias(producer: Operator) -> bool:
+    """Return whether an operator's result may share memory with another tensor."""
+    if producer.target in _NEVER_ALIASING or _is_in_place(producer):
         return False
-    target = overload(maker.target)
+    target = overload(producer.target)
     composite = target.has_kernel_for_dispatch_key(torch._C.DispatchKey.CompositeImplicitAutograd)
     return composite or any(result.alias_info is not None for result in target._schema.returns)

@@ -1,4 +1,4 @@
-"""Caches no wider than need be: keys and values, or the latents that they are computed from."""
+"""Choice of what a KV cache stores: keys and values, or the latents that they are computed from."""
 
 from __future__ import annotations
 
@@ -15,32 +15,32 @@ from parframe.rules.table import rule_for
 from parframe.sizes import evaluate, symbols_of
 
 _SOURCE, _SINK = ("", "source"), ("", "sink")
-_NOMINAL = 64
+_NOMINAL_SIZE = 64
 
 
-def narrowed(graph: OperatorGraph) -> OperatorGraph:
-    """The graph with the narrowest caches that its keys and values follow from.
+def cache_latents(graph: OperatorGraph) -> OperatorGraph:
+    """Store in each KV cache the narrowest values from which keys and values can be computed.
 
-    A model with multi-head latent attention (DeepSeek-V2, 2024) computes them for every position
-    from a latent that is much narrower; then the latent is what is kept. It is found as a minimum
-    cut between what the layer is given and its keys and values, among the values that have one
-    entry for each position and are computed from entries of the same position alone.
+    A model with multi-head latent attention (DeepSeek-V2, 2024) computes keys and values from a
+    latent that is much narrower. Its cache stores the latent. The latent is found as a minimum cut
+    between the layer's inputs and its keys and values, among the values that have one entry for
+    each position and are computed from entries of the same position only.
     """
-    blocks = {name: _narrowed_block(block) for name, block in graph.blocks.items()}
+    blocks = {name: _cache_latents_of_block(block) for name, block in graph.blocks.items()}
     return attrs.evolve(graph, blocks=blocks)
 
 
-def _narrowed_block(block: Block) -> Block:
+def _cache_latents_of_block(block: Block) -> Block:
     states: list[State] = []
     for operator in block.operators:
         slots = STATEFUL.get(operator.target, ())
         wide = [operator.inputs[operator.slots.index(slot)] for slot in slots]
-        kept = _latents(block, operator, wide) if wide else []
-        if kept:
-            names = [f"latent{number or ''}" for number in range(len(kept))]
+        latents = _find_latents(block, operator, wide) if wide else []
+        if latents:
+            names = [f"latent{number or ''}" for number in range(len(latents))]
             states.extend(
                 State(f"{operator.name}.{name}", value)
-                for name, value in zip(names, kept, strict=True)
+                for name, value in zip(names, latents, strict=True)
             )
         else:
             states.extend(
@@ -50,38 +50,38 @@ def _narrowed_block(block: Block) -> Block:
     return attrs.evolve(block, states=tuple(states))
 
 
-def _latents(block: Block, operator: Operator, wide: list[str]) -> list[str]:
-    """The values to keep instead of wide ones; none if those are the narrowest."""
-    axes = _position_axes(block, operator, wide)
+def _find_latents(block: Block, operator: Operator, wide: list[str]) -> list[str]:
+    """Find the values to store instead of keys and values, or none if those are the narrowest."""
+    dims = _position_dims(block, operator, wide)
     network = networkx.DiGraph()
-    for value in axes:
-        network.add_edge((value, "made"), (value, "read"), capacity=_width(block, value))
+    for value in dims:
+        network.add_edge((value, "in"), (value, "out"), capacity=_width(block, value))
     for value in wide:
-        network.add_edge((value, "read"), _SINK)
-    makers = {output: op for op in block.operators for output in op.outputs}
-    for value, axis in axes.items():
-        before = _same_position(block, makers.get(value), value, axis)
-        if before is None:
-            network.add_edge(_SOURCE, (value, "made"))
-        for other in before or {}:
-            network.add_edge((other, "read"), (value, "made"))
+        network.add_edge((value, "out"), _SINK)
+    producers = {output: op for op in block.operators for output in op.outputs}
+    for value, dim in dims.items():
+        sources = _same_position_inputs(block, producers.get(value), value, dim)
+        if sources is None:
+            network.add_edge(_SOURCE, (value, "in"))
+        for other in sources or {}:
+            network.add_edge((other, "out"), (value, "in"))
     if _SOURCE not in network or _SINK not in network:
         return []
-    # of equal cuts networkx gives that nearest to the sink, so that least is computed again
+    # of equal cuts networkx returns the one nearest to the sink, which recomputes least
     least, (far, _) = networkx.minimum_cut(network, _SOURCE, _SINK)
-    given = max((_width(block, value) for value in block.inputs), default=0)
-    if least >= min(given, sum(_width(block, value) for value in dict.fromkeys(wide))):
+    widest_input = max((_width(block, value) for value in block.inputs), default=0)
+    if least >= min(widest_input, sum(_width(block, value) for value in dict.fromkeys(wide))):
         return []
-    return [value for value in axes if (value, "made") in far and (value, "read") not in far]
+    return [value for value in dims if (value, "in") in far and (value, "out") not in far]
 
 
-def _position_axes(block: Block, operator: Operator, wide: list[str]) -> dict[str, int]:
-    """The values that keys and values follow from position by position, and that axis of each."""
-    makers = {output: op for op in block.operators for output in op.outputs}
+def _position_dims(block: Block, operator: Operator, wide: list[str]) -> dict[str, int]:
+    """Return the values from which keys and values are computed, and their dim of positions."""
+    producers = {output: op for op in block.operators for output in op.outputs}
     signature = _signature(block, operator)
-    found: dict[str, int] = {}
+    dims: dict[str, int] = {}
     if signature is None:
-        return found
+        return dims
     waiting = [
         (value, position)
         for value, patterns in zip(operator.inputs, signature.inputs, strict=True)
@@ -90,50 +90,52 @@ def _position_axes(block: Block, operator: Operator, wide: list[str]) -> dict[st
         if set(pattern) <= signature.whole and set(pattern) & _shared(signature, operator, wide)
     ]
     while waiting:
-        value, axis = waiting.pop()
-        if value not in found:
-            found[value] = axis
-            before = _same_position(block, makers.get(value), value, axis)
-            waiting.extend((before or {}).items())
-    return {value: found[value] for value in block.tensors if value in found}
+        value, dim = waiting.pop()
+        if value not in dims:
+            dims[value] = dim
+            sources = _same_position_inputs(block, producers.get(value), value, dim)
+            waiting.extend((sources or {}).items())
+    return {value: dims[value] for value in block.tensors if value in dims}
 
 
 def _shared(signature: Signature, operator: Operator, wide: list[str]) -> frozenset[str]:
-    """The letters that keys and values have and the result has not: the positions."""
-    borne = [
+    """Return the labels that keys and values have and the result does not have: the positions."""
+    labels = [
         letters((patterns,))
         for value, patterns in zip(operator.inputs, signature.inputs, strict=True)
         if value in wide
     ]
-    return frozenset.intersection(*borne) - letters(signature.outputs)
+    return frozenset.intersection(*labels) - letters(signature.outputs)
 
 
-def _same_position(
-    block: Block, maker: Operator | None, value: str, axis: int
+def _same_position_inputs(
+    block: Block, producer: Operator | None, value: str, dim: int
 ) -> dict[str, int] | None:
-    """What a value's entry for a position is computed from, with the axis of positions in each.
+    """Return the inputs that a value's entry for a position is computed from.
 
-    None if it is given to the block, or computed from entries of other positions too.
+    Returns
+    -------
+    The dim of positions of each input; None if the value is an input of the block, or is computed
+    from entries of other positions too.
     """
-    signature = _signature(block, maker) if maker is not None else None
-    if maker is None or signature is None:
+    signature = _signature(block, producer) if producer is not None else None
+    if producer is None or signature is None:
         return None
-    pattern = signature.outputs[maker.outputs.index(value)][axis]
+    pattern = signature.outputs[producer.outputs.index(value)][dim]
     if len(pattern) != 1 or not isinstance(pattern[0], str):
         return None
-    letter = pattern[0]
-    if letter in signature.free:
+    label = pattern[0]
+    if label in signature.free:
         return {}
-    if letter in signature.whole or letter not in letters(signature.inputs):
+    if label in signature.whole or label not in letters(signature.inputs):
         return None
-    found: dict[str, int] = {}
-    for name, patterns in zip(maker.inputs, signature.inputs, strict=True):
-        places = [place for place, own in enumerate(patterns) if own == (letter,)]
-        bearing = letters((patterns,))
-        if letter in bearing and len(places) != 1:
+    inputs: dict[str, int] = {}
+    for name, patterns in zip(producer.inputs, signature.inputs, strict=True):
+        positions = [position for position, each in enumerate(patterns) if each == (label,)]
+        if label in letters((patterns,)) and len(positions) != 1:
             return None
-        found.update((name, place) for place in places)
-    return found
+        inputs.update((name, position) for position in positions)
+    return inputs
 
 
 def _signature(block: Block, operator: Operator) -> Signature | None:
@@ -146,8 +148,8 @@ def _signature(block: Block, operator: Operator) -> Signature | None:
 
 
 def _width(block: Block, value: str) -> int:
-    """The elements of a value at nominal sizes, so of one position but for a factor."""
+    """Return the elements of a value at nominal sizes, a multiple of those of one position."""
     return math.prod(
-        evaluate(size, dict.fromkeys(symbols_of(size), _NOMINAL))
+        evaluate(size, dict.fromkeys(symbols_of(size), _NOMINAL_SIZE))
         for size in block.tensors[value].shape
     )

@@ -1,23 +1,21 @@
-"""Load a torch.nn.Module with example inputs."""
+"""Loader of a torch.nn.Module with example inputs."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-import attrs
 import torch
 
 from parframe.errors import ParframeError
-from parframe.fold import fold
 from parframe.graph import OperatorGraph
-from parframe.loading.export import Dynamic, example_axes, export
-from parframe.loading.flat_graph import Program
-from parframe.loading.latent_cache import narrowed
+from parframe.loading.export import export
+from parframe.loading.flat_graph import to_operator_graph
+from parframe.loading.input_dims import DynamicDims, name_input_dims
 
 
 def load_module(
-    module: torch.nn.Module, inputs: Mapping[str, Any] | None, dynamic: Dynamic | None
+    module: torch.nn.Module, inputs: Mapping[str, Any] | None, dynamic: DynamicDims | None
 ) -> OperatorGraph:
     """Export a module; its weights are neither moved nor changed.
 
@@ -28,7 +26,8 @@ def load_module(
     inputs
         Example tensors by the names of its forward's arguments.
     dynamic
-        The axes that may vary; without it, the first axis of all inputs is tried.
+        The dims that may vary in size, with names; without it, the first dim of all inputs is
+        tried.
 
     Raises
     ------
@@ -39,15 +38,9 @@ def load_module(
         raise ParframeError(
             "input",
             type(module).__name__,
-            "a module is exported with example inputs",
-            'give them by the forward\'s names: inputs={"x": torch.zeros(2, 8)}',
+            "a module is exported with example inputs, and none are given",
+            'give them by the names of the forward\'s arguments: inputs={"x": torch.zeros(2, 8)}',
         )
-    axes = example_axes(module, inputs, dynamic)
-    program = export(module, inputs, axes, strict_axes=dynamic is not None)
-    return folded(program, type(module).__name__)
-
-
-def folded(program: Program, source: str = "") -> OperatorGraph:
-    """The program as a graph, equal layers once."""
-    fields = {field.name: getattr(program, field.name) for field in attrs.fields(Program)}
-    return narrowed(fold(**fields, source=source))
+    dim_names = name_input_dims(module, inputs, dynamic)
+    graph = export(module, inputs, dim_names, strict=dynamic is not None)
+    return to_operator_graph(graph, type(module).__name__)

@@ -1,4 +1,4 @@
-"""What torch.export took for granted about sizes: a graph must hold at every size of its inputs."""
+"""Guards of torch.export on sizes: a graph must be valid at every size of its inputs."""
 
 from __future__ import annotations
 
@@ -12,76 +12,90 @@ import torch
 from torch.export import ExportedProgram
 
 from parframe.errors import ParframeError
-from parframe.loading.size_limits import Limits, own_limit, runs
+from parframe.loading.size_limits import SizeLimits, find_limit, runs
 
 _TRIED = (3, 5, 8, 11, 16, 36, 64, 100, 257, 1024, 4095)
-"""Sizes that a guard on parity, on multiples or on a number of chunks does not hold for alike."""
+"""Sizes at which guards on parity, on multiples and on a number of chunks give both answers."""
 
 
 _LEAST = 2
-"""torch.export does not look at smaller sizes; what holds at 2 holds there."""
+"""The smallest size that torch.export considers; a guard that is true at 2 is true below."""
 
 
-_SPARED = 2
-"""How many rows a table of positions may keep for something else, such as padding."""
+_RESERVED = 2
+"""Rows of a table of positions that a model may reserve for something else, such as padding."""
 
 
 def check_guards(
     exported: ExportedProgram,
     module: torch.nn.Module,
     inputs: Mapping[str, Any],
-    axes: Mapping[str, Sequence[str]],
-) -> Limits:
-    """Refuse a program that is right only at some sizes of the axes that may vary.
+    dim_names: Mapping[str, Sequence[str]],
+) -> SizeLimits:
+    """Refuse a program that is valid only at some sizes of the dims that may vary.
 
-    A branch of the model's code on a size, or a loop over one, is exported as it went for the
-    example. Where it compared a size with a number, the graph keeps that bound, and inputs beyond
-    it are refused when it runs; but for an upper bound that is the length of a table of the model,
-    beyond which the model itself fails.
+    A branch on a size in the model's code, or a loop over one, is exported as the example takes
+    it. Where the code compares a size with a number, the graph keeps that bound, and running it
+    refuses inputs beyond. An upper bound that is the length of a table of the model is not kept,
+    because the model itself fails beyond it.
 
     Returns
     -------
-    The smallest and the largest sizes for which the program holds.
+    The smallest and the largest sizes for which the program is valid.
 
     Raises
     ------
     ParframeError
-        Of kind ``load``, telling what was taken for granted.
+        Of kind ``load``, naming the guard that is not true at other sizes.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         guards = getattr(exported.module(), "_guards_fn", None)
-    ranges = dict(_ranges(exported, axes))
-    lengths = {size for tensor in _tensors(module) for size in tensor.shape}
-    most: dict[str, int] = {}
-    for label, (_, high) in ranges.items():
-        beyond = _resized(inputs, axes, {label: int(high) + _SPARED + 1}) if high < math.inf else {}
-        table = lengths & {high + spared for spared in range(_SPARED + 1)}
-        if high < math.inf and (not table or runs(module, beyond)):
-            most[label] = int(high)
+    ranges = dict(_size_ranges(exported, dim_names))
+    most = _upper_bounds(module, inputs, dim_names, ranges)
     least = {label: int(low) for label, (low, _) in ranges.items() if low > _LEAST}
-    if guards is None or not _first_broken(guards, inputs, axes, ranges):
-        return Limits(least, most)
-    limits = _limits(guards, module, inputs, axes, ranges)
+    if guards is None or not _first_failing(guards, inputs, dim_names, ranges):
+        return SizeLimits(least, most)
+    limits = _find_limits(guards, module, inputs, dim_names, ranges)
     ranges.update((label, (ranges[label][0], limit)) for label, limit in limits.items())
-    reason = _first_broken(guards, inputs, axes, ranges)
-    if reason:
-        raise _bound(", ".join(ranges), reason)
-    return Limits(least, {**most, **limits})
+    guard = _first_failing(guards, inputs, dim_names, ranges)
+    if guard:
+        raise _guard_error(", ".join(ranges), guard)
+    return SizeLimits(least, {**most, **limits})
 
 
 _Ranges: TypeAlias = Mapping[str, tuple[float, float]]
 
 
-def _first_broken(
-    guards: Any, inputs: Mapping[str, Any], axes: Mapping[str, Sequence[str]], ranges: _Ranges
+def _upper_bounds(
+    module: torch.nn.Module,
+    inputs: Mapping[str, Any],
+    dim_names: Mapping[str, Sequence[str]],
+    ranges: _Ranges,
+) -> dict[str, int]:
+    """Return the upper bounds of the export beyond which the model itself runs."""
+    lengths = {size for tensor in _tensors(module) for size in tensor.shape}
+    most: dict[str, int] = {}
+    for label, (_, high) in ranges.items():
+        if high == math.inf:
+            continue
+        beyond = _resize(inputs, dim_names, {label: int(high) + _RESERVED + 1})
+        is_table = lengths & {high + reserved for reserved in range(_RESERVED + 1)}
+        if not is_table or runs(module, beyond):
+            most[label] = int(high)
+    return most
+
+
+def _first_failing(
+    guards: Any, inputs: Mapping[str, Any], dim_names: Mapping[str, Sequence[str]], ranges: _Ranges
 ) -> str:
-    """The first guard that is broken at one of the sizes that are tried."""
-    trials = (_resized(inputs, axes, sizes) for sizes in _trials(ranges))
-    return next(filter(None, (_broken(guards, trial) for trial in trials)), "")
+    """Return the first guard that fails at one of the sizes to try, or ``""``."""
+    trials = (_resize(inputs, dim_names, sizes) for sizes in _sizes_to_try(ranges))
+    return next(filter(None, (_failing(guards, trial) for trial in trials)), "")
 
 
-def _broken(guards: Any, inputs: Mapping[str, Any]) -> str:
+def _failing(guards: Any, inputs: Mapping[str, Any]) -> str:
+    """Return the guard that fails for inputs, or ``""``."""
     try:
         guards(*inputs.values())
     except (AssertionError, RuntimeError) as error:
@@ -90,47 +104,48 @@ def _broken(guards: Any, inputs: Mapping[str, Any]) -> str:
     return ""
 
 
-def _limits(
+def _find_limits(
     guards: Any,
     module: torch.nn.Module,
     inputs: Mapping[str, Any],
-    axes: Mapping[str, Sequence[str]],
+    dim_names: Mapping[str, Sequence[str]],
     ranges: _Ranges,
 ) -> dict[str, int]:
-    """The largest sizes, each found with the other axes as in the example."""
-    found: dict[str, int] = {}
+    """Find the largest sizes, each with the other dims as in the example."""
+    limits: dict[str, int] = {}
     for label, (_, high) in ranges.items():
         sizes = [
             size
             for name, value in inputs.items()
-            for own, size in zip(axes.get(name, ()), getattr(value, "shape", ()), strict=False)
-            if own == label
+            for dim, size in zip(dim_names.get(name, ()), getattr(value, "shape", ()), strict=False)
+            if dim == label
         ]
         if high < math.inf or not sizes:
             continue
-        limit = own_limit(
+        limit = find_limit(
             module,
-            lambda size, label=label: _resized(inputs, axes, {label: size}),  # type: ignore[misc]
-            lambda given: not _broken(guards, given),
+            lambda size, label=label: _resize(inputs, dim_names, {label: size}),  # type: ignore[misc]
+            lambda resized: not _failing(guards, resized),
             sizes[0],
         )
         if limit is not None:
-            found[label] = limit
-    return found
+            limits[label] = limit
+    return limits
 
 
-def _ranges(
-    exported: ExportedProgram, axes: Mapping[str, Sequence[str]]
+def _size_ranges(
+    exported: ExportedProgram, dim_names: Mapping[str, Sequence[str]]
 ) -> Iterator[tuple[str, tuple[float, float]]]:
-    """The named axes with the sizes that they may have."""
+    """Yield the named dims with the smallest and the largest size that each may have."""
     for node in exported.graph.nodes:
         value = node.meta.get("val")
         if node.op != "placeholder" or not isinstance(value, torch.Tensor):
             continue
-        for label, size in zip(axes.get(node.name, ()), value.shape, strict=False):
-            found = exported.range_constraints.get(getattr(getattr(size, "node", None), "expr", 0))
-            if label and found is not None:
-                yield label, (_number(found.lower), _number(found.upper))
+        for label, size in zip(dim_names.get(node.name, ()), value.shape, strict=False):
+            expression = getattr(getattr(size, "node", None), "expr", 0)
+            bounds = exported.range_constraints.get(expression)
+            if label and bounds is not None:
+                yield label, (_number(bounds.lower), _number(bounds.upper))
 
 
 def _number(bound: Any) -> float:
@@ -142,8 +157,8 @@ def _tensors(module: torch.nn.Module) -> Iterator[torch.Tensor]:
     yield from module.buffers()
 
 
-def _trials(ranges: Mapping[str, tuple[float, float]]) -> Iterator[dict[str, int]]:
-    """Sizes of every axis, each at several of them, no two axes alike."""
+def _sizes_to_try(ranges: _Ranges) -> Iterator[dict[str, int]]:
+    """Yield sizes of all dims, each dim of another size."""
     for turn in range(len(_TRIED)):
         yield {
             label: _within(_TRIED[(turn + 4 * place) % len(_TRIED)], *bounds)
@@ -155,15 +170,18 @@ def _within(size: int, low: float, high: float) -> int:
     return int(min(max(size, low), max(high - 1, low)))
 
 
-def _resized(
-    inputs: Mapping[str, Any], axes: Mapping[str, Sequence[str]], sizes: Mapping[str, int]
+def _resize(
+    inputs: Mapping[str, Any], dim_names: Mapping[str, Sequence[str]], sizes: Mapping[str, int]
 ) -> dict[str, Any]:
-    """Example inputs with other sizes."""
-    return {name: _like(value, axes.get(name, ()), sizes) for name, value in inputs.items()}
+    """Return example inputs with other sizes."""
+    return {
+        name: _resize_tensor(value, dim_names.get(name, ()), sizes)
+        for name, value in inputs.items()
+    }
 
 
-def _like(value: Any, labels: Sequence[str], sizes: Mapping[str, int]) -> Any:
-    """An example input with other sizes: zeros that share one place in memory."""
+def _resize_tensor(value: Any, labels: Sequence[str], sizes: Mapping[str, int]) -> Any:
+    """Return an example input with other sizes: one zero, expanded."""
     if not isinstance(value, torch.Tensor):
         return value
     named = (*labels, *("",) * value.dim())[: value.dim()]
@@ -171,10 +189,10 @@ def _like(value: Any, labels: Sequence[str], sizes: Mapping[str, int]) -> Any:
     return value.new_zeros(()).expand(shape)
 
 
-def _bound(where: str, guard: str) -> ParframeError:
+def _guard_error(where: str, guard: str) -> ParframeError:
     return ParframeError(
         "load",
         f"the size of {where}",
-        f"the model's code takes another way where not {guard[:160]}",
-        "avoid branches and loops on sizes, or leave that axis out of `dynamic`",
+        f"the model's code takes another branch at sizes where this is false: {guard[:160]}",
+        "remove branches and loops on sizes, or remove that dim from `dynamic`",
     )

@@ -1,8 +1,8 @@
-"""The sizes of inputs that a program is the model for, and the program written for those alone."""
+"""Limits of the sizes of inputs for which a graph is valid."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import attrs
@@ -10,61 +10,64 @@ import sympy
 import torch
 
 from parframe.graph import Arg, Input
-from parframe.loading.flat_graph import Program
-from parframe.sizes import Size, within
+from parframe.loading.flat_graph import FlatGraph
+from parframe.sizes import within
 
 _LARGEST = 2**20
-"""Sizes are not tried beyond this."""
+"""The largest size to try."""
 
-_BESIDE = 2
-"""How far beyond its limit a model must fail: torch.export leaves out the whole of a table."""
+_MARGIN = 2
+"""Distance beyond a limit at which the model must fail.
+
+torch.export sets the limit one below the length of a table.
+"""
 
 
 @attrs.frozen
-class Limits:
-    """The smallest and the largest sizes of axes, by their names, where there are any."""
+class SizeLimits:
+    """Smallest and largest sizes of dims, by the names of the dims."""
 
     least: Mapping[str, int] = attrs.field(factory=dict)
     most: Mapping[str, int] = attrs.field(factory=dict)
 
 
-def own_limit(
+def find_limit(
     module: torch.nn.Module,
-    resized: Callable[[int], Mapping[str, Any]],
-    holds: Callable[[Mapping[str, Any]], bool],
+    make_inputs: Callable[[int], Mapping[str, Any]],
+    is_valid: Callable[[Mapping[str, Any]], bool],
     known: int,
 ) -> int | None:
-    """The largest size of an axis at which an export holds, if the model itself has no larger.
+    """Find the largest size of a dim at which an export is valid, if the model ends there too.
 
     Parameters
     ----------
     module
         The model.
-    resized
-        Example inputs whose axis has this size.
-    holds
-        Whether the export holds for inputs.
+    make_inputs
+        Function that makes example inputs whose dim has a given size.
+    is_valid
+        Function that returns whether the export is valid for inputs.
     known
-        A size at which it does.
+        A size at which it is.
 
     Returns
     -------
-    The size; None if it has no limit, or the model goes on beyond it.
+    The size; None if there is no limit, or if the model runs beyond it.
     """
     high = known
-    while holds(resized(high)):
+    while is_valid(make_inputs(high)):
         known, high = high, 2 * high
         if high > _LARGEST:
             return None
     while high - known > 1:
         middle = (known + high) // 2
-        known, high = (middle, high) if holds(resized(middle)) else (known, middle)
-    ends = runs(module, resized(known)) and not runs(module, resized(known + _BESIDE))
+        known, high = (middle, high) if is_valid(make_inputs(middle)) else (known, middle)
+    ends = runs(module, make_inputs(known)) and not runs(module, make_inputs(known + _MARGIN))
     return known if ends else None
 
 
 def runs(module: torch.nn.Module, inputs: Mapping[str, Any]) -> bool:
-    """Whether a model takes inputs."""
+    """Return whether a model accepts inputs."""
     try:
         with torch.no_grad():
             module(**inputs)
@@ -73,54 +76,55 @@ def runs(module: torch.nn.Module, inputs: Mapping[str, Any]) -> bool:
     return True
 
 
-def limited(program: Program, limits: Limits) -> Program:
-    """The program for sizes within these limits."""
+def apply_limits(graph: FlatGraph, limits: SizeLimits) -> FlatGraph:
+    """Record limits in a graph's inputs, and simplify its sizes within them."""
     if not limits.least and not limits.most:
-        return program
-    most: dict[str, int] = {}
-    inputs = {name: _limited_input(tensor, limits, most) for name, tensor in program.inputs.items()}
+        return graph
+    most = dict(_symbol_limits(graph.inputs.values(), limits))
 
-    def plain(arg: Arg) -> Arg:
+    def simplify_argument(arg: Arg) -> Arg:
         if isinstance(arg, tuple):
-            return tuple(plain(part) for part in arg)
+            return tuple(simplify_argument(part) for part in arg)
         return within(arg, most) if isinstance(arg, sympy.Expr) else arg
 
     return attrs.evolve(
-        program,
-        remarks=(*program.remarks, *_told(limits)),
-        inputs=inputs,
+        graph,
+        remarks=(*graph.remarks, *_describe(limits)),
+        inputs={name: _limit_input(tensor, limits) for name, tensor in graph.inputs.items()},
         operators=tuple(
-            attrs.evolve(op, args={slot: plain(arg) for slot, arg in op.args.items()})
-            for op in program.operators
+            attrs.evolve(op, args={slot: simplify_argument(arg) for slot, arg in op.args.items()})
+            for op in graph.operators
         ),
         tensors={
-            name: attrs.evolve(tensor, shape=_shape(tensor.shape, most))
-            for name, tensor in program.tensors.items()
+            name: attrs.evolve(tensor, shape=tuple(within(size, most) for size in tensor.shape))
+            for name, tensor in graph.tensors.items()
         },
     )
 
 
-def _told(limits: Limits) -> Iterator[str]:
-    """The limits in words."""
+def _describe(limits: SizeLimits) -> Iterator[str]:
+    """Yield the limits as remarks."""
     for name, size in limits.least.items():
-        yield f"the graph is the model where {name} is {size} or more"
+        yield f"the graph is valid for {name} of {size} or more"
     for name, size in limits.most.items():
-        yield f"the graph is the model where {name} is {size} at most"
+        yield f"the graph is valid for {name} up to {size}"
 
 
-def _limited_input(tensor: Input, limits: Limits, most: dict[str, int]) -> Input:
-    """The input with its limits; the largest sizes of its symbols are noted."""
-    for size, axis in zip(tensor.shape, tensor.axes, strict=False):
-        if axis in limits.most and isinstance(size, sympy.Symbol):
-            most[size.name] = limits.most[axis]
-    return attrs.evolve(tensor, least=_each(tensor, limits.least), most=_each(tensor, limits.most))
+def _symbol_limits(inputs: Iterable[Input], limits: SizeLimits) -> Iterator[tuple[str, int]]:
+    """Yield the symbols of inputs with their largest values."""
+    for tensor in inputs:
+        for size, dim in zip(tensor.shape, tensor.axes, strict=False):
+            if dim in limits.most and isinstance(size, sympy.Symbol):
+                yield size.name, limits.most[dim]
 
 
-def _each(tensor: Input, limits: Mapping[str, int]) -> tuple[int | None, ...]:
-    """The limit of each axis of an input; nothing where none has one."""
-    own = tuple(limits.get(axis) for axis in tensor.axes)
-    return own if any(limit is not None for limit in own) else ()
+def _limit_input(tensor: Input, limits: SizeLimits) -> Input:
+    return attrs.evolve(
+        tensor, least=_dim_limits(tensor, limits.least), most=_dim_limits(tensor, limits.most)
+    )
 
 
-def _shape(shape: Sequence[Size], most: Mapping[str, int]) -> tuple[Size, ...]:
-    return tuple(within(size, most) for size in shape)
+def _dim_limits(tensor: Input, limits: Mapping[str, int]) -> tuple[int | None, ...]:
+    """Return the limit of each dim of an input, or an empty tuple if no dim has one."""
+    values = tuple(limits.get(dim) for dim in tensor.axes)
+    return values if any(limit is not None for limit in values) else ()

@@ -1,4 +1,4 @@
-"""Where an operator came from: the module's path and the line of the model's own code."""
+"""Source location of an operator: its module's path, and the line of the model's code."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ _NOISE = re.compile(r"(?:^|\.)(?:slice\([^)]*\)|L__self__|_modules|_orig_mod)(?=
 
 
 def model_files(modules: Iterable[Any]) -> frozenset[str]:
-    """The files that define these modules' classes, PyTorch's own left out."""
-    found = set()
+    """Return the files that define the classes of modules, without those of PyTorch."""
+    files = set()
     for kind in {type(module) for module in modules}:
         if kind.__module__.split(".")[0] != "torch":
             try:
-                found.add(inspect.getfile(kind))
+                files.add(inspect.getfile(kind))
             except (TypeError, OSError):
                 continue
-    return frozenset(found)
+    return frozenset(files)
 
 
 def module_path(stack: Mapping[str, Any] | None) -> str:
-    """The innermost module's path in a node's module stack."""
+    """Return the path of the innermost module in a node's module stack."""
     if not stack:
         return ""
     path = list(stack.values())[-1][0]
@@ -34,12 +34,15 @@ def module_path(stack: Mapping[str, Any] | None) -> str:
 
 
 def clean_path(path: str) -> str:
-    """A module path without what tracing adds to it."""
+    """Remove from a module path the parts that tracing adds."""
     return _NOISE.sub("", path.split("@")[0]).strip(".")
 
 
 def source_line(trace: str | None, files: frozenset[str]) -> str:
-    """The innermost line of a stack trace that lies in one of the files, or in none of torch's."""
+    """Return the innermost line of a stack trace that is in one of the files.
+
+    Without files it is the innermost line outside PyTorch.
+    """
     frames = _FRAME.findall(trace or "")
     for path, line, text in reversed(frames):
         if path in files or (not files and "/torch/" not in path):
@@ -48,21 +51,21 @@ def source_line(trace: str | None, files: frozenset[str]) -> str:
 
 
 def failing_line(error: BaseException, files: frozenset[str]) -> str:
-    """The deepest line in these files that an error passed through, or ``""``."""
-    found = ""
+    """Return the innermost line of some files that an error passed through, or ``""``."""
+    line = ""
     seen: set[int] = set()
     current: BaseException | None = error
     while current is not None and id(current) not in seen:
         seen.add(id(current))
-        found = _deepest(current.__traceback__, files) or found
+        line = _innermost_line(current.__traceback__, files) or line
         current = current.__cause__ or current.__context__
-    return found
+    return line
 
 
-def _deepest(trace: TracebackType | None, files: frozenset[str]) -> str:
-    found = ""
+def _innermost_line(trace: TracebackType | None, files: frozenset[str]) -> str:
+    line = ""
     for frame in inspect.getinnerframes(trace) if trace else []:
         if frame.filename in files:
             text = (frame.code_context or [""])[0].strip()
-            found = f"{Path(frame.filename).name}:{frame.lineno}: {text}"
-    return found
+            line = f"{Path(frame.filename).name}:{frame.lineno}: {text}"
+    return line

@@ -1,8 +1,8 @@
-"""Lists of a size's numbers, as ``torch.tensor(list(range(size)))``, exported at every size.
+"""Ranges over symbolic sizes, as in ``torch.tensor(list(range(size)))``, exported for every size.
 
-Python makes such a list as long as the example's size. While a module is exported, ``range`` and
-``list`` in the files of its own classes leave a range of a size that may vary as it is, and a
-tensor made of it is an ``arange``. Whatever else is done with such a range is refused.
+Python builds such a list with the length of the example. While a module is exported, ``range`` and
+``list`` in the files of its classes keep a range over a symbolic size symbolic, and a tensor made
+of it becomes an ``arange``. Any other use of such a range is refused.
 """
 
 from __future__ import annotations
@@ -19,158 +19,175 @@ import attrs
 import torch
 from torch.overrides import TorchFunctionMode
 
-from parframe.loading.flat_graph import Program
+from parframe.loading.flat_graph import FlatGraph
 
 _LOCK = threading.RLock()
 
 
 class SizeRangeError(Exception):
-    """A model does something with the numbers below a size that fixes the size."""
+    """Use of a range over a symbolic size that would fix the size."""
 
 
 def _refuse(*_: Any) -> NoReturn:
-    raise SizeRangeError("a range of a size that may vary is used otherwise than in a tensor")
+    raise SizeRangeError("a range over a size that may vary is used for other than a tensor")
 
 
 @attrs.frozen(eq=False)
-class SizeRange:
-    """The numbers of a range between sizes, as a range or as a list."""
+class SymbolicRange:
+    """Range between symbolic sizes, in place of a ``range`` or of a ``list`` of one."""
 
     kind: type
     _start: Any
     _stop: Any
     _step: int
-    _backward: bool = False
+    _reversed: bool = False
 
-    def __getitem__(self, key: Any) -> SizeRange:
+    def __getitem__(self, key: Any) -> SymbolicRange:
         if not isinstance(key, slice) or key != slice(None, None, -1):
             _refuse()
-        return attrs.evolve(self, backward=not self._backward)
+        return attrs.evolve(self, reversed=not self._reversed)
 
     def tensor(self, dtype: Any, device: Any) -> torch.Tensor:
-        """The numbers as a tensor, which is of whole numbers even where there are none."""
+        """Return the numbers as a tensor, of an integer dtype even if it is empty."""
         numbers = torch.arange(
             self._start, self._stop, self._step, dtype=dtype or torch.long, device=device
         )
-        return numbers.flip(0) if self._backward else numbers
+        return numbers.flip(0) if self._reversed else numbers
 
     __iter__ = __len__ = __bool__ = __contains__ = __eq__ = _refuse
     __hash__ = None  # type: ignore[assignment]
 
 
-def with_size_ranges(module: torch.nn.Module, load: Callable[[], Program]) -> Program | None:
-    """What ``load`` makes of a module with its ranges of sizes left open; None if it has none.
+def export_symbolic_ranges(
+    module: torch.nn.Module, export: Callable[[], FlatGraph]
+) -> FlatGraph | None:
+    """Export a module with its ranges over sizes kept symbolic.
+
+    Parameters
+    ----------
+    module
+        The module.
+    export
+        Function that exports it.
+
+    Returns
+    -------
+    The graph; None if the export fails and the module has no such range.
 
     Raises
     ------
     SizeRangeError
-        If the module's code does something else with such a range.
+        If the module's code uses such a range for other than a tensor.
     """
-    ranges = _Tensors()
-    with _shadowed(module, ranges), ranges:
+    mode = _RangeMode()
+    with _replaced_builtins(module, mode), mode:
         try:
-            return load()
+            return export()
         except Exception:
-            if ranges.used:
+            if mode.used:
                 raise
             return None
 
 
-class _Tensors(TorchFunctionMode):
-    """Makes tensors of ranges of sizes."""
+class _RangeMode(TorchFunctionMode):
+    """Mode in which symbolic ranges become tensors."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.used = False  # whether there was such a range
+        self.used = False  # whether a symbolic range was made
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        makes = func in (torch.tensor, torch.as_tensor)
-        if not makes or len(args) != 1 or not isinstance(args[0], SizeRange):
+        makes_tensor = func in (torch.tensor, torch.as_tensor)
+        if not makes_tensor or len(args) != 1 or not isinstance(args[0], SymbolicRange):
             return func(*args, **kwargs)
         if kwargs.keys() - {"dtype", "device"}:
             _refuse()
         return args[0].tensor(kwargs.get("dtype"), kwargs.get("device"))
 
-    def ranged(self, *ends: Any) -> Any:
-        """What ``range`` makes: left open where one of the ends is a size that may vary."""
-        if not any(map(_is_open, ends)):
+    def make_range(self, *ends: Any) -> Any:
+        """Make a range, symbolic if one of its ends is a size that may vary."""
+        if not any(map(_is_symbolic, ends)):
             return range(*ends)
         start, stop, step = (0, *ends, 1) if len(ends) == 1 else (*ends, 1)[:3]
         self.used = True
         if not isinstance(step, int) or step == 0:
             raise SizeRangeError("the step of a range is a size that may vary, or 0")
-        return SizeRange(range, start, stop, step)
+        return SymbolicRange(range, start, stop, step)
 
-    def listed(self, *parts: Any) -> Any:
-        """What ``list`` makes: left open where it is of such a range."""
-        if len(parts) == 1 and isinstance(parts[0], SizeRange):
+    def make_list(self, *parts: Any) -> Any:
+        """Make a list, symbolic if it is of a symbolic range."""
+        if len(parts) == 1 and isinstance(parts[0], SymbolicRange):
             return attrs.evolve(parts[0], kind=list)
         return list(*parts)
 
 
-def _is_open(value: Any) -> bool:
+def _is_symbolic(value: Any) -> bool:
     return isinstance(value, torch.SymInt) and value.node.maybe_as_int() is None
 
 
-class _Shadow(type):
-    """A class that is like one of Python's own, but for what calling it makes."""
+class _BuiltinProxy(type):
+    """Class that behaves as a builtin class, except that another function makes its instances."""
 
-    own: Any
-    made: Callable[..., Any]
+    builtin: Any
+    make: Callable[..., Any]
 
     def __call__(cls, *args: Any) -> Any:
-        return cls.made(*args)
+        return cls.make(*args)
 
     def __getattr__(cls, name: str) -> Any:
-        return getattr(cls.own, name)
+        return getattr(cls.builtin, name)
 
     def __getitem__(cls, key: Any) -> Any:
-        return cls.own[key]
+        return cls.builtin[key]
 
     def __instancecheck__(cls, value: Any) -> bool:
-        return isinstance(value, cls.own) or (
-            isinstance(value, SizeRange) and value.kind is cls.own
+        return isinstance(value, cls.builtin) or (
+            isinstance(value, SymbolicRange) and value.kind is cls.builtin
         )
 
     def __subclasscheck__(cls, kind: type) -> bool:
-        return issubclass(kind, cls.own)
+        return issubclass(kind, cls.builtin)
 
     def __eq__(cls, other: object) -> bool:
-        return other is cls or other is cls.own
+        return other is cls or other is cls.builtin
 
     def __hash__(cls) -> int:
-        return hash(cls.own)
+        return hash(cls.builtin)
 
 
 @contextmanager
-def _shadowed(module: torch.nn.Module, tensors: _Tensors) -> Iterator[None]:
-    """Leave ranges of sizes open in the files of a module's own classes, for a while."""
-    shadows = {
-        own.__name__: _Shadow(own.__name__, (), {"own": own, "made": staticmethod(made)})
-        for own, made in ((range, tensors.ranged), (list, tensors.listed))
+def _replaced_builtins(module: torch.nn.Module, mode: _RangeMode) -> Iterator[None]:
+    """Replace ``range`` and ``list`` in the files of a module's classes while the context lasts."""
+    proxies = {
+        builtin.__name__: _BuiltinProxy(
+            builtin.__name__, (), {"builtin": builtin, "make": staticmethod(make)}
+        )
+        for builtin, make in ((range, mode.make_range), (list, mode.make_list))
     }
     with _LOCK:
         names = {type(part).__module__ for part in module.modules()}
         files = [
             vars(sys.modules[name])
             for name in names
-            if name in sys.modules and name.split(".")[0] != "torch" and _is_plain(name, shadows)
+            if name in sys.modules
+            and name.split(".")[0] != "torch"
+            and _can_be_replaced(name, proxies)
         ]
         try:
             for file in files:
-                file.update(shadows)
+                file.update(proxies)
             yield
         finally:
             for file in files:
-                for name in shadows:
+                for name in proxies:
                     del file[name]
 
 
-def _is_plain(name: str, shadows: Mapping[str, Any]) -> bool:
-    """Whether a file means Python's own by these names and asks of nothing whether it is them."""
+def _can_be_replaced(name: str, proxies: Mapping[str, Any]) -> bool:
+    """Return whether a file neither redefines these builtins nor compares with them by ``is``."""
     file = sys.modules[name]
-    if vars(file).keys() & shadows.keys():
+    if vars(file).keys() & proxies.keys():
         return False
     try:
         tree = ast.parse(inspect.getsource(file))
@@ -179,6 +196,6 @@ def _is_plain(name: str, shadows: Mapping[str, Any]) -> bool:
     return not any(
         isinstance(node, ast.Compare)
         and any(isinstance(sign, ast.Is | ast.IsNot) for sign in node.ops)
-        and any(isinstance(x, ast.Name) and x.id in shadows for x in (node.left, *node.comparators))
+        and any(isinstance(x, ast.Name) and x.id in proxies for x in (node.left, *node.comparators))
         for node in ast.walk(tree)
     )

@@ -1,4 +1,4 @@
-"""Sizes of torch's symbolic shapes as parframe's: the same expressions over named symbols."""
+"""Symbolic sizes of PyTorch, converted to expressions over parframe's named symbols."""
 
 from __future__ import annotations
 
@@ -24,23 +24,23 @@ _FUNCTIONS: Mapping[str, Callable[..., Any]] = {
     "Mul": sympy.Mul,
     "Pow": sympy.Pow,
 }
-"""torch's functions of sizes, by name, and ours."""
+"""Functions of sizes, by the names that PyTorch gives them."""
 
 
 def size_of(value: Any, names: Mapping[str, str]) -> Size:
-    """An integer or a torch.SymInt as a size.
+    """Convert an integer or a torch.SymInt to a size.
 
     Parameters
     ----------
     value
         The integer.
     names
-        The name of each of torch's symbols.
+        The name of each symbol of PyTorch.
 
     Raises
     ------
     ParframeError
-        If it depends on the contents of a tensor, or has another kind of arithmetic.
+        If it depends on the contents of a tensor, or uses a function that sizes do not support.
     """
     if isinstance(value, int):
         return value
@@ -48,7 +48,7 @@ def size_of(value: Any, names: Mapping[str, str]) -> Size:
 
 
 def translate(expression: Any, names: Mapping[str, str]) -> Size:
-    """One of torch's symbolic expressions as a size; raises as `size_of` does."""
+    """Convert a symbolic expression of PyTorch to a size; raises as `size_of` does."""
     return simplify(_read(expression, names))
 
 
@@ -57,40 +57,40 @@ def _read(expression: Any, names: Mapping[str, str]) -> Any:
         return sympy.Integer(int(expression))
     if expression.is_Symbol:
         if str(expression) not in names:
-            raise _unreadable(expression, "depends on what is in a tensor")
+            raise _unreadable(expression, "depends on the contents of a tensor")
         return symbol(names[str(expression)])
     function = _FUNCTIONS.get(type(expression).__name__)
     if function is None:
-        raise _unreadable(expression, "is arithmetic that sizes do not have")
+        raise _unreadable(expression, "uses a function that sizes do not support")
     return function(*(_read(part, names) for part in expression.args))
 
 
 def parse(source: str, names: Mapping[str, str]) -> Size:
-    """One of torch's symbolic expressions, written by sympy's ``srepr``, as a size.
+    """Parse a symbolic expression of PyTorch, written by sympy's ``srepr``.
 
     Raises
     ------
     ParframeError
-        If the text is anything else; nothing in it is evaluated.
+        If the text is not such an expression; no code in it is evaluated.
     """
     try:
         tree = ast.parse(source[:_LONGEST_TEXT], mode="eval")
         return simplify(_read_text(tree.body, source, names))
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        raise _unreadable(source, "is not a size") from error
+        raise _unreadable(source, "is not an expression of sizes") from error
 
 
 def _read_text(node: ast.expr, source: str, names: Mapping[str, str]) -> Any:
     match node:
         case ast.Call(func=ast.Name(id="Symbol"), args=[ast.Constant(value=str(name))]):
             if name not in names:
-                raise _unreadable(name, "depends on what is in a tensor")
+                raise _unreadable(name, "depends on the contents of a tensor")
             return symbol(names[name])
         case ast.Call(func=ast.Name(id="Integer"), args=[argument], keywords=[]):
             return sympy.Integer(_integer(argument, source))
         case ast.Call(func=ast.Name(id=name), args=args) if name in _FUNCTIONS:
             return _FUNCTIONS[name](*(_read_text(part, source, names) for part in args))
-    raise _unreadable(source, "is arithmetic that sizes do not have")
+    raise _unreadable(source, "uses a function that sizes do not support")
 
 
 def _integer(node: ast.expr, source: str) -> int:
@@ -99,7 +99,7 @@ def _integer(node: ast.expr, source: str) -> int:
             return number
         case ast.UnaryOp(op=ast.USub(), operand=ast.Constant(value=int(number))):
             return -number
-    raise _unreadable(source, "is not a size")
+    raise _unreadable(source, "is not an expression of sizes")
 
 
 def _unreadable(expression: Any, why: str) -> ParframeError:
@@ -107,5 +107,5 @@ def _unreadable(expression: Any, why: str) -> ParframeError:
         "load",
         f"size {str(expression)[:80]}",
         why,
-        "rewrite that part of the model so that sizes follow from its inputs' shapes",
+        "rewrite that part of the model so that sizes depend only on the shapes of its inputs",
     )

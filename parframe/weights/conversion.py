@@ -90,10 +90,10 @@ def _model(graph: OperatorGraph) -> Any:
     if not graph.config.get("model_type"):
         return None
     try:
-        from parframe.loading.huggingface.loader import build, build_config, model_class
+        from parframe.loading.huggingface import build_config, build_model, find_model_class
 
         config = build_config(dict(graph.config))
-        return build(model_class(config), config, "eager")
+        return build_model(find_model_class(config), config, "eager")
     except ParframeError:
         return None
 

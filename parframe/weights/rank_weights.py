@@ -13,7 +13,7 @@ import attrs
 import torch
 
 from parframe.graph import OperatorGraph, Parameter
-from parframe.loading.exported_program import decode
+from parframe.loading.buffer_data import decode_tensor
 from parframe.plan import Plan, Slices
 from parframe.weights.compatibility import MatchedWeights, fit
 from parframe.weights.file_reader import Progress, ReadJob, in_file_order, open_reader
@@ -290,7 +290,7 @@ def _computed(
     for name, part in wanted.items():
         parameter = graph.parameters[part.whole]
         if parameter.data is not None:
-            found[name] = part.take(as_computed(decode(parameter), dtype)).to(place)
+            found[name] = part.take(as_computed(decode_tensor(parameter), dtype)).to(place)
     return found
 
 

@@ -6,23 +6,23 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import masking_utils
 
-from parframe.loading.huggingface.mask_functions import Mask, UnreadableMaskError, read_mask
+from parframe.loading.huggingface.mask_functions import MaskPattern, UnreadableMaskError, read_mask
 
 pytestmark = pytest.mark.slow
 
 
 def test_causal_and_full_masks_are_read():
-    assert read_mask(masking_utils.causal_mask_function) == Mask(True, None)
-    assert read_mask(masking_utils.bidirectional_mask_function) == Mask(False, None)
+    assert read_mask(masking_utils.causal_mask_function) == MaskPattern(True, None)
+    assert read_mask(masking_utils.bidirectional_mask_function) == MaskPattern(False, None)
 
 
 @settings(max_examples=20, deadline=None)
 @given(st.integers(1, 200_000))
 def test_windows_are_read(window):
     causal = masking_utils.sliding_window_causal_mask_function(window)
-    assert read_mask(causal) == Mask(True, window)
+    assert read_mask(causal) == MaskPattern(True, window)
     both = masking_utils.sliding_window_bidirectional_mask_function(window)
-    assert read_mask(both) == Mask(False, window + 1)
+    assert read_mask(both) == MaskPattern(False, window + 1)
 
 
 def chunked(batch, head, query, key):

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 
 from parframe.errors import ParframeError
 from parframe.loading import load
-from parframe.loading.huggingface.computed_buffers import computed_buffers, hollow
+from parframe.loading.huggingface.computed_buffers import compute_buffers, move_to_cpu
 from parframe.serial import dump, write
 from parframe.weights import read_state_dict
 from parframe.weights.checkpoint_folder import weight_files
@@ -41,14 +41,14 @@ REFUSED = {
     "remote code": ({"auto_map": {"AutoModel": "evil.Model"}}, "never run"),
     "remote code within": ({"rope_parameters": {"auto_map": {"a": "b"}}}, "never run"),
     "unknown model": ({"model_type": "lama"}, "did you mean 'llama'"),
-    "model type of another kind": ({"model_type": 7}, "not one that transformers knows"),
+    "model type that is no text": ({"model_type": 7}, "not a model type that transformers knows"),
     "class of another model": ({"architectures": ["BertModel"]}, "not a model of transformers"),
     "class that is no model": ({"architectures": ["LlamaConfig"]}, "not a model of transformers"),
     "class by path": ({"architectures": ["os.system"]}, "not a model of transformers"),
     "a billion layers": ({"num_hidden_layers": 10**9}, "more than the 10000"),
-    "a number beyond sense": ({"vocab_size": 10**30}, "not sane"),
-    "hidden size of text": ({"hidden_size": "64"}, "error"),
-    "heads of none": ({"num_attention_heads": 0}, "error"),
+    "a number out of range": ({"vocab_size": 10**30}, "out of range"),
+    "a hidden size of text": ({"hidden_size": "64"}, "error"),
+    "no heads": ({"num_attention_heads": 0}, "error"),
 }
 
 
@@ -101,7 +101,7 @@ def test_a_folder_without_a_configuration_is_refused(tmp_path):
 
 
 def test_what_is_no_model_at_all_is_refused():
-    with pytest.raises(ParframeError, match="not something a model can be loaded from"):
+    with pytest.raises(ParframeError, match="is not a model, nor a path of one"):
         load(3)
 
 
@@ -195,12 +195,12 @@ class Computes(torch.nn.Module):
 def test_a_module_may_fill_the_buffers_of_those_within_it():
     with torch.device("meta"):
         model = Computes()
-    data = computed_buffers(model)
+    data = compute_buffers(model)
     assert {name: content.tolist() for name, content in data.items()} == {
         "inner.scale": [0.0, 1.0, 2.0]
     }
     assert model.inner.scale.is_meta
-    assert hollow(model, data) == {"inner.unknown"}
+    assert move_to_cpu(model, data) == {"inner.unknown"}
 
 
 def test_a_class_may_be_named_that_transformers_maps_the_configuration_to():

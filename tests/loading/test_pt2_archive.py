@@ -26,11 +26,11 @@ def saved(path, module, inputs):
 
 
 def changed(path, change):
-    """The archive with its members changed: ``change(name, content)`` gives the new content."""
+    """Rewrite the files of an archive; ``change(name, content)`` returns the new content."""
     with zipfile.ZipFile(path) as archive:
-        members = {name: archive.read(name) for name in archive.namelist()}
+        files = {name: archive.read(name) for name in archive.namelist()}
     with zipfile.ZipFile(path, "w") as archive:
-        for name, content in members.items():
+        for name, content in files.items():
             new = change(name, content)
             if new is not None:
                 archive.writestr(name, new)
@@ -127,7 +127,7 @@ def test_code_in_a_size_is_refused(tmp_path):
         for value in model["graph_module"]["graph"]["sym_int_values"].values():
             value["as_expr"]["expr_str"] = code
 
-    with pytest.raises(ParframeError, match="arithmetic that sizes do not have"):
+    with pytest.raises(ParframeError, match="uses a function that sizes do not support"):
         load(with_model(path, edit))
     assert not target.exists()
 
@@ -169,5 +169,5 @@ def test_a_truncated_archive_is_refused(archive):
 
 @pytest.mark.parametrize("key", ["graph_module"])
 def test_a_model_without_its_parts_is_refused(archive, key):
-    with pytest.raises(ParframeError, match=r"not what torch\.export writes"):
+    with pytest.raises(ParframeError, match=r"not an archive of torch\.export"):
         load(with_model(archive, lambda model: model.pop(key)))

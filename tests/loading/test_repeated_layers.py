@@ -4,10 +4,15 @@ import models
 import pytest
 from torch import nn
 
-from parframe.loading.huggingface import loader
-from parframe.loading.huggingface.layer_stacks import stacks
-from parframe.loading.huggingface.loader import build, load_config, model_class
-from parframe.loading.huggingface.repeated_layers import repeat
+from parframe.loading.huggingface import (
+    build_model,
+    find_model_class,
+    load_config,
+    loader,
+    meta_export,
+)
+from parframe.loading.huggingface.layer_stacks import find_stacks
+from parframe.loading.huggingface.repeated_layers import repeat_layers
 from parframe.serial import dump
 
 pytestmark = pytest.mark.slow
@@ -25,10 +30,10 @@ CASES = {
 
 @pytest.mark.parametrize("name", CASES)
 def test_the_short_export_equals_the_full_one(name):
-    changes, kept = CASES[name]
+    changes, exported = CASES[name]
     config = models.tiny_config(name, **changes)
-    [stack] = stacks(build(model_class(config), config, "eager"), [config])
-    assert stack.kept == kept
+    [stack] = find_stacks(build_model(find_model_class(config), config, "eager"), [config])
+    assert stack.exported == exported
     assert dump(load_config(config)) == dump(load_config(config, shorten=False))
 
 
@@ -46,9 +51,9 @@ def dense_first():
 
 def test_a_dense_first_layer_is_a_kind_of_its_own():
     config = dense_first()
-    [stack] = stacks(build(model_class(config), config, "eager"), [config])
+    [stack] = find_stacks(build_model(find_model_class(config), config, "eager"), [config])
     assert stack.kinds == (0, 1, 1, 1, 1, 1, 1, 1)
-    assert stack.kept == 3
+    assert stack.exported == 3
     assert dump(load_config(config)) == dump(load_config(config, shorten=False))
 
 
@@ -68,8 +73,8 @@ class Config:
 def kinds_of(layers, **lists):
     model = nn.Module()
     model.layers = nn.ModuleList(layers)
-    found = stacks(model, [Config(**lists)])
-    return (found[0].kinds, found[0].kept) if found else None
+    stacks = find_stacks(model, [Config(**lists)])
+    return (stacks[0].kinds, stacks[0].exported) if stacks else None
 
 
 def test_a_layers_own_index_does_not_tell_it_apart():
@@ -101,9 +106,10 @@ def test_layers_that_turn_out_unequal_are_exported_in_full(monkeypatch):
 
     def wrong(graph, stack, parameter):
         calls.append(stack)
-        return repeat(graph, stack.__class__(stack.path, (0,) * 6, stack.kept), parameter)
+        wrong_stack = stack.__class__(stack.path, (0,) * 6, stack.exported)
+        return repeat_layers(graph, wrong_stack, parameter)
 
-    monkeypatch.setattr(loader, "repeat", wrong)
+    monkeypatch.setattr(loader, "repeat_layers", wrong)
     graph = load_config(config)
     assert len(calls) == 1
     assert dump(graph) == dump(load_config(config, shorten=False))
@@ -111,13 +117,13 @@ def test_layers_that_turn_out_unequal_are_exported_in_full(monkeypatch):
 
 def test_a_deep_model_is_exported_with_two_of_its_layers(monkeypatch):
     exported = []
-    whole = loader.export
+    export = meta_export.export
 
     def count(model, *args, **kwargs):
         exported.append(len(model.model.layers))
-        return whole(model, *args, **kwargs)
+        return export(model, *args, **kwargs)
 
-    monkeypatch.setattr(loader, "export", count)
+    monkeypatch.setattr(meta_export, "export", count)
     graph = load_config(models.tiny_config("llama", num_hidden_layers=126))
     assert exported == [2]
     assert len(graph.calls) == 128

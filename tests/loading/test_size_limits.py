@@ -97,8 +97,8 @@ def test_a_branch_on_a_size_limits_the_graph_to_the_way_that_the_example_took():
     graph = parframe.serial.parse(parframe.serial.dump(loaded(module)))
     told = [note.what for note in parframe.partition(graph, "DP2").notes if note.kind == "remark"]
     assert told == [
-        "the graph is the model where sequence is 5 or more",
-        "the graph is the model where sequence is 24 at most",
+        "the graph is valid for sequence of 5 or more",
+        "the graph is valid for sequence up to 24",
     ]
     for length in (5, 7, 24):
         x = torch.randn(2, length, 4).double()

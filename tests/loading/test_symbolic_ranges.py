@@ -95,10 +95,10 @@ class Stepped(nn.Module):
 @pytest.mark.parametrize(
     ("kind", "why"),
     [
-        (Loop, "used otherwise than in a tensor"),
-        (Length, "used otherwise than in a tensor"),
-        (Part, "used otherwise than in a tensor"),
-        (Compared, "used otherwise than in a tensor"),
+        (Loop, "used for other than a tensor"),
+        (Length, "used for other than a tensor"),
+        (Part, "used for other than a tensor"),
+        (Compared, "used for other than a tensor"),
         (Stepped, "the step of a range is a size"),
     ],
 )

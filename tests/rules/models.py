@@ -9,7 +9,7 @@ import attrs
 import torch
 
 from parframe.graph import Operator, OperatorGraph, Ref, Tensor
-from parframe.loading.exported_program import decode
+from parframe.loading.buffer_data import decode_tensor
 from parframe.rules import Site
 from parframe.simulation.interpreter import execute
 from parframe.sizes import evaluate
@@ -25,7 +25,7 @@ def graph_calls(graph: OperatorGraph, values: Mapping[str, int]) -> Iterator[Cal
     for name, tensor in (*graph.inputs.items(), *graph.parameters.items()):
         known[name] = described(tensor, name)
         computed = getattr(tensor, "data", None) is not None
-        env[name] = _wide(decode(tensor)) if computed else _drawn(tensor, values)
+        env[name] = _wide(decode_tensor(tensor)) if computed else _drawn(tensor, values)
     done: set[tuple[str, str]] = set()
     for call, operator in graph.expanded():
         block = graph.blocks[call.block]

@@ -89,10 +89,10 @@ def tiny_config(name: str, **changes: Any) -> Any:
 
 def tiny_model(name: str, seed: int = 0, attention: str = "eager", **changes: Any) -> nn.Module:
     """The model of `tiny_config` in float64, every weight and buffer of it random."""
-    from parframe.loading.huggingface.loader import model_class
+    from parframe.loading.huggingface import find_model_class
 
     config = tiny_config(name, **changes)
-    model = model_class(config)._from_config(
+    model = find_model_class(config)._from_config(
         config, attn_implementation=attention, experts_implementation="eager"
     )
     return randomised(model.double(), seed).eval()

@@ -1,4 +1,4 @@
-"""A module exported with all rows of every selection, where its selections cannot be exported."""
+"""Export of a module whose code selects rows by a mask: all rows are computed, and masked."""
 
 from __future__ import annotations
 
@@ -11,70 +11,83 @@ import attrs
 import torch
 
 from parframe.graph import map_leaves, rename
+from parframe.loading.dense_indexing.dense_mode import DenseIndexingMode
 from parframe.loading.dense_indexing.rowwise_functions import SelectionError
-from parframe.loading.dense_indexing.selection_mode import Selections
-from parframe.loading.flat_graph import Program
+from parframe.loading.flat_graph import FlatGraph
 
 REMARK = (
-    "where the model's code computes the rows that it selects, all rows are computed, and those "
-    "that are not selected are masked"
+    "where the model's code selects rows by a mask, the graph computes all rows and masks those"
+    " that are not selected"
 )
-"""What is slow about a module that is exported so."""
+"""Remark on the cost of a module that is exported in this way."""
 
 
-def with_all_rows(module: torch.nn.Module, load: Callable[[], Program]) -> Program | None:
-    """What ``load`` makes of a module with all rows of every selection; None if there is none.
+def export_dense(module: torch.nn.Module, export: Callable[[], FlatGraph]) -> FlatGraph | None:
+    """Export a module with all rows of every selection.
+
+    Parameters
+    ----------
+    module
+        The module.
+    export
+        Function that exports it.
+
+    Returns
+    -------
+    The graph; None if the export fails and the module selects no rows.
 
     Raises
     ------
     SelectionError
-        If the module's code tells apart whether there are rows.
+        If the module computes something else when no rows are selected.
     """
-    with _dense(module, Selections()) as selections:
+    with _indexing_mode(module, DenseIndexingMode()) as mode:
         try:
-            program = load()
+            graph = export()
         except Exception:
-            if selections.used:
+            if mode.used:
                 raise
             return None
-    if selections.asked:
-        with _dense(module, Selections(dropped=True)):
-            dropped = load()
-        with _dense(module, Selections(dropped=True, empty=True)):
-            empty = load()
-        if _unnamed(dropped) != _unnamed(empty):
-            raise SelectionError("the model goes another way where there are no rows, or counts")
-    return attrs.evolve(program, remarks=(*program.remarks, REMARK))
+    if mode.queried:
+        with _indexing_mode(module, DenseIndexingMode(dropped=True)):
+            dropped = export()
+        with _indexing_mode(module, DenseIndexingMode(dropped=True, empty=True)):
+            empty = export()
+        if _computation(dropped) != _computation(empty):
+            raise SelectionError(
+                "the model computes something else when no rows are selected, or counts them"
+            )
+    return attrs.evolve(graph, remarks=(*graph.remarks, REMARK))
 
 
-def _unnamed(program: Program) -> Any:
-    """What a program computes, its values numbered in order."""
-    numbers: dict[str, str] = {name: name for name in (*program.inputs, *program.parameters)}
+def _computation(graph: FlatGraph) -> Any:
+    """Return what a graph computes, with its values numbered in order, for comparison."""
+    numbers: dict[str, str] = {name: name for name in (*graph.inputs, *graph.parameters)}
     lines = []
-    for operator in program.operators:
+    for operator in graph.operators:
         args = {slot: rename(arg, numbers) for slot, arg in operator.args.items()}
         numbers.update((name, f"%{len(numbers) + i}") for i, name in enumerate(operator.outputs))
         lines.append((operator.target, args, len(operator.outputs)))
-    return lines, map_leaves(program.outputs, numbers)
+    return lines, map_leaves(graph.outputs, numbers)
 
 
 @contextmanager
-def _dense(module: torch.nn.Module, selections: Selections) -> Iterator[Selections]:
-    """Run a module with its selections treated so, for a while."""
+def _indexing_mode(module: torch.nn.Module, mode: DenseIndexingMode) -> Iterator[DenseIndexingMode]:
+    """Run a module's forward in a mode while the context lasts."""
     forward: Callable[..., Any] = module.forward
 
     @wraps(forward)
     def run(*args: Any, **kwargs: Mapping[str, Any]) -> Any:
-        with selections:
+        with mode:
             result = forward(*args, **kwargs)
-            selections.check_result(result)
+            mode.check_result(result)
             return result
 
-    own = vars(module).get("forward")
+    overridden = vars(module).get("forward")
     module.forward = run
     try:
-        yield selections
+        yield mode
     finally:
         del module.forward
-        if own is not None:
-            module.forward = own
+        if overridden is not None:
+            module.forward = overridden

@@ -1,8 +1,8 @@
-"""Groups of consecutive rows, as many in each as a tensor says: split, and joined again.
+"""Groups of consecutive rows, split by counts that a tensor contains, and concatenated again.
 
-What is read of counts that are computed stands for them, and only tells where to split. Every part
-then has all rows, and is a selection of those between two cumulative sums. Where the counts are not
-of all rows, the model fails, and what is computed for it says nothing.
+A count that the model's code reads becomes a `GroupSize`, which can only be used to split rows.
+Every group then has all rows, and is the selection of those between two cumulative sums. Where the
+counts do not add up to all rows, the model itself fails, and the graph's result is undefined.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakIdKeyDictionary
 
-from parframe.loading.dense_indexing.row_selection import Selection, beside
+from parframe.loading.dense_indexing.row_selection import RowSelection, align_mask
 from parframe.loading.dense_indexing.rowwise_functions import SelectionError
 
 
 @attrs.frozen(eq=False, repr=False)
-class Size:
-    """How many rows a group has, which is not told."""
+class GroupSize:
+    """Number of rows of a group, whose value is not known at export."""
 
     count: Tensor
 
     def _refuse(self, *_: Any) -> Any:
-        raise SelectionError("a number in a tensor is used for more than to split rows")
+        raise SelectionError("a number read from a tensor is used for other than splitting rows")
 
     __eq__ = __ne__ = __lt__ = __le__ = __gt__ = __ge__ = __hash__ = __bool__ = __repr__ = _refuse
     __int__ = __index__ = __float__ = __neg__ = __abs__ = _refuse
@@ -35,8 +35,8 @@ class Size:
     __truediv__ = __rtruediv__ = __floordiv__ = __rfloordiv__ = __mod__ = __rmod__ = _refuse
 
 
-class Groups:
-    """Follows the counts of rows in groups, and rows that are split by them.
+class RowGroups:
+    """Tracker of the sizes of groups, and of rows that are split by them.
 
     Parameters
     ----------
@@ -46,10 +46,15 @@ class Groups:
 
     def __init__(self, rows: Any) -> None:
         self._rows = rows
-        self._counts: Any = WeakIdKeyDictionary()  # the elements of tensors that were taken apart
+        self._counts: Any = WeakIdKeyDictionary()  # the elements of unbound tensors of counts
 
-    def called(self, func: Any, args: Any, kwargs: Any, given: Sequence[Tensor]) -> Any:
-        """Elements or sizes read, rows split or joined; None of any other call."""
+    def call(self, func: Any, args: Any, kwargs: Any, given: Sequence[Tensor]) -> Any:
+        """Compute a call that reads sizes, or that splits or concatenates rows.
+
+        Returns
+        -------
+        The result; None for any other call.
+        """
         name = func.__name__
         if name == "unbind" and _are_counts(given[0]) and given[0] not in self._rows:
             elements = func(*args, **kwargs)
@@ -57,68 +62,68 @@ class Groups:
                 self._counts[element] = True
             return elements
         if name == "item" and given[0] in self._counts:
-            return Size(given[0].clone())  # the model may write another number there
-        if any(isinstance(leaf, Size) for leaf in tree_leaves((args, kwargs))):
+            return GroupSize(given[0].clone())  # the model may change the tensor later
+        if any(isinstance(leaf, GroupSize) for leaf in tree_leaves((args, kwargs))):
             sizes = args[1] if name == "split" and len(args) > 1 else ()
-            if not _are_sizes(sizes) or not _along_rows(args[2:], kwargs, given):
-                raise SelectionError(f"{name} by numbers in a tensor")
+            if not _are_sizes(sizes) or not _is_along_rows(args[2:], kwargs, given):
+                raise SelectionError(f"{name} by numbers read from a tensor")
             return self._split(given[0], sizes)
         if name in ("cat", "concat", "concatenate"):
-            parts = [self._rows.get(leaf) for leaf in given]
-            together = next((part.parts for part in parts if part is not None), None)
-            if together is None:
+            selections = [self._rows.get(leaf) for leaf in given]
+            groups = next((each.groups for each in selections if each is not None), None)
+            if groups is None:
                 return None
-            if parts != together or not _along_rows(args[1:], kwargs, given):
+            if selections != groups or not _is_along_rows(args[1:], kwargs, given):
                 raise SelectionError(f"{name} of other than all groups of rows in order")
-            return _joined(given, parts)
+            return _concatenate(given, selections)
         return None
 
-    def _split(self, rows: Tensor, sizes: Sequence[Size]) -> tuple[Tensor, ...]:
-        """All rows for each group."""
+    def _split(self, rows: Tensor, sizes: Sequence[GroupSize]) -> tuple[Tensor, ...]:
+        """Return all rows once for each group."""
         if rows in self._rows:
-            raise SelectionError("the rows of a selection are split into groups")
-        parts = _parts(rows, sizes)
-        groups = tuple(rows.view_as(rows) for _ in parts)
-        for group, part in zip(groups, parts, strict=True):
-            self._rows[group] = part
+            raise SelectionError("selected rows are split into groups")
+        selections = _group_selections(rows, sizes)
+        groups = tuple(rows.view_as(rows) for _ in selections)
+        for group, selection in zip(groups, selections, strict=True):
+            self._rows[group] = selection
         return groups
 
 
 def _are_counts(counts: Tensor) -> bool:
-    """Whether a tensor may say how many rows each of some groups has."""
-    whole = not (counts.dtype.is_floating_point or counts.dtype.is_complex)
-    return whole and counts.dtype != torch.bool and counts.dim() == 1
+    """Return whether a tensor may contain the sizes of groups."""
+    integers = not (counts.dtype.is_floating_point or counts.dtype.is_complex)
+    return integers and counts.dtype != torch.bool and counts.dim() == 1
 
 
 def _are_sizes(sizes: Any) -> bool:
-    """Whether these are sizes of groups, and nothing else."""
-    listed = isinstance(sizes, list | tuple) and len(sizes) > 0
-    return listed and all(isinstance(size, Size) for size in sizes)
+    """Return whether an argument is a list of sizes of groups only."""
+    is_list = isinstance(sizes, list | tuple) and len(sizes) > 0
+    return is_list and all(isinstance(size, GroupSize) for size in sizes)
 
 
-def _parts(rows: Tensor, sizes: Sequence[Size]) -> list[Selection]:
-    """For each of some groups, which of the rows are in it."""
-    places = torch.arange(rows.shape[0], device=rows.device)
-    parts: list[Selection] = []
+def _group_selections(rows: Tensor, sizes: Sequence[GroupSize]) -> list[RowSelection]:
+    """Return the selection of the rows of each group."""
+    indices = torch.arange(rows.shape[0], device=rows.device)
+    selections: list[RowSelection] = []
     start: Any = 0
     for size in sizes:
         end = start + size.count.long()
-        parts.append(Selection((places >= start) & (places < end), parts))
+        selections.append(RowSelection((indices >= start) & (indices < end), selections))
         start = end
-    return parts
+    return selections
 
 
-def _joined(groups: Sequence[Tensor], parts: Sequence[Selection]) -> Tensor:
-    """The rows of all groups, each from its own."""
+def _concatenate(groups: Sequence[Tensor], selections: Sequence[RowSelection]) -> Tensor:
+    """Return all rows, each from its group."""
     whole = groups[0].clone()
-    for rows, part in zip(groups[1:], parts[1:], strict=True):
+    for rows, selection in zip(groups[1:], selections[1:], strict=True):
         if rows.shape[1:] != whole.shape[1:]:
-            raise SelectionError("groups of rows of different sizes are joined")
-        whole = torch.where(beside(part.mask, rows), rows, whole)
+            raise SelectionError("groups with rows of different shapes are concatenated")
+        whole = torch.where(align_mask(selection.mask, rows), rows, whole)
     return whole
 
 
-def _along_rows(args: Sequence[Any], kwargs: Mapping[str, Any], given: Sequence[Tensor]) -> bool:
-    """Whether a call on these tensors is told the first axis, or nothing."""
+def _is_along_rows(args: Sequence[Any], kwargs: Mapping[str, Any], given: Sequence[Tensor]) -> bool:
+    """Return whether a call on tensors names the first dim, or none."""
     named = {"dim": args[0] if args else 0, **kwargs}
     return named.keys() == {"dim"} and named["dim"] in (0, -given[0].dim())

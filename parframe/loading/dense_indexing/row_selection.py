@@ -1,4 +1,4 @@
-"""The rows that a mask selects: spread, put back, and how many they are."""
+"""Rows that a mask selects, and their count."""
 
 from __future__ import annotations
 
@@ -12,65 +12,77 @@ from parframe.loading.dense_indexing.rowwise_functions import SelectionError
 
 
 @attrs.frozen(eq=False)
-class Selection:
-    """The rows where a mask is true."""
+class RowSelection:
+    """Rows at which a mask is true."""
 
     mask: Tensor
-    parts: Any = None  # all of its kind, where it is a part of rows split into groups
+    groups: Any = None  # the selections of all groups, if this is one group of split rows
 
     @property
     def count(self) -> Any:
-        """How many rows there are, with those that are left out."""
+        """Number of all rows, selected or not."""
         return self.mask.numel()
 
 
 @attrs.frozen(eq=False)
-class Count:
-    """How many rows a selection has: told only whether there are any."""
+class RowCount:
+    """Number of selected rows, which can only be compared with 0."""
 
     empty: bool
 
     def __eq__(self, other: object) -> bool:
-        return self._compared(other, self.empty)
+        return self._compare(other, self.empty)
 
     def __ne__(self, other: object) -> bool:
-        return self._compared(other, not self.empty)
+        return self._compare(other, not self.empty)
 
     def __gt__(self, other: object) -> bool:
-        return self._compared(other, not self.empty)
+        return self._compare(other, not self.empty)
 
     def __bool__(self) -> bool:
         return not self.empty
 
     __hash__ = None  # type: ignore[assignment]
 
-    def _compared(self, other: object, answer: bool) -> bool:
+    def _compare(self, other: object, answer: bool) -> bool:
         if other != 0:
-            raise SelectionError("the number of rows of a selection is compared with a number")
+            raise SelectionError(
+                "the number of selected rows is compared with a number other than 0"
+            )
         return answer
 
 
-def spread(tensor: Tensor, mask: Tensor, axes: Sequence[int]) -> Tensor:
-    """A row for every element of a mask: leading axes of the tensor are these of the mask."""
-    for own, axis in enumerate(axes):
-        if tensor.shape[own] != mask.shape[axis]:
-            raise SelectionError("rows of a tensor of another size than the mask")
-    if len(set(axes)) != len(axes):
-        raise SelectionError("the same places along two axes")
-    rest = tensor.shape[len(axes) :]
-    order = sorted(range(len(axes)), key=lambda own: axes[own])
-    if order != list(range(len(axes))):
-        tensor = tensor.permute(*order, *range(len(axes), tensor.dim()))
-    sizes = [size if axis in axes else 1 for axis, size in enumerate(mask.shape)]
+def expand_rows(tensor: Tensor, mask: Tensor, dims: Sequence[int]) -> Tensor:
+    """Return one row for every element of a mask.
+
+    Parameters
+    ----------
+    tensor
+        The tensor to take rows from.
+    mask
+        The mask.
+    dims
+        The dim of the mask that each leading dim of the tensor corresponds to.
+    """
+    for own, dim in enumerate(dims):
+        if tensor.shape[own] != mask.shape[dim]:
+            raise SelectionError("rows are taken from a tensor of another size than the mask")
+    if len(set(dims)) != len(dims):
+        raise SelectionError("the same indices are used for two dims")
+    rest = tensor.shape[len(dims) :]
+    order = sorted(range(len(dims)), key=lambda own: dims[own])
+    if order != list(range(len(dims))):
+        tensor = tensor.permute(*order, *range(len(dims), tensor.dim()))
+    sizes = [size if dim in dims else 1 for dim, size in enumerate(mask.shape)]
     whole = tensor.reshape(*sizes, *rest).expand(*mask.shape, *rest)
     return whole.reshape(mask.numel(), *rest).clone()
 
 
-def unfolded(rows: Tensor, mask: Tensor) -> Tensor:
-    """The rows along as many axes as the mask has."""
+def restore_dims(rows: Tensor, mask: Tensor) -> Tensor:
+    """Reshape rows to have the dims of the mask in place of their first."""
     return rows.reshape(*mask.shape, *rows.shape[1:])
 
 
-def beside(mask: Tensor, whole: Tensor) -> Tensor:
-    """The mask with as many axes as what it masks."""
-    return mask.reshape(*mask.shape, *(1,) * (whole.dim() - mask.dim()))
+def align_mask(mask: Tensor, tensor: Tensor) -> Tensor:
+    """Reshape a mask to the number of dims of the tensor that it masks."""
+    return mask.reshape(*mask.shape, *(1,) * (tensor.dim() - mask.dim()))

@@ -1,4 +1,4 @@
-"""Which functions of PyTorch compute every row, along the first axis, of that row alone."""
+"""Row-wise functions: functions of PyTorch that compute each row from the same row only."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 class SelectionError(Exception):
-    """A model does something with a selection of rows that cannot be done with all of them."""
+    """Use of selected rows that cannot be computed with all rows."""
 
 
 _POINTWISE = frozenset(
@@ -22,7 +22,7 @@ _POINTWISE = frozenset(
         "to", "true_divide", "type", "type_as",
     )
 )  # fmt: skip
-"""Functions of each element alone, with the plain name of their operators."""
+"""Functions that compute each element on its own, by the names of their operators."""
 
 _NORMS = frozenset(("layer_norm", "rms_norm"))
 _SHAPES = frozenset(("view", "reshape"))
@@ -30,9 +30,9 @@ _PARTS = frozenset(("chunk", "split", "softmax"))
 
 
 def property_of(func: Any) -> str:
-    """The property that a getter reads, or a function's own name."""
-    own = func.__name__
-    return str(func.__self__.__name__) if own == "__get__" else str(own)
+    """Return the name of the property that a getter reads, or of the function."""
+    name = func.__name__
+    return str(func.__self__.__name__) if name == "__get__" else str(name)
 
 
 def is_rowwise(
@@ -42,24 +42,24 @@ def is_rowwise(
     selected: Sequence[Tensor],
     others: Sequence[Tensor],
 ) -> bool:
-    """Whether a call computes each row of its result of that row of some arguments.
+    """Return whether a call computes each row of its result from the same row of its arguments.
 
     Parameters
     ----------
     func, args, kwargs
         The call.
     selected
-        The tensors among its arguments that have these rows.
+        The tensors among its arguments that have rows of the selection.
     others
-        The other tensors, that have no rows.
+        Its other tensors.
     """
     name = func.__name__.strip("_")
     first = selected[0].dim()
     if func.__name__.endswith("_") and not func.__name__.endswith("__"):
-        return False  # it writes into what others may look at
+        return False  # an in-place function, whose argument may be used elsewhere
     if name in _POINTWISE:
-        alike = all(tensor.dim() == first for tensor in selected)
-        return alike and all(_is_shared(tensor, first) for tensor in others)
+        aligned = all(tensor.dim() == first for tensor in selected)
+        return aligned and all(_is_shared(tensor, first) for tensor in others)
     if len(selected) != 1 or not args or args[0] is not selected[0]:
         return False
     if name in ("linear", "matmul"):
@@ -78,10 +78,10 @@ def is_rowwise(
     return name in _SHAPES
 
 
-def _is_shared(tensor: Tensor, axes: int) -> bool:
-    """Whether a tensor is the same for all rows of another of so many axes."""
-    one = tensor.dim() == axes and isinstance(tensor.shape[0], int) and tensor.shape[0] == 1
-    return tensor.dim() < axes or one
+def _is_shared(tensor: Tensor, dims: int) -> bool:
+    """Return whether a tensor broadcasts over the rows of another with so many dims."""
+    one = tensor.dim() == dims and isinstance(tensor.shape[0], int) and tensor.shape[0] == 1
+    return tensor.dim() < dims or one
 
 
 def _argument(
@@ -90,11 +90,11 @@ def _argument(
     return kwargs.get(name, args[place] if len(args) > place else default)
 
 
-def _keeps_rows(key: Any, axes: int) -> bool:
-    """Whether an index leaves the first axis as it is."""
+def _keeps_rows(key: Any, dims: int) -> bool:
+    """Return whether an index leaves the first dim unchanged."""
     parts = key if isinstance(key, tuple) else (key,)
     if any(isinstance(part, Tensor) for part in parts):
         return False
     if parts[0] is Ellipsis:
-        return sum(part is not None for part in parts[1:]) < axes
+        return sum(part is not None for part in parts[1:]) < dims
     return isinstance(parts[0], slice) and parts[0] == slice(None)

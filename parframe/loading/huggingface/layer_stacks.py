@@ -1,4 +1,4 @@
-"""Which layers of a model are equal, and how few of them have to be exported."""
+"""Stacks of equal layers in a model, of which only the first few have to be exported."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _INTERNAL = frozenset(vars(nn.Module()))
 
 @attrs.frozen
 class Stack:
-    """A list of layers in a model.
+    """List of layers in a model.
 
     Parameters
     ----------
@@ -25,51 +25,52 @@ class Stack:
         The list's path (``model.layers``).
     kinds
         For each layer a number that equal layers share.
-    kept
-        How many layers, from the first, are enough to see every kind in its places.
+    exported
+        The number of layers, from the first, that are exported: enough to see how layers of every
+        kind are connected.
     """
 
     path: str
     kinds: tuple[int, ...]
-    kept: int
+    exported: int
 
 
-def stacks(model: nn.Module, configs: Sequence[Any]) -> list[Stack]:
-    """The lists of layers in a model that are longer than they need be for export.
+def find_stacks(model: nn.Module, configs: Sequence[Any]) -> list[Stack]:
+    """Find the lists of layers in a model that need not be exported in full.
 
-    A list of modules that have none within them is no list of layers: its members may be used one
-    by one.
+    A list of modules without submodules is not a list of layers, because the model's code may use
+    each of them differently.
 
     Parameters
     ----------
     model
         The model.
     configs
-        Its configurations: a list in them with as many entries as there are layers tells
-        layers apart.
+        Its configurations; layers differ if a list with one entry for each layer has different
+        entries for them.
     """
-    found = []
+    stacks = []
     for path, module in model.named_modules():
         indexed = any(part.isdigit() for part in path.split("."))
         deep = any(len(list(part.children())) for part in module.children())
         if isinstance(module, nn.ModuleList) and path and not indexed and deep:
             kinds = _kinds(list(module), configs)
-            kept = _enough(kinds)
-            if kept < len(kinds):
-                found.append(Stack(path, kinds, kept))
-    return found
+            exported = _count_to_export(kinds)
+            if exported < len(kinds):
+                stacks.append(Stack(path, kinds, exported))
+    return stacks
 
 
-def truncate(model: nn.Module, found: Sequence[Stack]) -> None:
-    """Keep only as many layers of each list as its stack says."""
-    for stack in found:
+def truncate(model: nn.Module, stacks: Sequence[Stack]) -> None:
+    """Remove from a model the layers that are not exported."""
+    for stack in stacks:
         parent, _, name = stack.path.rpartition(".")
         layers = list(model.get_submodule(stack.path).children())
-        setattr(model.get_submodule(parent), name, nn.ModuleList(layers[: stack.kept]))
+        setattr(model.get_submodule(parent), name, nn.ModuleList(layers[: stack.exported]))
 
 
-def _enough(kinds: Sequence[int]) -> int:
-    """The shortest beginning with two layers of every kind, or all where there are fewer."""
+def _count_to_export(kinds: Sequence[int]) -> int:
+    """Return the smallest number of first layers that has two of every kind, or all of a kind."""
     totals = Counter(kinds)
     seen: Counter[int] = Counter()
     for position, kind in enumerate(kinds):
@@ -80,17 +81,17 @@ def _enough(kinds: Sequence[int]) -> int:
 
 
 def _kinds(layers: Sequence[nn.Module], configs: Sequence[Any]) -> tuple[int, ...]:
-    """A number for each layer, equal for layers that are built and configured alike."""
-    prints = [dict(_fingerprint(layer)) for layer in layers]
-    for position, entries in enumerate(_listed(configs, len(layers))):
-        prints[position].update(entries)
-    _forget_indices(prints)
-    known: dict[Any, int] = {}
-    return tuple(known.setdefault(frozenset(each.items()), len(known)) for each in prints)
+    """Return a number for each layer, equal for layers of equal structure and configuration."""
+    fingerprints = [dict(_fingerprint(layer)) for layer in layers]
+    for position, entries in enumerate(_config_entries(configs, len(layers))):
+        fingerprints[position].update(entries)
+    _remove_indices(fingerprints)
+    numbers: dict[Any, int] = {}
+    return tuple(numbers.setdefault(frozenset(each.items()), len(numbers)) for each in fingerprints)
 
 
 def _fingerprint(layer: nn.Module) -> Iterator[tuple[tuple[str, ...], Any]]:
-    """What a layer is made of: classes, shapes and attributes, by place."""
+    """Yield the classes, shapes and attributes of a layer, by path and name."""
     for path, module in layer.named_modules():
         yield (path, "class"), f"{type(module).__module__}.{type(module).__qualname__}"
         for name, tensor in (*module._parameters.items(), *module._buffers.items()):
@@ -103,7 +104,7 @@ def _fingerprint(layer: nn.Module) -> Iterator[tuple[tuple[str, ...], Any]]:
 
 
 def _summary(value: Any) -> Any:
-    """A value that can be compared; objects are equal only to themselves."""
+    """Return a hashable form of an attribute; other objects are equal only to themselves."""
     if isinstance(value, _SIMPLE):
         return (type(value).__name__, value)
     if isinstance(value, list | tuple):
@@ -118,8 +119,8 @@ def _summary(value: Any) -> Any:
     return ("object", id(value))
 
 
-def _listed(configs: Sequence[Any], count: int) -> list[dict[tuple[str, ...], Any]]:
-    """For each layer, its entries in the configurations' lists of one entry per layer."""
+def _config_entries(configs: Sequence[Any], count: int) -> list[dict[tuple[str, ...], Any]]:
+    """Return, for each layer, its entries in the configurations' lists of one entry per layer."""
     entries: list[dict[tuple[str, ...], Any]] = [{} for _ in range(count)]
     for number, config in enumerate(configs):
         for name, value in vars(config).items():
@@ -129,10 +130,12 @@ def _listed(configs: Sequence[Any], count: int) -> list[dict[tuple[str, ...], An
     return entries
 
 
-def _forget_indices(prints: Sequence[dict[tuple[str, ...], Any]]) -> None:
-    """Leave out what is every layer's own index."""
-    for key in {key for each in prints for key in each}:
-        values = [(position, each[key]) for position, each in enumerate(prints) if key in each]
+def _remove_indices(fingerprints: Sequence[dict[tuple[str, ...], Any]]) -> None:
+    """Remove from fingerprints the attributes that are the layer's index in every layer."""
+    for key in {key for each in fingerprints for key in each}:
+        values = [
+            (position, each[key]) for position, each in enumerate(fingerprints) if key in each
+        ]
         if all(value == ("int", position) for position, value in values):
             for position, _ in values:
-                del prints[position][key]
+                del fingerprints[position][key]

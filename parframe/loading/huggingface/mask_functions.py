@@ -1,4 +1,4 @@
-"""What a mask function of transformers means: causal or not, and how wide its window is."""
+"""Mask functions of transformers, converted to a mask pattern: causal or not, and its window."""
 
 from __future__ import annotations
 
@@ -13,19 +13,27 @@ _BASES = tuple(_FAR + offset for offset in (0, 1, 63, 1000, 4097, 77_777))
 
 
 class UnreadableMaskError(Exception):
-    """A mask that is more than causal order and a window."""
+    """Mask that a causal order and a window do not describe."""
 
 
 @attrs.frozen
-class Mask:
-    """What a query sees, by distance alone; models hand it on as their attention mask."""
+class MaskPattern:
+    """Keys that a query attends to, by distance; models pass it on as their attention mask.
+
+    Parameters
+    ----------
+    causal
+        Whether a query attends only to keys at its own and earlier positions.
+    window
+        The number of positions back that a query attends to, its own included; None for all.
+    """
 
     causal: bool
     window: int | None
 
 
 class _Index:
-    """A position, or a truth, that mask functions take for a tensor of one element."""
+    """Number or truth value that mask functions use as a tensor of one element."""
 
     def __init__(self, value: int) -> None:
         self.value = value
@@ -52,7 +60,7 @@ def _number(value: Any) -> int:
         return value.value
     if isinstance(value, int):
         return int(value)
-    raise TypeError(f"a mask that looks at a {type(value).__name__}")
+    raise TypeError(f"a mask that depends on a {type(value).__name__}")
 
 
 def _forward(compute: Callable[[int, int], int]) -> Callable[[_Index, Any], _Index]:
@@ -71,52 +79,52 @@ for _name in ("lt", "le", "gt", "ge", "eq", "ne"):
     setattr(_Index, f"__{_name}__", _forward(getattr(operator, f"__{_name}__")))
 
 
-def read_mask(function: Callable[..., Any]) -> Mask:
-    """Find out what a mask function means by asking it.
+def read_mask(function: Callable[..., Any]) -> MaskPattern:
+    """Convert a mask function to a mask pattern, by evaluating it at sampled positions.
 
     Parameters
     ----------
     function
-        Of batch, head, query and key indices; true where the query sees the key.
+        Function of batch, head, query and key indices; true where the query attends to the key.
 
     Raises
     ------
     UnreadableMaskError
-        If the function is not one of distance, or looks at anything but the indices.
+        If the function depends on anything but the distance of query and key.
     """
     reaches = {(_reach(function, base, -1), _reach(function, base, 1)) for base in _BASES}
     if len(reaches) != 1:
-        raise UnreadableMaskError("a mask that is not a matter of distance")
+        raise UnreadableMaskError("a mask that does not depend on the distance only")
     back, ahead = reaches.pop()
     if ahead == 0:
-        return Mask(True, None if back >= _FAR - 1 else back + 1)
+        return MaskPattern(True, None if back >= _FAR - 1 else back + 1)
     if back == ahead or min(back, ahead) >= _FAR - 1:
-        return Mask(False, None if back >= _FAR - 1 else back + 1)
-    raise UnreadableMaskError("a mask that reaches another distance back than ahead")
+        return MaskPattern(False, None if back >= _FAR - 1 else back + 1)
+    raise UnreadableMaskError("a mask whose window has another size back than ahead")
 
 
 def _reach(function: Callable[..., Any], query: int, direction: int) -> int:
-    """How far a query sees in one direction, itself not counted."""
-    if not _sees(function, query, query):
-        raise UnreadableMaskError("a mask under which a token does not see itself")
+    """Return the largest distance at which a query attends to keys in one direction."""
+    if not _attends(function, query, query):
+        raise UnreadableMaskError("a mask under which a token does not attend to itself")
     low, high = 0, _FAR
-    if _sees(function, query, query + direction * (_FAR - 1)):
+    if _attends(function, query, query + direction * (_FAR - 1)):
         low = _FAR - 1
     while high - low > 1:
         middle = (low + high) // 2
-        if _sees(function, query, query + direction * middle):
+        if _attends(function, query, query + direction * middle):
             low = middle
         else:
             high = middle
     for distance in {*range(1, 65), *(1 << n for n in range(24)), low - 1, low + 1}:
-        if 0 < distance < _FAR and _sees(function, query, query + direction * distance) != (
+        if 0 < distance < _FAR and _attends(function, query, query + direction * distance) != (
             distance <= low
         ):
-            raise UnreadableMaskError("a mask with holes")
+            raise UnreadableMaskError("a mask with gaps")
     return low
 
 
-def _sees(function: Callable[..., Any], query: int, key: int) -> bool:
+def _attends(function: Callable[..., Any], query: int, key: int) -> bool:
     try:
         answer = function(_Index(0), _Index(0), _Index(query), _Index(key))
         return bool(_number(answer))

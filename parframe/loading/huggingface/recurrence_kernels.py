@@ -1,9 +1,9 @@
-"""parframe's recurrence in place of the kernels that transformers names, while a model is exported.
+"""Kernels of state-space and linear-attention layers, computed by parframe's recurrence.
 
-Models of transformers call a state-space or linear-attention layer's inner loop as a function that
-stands in for a kernel of a known name and known arguments (``selective_scan_fn`` of mamba-ssm,
-``chunk_gated_delta_rule`` of fla, ...). Without the kernel it walks over the sequence, whose length
-an export leaves open. Here every one of these kernels is a few operators around `recurrence`.
+The inner loop of such a layer is a function of transformers that replaces a kernel of a known name
+with known arguments (``selective_scan_fn`` of mamba-ssm, ``chunk_gated_delta_rule`` of fla, ...)
+where the kernel is not installed. It loops over the sequence, whose length is symbolic in an
+export. While a model is exported, each of these functions is a few operators around `recurrence`.
 """
 
 from __future__ import annotations
@@ -19,44 +19,44 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from parframe.loading.huggingface.registries import INERT
+from parframe.loading.huggingface.registries import IGNORED_ARGUMENTS
 from parframe.ops.recurrence import recurrence
 
 
 class UnsupportedKernelError(Exception):
-    """A call of a kernel that the recurrence does not compute."""
+    """Call of a kernel that the recurrence does not support."""
 
 
 @contextmanager
-def replaced_kernels(model: torch.nn.Module) -> Iterator[None]:
-    """Compute the kernels that a model's code names by parframe's recurrence, for a while."""
+def replace_kernels(model: torch.nn.Module) -> Iterator[None]:
+    """Compute the kernels in a model's code by parframe's recurrence while the context lasts."""
     files = {sys.modules[type(part).__module__] for part in model.modules()}
-    found = [
+    replaced = [
         (file, name, value, KERNELS[kernel])
         for file in files
         for name, value in vars(file).items()
         if isinstance(value, FunctionType) and (kernel := _kernel_of(value)) in KERNELS
     ]
     try:
-        for file, name, _, ours in found:
-            setattr(file, name, ours)
+        for file, name, _, replacement in replaced:
+            setattr(file, name, replacement)
         yield
     finally:
-        for file, name, own, _ in found:
-            setattr(file, name, own)
+        for file, name, original, _ in replaced:
+            setattr(file, name, original)
 
 
 def _kernel_of(function: FunctionType) -> str:
-    """The name of the kernel that a function of transformers stands in for."""
+    """Return the name of the kernel that a function of transformers replaces, or ``""``."""
     if not hasattr(function, "__wrapped__"):
         return ""
     return str(inspect.getclosurevars(function).nonlocals.get("func_name", ""))
 
 
-def _refuse(given: Mapping[str, Any]) -> None:
-    """Refuse states from before and several sequences in one row."""
-    for name, value in given.items():
-        if value is not None and value is not False and name not in INERT:
+def _check_arguments(arguments: Mapping[str, Any]) -> None:
+    """Refuse arguments that the recurrence does not support: initial states, packed sequences."""
+    for name, value in arguments.items():
+        if value is not None and value is not False and name not in IGNORED_ARGUMENTS:
             raise UnsupportedKernelError(f"a recurrence with the argument {name!r}")
 
 
@@ -71,15 +71,15 @@ def _delta_rule(
     scale: float | None = None,
     **rest: Any,
 ) -> tuple[Tensor, None]:
-    """The gated delta rule; a decay for each head, or for each row of its state."""
-    _refuse(rest)
-    own = query.dtype
+    """Compute the gated delta rule, with a decay for each head or for each row of its state."""
+    _check_arguments(rest)
+    dtype = query.dtype
     query, key, value, g, beta = (part.float() for part in (query, key, value, g, beta))
     if use_qk_l2norm_in_kernel:
         query, key = _unit(query), _unit(key)
     query = query * (query.shape[-1] ** -0.5 if scale is None else scale)
     decay = g.unsqueeze(-1) if g.dim() == 3 else g
-    return recurrence(query, key, value, decay, beta).to(own), None
+    return recurrence(query, key, value, decay, beta).to(dtype), None
 
 
 def _unit(vectors: Tensor) -> Tensor:
@@ -101,9 +101,9 @@ def _selective_scan(
     use_associative_scan: bool = False,
     **rest: Any,
 ) -> Tensor:
-    """Mamba's scan: every channel has a state of its own."""
-    _refuse({**rest, "return_last_state": return_last_state})
-    own = u.dtype
+    """Compute Mamba's scan, in which every channel has its own state."""
+    _check_arguments({**rest, "return_last_state": return_last_state})
+    dtype = u.dtype
     if delta_bias is not None:
         delta = delta + delta_bias.to(delta.dtype)[:, None]
     if delta_softplus:
@@ -112,7 +112,7 @@ def _selective_scan(
     value = (step * u.transpose(1, 2)).float().unsqueeze(-1)
     key, query = (part.transpose(1, 2).unsqueeze(2).float() for part in (B, C))
     scanned = recurrence(query, key, value, step.unsqueeze(-1) * A, None)
-    result: Tensor = scanned.squeeze(-1).transpose(1, 2).to(own)
+    result: Tensor = scanned.squeeze(-1).transpose(1, 2).to(dtype)
     if D is not None:
         result = result + u * D[:, None]
     return result if z is None else result * functional.silu(z)
@@ -132,8 +132,8 @@ def _chunk_scan(
     dt_limit: tuple[float, float] = (0.0, float("inf")),
     **rest: Any,
 ) -> Tensor:
-    """Mamba 2's scan: every head has a state, and heads share what is read and written."""
-    _refuse({**rest, "z": z})
+    """Compute Mamba 2's scan: every head has its own state, and groups of heads share B and C."""
+    _check_arguments({**rest, "z": z})
     if dt_bias is not None:
         dt = dt + dt_bias.to(dt.dtype)
     if dt_softplus:
@@ -153,4 +153,4 @@ KERNELS: Mapping[str, Callable[..., Any]] = {
     "selective_scan_fn": _selective_scan,
     "mamba_chunk_scan_combined": _chunk_scan,
 }
-"""What computes a kernel of this name."""
+"""Functions that compute kernels, by the kernels' names."""

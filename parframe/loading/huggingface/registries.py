@@ -1,4 +1,4 @@
-"""parframe's attention, masks and experts in transformers' registries while a model is exported."""
+"""parframe's attention, masks and experts, registered in transformers while a model is exported."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from transformers.masking_utils import AttentionMaskInterface
 from transformers.modeling_utils import AttentionInterface
 
 from parframe.loading.experts import make_experts_function
-from parframe.loading.huggingface.mask_functions import Mask, UnreadableMaskError, read_mask
+from parframe.loading.huggingface.mask_functions import MaskPattern, UnreadableMaskError, read_mask
 from parframe.ops.attention import attention
 from parframe.ops.experts import ExpertsForm
 
-NAME = "parframe"
-"""The name of parframe's attention among transformers' implementations."""
+IMPLEMENTATION = "parframe"
+"""The name under which parframe's attention, masks and experts are registered."""
 
-INERT = frozenset(
+IGNORED_ARGUMENTS = frozenset(
     {
         "position_ids", "cache_position", "position_embeddings", "use_cache", "dropout",
         "output_attentions", "output_hidden_states", "output_router_logits", "return_dict",
@@ -29,40 +29,46 @@ INERT = frozenset(
         "num_items_in_batch",
     }
 )  # fmt: skip
-"""Arguments that do not change what attention computes at inference."""
+"""Arguments that do not change the result of attention at inference."""
 
 _LOCK = threading.RLock()
 
 
 class UnsupportedAttentionError(Exception):
-    """Attention that parframe's operator does not compute; the model's own is exported instead."""
+    """Attention that parframe's operator does not support; the model's own is exported instead."""
 
 
 class Usage:
-    """What one export makes use of.
+    """Record of the registered functions that one export uses.
 
-    ``made`` counts masks and ``used`` those that attention used; ``forms`` has those of the
-    model's layers of experts, by the identity of their modules; ``positions`` are the positions
-    that the model was given, if it was given any.
+    Attributes
+    ----------
+    forms
+        The forms of the model's layers of experts, by the identity of their modules.
+    positions
+        The positions that the model is given as an input, or None.
+    masks_made
+        The number of masks that the model makes.
+    masks_used
+        The number of calls of attention with such a mask.
     """
 
     def __init__(self) -> None:
         self.forms: dict[int, ExpertsForm] = {}
         self.positions: torch.Tensor | None = None
-        self.made = 0
-        self.used = 0
-        self.attentions = 0
+        self.masks_made = 0
+        self.masks_used = 0
 
 
 @contextmanager
-def registered(packed: bool) -> Iterator[Usage]:
-    """Register what parframe has of its own; afterwards transformers is as it was before.
+def register_implementations(packed: bool) -> Iterator[Usage]:
+    """Register parframe's implementations in transformers while the context lasts.
 
     Parameters
     ----------
     packed
-        Whether position ids may stand for several sequences in one row; if not, the model's own
-        position ids are not searched for that.
+        Whether position ids may describe several packed sequences in one row; if not, transformers
+        does not search for packed sequences.
     """
     usage = Usage()
     registries: tuple[tuple[dict[str, Any], Callable[..., Any]], ...] = (
@@ -73,7 +79,7 @@ def registered(packed: bool) -> Iterator[Usage]:
     with _LOCK:
         search = masking_utils.find_packed_sequence_indices
         for mapping, function in registries:
-            mapping[NAME] = function
+            mapping[IMPLEMENTATION] = function
         if not packed:
             masking_utils.find_packed_sequence_indices = _not_packed
         try:
@@ -81,24 +87,24 @@ def registered(packed: bool) -> Iterator[Usage]:
         finally:
             masking_utils.find_packed_sequence_indices = search
             for mapping, _ in registries:
-                mapping.pop(NAME, None)
+                mapping.pop(IMPLEMENTATION, None)
 
 
 def _not_packed(position_ids: torch.Tensor) -> None:
     return None
 
 
-def _mask(usage: Usage) -> Callable[..., Mask]:
-    """A mask function that says what the mask means instead of computing it."""
+def _mask(usage: Usage) -> Callable[..., MaskPattern]:
+    """Return a mask function that returns the pattern of the mask instead of computing it."""
 
     def mask(
         *args: Any, mask_function: Callable[..., Any], attention_mask: Any = None, **kwargs: Any
-    ) -> Mask:
+    ) -> MaskPattern:
         if attention_mask is not None:
             raise UnreadableMaskError("a mask that is an input of the model")
         if any(not _is_zero(kwargs.get(name, 0)) for name in ("q_offset", "kv_offset")):
-            raise UnreadableMaskError("a mask of positions that do not begin at 0")
-        usage.made += 1
+            raise UnreadableMaskError("a mask of positions that do not start at 0")
+        usage.masks_made += 1
         return read_mask(mask_function)
 
     return mask
@@ -109,14 +115,14 @@ def _is_zero(value: Any) -> bool:
 
 
 def _attention(usage: Usage) -> Callable[..., tuple[torch.Tensor, None]]:
-    """An attention function that calls parframe's operator."""
+    """Return an attention function that calls parframe's operator."""
 
     def attend(
         module: torch.nn.Module,
         query: torch.Tensor,
         key: torch.Tensor,
         value: torch.Tensor,
-        attention_mask: Mask | torch.Tensor | None,
+        attention_mask: MaskPattern | torch.Tensor | None,
         scaling: float | None = None,
         is_causal: bool | None = None,
         sliding_window: int | None = None,
@@ -125,12 +131,11 @@ def _attention(usage: Usage) -> Callable[..., tuple[torch.Tensor, None]]:
         position_bias: torch.Tensor | None = None,
         **rest: Any,
     ) -> tuple[torch.Tensor, None]:
-        _refuse_unknown(rest)
-        usage.attentions += 1
-        usage.used += isinstance(attention_mask, Mask)
-        seen = _meaning(module, attention_mask, is_causal, sliding_window)
+        _check_arguments(rest)
+        usage.masks_used += isinstance(attention_mask, MaskPattern)
+        pattern = _pattern(module, attention_mask, is_causal, sliding_window)
         scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-        positioned = seen.causal or seen.window is not None
+        positioned = pattern.causal or pattern.window is not None
         result = attention(
             query,
             key,
@@ -140,8 +145,8 @@ def _attention(usage: Usage) -> Callable[..., tuple[torch.Tensor, None]]:
             s_aux,
             _bias(attention_mask, position_bias),
             float(scale),
-            seen.causal,
-            seen.window,
+            pattern.causal,
+            pattern.window,
             softcap,
         )
         return result, None
@@ -150,38 +155,39 @@ def _attention(usage: Usage) -> Callable[..., tuple[torch.Tensor, None]]:
 
 
 def _positions(usage: Usage, tensor: torch.Tensor) -> torch.Tensor:
-    """The position of each query or key: what the model was given, or their numbers."""
-    given = usage.positions
-    if given is not None and given.shape[-1] == tensor.shape[2]:
-        return given
+    """Return the position of each query or key: the model's input, or numbers from 0."""
+    positions = usage.positions
+    if positions is not None and positions.shape[-1] == tensor.shape[2]:
+        return positions
     return torch.arange(tensor.shape[2], device=tensor.device)
 
 
-def _refuse_unknown(rest: Mapping[str, Any]) -> None:
-    for name, value in rest.items():
-        if value is not None and name not in INERT:
+def _check_arguments(arguments: Mapping[str, Any]) -> None:
+    """Refuse arguments that parframe's attention does not support."""
+    for name, value in arguments.items():
+        if value is not None and name not in IGNORED_ARGUMENTS:
             raise UnsupportedAttentionError(f"attention with the argument {name!r}")
 
 
-def _meaning(
+def _pattern(
     module: torch.nn.Module,
-    mask: Mask | torch.Tensor | None,
+    mask: MaskPattern | torch.Tensor | None,
     is_causal: bool | None,
     window: int | None,
-) -> Mask:
-    """What queries see: what the mask says, else what the module says."""
-    if isinstance(mask, Mask):
+) -> MaskPattern:
+    """Return the mask pattern of an attention call, from the mask or else from the module."""
+    if isinstance(mask, MaskPattern):
         return mask
     if mask is not None:
-        return Mask(False, None)
+        return MaskPattern(False, None)
     if window is not None:
         raise UnsupportedAttentionError("attention with a window and no mask")
     causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
-    return Mask(bool(causal), None)
+    return MaskPattern(bool(causal), None)
 
 
 def _bias(
-    mask: Mask | torch.Tensor | None, position_bias: torch.Tensor | None
+    mask: MaskPattern | torch.Tensor | None, position_bias: torch.Tensor | None
 ) -> torch.Tensor | None:
     if not isinstance(mask, torch.Tensor):
         return position_bias

@@ -1,0 +1,93 @@
+"""Export of a transformers model that is on the meta device."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+import attrs
+import torch
+
+from parframe.errors import ParframeError
+from parframe.loading.explicit_casts import is_float32, restore_float32, to_float64
+from parframe.loading.export import export
+from parframe.loading.exported_program import MissingContentError
+from parframe.loading.flat_graph import FlatGraph
+from parframe.loading.huggingface.computed_buffers import move_to_cpu
+from parframe.loading.huggingface.example_inputs import (
+    POSITIONS,
+    add_positions,
+    make_example_inputs,
+    name_dims,
+)
+from parframe.loading.input_dims import DynamicDims
+
+
+def export_model(
+    model: Any,
+    data: dict[str, torch.Tensor],
+    inputs: Mapping[str, Any] | None,
+    dynamic: DynamicDims | None,
+    positions: bool,
+) -> FlatGraph:
+    """Export a model on the meta device, or on the CPU without memory where that is needed.
+
+    A float32 model is left in float64.
+
+    Parameters
+    ----------
+    model
+        The model on the meta device.
+    data
+        The contents of the buffers that no checkpoint stores, by name.
+    inputs, dynamic
+        As for `parframe.load`; without inputs the model takes its main input only.
+    positions
+        Whether the positions of tokens are an input.
+
+    Raises
+    ------
+    ParframeError
+        If the model cannot be exported, or needs the contents of a buffer that is not known.
+    """
+    examples = make_example_inputs(model) if inputs is None else dict(inputs)
+    if positions:
+        add_positions(examples)
+    dim_names = name_dims(model, examples, dynamic)
+    takes_cache = "use_cache" in inspect.signature(model.forward).parameters
+    constants = {"use_cache": False} if takes_cache else {}
+    float32 = is_float32(model)
+    if float32:
+        model.double()
+        examples, data = to_float64(examples), to_float64(data)
+    on_meta = {name: tensor.to("meta") for name, tensor in examples.items()}
+    try:
+        graph = export(model, on_meta, dim_names, data, constants)
+    except ParframeError as error:
+        if not _needs_cpu(error):
+            raise
+        unknown = move_to_cpu(model, data)
+        graph = export(model, examples, dim_names, data, constants)
+        _check_known(graph, unknown)
+    if positions and POSITIONS in graph.inputs:
+        counted = attrs.evolve(graph.inputs[POSITIONS], counted=True)
+        graph = attrs.evolve(graph, inputs={**graph.inputs, POSITIONS: counted})
+    return restore_float32(graph) if float32 else graph
+
+
+def _needs_cpu(error: ParframeError) -> bool:
+    """Return whether an export failed because tensors of the model are not on the meta device."""
+    return isinstance(error, MissingContentError) or "meta" in error.what
+
+
+def _check_known(graph: FlatGraph, unknown: frozenset[str]) -> None:
+    """Refuse a graph that uses a buffer of unknown contents."""
+    for name in sorted(unknown & graph.parameters.keys()):
+        raise ParframeError(
+            "load",
+            name,
+            "the contents of this buffer, which no checkpoint stores, cannot be computed without"
+            " weights",
+            "build the model yourself and load the module with example inputs",
+        ) from None
