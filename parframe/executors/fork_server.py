@@ -13,7 +13,7 @@ from parframe.generation.settings import settings_of
 from parframe.launcher import Worker, fork_server
 from parframe.launcher.processes import bind_cpus
 from parframe.plan import Plan
-from parframe.plan.plan_json import parse
+from parframe.plan.plan_reader import parse_plan
 
 
 def generate(worker: Worker) -> None:
@@ -45,7 +45,7 @@ def prepare(facts: Mapping[str, Any], blob: Any) -> Plan:
     """Read the plan, and import what all ranks need, once."""
     import parframe.runtime.emit  # noqa: F401
 
-    return parse(bytes(blob).decode())
+    return parse_plan(bytes(blob).decode())
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from parframe.launcher import Launch
 from parframe.launcher.channel import Message
 from parframe.launcher.launch import Event
 from parframe.plan import Plan
-from parframe.plan.plan_json import dump
+from parframe.plan.plan_json import dump_plan
 
 MODULE = "parframe.executors.fork_server"
 """The module whose process starts the ranks."""
@@ -90,7 +90,7 @@ def launched(
         "generate",
         plan.mesh.size,
         {**told, **(facts or {})},
-        dump(plan).encode(),
+        dump_plan(plan).encode(),
         timeout=settings.timeout,
         timeouts={"rendezvous": _MEETING * settings.timeout},
         estimates=estimates(plan, shape, settings.dtype),

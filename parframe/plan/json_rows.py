@@ -9,7 +9,7 @@ from parframe.graph import Operator, State
 from parframe.layout import Join, Region, Span
 from parframe.mesh import Mesh, StagedMesh
 from parframe.plan.program import Device, Layout, Note, Part, Program
-from parframe.plan.validation import illegal
+from parframe.plan.validation import invalid_plan
 from parframe.serial import (
     decode_arg,
     decode_size,
@@ -56,7 +56,9 @@ def decode_placing(value: Any) -> Placing:
                     names,
                     _names(zigzag, "zigzag"),
                 )
-    raise illegal("placing", "is not a mesh, splits, stage_starts, distributed_forms and zigzag")
+    raise invalid_plan(
+        "placing", "is not a mesh, splits, stage_starts, distributed_forms and zigzag"
+    )
 
 
 def _names(value: Any, where: str) -> tuple[str, ...]:
@@ -87,7 +89,7 @@ def decode_program(name: str, value: Any) -> Program:
     entry = mapping(value, where)
     stage = entry.get("stage")
     if not isinstance(stage, int) or isinstance(stage, bool) or stage < 0:
-        raise illegal(where, "has no stage")
+        raise invalid_plan(where, "has no stage")
 
     def rows(key: str, decode: Callable[[Any], T]) -> tuple[T, ...]:
         return tuple(decode(row) for row in sequence(entry.get(key), f"{where}, {key}"))
@@ -118,7 +120,7 @@ def decode_device(rank: int, value: Any) -> Device:
     match value:
         case [str(program), dict(bindings)]:
             return Device(rank, program, {name: decode_size(v) for name, v in bindings.items()})
-    raise illegal(f"rank {rank}", "is not a program and its bindings")
+    raise invalid_plan(f"rank {rank}", "is not a program and its bindings")
 
 
 def encode_note(note: Note) -> list[Any]:
@@ -131,27 +133,27 @@ def decode_note(value: Any) -> Note:
     match value:
         case [str(kind), str(where), str(what), size]:
             return Note(kind, where, what, decode_size(size))
-    raise illegal("notes", f"{repr(value)[:60]} is not a note")
+    raise invalid_plan("notes", f"{repr(value)[:60]} is not a note")
 
 
 def mapping(value: Any, where: str) -> dict[str, Any]:
     """The value, if it is a JSON object."""
     if not isinstance(value, dict):
-        raise illegal(where, "is not a JSON object")
+        raise invalid_plan(where, "is not a JSON object")
     return value
 
 
 def sequence(value: Any, where: str) -> list[Any]:
     """The value, if it is a list."""
     if not isinstance(value, list):
-        raise illegal(where, "is not a list")
+        raise invalid_plan(where, "is not a list")
     return value
 
 
 def text(value: Any, where: str) -> str:
     """The value, if it is text."""
     if not isinstance(value, str):
-        raise illegal(where, f"{repr(value)[:60]} is not text")
+        raise invalid_plan(where, f"{repr(value)[:60]} is not text")
     return value
 
 
@@ -163,7 +165,7 @@ def _part(value: Any) -> Part:
     match value:
         case [str(name), str(whole), list(axes)]:
             return Part(name, whole, _region(name, axes))
-    raise illegal("parts", f"{repr(value)[:60]} is not a part")
+    raise invalid_plan("parts", f"{repr(value)[:60]} is not a part")
 
 
 def _layout(value: Any) -> Layout:
@@ -171,7 +173,7 @@ def _layout(value: Any) -> Layout:
         case [str(whole), list(axes), dict(partial)]:
             reductions = {axis: text(of, f"layout of {whole}") for axis, of in partial.items()}
             return Layout(whole, _region(whole, axes), reductions)
-    raise illegal("layouts", f"{repr(value)[:60]} is not a layout")
+    raise invalid_plan("layouts", f"{repr(value)[:60]} is not a layout")
 
 
 def _region(name: str, axes: list[Any]) -> tuple[Region, ...]:
@@ -179,10 +181,10 @@ def _region(name: str, axes: list[Any]) -> tuple[Region, ...]:
     for axis in axes:
         region = decode_arg(axis)
         if not isinstance(region, tuple):
-            raise illegal(name, "its region is not one")
+            raise invalid_plan(name, "its region is not one")
         factors = tuple(factor for factor in region if isinstance(factor, Span | Join))
         if len(factors) < len(region):
-            raise illegal(name, "its region is not one")
+            raise invalid_plan(name, "its region is not one")
         found.append(factors)
     return tuple(found)
 
@@ -214,14 +216,14 @@ def _operator(value: Any) -> Operator:
                 source=source,
                 origin=origin,
             )
-    raise illegal("operators", f"{repr(value)[:60]} is not an operator")
+    raise invalid_plan("operators", f"{repr(value)[:60]} is not an operator")
 
 
 def _axis(value: Any) -> tuple[str, int]:
     match value:
         case [str(name), int(degree)]:
             return name, degree
-    raise illegal("mesh", f"{repr(value)[:60]} is not an axis")
+    raise invalid_plan("mesh", f"{repr(value)[:60]} is not an axis")
 
 
 def _encode_mesh(mesh: Mesh) -> dict[str, Any]:
@@ -243,7 +245,7 @@ def _mesh(axes: list[Any], shares: Any, stages: Any) -> Mesh:
         Mesh(map(_axis, sequence(one, "stages")), given) for one in sequence(stages, "stages")
     )
     if len(axes) != 1 or _axis(axes[0])[1] != len(inner):
-        raise illegal("mesh", f"has not the {len(inner)} stages that are listed")
+        raise invalid_plan("mesh", f"has not the {len(inner)} stages that are listed")
     return StagedMesh(_axis(axes[0])[0], inner)
 
 
@@ -252,4 +254,4 @@ def _split(value: Any) -> Split:
         case [str(name), list(axes), bool(required), bool(no_idle)]:
             over = tuple(text(axis, f"split {name}") for axis in axes)
             return Split(name, over, required, no_idle)
-    raise illegal("splits", f"{repr(value)[:60]} is not a split")
+    raise invalid_plan("splits", f"{repr(value)[:60]} is not a split")

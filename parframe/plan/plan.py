@@ -1,4 +1,4 @@
-"""A partition of an operator graph over a mesh, and what each device has of it."""
+"""Plan: an operator graph partitioned over a mesh."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from parframe.errors import ParframeError
 from parframe.graph import OperatorGraph
 from parframe.mesh import Mesh
 from parframe.plan.device_graph import device_graph
+from parframe.plan.plan_folder import save_plan
 from parframe.plan.program import Device, Note, Program
 from parframe.plan.slices import Slices, slices_of
 from parframe.strategy import Placing
@@ -19,20 +20,20 @@ from parframe.strategy import Placing
 
 @attrs.frozen
 class Plan:
-    """A partition of a graph over a mesh.
+    """Operator graph partitioned over a mesh.
 
     Parameters
     ----------
     graph
         The model.
     placing
-        The mesh, and which names are split over which of its axes.
+        The mesh, and the axes over which each named dimension is split.
     programs
-        What the devices do, by the program's name.
+        Programs by name. Devices that do the same share a program.
     devices
         One for every rank, in order.
     notes
-        Remarks for the user.
+        Notes on what is replicated, gathered or computed more than once.
     """
 
     graph: OperatorGraph
@@ -43,21 +44,21 @@ class Plan:
 
     @property
     def mesh(self) -> Mesh:
-        """The devices as a named grid."""
+        """Devices as a named grid."""
         return self.placing.mesh
 
     def program(self, rank: int) -> Program:
-        """The program of a rank.
+        """Return the program of a rank.
 
         Raises
         ------
         ParframeError
-            Of kind ``mesh``, if there is no such rank.
+            Of kind ``mesh``, if the plan has no such rank.
         """
         return self.programs[self._device(rank).program]
 
     def device(self, rank: int) -> networkx.MultiDiGraph:
-        """The graph of one device: a node an operator, an edge a tensor.
+        """Return the graph of one rank: nodes are operators, edges are tensors.
 
         Parameters
         ----------
@@ -67,20 +68,20 @@ class Plan:
         Returns
         -------
         networkx.MultiDiGraph
-            Its nodes have a ``kind``: ``"input"`` and ``"parameter"`` (with the ``part`` that
-            they are of a whole tensor), ``"operator"`` (with the ``operator``, and the ranks of
-            the ``group`` if it communicates) and ``"output"`` (with ``part``). Edges have the
-            ``value``'s name and the ``tensor``, with the device's sizes where they are numbers.
+            Nodes have a ``kind``: ``"input"``, ``"parameter"`` and ``"output"``, with the ``part``
+            of the model's tensor that the rank has, and ``"operator"``, with the ``operator``, and
+            the ranks of the ``group`` if it communicates. Edges have the name of the ``value`` and
+            the ``tensor``, in which the sizes of this rank replace symbols where they are known.
 
         Raises
         ------
         ParframeError
-            Of kind ``mesh``, if there is no such rank.
+            Of kind ``mesh``, if the plan has no such rank.
         """
         return device_graph(self.program(rank), self._device(rank), self.mesh)
 
     def weights(self, rank: int) -> dict[str, Slices]:
-        """What one device holds of the model's parameters.
+        """Return the shards of the model's parameters that one rank has.
 
         Parameters
         ----------
@@ -90,33 +91,31 @@ class Plan:
         Returns
         -------
         dict of str to Slices
-            By the device's name of the parameter: slices of the original tensor.
+            By the rank's name of the parameter: slices of the original tensor.
 
         Raises
         ------
         ParframeError
-            Of kind ``mesh``, if there is no such rank.
+            Of kind ``mesh``, if the plan has no such rank.
         """
         return slices_of(self.program(rank), self._device(rank), self.graph.parameters)
 
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Write the plan: ``plan.json``, and a readable Python file for every program.
 
-        All is written into a folder beside, which then takes the place of an old plan.
+        All is written into a temporary folder, which then replaces an old plan.
 
         Parameters
         ----------
         folder
-            The folder to make; if it exists, it must be empty or hold a plan.
+            The folder to make; if it exists, it must be empty or contain a plan.
 
         Raises
         ------
         ParframeError
-            Of kind ``output``, if the folder is something else or cannot be written; what was
-            there is whole then.
+            Of kind ``output``, if the folder contains something else or cannot be written; it
+            is left as it was then.
         """
-        from parframe.plan.plan_folder import save_plan
-
         save_plan(self, folder)
 
     def _device(self, rank: int) -> Device:

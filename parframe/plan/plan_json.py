@@ -1,47 +1,35 @@
-"""A plan as the text of ``plan.json`` and back, without torch."""
+"""A plan as the text of ``plan.json``."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import attrs
 
 from parframe import serial
-from parframe.errors import ParframeError
-from parframe.json_input import parse_json
-from parframe.plan.json_rows import (
-    decode_device,
-    decode_note,
-    decode_placing,
-    decode_program,
-    encode_device,
-    encode_note,
-    encode_placing,
-    encode_program,
-    mapping,
-    sequence,
-)
-from parframe.plan.plan import Plan
-from parframe.plan.validation import illegal, verify_plan
+from parframe.plan.json_rows import encode_device, encode_note, encode_placing, encode_program
+
+if TYPE_CHECKING:
+    from parframe.plan.plan import Plan
 
 SCHEMA = 2
-"""The version of ``plan.json`` that this version writes and reads."""
+"""Version of ``plan.json`` that this version writes and reads."""
 
 _DEEPEST_LINES = 3
 
 
-def dump(plan: Plan) -> str:
-    """The plan as JSON text: the same plan gives the same text."""
+def dump_plan(plan: Plan) -> str:
+    """Return a plan as JSON text; equal plans give equal texts."""
     content = _content(plan)
-    whole = {"schema": SCHEMA, "digest": _digest(content), **content}
+    whole = {"schema": SCHEMA, "digest": content_digest(content), **content}
     return "".join(_lines(whole, 0)) + "\n"
 
 
 def plan_digest(plan: Plan) -> str:
-    """A digest of all that a plan says, whatever the place that its model was loaded from.
+    """Return a digest of a plan that does not depend on the path of the model.
 
     Parameters
     ----------
@@ -51,10 +39,16 @@ def plan_digest(plan: Plan) -> str:
     Returns
     -------
     str
-        The same for equal plans, on every machine: ``sha256:`` and 64 hexadecimal digits.
+        ``sha256:`` and 64 hexadecimal digits; the same for equal plans, on every machine.
     """
     graph = attrs.evolve(plan.graph, source="")
-    return _digest(_content(attrs.evolve(plan, graph=graph)))
+    return content_digest(_content(attrs.evolve(plan, graph=graph)))
+
+
+def content_digest(content: Mapping[str, Any]) -> str:
+    """Return the digest of the JSON object of a plan, its key ``digest`` left out."""
+    plain = json.dumps(content, separators=(",", ":"), allow_nan=False)
+    return "sha256:" + hashlib.sha256(plain.encode()).hexdigest()
 
 
 def _content(plan: Plan) -> dict[str, Any]:
@@ -68,62 +62,8 @@ def _content(plan: Plan) -> dict[str, Any]:
     }
 
 
-def parse(text: str) -> Plan:
-    """Read the text of a ``plan.json``.
-
-    Parameters
-    ----------
-    text
-        What `dump` wrote, perhaps changed by a stranger.
-
-    Raises
-    ------
-    ParframeError
-        Of kind ``plan``, if it is not a legal plan of this schema, or not as it was written.
-    """
-    content = mapping(parse_json(text, "plan"), "plan.json")
-    _check_schema(content.get("schema"))
-    if content.pop("digest", None) != _digest(content):
-        raise illegal("plan.json", "was changed or cut after it was written")
-    try:
-        return _decode(content)
-    except ParframeError as error:
-        raise ParframeError("plan", f"plan.json, {error.where}", error.what, error.hint) from error
-
-
-def _decode(content: Mapping[str, Any]) -> Plan:
-    programs = mapping(content.get("programs"), "programs")
-    devices = sequence(content.get("devices"), "devices")
-    return verify_plan(
-        Plan(
-            graph=serial.parse(json.dumps(content.get("graph"))),
-            placing=decode_placing(content.get("placing")),
-            programs={name: decode_program(name, value) for name, value in programs.items()},
-            devices=tuple(decode_device(rank, value) for rank, value in enumerate(devices)),
-            notes=tuple(map(decode_note, sequence(content.get("notes"), "notes"))),
-        )
-    )
-
-
-def _check_schema(version: Any) -> None:
-    if not isinstance(version, int) or isinstance(version, bool):
-        raise illegal("plan.json", "is not a plan")
-    if version != SCHEMA:
-        raise ParframeError(
-            "plan",
-            "plan.json, schema",
-            f"the plan has schema {version}, this version reads {SCHEMA}",
-            "partition the model again" if version < SCHEMA else "update parframe",
-        )
-
-
-def _digest(content: Mapping[str, Any]) -> str:
-    plain = json.dumps(content, separators=(",", ":"), allow_nan=False)
-    return "sha256:" + hashlib.sha256(plain.encode()).hexdigest()
-
-
 def _lines(value: Any, depth: int) -> Iterator[str]:
-    """JSON text with a line for every operator, tensor and device: no list is within a list."""
+    """Yield JSON text with one line for every operator, tensor and device."""
     if depth > _DEEPEST_LINES or not value or not isinstance(value, dict | list):
         yield json.dumps(value, separators=(",", ":"), allow_nan=False)
         return

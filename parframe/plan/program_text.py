@@ -23,7 +23,7 @@ _MOST_GROUPS = 4
 _LONGEST_SOURCE = 160
 
 
-def role_text(plan: Plan, name: str) -> str:
+def format_program(plan: Plan, name: str) -> str:
     """The Python text of one program of a plan."""
     program = plan.programs[name]
     ranks = [device.rank for device in plan.devices if device.program == name]

@@ -22,7 +22,7 @@ REDUCTIONS = ("sum", "max", "min", "prod", "any", "all")
 _FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
 
 
-def verify_plan(plan: Plan) -> Plan:
+def validate_plan(plan: Plan) -> Plan:
     """The plan itself, if it is legal: every name is defined once and before it is used.
 
     Raises
@@ -34,11 +34,11 @@ def verify_plan(plan: Plan) -> Plan:
     ranks = _verify_devices(plan)
     for name, program in plan.programs.items():
         if program.name != name or not _FILE_NAME.fullmatch(name):
-            raise illegal(f"program {name[:60]!r}", "its name cannot be a file's name")
+            raise invalid_plan(f"program {name[:60]!r}", "its name cannot be a file's name")
         _verify_program(program, plan.graph, plan.mesh, ranks.get(name, 0))
     folded = {name.casefold() for name in plan.programs}
     if len(folded) < len(plan.programs):
-        raise illegal("programs", "two names differ in case alone")
+        raise invalid_plan("programs", "two names differ in case alone")
     return plan
 
 
@@ -46,19 +46,21 @@ def _verify_devices(plan: Plan) -> dict[str, int]:
     """The first rank of every program that a device has."""
     first: dict[str, int] = {}
     if [device.rank for device in plan.devices] != list(range(plan.mesh.size)):
-        raise illegal("devices", f"are not the ranks of the mesh {plan.mesh}")
+        raise invalid_plan("devices", f"are not the ranks of the mesh {plan.mesh}")
     for device in plan.devices:
         if device.program not in plan.programs:
-            raise illegal(f"rank {device.rank}", f"has no program {device.program[:60]!r}")
+            raise invalid_plan(f"rank {device.rank}", f"has no program {device.program[:60]!r}")
         first.setdefault(device.program, device.rank)
         if isinstance(plan.mesh, StagedMesh):
             own, stage = plan.programs[device.program].stage, plan.mesh.stage(device.rank)
             if own != stage:
-                raise illegal(f"rank {device.rank}", f"is in stage {stage}, its program in {own}")
+                raise invalid_plan(
+                    f"rank {device.rank}", f"is in stage {stage}, its program in {own}"
+                )
     return first
 
 
-def illegal(where: str, what: str) -> ParframeError:
+def invalid_plan(where: str, what: str) -> ParframeError:
     """The error of a plan that is not legal."""
     return ParframeError("plan", where, what, "partition the model again")
 
@@ -67,7 +69,7 @@ def _verify_splits(plan: Plan) -> None:
     for split in plan.placing.splits:
         for axis in split.axes:
             if axis not in plan.mesh.names:
-                raise illegal(f"split {split.name!r}", f"the mesh has no axis {axis!r}")
+                raise invalid_plan(f"split {split.name!r}", f"the mesh has no axis {axis!r}")
 
 
 def _verify_program(program: Program, graph: OperatorGraph, mesh: Mesh, rank: int) -> None:
@@ -83,38 +85,40 @@ def _verify_program(program: Program, graph: OperatorGraph, mesh: Mesh, rank: in
     for operator in program.operators:
         where = f"{program.name}, {operator.name}"
         if operator.name in names:
-            raise illegal(where, "the name is given twice")
+            raise invalid_plan(where, "the name is given twice")
         names.add(operator.name)
         for name in operator.inputs:
             if name not in defined:
-                raise illegal(where, f"uses {name!r} before it is defined")
+                raise invalid_plan(where, f"uses {name!r} before it is defined")
         _verify_fields(where, operator, mesh, rank)
         for name in operator.outputs:
             _define(program, name, defined)
     for part in program.outputs:
         where = f"{program.name}, output {part.name}"
         if part.name not in defined:
-            raise illegal(where, "nothing defines it")
+            raise invalid_plan(where, "nothing defines it")
         outputs = {name: graph.tensors[name] for name in graph.output_names}
         _verify_part(where, part, outputs)
     for state in program.states:
         if state.value not in defined:
-            raise illegal(f"{program.name}, state {state.name}", f"nothing defines {state.value!r}")
+            raise invalid_plan(
+                f"{program.name}, state {state.name}", f"nothing defines {state.value!r}"
+            )
 
 
 def _define(program: Program, name: str, defined: set[str]) -> None:
     tensor = program.tensors.get(name)
     if name in defined or tensor is None or tensor.name != name or tensor.dtype not in BYTES:
-        raise illegal(f"{program.name}, {name}", "is defined twice or has no shape")
+        raise invalid_plan(f"{program.name}, {name}", "is defined twice or has no shape")
     defined.add(name)
 
 
 def _verify_part(where: str, part: Part, wholes: Mapping[str, Any]) -> None:
     whole = wholes.get(part.whole)
     if whole is None:
-        raise illegal(where, f"the model has no {part.whole!r}")
+        raise invalid_plan(where, f"the model has no {part.whole!r}")
     if len(part.region) != len(whole.shape):
-        raise illegal(where, f"has {len(part.region)} axes, {part.whole} {len(whole.shape)}")
+        raise invalid_plan(where, f"has {len(part.region)} axes, {part.whole} {len(whole.shape)}")
 
 
 def _verify_fields(where: str, operator: Operator, mesh: Mesh, rank: int) -> None:
@@ -130,28 +134,30 @@ def _verify_fields(where: str, operator: Operator, mesh: Mesh, rank: int) -> Non
         if name not in operator.args:
             if optional:
                 continue
-            raise illegal(where, f"{operator.target} has no {name!r}")
+            raise invalid_plan(where, f"{operator.target} has no {name!r}")
         if not _CHECKS[name](operator.args[name], group, mesh):
-            raise illegal(where, f"its {name!r} is {str(operator.args[name])[:60]}")
+            raise invalid_plan(where, f"its {name!r} is {str(operator.args[name])[:60]}")
         if name == "axes":
             group = mesh.group_size(group_axes(operator), rank)
     extra = set(operator.args) - {field.rstrip("?") for field in fields}
     results = 0 if operator.target == "parframe.send" else 1
     if extra or len(operator.outputs) != results:
-        raise illegal(where, f"{operator.target} has {sorted(extra) or operator.outputs} too many")
+        raise invalid_plan(
+            where, f"{operator.target} has {sorted(extra) or operator.outputs} too many"
+        )
 
 
 def _verify_exchange(where: str, operator: Operator, mesh: Mesh) -> None:
     for name in ("travels", "axes", "tag"):
         if name not in operator.args:
-            raise illegal(where, f"{operator.target} has no {name!r}")
+            raise invalid_plan(where, f"{operator.target} has no {name!r}")
         if not _CHECKS[name](operator.args[name], 1, mesh):
-            raise illegal(where, f"its {name!r} is {str(operator.args[name])[:60]}")
+            raise invalid_plan(where, f"its {name!r} is {str(operator.args[name])[:60]}")
     travels: Any = operator.args["travels"]
     strange = sorted(set(travels) - set(operator.slots))
     if strange or len(operator.outputs) != 1:
         what = f"has no {strange[0]!r} to exchange" if strange else "does not give one value"
-        raise illegal(where, f"{operator.target} {what}")
+        raise invalid_plan(where, f"{operator.target} {what}")
 
 
 _FIELDS: Mapping[str, tuple[str, ...]] = {

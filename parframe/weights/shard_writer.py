@@ -15,7 +15,7 @@ from parframe.atomic_files import cannot_write, new_folder
 from parframe.errors import ParframeError
 from parframe.plan import Plan, plan_digest
 from parframe.plan.plan_folder import FILE
-from parframe.plan.plan_json import dump
+from parframe.plan.plan_json import dump_plan
 from parframe.weights.checkpoint_folder import SHARDS
 from parframe.weights.file_reader import Progress
 from parframe.weights.rank_files import SCHEMA, file_name, stored_names
@@ -187,7 +187,7 @@ def _write_index(plan: Plan, files: tuple[str, ...], folder: Path) -> None:
         "files": files,
     }
     (folder / SHARDS).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    (folder / FILE).write_text(dump(plan), encoding="utf-8", newline="\n")
+    (folder / FILE).write_text(dump_plan(plan), encoding="utf-8", newline="\n")
     readable = (folder / SHARDS).stat().st_mode  # the library makes files for their owner alone
     for name in files:
         (folder / name).chmod(readable)

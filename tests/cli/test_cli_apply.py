@@ -32,7 +32,7 @@ def test_apply_writes_a_checked_and_proved_plan(call, spec):
     assert told.code == 0, told.err
     assert told.err == ""
     folder = spec.parent / "out"
-    assert sorted(contents(folder)) == ["plan.json", "report.json", "roles/stage0.py"]
+    assert sorted(contents(folder)) == ["plan.json", "programs/stage0.py", "report.json"]
     assert load_plan(folder).mesh.size == 2
     assert told.out.rstrip().endswith(f"written to {folder}")
 

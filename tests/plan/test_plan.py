@@ -7,8 +7,8 @@ import pytest
 from handmade import BATCH, FFN, HIDDEN, changed, mlp, pipeline, tensor_parallel
 
 from parframe.errors import ParframeError
-from parframe.plan import Device, Plan, Slices, verify_plan
-from parframe.plan.program_text import role_text
+from parframe.plan import Device, Plan, Slices, validate_plan
+from parframe.plan.program_text import format_program
 from parframe.sizes import floordiv
 from parframe.strategy import Placing
 
@@ -74,7 +74,7 @@ def test_slices_of_another_models_weight_are_refused():
 
 
 def test_a_role_is_readable_python_with_its_sources():
-    text = role_text(tensor_parallel(2), "all")
+    text = format_program(tensor_parallel(2), "all")
     ast.parse(text)
     assert "    up = aten.linear(x, up_weight)  # float32[batch_here, ffn_here] | model.up" in text
     assert "all_reduce(down, axes=('tp',), reduction='sum'" in text
@@ -84,7 +84,7 @@ def test_a_role_is_readable_python_with_its_sources():
 def test_text_of_a_model_cannot_leave_its_comment():
     source = "a\nimport os\u2028\r\x0b\x00"
     plan = changed(pipeline(), "stage0", "up", source=source, module="b\n1/0", target="a b.c\n()")
-    tree = ast.parse(role_text(plan, "stage0"))
+    tree = ast.parse(format_program(plan, "stage0"))
     assert [type(node) for node in tree.body] == [ast.Expr, ast.FunctionDef]
     assert len(tree.body[1].body) == 4
 
@@ -118,5 +118,5 @@ def plan_ref(name):
 @pytest.mark.parametrize(("what", "plan"), list(broken()))
 def test_an_illegal_plan_is_named(what, plan):
     with pytest.raises(ParframeError, match=what) as caught:
-        verify_plan(plan)
+        validate_plan(plan)
     assert caught.value.kind == "plan"

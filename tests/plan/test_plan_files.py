@@ -108,7 +108,7 @@ def test_a_changed_plan_is_refused(saved, before, after):
 def signed(content):
     """A stranger's plan, with a digest that fits it."""
     content.pop("digest", None)
-    whole = {"schema": content["schema"], "digest": plan_json._digest(content), **content}
+    whole = {"schema": content["schema"], "digest": plan_json.content_digest(content), **content}
     return json.dumps(whole)
 
 
@@ -210,7 +210,7 @@ def test_a_missing_plan_is_refused(tmp_path, name):
         load_plan(tmp_path / name)
 
 
-@pytest.mark.parametrize("name", ["notes.txt", "roles/notes.txt", "roles/link.py"])
+@pytest.mark.parametrize("name", ["notes.txt", "programs/notes.txt", "programs/link.py"])
 def test_a_folder_with_something_else_in_it_is_left_alone(saved, name):
     if name.endswith("link.py"):
         (saved[1] / name).symlink_to("/etc/passwd")
@@ -225,7 +225,7 @@ def test_a_folder_with_something_else_in_it_is_left_alone(saved, name):
 
 def test_a_folder_that_is_no_plan_is_left_alone(tmp_path):
     (tmp_path / "mine").write_text("mine")
-    with pytest.raises(ParframeError, match="holds 'mine'"):
+    with pytest.raises(ParframeError, match="contains 'mine'"):
         pipeline().save(tmp_path)
     with pytest.raises(ParframeError, match="is not a folder"):
         pipeline().save(tmp_path / "mine")

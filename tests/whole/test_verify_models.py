@@ -60,7 +60,7 @@ def test_a_plan_that_was_saved_computes_the_same(llama, tmp_path):
     given = {"input_ids": torch.arange(21).reshape(3, 7)}
     one = parframe.simulate(plan, given, dtype="float64")
     assert torch.equal(one.logits, parframe.simulate(again, given, dtype="float64").logits)
-    for role in (tmp_path / "plan" / "roles").iterdir():
+    for role in (tmp_path / "plan" / "programs").iterdir():
         ast.parse(role.read_text())
 
 
