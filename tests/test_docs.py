@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import documented
@@ -54,6 +55,18 @@ def test_a_part_made_from_the_code_has_not_drifted(page, name):
     assert without_noise(found[1]) == without_noise(tables.TABLES[name]()), (
         "run python docs/tables.py"
     )
+
+
+def test_the_architecture_lists_every_floor_from_the_ground_up():
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    listed = [set(re.findall(r"`(\w+)`", row)) for row in re.findall(r"^\| (`.*?) \|", page, re.M)]
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]
+    layers = next(c for c in contracts["contracts"] if c["id"] == "floors")["layers"]
+    floors = [set(re.findall(r"\w+", layer)) - {"export", "__main__"} for layer in layers]
+    height = {name: floor for floor, names in enumerate(reversed(floors)) for name in names}
+    assert set().union(*listed) == set(height)
+    order = [max(height[name] for name in names) for names in listed]
+    assert order == sorted(order)
 
 
 def test_every_public_name_is_on_the_page_of_the_public_api():
