@@ -59,21 +59,21 @@ def command(
     For each model type of transformers, a small model with random weights is loaded, compared with
     the output of transformers, partitioned, checked and verified, in a process of its own.
     """
-    from parframe.coverage import COMPOSITES, Limits, page
-    from parframe.coverage.outcome import facts_of
+    from parframe.coverage import COMPOSITES, Limits, render_page
+    from parframe.coverage.outcome import to_json
 
     given = {"workers": workers, "seconds": seconds, "memory": memory}
     limits = Limits(**{name: value for name, value in given.items() if value is not None})
     chosen = _composites(composites) if composites is not None else COMPOSITES
     found = _surveyed(_types(only), chosen, results, fresh, limits)
     if output is not None:
-        write_text(output, page(found))
-    facts = {"totals": _figures(found), "types": [facts_of(outcome) for outcome in found]}
+        write_text(output, render_page(found))
+    facts = {"totals": _figures(found), "types": [to_json(outcome) for outcome in found]}
     return Answer(facts, partial(_draw, found), _defect(found))
 
 
 def _types(only: Sequence[str]) -> list[str]:
-    from parframe.coverage.model import model_types
+    from parframe.coverage.reference_model import model_types
 
     known = model_types()
     for name in only:
@@ -118,11 +118,11 @@ def _surveyed(
 
 
 def _figures(found: Sequence[Outcome]) -> dict[str, Any]:
-    from parframe.coverage import totals
+    from parframe.coverage import compute_totals
 
-    sums = totals(found)
-    shares = {"share_loaded": sums.share_loaded, "share_proved": sums.share_proved}
-    return {**attrs.asdict(sums), **shares}
+    totals = compute_totals(found)
+    shares = {"share_loaded": totals.share_loaded, "share_verified": totals.share_verified}
+    return {**attrs.asdict(totals), **shares}
 
 
 def _defect(found: Sequence[Outcome]) -> ParframeError | None:
@@ -141,7 +141,7 @@ def _draw(found: Sequence[Outcome]) -> Iterator[RenderableType]:
     yield heading("Coverage", f"{counted(sums['types'], 'type')}, {sums['countable']} countable")
     rows = [
         ("loaded", str(sums["loaded"]), f"{sums['share_loaded']:.1%}"),
-        ("verified under TP2, PP2, DP2", str(sums["proved"]), f"{sums['share_proved']:.1%}"),
+        ("verified under TP2, PP2, DP2", str(sums["verified"]), f"{sums['share_verified']:.1%}"),
         ("wrong, tracebacks", str(sums["defects"]), ""),
     ]
     yield table(("", "types", "share"), rows, right=("types", "share"))
@@ -151,11 +151,11 @@ def _draw(found: Sequence[Outcome]) -> Iterator[RenderableType]:
 
 
 def _row(outcome: Outcome) -> tuple[str, str, str, str]:
-    proved = [name for name, verdict in outcome.plans.items() if verdict.state == "proved"]
+    verified = [name for name, verdict in outcome.plans.items() if verdict.state == "verified"]
     rest = [
         f"{name} {verdict.state}: {verdict.reason}"
         for name, verdict in outcome.plans.items()
-        if verdict.state != "proved"
+        if verdict.state != "verified"
     ]
-    why = outcome.loading.reason or "; ".join(rest)
-    return outcome.model_type, outcome.loading.state, " ".join(proved), why
+    reason = outcome.loading.reason or "; ".join(rest)
+    return outcome.model_type, outcome.loading.state, " ".join(verified), reason

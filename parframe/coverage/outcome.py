@@ -1,4 +1,4 @@
-"""What was found out about a type of model, and the file of JSON lines that keeps it."""
+"""Outcome of the evaluation of a model type, and the file of JSON lines that stores outcomes."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ import attrs
 from parframe.errors import ParframeError
 
 COMPOSITES = ("TP2", "TP3", "PP2", "DP2", "TP2PP2", "EP2", "EP2TP2")
-"""What every model is partitioned with; those with EP, only where it has experts."""
+"""The composites to partition every model with; those with EP only where it has experts."""
 
 DEFECTS = frozenset({"wrong", "traceback"})
-"""The states that no model may be in."""
+"""The states that are bugs in parframe."""
 
 STATES: Mapping[str, str] = {
-    "loaded": "the graph computes what transformers computes",
-    "proved": "the plan passes its checks, and all devices compute what the model computes",
-    "refused": "an error says why not",
-    "unfinished": "it needs more time or memory than a small model is given",
+    "loaded": "the graph computes the logits that transformers computes",
+    "verified": "the plan passes its checks, and its devices compute what the model computes",
+    "refused": "parframe does not support the model, and its error gives the reason",
+    "unfinished": "the small model needs more time or memory than the limits of the survey",
     "not counted": "transformers itself does not run it on a prompt of text",
-    "wrong": "other numbers, or a plan that does not pass its checks: a defect",
-    "traceback": "an error that parframe did not foresee: a defect",
+    "wrong": "the numbers differ, or the plan fails its checks: a bug in parframe",
+    "traceback": "an error that is not a message of parframe: a bug in parframe",
 }
-"""Every state of a model or a plan, and what it means."""
+"""Every state of a model or a plan, and its meaning."""
 
 
 @attrs.frozen
 class Verdict:
-    """The state of a model or a plan, and in one line why it is not another."""
+    """State of a model or a plan, with the reason in one line."""
 
     state: str
     reason: str = ""
@@ -39,18 +39,18 @@ class Verdict:
 
 @attrs.frozen
 class Outcome:
-    """What was found out about a type.
+    """Outcome of the evaluation of a model type.
 
     Parameters
     ----------
     model_type
-        The type, as transformers has it.
+        The model type of transformers.
     loading
-        Whether it loads.
+        The verdict on loading the model.
     plans
-        For every composite what became of its plan; empty if the model does not load.
+        The verdict on the plan of every composite; empty if the model does not load.
     finished
-        Whether nothing is left to find out.
+        Whether the evaluation is complete.
     """
 
     model_type: str
@@ -60,61 +60,67 @@ class Outcome:
 
     @property
     def loaded(self) -> bool:
-        """Whether the model loads."""
+        """True if the model loads."""
         return self.loading.state == "loaded"
 
     @property
     def counted(self) -> bool:
-        """Whether transformers runs the model itself."""
+        """True if transformers itself runs the model."""
         return self.loading.state != "not counted"
 
     @property
     def defects(self) -> tuple[str, ...]:
-        """What is wrong with it, a line each."""
-        found = [("loading", self.loading), *self.plans.items()]
+        """Verdicts that are bugs in parframe, one line each."""
+        verdicts = [("loading", self.loading), *self.plans.items()]
         return tuple(
             f"{self.model_type} {what}: {verdict.state}, {verdict.reason}"
-            for what, verdict in found
+            for what, verdict in verdicts
             if verdict.state in DEFECTS
         )
 
-    def proved(self, composites: Iterable[str]) -> bool:
-        """Whether the plans of all these composites are proved."""
-        return all(c in self.plans and self.plans[c].state == "proved" for c in composites)
+    def is_verified(self, composites: Iterable[str]) -> bool:
+        """Return whether the plans of all these composites are verified."""
+        return all(c in self.plans and self.plans[c].state == "verified" for c in composites)
 
 
-def facts_of(outcome: Outcome) -> dict[str, Any]:
-    """An outcome for JSON."""
+def to_json(outcome: Outcome) -> dict[str, Any]:
+    """Convert an outcome to a JSON object."""
     return attrs.asdict(outcome)
 
 
 def read_outcomes(path: Path) -> dict[str, Outcome]:
-    """The outcomes that a file holds, by type; none if there is no such file.
+    """Read the outcomes in a file, by model type; none if the file does not exist.
 
     Raises
     ------
     ParframeError
-        Of kind ``output``, if it holds something else.
+        Of kind ``output``, if the file has other contents.
     """
     if not path.exists():
         return {}
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
-        found = [_read(json.loads(line)) for line in lines if line.strip()]
+        outcomes = [_from_json(json.loads(line)) for line in lines if line.strip()]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ParframeError(
-            "output", str(path), "does not hold results of coverage", "give --fresh"
+            "output",
+            str(path),
+            "is not a file of results of the survey",
+            "use --fresh to replace it, or choose another file by --results",
         ) from error
-    return {outcome.model_type: outcome for outcome in found}
+    return {outcome.model_type: outcome for outcome in outcomes}
 
 
-def _read(facts: dict[str, Any]) -> Outcome:
-    return Outcome(
-        model_type=str(facts["model_type"]),
-        loading=Verdict(**facts["loading"]),
-        plans={name: Verdict(**verdict) for name, verdict in facts["plans"].items()},
-        finished=bool(facts["finished"]),
+def _from_json(content: dict[str, Any]) -> Outcome:
+    outcome = Outcome(
+        model_type=str(content["model_type"]),
+        loading=Verdict(**content["loading"]),
+        plans={name: Verdict(**verdict) for name, verdict in content["plans"].items()},
+        finished=bool(content["finished"]),
     )
+    if not {v.state for v in (outcome.loading, *outcome.plans.values())} <= STATES.keys():
+        raise ValueError("unknown state")
+    return outcome
 
 
 def add_outcome(path: Path, outcome: Outcome) -> None:
@@ -128,7 +134,7 @@ def add_outcome(path: Path, outcome: Outcome) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(facts_of(outcome)) + "\n")
+            file.write(json.dumps(to_json(outcome)) + "\n")
     except OSError as error:
         raise ParframeError(
             "output", str(path), f"cannot be written ({error.strerror})", "choose another file"

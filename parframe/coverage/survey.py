@@ -1,4 +1,4 @@
-"""Many types of models, each examined in a process of its own with limits of time and memory."""
+"""Survey of many model types, each in a separate process with limits of time and memory."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ import attrs
 
 from parframe.coverage.outcome import Outcome, Verdict
 
-_HEAVY = [
-    "parframe.checking", "parframe.coverage.examine", "parframe.loading.huggingface.loader",
+_PRELOADED = [
+    "parframe.checking", "parframe.coverage.evaluation", "parframe.loading.huggingface.loader",
     "parframe.partitioning", "torch._dynamo", "torch.distributed.tensor",
     "transformers.generation", "transformers.models.auto.modeling_auto",
 ]  # fmt: skip
-"""What every process needs and one imports for all."""
+"""Modules that the fork server imports once for all processes."""
 _GIB = 1 << 30
 
 
 @attrs.frozen
 class Limits:
-    """What the processes may use.
+    """Limits of the processes of a survey.
 
     Parameters
     ----------
     workers
-        How many run at a time.
+        The number of concurrent processes.
     seconds
-        How long one type may take.
+        The time limit of one model type.
     memory
-        The bytes of address space of one process.
+        The address space of one process, in bytes.
     """
 
     workers: int = attrs.field(factory=lambda: len(os.sched_getaffinity(0)))
@@ -46,70 +46,70 @@ def survey(
     model_types: Sequence[str],
     composites: Sequence[str],
     limits: Limits,
-    told: Callable[[Outcome], None],
+    report: Callable[[Outcome], None],
 ) -> None:
-    """Examine types of models side by side.
+    """Evaluate model types in concurrent processes.
 
     Parameters
     ----------
     model_types, composites
-        What to examine.
+        The model types to evaluate, and the composites to partition them with.
     limits
-        What that may use.
-    told
-        Is given every type's outcome, in the order in which they are done.
+        The limits of the processes.
+    report
+        Function that is called with the outcome of every type, in the order of completion.
     """
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(_HEAVY)
-    left, running = list(reversed(model_types)), list[_Running]()
+    context.set_forkserver_preload(_PRELOADED)
+    waiting, running = list(reversed(model_types)), list[_Worker]()
     try:
-        while left or running:
-            while left and len(running) < limits.workers:
-                running.append(_started(context, left.pop(), tuple(composites), limits))
-            wait([each.connection for each in running], timeout=0.5)
-            for each in tuple(running):
-                each.listen()
-                if each.over(limits):
-                    running.remove(each)
-                    told(each.ended(limits))
+        while waiting or running:
+            while waiting and len(running) < limits.workers:
+                running.append(_start_worker(context, waiting.pop(), tuple(composites), limits))
+            wait([worker.connection for worker in running], timeout=0.5)
+            for worker in tuple(running):
+                worker.receive()
+                if worker.is_done(limits):
+                    running.remove(worker)
+                    report(worker.stop(limits))
     finally:
-        for each in running:
-            each.process.kill()
+        for worker in running:
+            worker.process.kill()
 
 
 @attrs.define
-class _Running:
-    """A process that examines a type, and what it has told so far."""
+class _Worker:
+    """Process that evaluates a model type, with the outcome that it has sent so far."""
 
     process: Any
     connection: Connection
     composites: tuple[str, ...]
     outcome: Outcome
-    begun: float = attrs.field(factory=time.monotonic)
+    started: float = attrs.field(factory=time.monotonic)
     closed: bool = False
 
-    def listen(self) -> None:
-        """Take what the process has said."""
+    def receive(self) -> None:
+        """Receive the outcomes that the process has sent."""
         try:
             while not self.closed and self.connection.poll():
                 self.outcome = self.connection.recv()
         except EOFError:
             self.closed = True
 
-    def over(self, limits: Limits) -> bool:
-        """Whether there is nothing more to wait for."""
-        return self.closed or time.monotonic() - self.begun > limits.seconds
+    def is_done(self, limits: Limits) -> bool:
+        """Return whether the process has ended or is over its time limit."""
+        return self.closed or time.monotonic() - self.started > limits.seconds
 
-    def ended(self, limits: Limits) -> Outcome:
-        """The outcome; what the process had in hand when it was stopped is unfinished."""
-        stopped = not self.closed
+    def stop(self, limits: Limits) -> Outcome:
+        """Stop the process and return its outcome, with missing verdicts as unfinished."""
+        timed_out = not self.closed
         self.process.kill()
         self.process.join()
         self.connection.close()
         if self.outcome.finished:
             return self.outcome
         code = self.process.exitcode
-        reason = f"over {limits.seconds:g} s" if stopped else f"its process ended with {code}"
+        reason = f"over {limits.seconds:g} s" if timed_out else f"its process ended with {code}"
         return _unfinished(self.outcome, self.composites, Verdict("unfinished", reason))
 
 
@@ -120,25 +120,25 @@ def _unfinished(outcome: Outcome, composites: Sequence[str], verdict: Verdict) -
     return attrs.evolve(outcome, plans={**outcome.plans, **rest}, finished=True)
 
 
-def _started(
+def _start_worker(
     context: Any, model_type: str, composites: tuple[str, ...], limits: Limits
-) -> _Running:
-    ours, theirs = context.Pipe(duplex=False)
+) -> _Worker:
+    receiver, sender = context.Pipe(duplex=False)
     process = context.Process(
-        target=_examine, args=(theirs, model_type, composites, limits.memory), daemon=True
+        target=_run_worker, args=(sender, model_type, composites, limits.memory), daemon=True
     )
     process.start()
-    theirs.close()
-    return _Running(process, ours, composites, Outcome(model_type, Verdict("unfinished")))
+    sender.close()
+    return _Worker(process, receiver, composites, Outcome(model_type, Verdict("unfinished")))
 
 
-def _examine(
+def _run_worker(
     connection: Connection, model_type: str, composites: tuple[str, ...], memory: int
 ) -> None:
-    """What each process does; as many run as there are cores, so each keeps to one."""
+    """Evaluate a model type in this process, on one core, and send the outcomes."""
     import torch
 
-    from parframe.coverage.examine import examine
+    from parframe.coverage.evaluation import evaluate
 
     torch.set_num_threads(1)
     resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
@@ -146,5 +146,5 @@ def _examine(
     os.dup2(quiet, 1)
     os.dup2(quiet, 2)
     with connection:
-        for outcome in examine(model_type, composites):
+        for outcome in evaluate(model_type, composites):
             connection.send(outcome)

@@ -10,7 +10,7 @@ from rules.calls import make_call
 from rules.oracle import Tally
 
 import parframe
-from parframe.coverage.examine import examine
+from parframe.coverage.evaluation import evaluate
 from parframe.loading.huggingface import recurrence_kernels
 from parframe.ops.recurrence import recurrence
 
@@ -118,6 +118,6 @@ def test_transformers_is_left_as_it_was():
     "model_type", ["mamba", "mamba2", "falcon_h1", "olmo_hybrid", "kimi_linear"]
 )
 def test_a_model_of_recurrent_layers_is_split_by_its_heads(model_type):
-    *_, outcome = examine(model_type, ["TP2"])
+    *_, outcome = evaluate(model_type, ["TP2"])
     assert outcome.loading.state == "loaded", outcome.loading.reason
-    assert outcome.proved(["TP2"]), outcome.plans
+    assert outcome.is_verified(["TP2"]), outcome.plans

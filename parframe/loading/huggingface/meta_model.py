@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from parframe.errors import ParframeError
-from parframe.loading.experts import UnsupportedExpertsError, find_forms
+from parframe.loading.huggingface.experts import UnsupportedExpertsError, find_forms
 from parframe.loading.huggingface.library import first_line
 from parframe.loading.huggingface.registries import IMPLEMENTATION, Usage
 

@@ -13,7 +13,7 @@ from transformers.integrations.moe import ExpertsInterface
 from transformers.masking_utils import AttentionMaskInterface
 from transformers.modeling_utils import AttentionInterface
 
-from parframe.loading.experts import make_experts_function
+from parframe.loading.huggingface.experts import make_experts_function
 from parframe.loading.huggingface.mask_functions import MaskPattern, UnreadableMaskError, read_mask
 from parframe.ops.attention import attention
 from parframe.ops.experts import ExpertsForm

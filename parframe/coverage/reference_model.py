@@ -1,4 +1,4 @@
-"""A type of model of transformers, made small with random weights, and what it computes itself."""
+"""Reference models: small models of transformers with random weights, and their logits."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map
 
-from parframe.coverage.shrink import RESERVED, VOCABULARY, tiny_contents
+from parframe.coverage.small_config import RESERVED, VOCABULARY, small_configs
 
 SIZES = ((2, 5), (1, 11))
-"""Batches and lengths of the prompts on which models are compared."""
+"""Batch sizes and lengths of the prompts on which models are compared."""
 
 
 class NotRunnableError(Exception):
-    """Transformers itself does not run a type of model on a prompt; the reason why."""
+    """Model type that transformers itself does not run on a prompt of text."""
 
 
 @attrs.frozen(eq=False)
-class Sample:
-    """A small model in float64 with random weights."""
+class ReferenceModel:
+    """Small model in float64 with random weights, with prompts and its logits for them."""
 
     config: Any
     model: torch.nn.Module
     prompts: tuple[torch.Tensor, ...]
-    answers: tuple[torch.Tensor, ...]
+    logits: tuple[torch.Tensor, ...]
 
 
 def model_types() -> dict[str, str]:
-    """The types that have a causal language model, and its class."""
+    """Return the model types that have a causal language model, with its class."""
     auto = importlib.import_module("transformers.models.auto.modeling_auto")
     names = auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
     return {
@@ -42,31 +42,32 @@ def model_types() -> dict[str, str]:
     }
 
 
-def sample(model_type: str) -> Sample:
-    """The type's causal language model, small enough to run at once, run on two prompts.
+def build_reference(model_type: str) -> ReferenceModel:
+    """Build a small causal language model of a type, and run it on two prompts.
 
     Raises
     ------
     NotRunnableError
-        If no small configuration of it runs in transformers; the reason is that of the first.
+        If transformers runs no small configuration of it, with the error of the first.
     """
     first: Exception | None = None
     transformers: Any = importlib.import_module("transformers")
     try:
         kind = getattr(transformers, model_types()[model_type])
-        made = transformers.CONFIG_MAPPING[model_type]
-        contents = list(tiny_contents(made().to_dict(), model_type))
+        config_class = transformers.CONFIG_MAPPING[model_type]
+        contents = list(small_configs(config_class().to_dict(), model_type))
     except Exception as error:
         raise NotRunnableError(_line(error)) from error
     for content in contents:
         try:
-            return _sample(made.from_dict(content), kind)
-        except Exception as error:  # noqa: BLE001  # whatever transformers says
+            return _run(config_class.from_dict(content), kind)
+        except Exception as error:  # noqa: BLE001  # transformers raises errors of any kind
             first = first or error
     raise NotRunnableError(_line(first)) from first
 
 
-def _sample(config: Any, kind: Any) -> Sample:
+def _run(config: Any, kind: Any) -> ReferenceModel:
+    """Build the model of a small configuration, and run it on the prompts."""
     if config.sub_configs.get("text_config") is kind.config_class:
         config = config.get_text_config()
     config.architectures = [kind.__name__]
@@ -74,12 +75,13 @@ def _sample(config: Any, kind: Any) -> Sample:
         config.is_decoder = True
     if hasattr(config, "use_cache"):
         config.use_cache = False
-    model = randomised(_built(kind, config)).eval()
+    model = randomize(_build(kind, config)).eval()
     prompts = tuple(_prompt(batch, length) for batch, length in SIZES)
-    return Sample(config, model, prompts, tuple(logits(model, prompt) for prompt in prompts))
+    logits = tuple(compute_logits(model, prompt) for prompt in prompts)
+    return ReferenceModel(config, model, prompts, logits)
 
 
-def _built(kind: Any, config: Any) -> torch.nn.Module:
+def _build(kind: Any, config: Any) -> torch.nn.Module:
     model: torch.nn.Module = kind._from_config(
         copy.deepcopy(config), attn_implementation="eager", experts_implementation="eager"
     )
@@ -91,8 +93,8 @@ def _prompt(batch: int, length: int) -> torch.Tensor:
     return torch.randint(3, VOCABULARY - RESERVED, (batch, length), generator=generator)
 
 
-def randomised(module: torch.nn.Module, seed: int = 0) -> torch.nn.Module:
-    """The module with random weights of both signs: those of norms around 1, others around 0."""
+def randomize(module: torch.nn.Module, seed: int = 0) -> torch.nn.Module:
+    """Set random weights of both signs: vectors (norms, biases) around 1, matrices around 0."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in module.parameters():
@@ -102,16 +104,16 @@ def randomised(module: torch.nn.Module, seed: int = 0) -> torch.nn.Module:
     return module
 
 
-class _Widened(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Computes in float64 what a model would cast to something narrower."""
+class _Float64Mode(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Mode in which casts to narrower floating-point dtypes become casts to float64."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         args, kwargs = tree_map(_widen, (args, kwargs or {}))
         return func(*args, **kwargs)
 
 
-class _Rounded(TorchFunctionMode):
-    """Rounds numbers written in a model's code to the dtype it names, although computing wider."""
+class _LiteralRoundingMode(TorchFunctionMode):
+    """Mode in which float32 literals of a model become float64 values rounded to float32."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -125,16 +127,16 @@ def _widen(value: Any) -> Any:
     return torch.float64 if narrow else value
 
 
-def logits(model: torch.nn.Module, prompt: torch.Tensor) -> torch.Tensor:
-    """What a model itself gives for a prompt, no floating-point number narrower than float64."""
-    kept = torch.get_default_dtype()
+def compute_logits(model: torch.nn.Module, prompt: torch.Tensor) -> torch.Tensor:
+    """Compute a model's logits for a prompt, in float64 throughout."""
+    default = torch.get_default_dtype()
     torch.set_default_dtype(torch.float64)
     try:
-        with torch.no_grad(), _Rounded(), _Widened():  # type: ignore[no-untyped-call]
-            found: torch.Tensor = model(input_ids=prompt).logits
+        with torch.no_grad(), _LiteralRoundingMode(), _Float64Mode():  # type: ignore[no-untyped-call]
+            logits: torch.Tensor = model(input_ids=prompt).logits
     finally:
-        torch.set_default_dtype(kept)
-    return found
+        torch.set_default_dtype(default)
+    return logits
 
 
 def _line(error: BaseException | None) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from parframe.loading.activation import UnsupportedActivationError, trace_activation
+from parframe.loading.huggingface.activation import UnsupportedActivationError, trace_activation
 from parframe.ops.experts import ExpertsForm, experts
 
 
