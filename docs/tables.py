@@ -100,6 +100,22 @@ def quickstart() -> str:
     return f"```text\n{printed(['apply', 'specs/quickstart.toml'])}```"
 
 
+def readme_fit() -> str:
+    """Return the output of a `parframe fit`, below its command."""
+    return _shown("fit llama-3-70b --gpu H100")
+
+
+def readme_choose() -> str:
+    """Return the table of a `parframe choose`, below its command."""
+    return _shown("choose llama-3-70b --devices 8xH100", end="╭")
+
+
+def _shown(command: str, end: str = "\0") -> str:
+    """Return a command and its output, up to a character."""
+    output, _, rest = printed(command.split()).partition(end)
+    return f"```text\n$ parframe {command}\n{output}{'...' + chr(10) if rest else ''}```"
+
+
 def hook_list() -> str:
     """Every hook of plugins."""
     names = [name for name in vars(hooks) if name.startswith("parframe_")]
@@ -140,6 +156,8 @@ TABLES: Mapping[str, Callable[[], str]] = {
     "findings": findings,
     "commands": commands,
     "quickstart": quickstart,
+    "readme-choose": readme_choose,
+    "readme-fit": readme_fit,
     "hooks": hook_list,
     "models": models,
 }

@@ -2,6 +2,7 @@
 
 import importlib.util
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import documented
 import pytest
+from proving import STORIES, needs_stories
 
 import parframe
 from parframe.cli import COMMANDS
@@ -87,6 +89,15 @@ def test_links_lead_somewhere(page):
 def test_readme_shows_the_demo_as_it_is():
     text = (ROOT / "specs" / "quickstart.toml").read_text(encoding="utf-8")
     assert f"# file: specs/quickstart.toml\n{text}" in (ROOT / "README.md").read_text()
+
+
+@pytest.mark.slow
+@needs_stories
+def test_readme_shows_the_text_that_a_model_folder_generates():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    command, shown = re.search(r"\$ parframe (generate path/.*)\n([^`]*)", text).groups()
+    arguments = shlex.split(command.replace("path/to/stories260k", str(STORIES)))
+    assert tables.printed(arguments) == shown
 
 
 def test_every_key_command_and_strategy_is_documented():

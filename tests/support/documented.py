@@ -13,6 +13,7 @@ import doctest
 import io
 import re
 import shlex
+import subprocess
 import sys
 import tomllib
 from pathlib import Path
@@ -75,6 +76,14 @@ def _run(command: str, below: str) -> None:
         targets = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
         if not set(arguments) <= set(targets):
             raise SystemExit(f"no such target: {command}")
+        return
+    if program == "torchrun":
+        launcher = [sys.executable, "-m", "torch.distributed.run"]
+        printed = subprocess.run(
+            [*launcher, *arguments], stdout=subprocess.PIPE, text=True, check=True
+        ).stdout
+        if below and printed != below:
+            raise SystemExit(f"{command} printed\n{printed}")
         return
     if program != "parframe":
         raise SystemExit(f"not a command of this project: {command}")
