@@ -190,7 +190,7 @@ def _launched(case: Case, traces: Traces) -> AbstractContextManager[Launch]:
     timeout = STALL if case.kind == "asleep" else 60.0
     if case.real:
         settings = completions.settings_of(case.phase, timeout)
-        return completions.launched(case.world, settings, _facts(case), _environment(traces))
+        return completions.create_launch(case.world, settings, _facts(case), _environment(traces))
     return launch(traces, "steps", case.world, facts=_facts(case), timeout=timeout)
 
 
@@ -279,7 +279,9 @@ def ready(message=None):
     print("ready", flush=True)
 
 try:
-    run = completions.launched(int(world), settings, json.loads(facts), json.loads(environment))
+    run = completions.create_launch(
+        int(world), settings, json.loads(facts), json.loads(environment)
+    )
     with run:
         while phase == "fork" and run.processes[0] is None:
             time.sleep(0.001)

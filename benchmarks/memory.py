@@ -2,7 +2,7 @@
 
 The peak is that of the process (VmHWM) without what it had before it began: the interpreter and
 what it imports. Run as the module that starts ranks, it is
-`parframe.executors.fork_server` with the
+`parframe.executors.local_worker` with the
 figures written down.
 """
 
@@ -13,7 +13,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from parframe.executors.fork_server import generate, prepare
+from parframe.executors.local_worker import generate, prepare
 from parframe.launcher import Worker, fork_server
 
 COMPOSITES = ("TP1", "TP2", "PP2")
@@ -60,17 +60,20 @@ def run(model: Path, composite: str, folder: Path) -> list[tuple[dict[str, int],
     """What each rank of a run took, and what the plan counts for it."""
     import parframe
     from parframe.checking import all_device_memory, memory_sizes
-    from parframe.executors.local import launched, served
-    from parframe.generation import Request, Sampling, Settings
-    from parframe.generation.requests import Result
+    from parframe.executors.local import create_launch, serve_requests
+    from parframe.generation import Request, Result, Sampling, Settings
 
     plan = parframe.partition(parframe.load(model, positions=True), composite)
     settings = Settings(weights=model)
     prompt = tuple(3 + place % 1000 for place in range(PROMPT))
     requests = [Request(0, prompt, Sampling(max_new_tokens=NEW))]
     facts = {"figures": str(folder)}
-    with launched(plan, requests, settings, str(Path(__file__)), facts) as ranks:
-        ended = [one for one in served(ranks, plan, requests, settings) if isinstance(one, Result)]
+    with create_launch(plan, requests, settings, str(Path(__file__)), facts) as ranks:
+        ended = [
+            one
+            for one in serve_requests(ranks, plan, requests, settings)
+            if isinstance(one, Result)
+        ]
     if len(ended) != 1 or len(ended[0].tokens) != NEW:
         raise SystemExit(f"{composite} did not complete its request")
     held = all_device_memory(plan, memory_sizes(plan, "float32", 1, PROMPT + NEW))

@@ -83,7 +83,7 @@ def told(text: str) -> None:
 
 
 def run(plan: Plan, patience: float) -> Seen:
-    settings = Settings(dtype="float32", compiled=True, rows=1)
+    settings = Settings(dtype="float32", compiled=True, batch_size=1)
     prompt = [(7 * number) % CONFIG["vocab_size"] for number in range(PROMPT)]
     found = arrivals(plan, [tuple(prompt)], NEW, settings, BATCHES, Calm(patience))
     token = times_of([seconds for batch in found for seconds in batch.windows()])

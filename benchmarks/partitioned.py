@@ -9,17 +9,17 @@ import attrs
 
 import parframe
 from benchmarks.contender import SLOTS, Job, join, serve
-from parframe.executors.rank import ready
-from parframe.generation import Request, Sampling, Settings
-from parframe.generation.engine import Engine, Shape
-from parframe.generation.requests import Token
+from parframe.executors.rank_setup import set_up_rank
+from parframe.generation import Request, Sampling, Settings, Token
+from parframe.generation.batch_shape import BatchShape
+from parframe.generation.engine import Engine
 from parframe.generation.scheduler import Batch
 from parframe.launcher.processes import bind_cpus
 
 
 @attrs.frozen
-class Station:
-    """A process that belongs to a group already, and that nobody watches."""
+class Context:
+    """Context of a rank whose process has a process group already, without a listener."""
 
     rank: int
     world: int
@@ -27,13 +27,13 @@ class Station:
     timeout: float = 600.0
 
     def phase(self, name: str) -> None:
-        """Nobody wants to know."""
+        """Ignore it."""
 
     def step(self, number: int) -> None:
-        """Nobody wants to know."""
+        """Ignore it."""
 
     def operator(self, name: str) -> None:
-        """Nobody wants to know."""
+        """Ignore it."""
 
 
 class Partitioned:
@@ -45,26 +45,30 @@ class Partitioned:
         graph = parframe.load(job.folder, positions=True)
         plan = parframe.partition(graph, f"TP{job.processes}")
         settings = Settings(weights=job.folder, compiled=True)
-        station = Station(job.rank, job.processes)
-        self.engine = ready(station, plan, settings, Shape(1, 1, SLOTS), "benchmark").engine
+        context = Context(job.rank, job.processes)
+        self.engine = set_up_rank(
+            context, plan, settings, BatchShape(1, 1, SLOTS), "benchmark"
+        ).engine
         self.bytes = weights_read(self.engine)
-        self.told: list[Token] = []
+        self.drawn: list[Token] = []
         self.steps: Generator[None, None, Any] | None = None
 
     def start(self, prompt: tuple[int, ...]) -> int:
         sampling = Sampling(max_new_tokens=SLOTS - len(prompt))
-        self.steps = self.engine.stepwise(Batch((Request(0, prompt, sampling),)), self.tell)
+        self.steps = self.engine.iterate_steps(
+            Batch((Request(0, prompt, sampling),)), self.add_tokens
+        )
         return self.next(-1)
 
     def next(self, token: int) -> int:
         """The token that the engine drew last; it draws the one after that in the same step."""
-        self.told.clear()
-        while not self.told and self.steps is not None:
+        self.drawn.clear()
+        while not self.drawn and self.steps is not None:
             next(self.steps)
-        return self.told[0].token
+        return self.drawn[0].token
 
-    def tell(self, tokens: Sequence[Token]) -> None:
-        self.told.extend(tokens)
+    def add_tokens(self, tokens: Sequence[Token]) -> None:
+        self.drawn.extend(tokens)
 
 
 def weights_read(engine: Engine) -> int:

@@ -8,7 +8,7 @@ import pytest
 import parframe
 from parframe import Spec, hooks
 from parframe.errors import ParframeError
-from parframe.executors.generate import executor_of
+from parframe.executors.generate import find_executor
 
 GOOD = """
 import attrs
@@ -206,8 +206,8 @@ def test_an_executor_of_a_plugin_is_used_by_its_name(site: Site, listed: str) ->
 
 def test_an_executor_that_nobody_has_is_refused_with_the_nearest_names(site: Site) -> None:
     module = site.install("echoes", "echo", EXECUTOR, "executor")
-    with pytest.raises(ParframeError, match=r"'ecko'.*none of this name.*'echo'.*simulate, echo"):
-        executor_of("ecko")
+    with pytest.raises(ParframeError, match=r"'ecko'.*unknown name.*'echo'.*simulate, echo"):
+        find_executor("ecko")
     assert module not in sys.modules
 
 
@@ -215,7 +215,7 @@ def test_an_executor_that_nobody_has_is_refused_with_the_nearest_names(site: Sit
 def test_the_name_of_an_own_executor_cannot_be_claimed(site: Site, name: str) -> None:
     site.install("usurper", name, EXECUTOR, "executor")
     with pytest.raises(ParframeError, match=rf"'usurper' 1.2.*executor {name}, which is parframe"):
-        executor_of(name)
+        find_executor(name)
 
 
 @pytest.mark.parametrize(
@@ -232,11 +232,11 @@ def test_a_plugin_must_offer_the_executor_that_it_claims(
 ) -> None:
     site.install("echoes", "echo", source, "executor")
     with pytest.raises(ParframeError, match=rf"'echoes' 1.2.*{told}"):
-        executor_of("echo")
+        find_executor("echo")
 
 
 def test_two_plugins_cannot_claim_one_executor(site: Site) -> None:
     site.install("echoes", "echo", EXECUTOR, "executor")
     site.install("more-echoes", "echo", EXECUTOR, "executor")
     with pytest.raises(ParframeError, match=r"executor echo: claimed by echoes and more-echoes"):
-        executor_of("echo")
+        find_executor("echo")

@@ -59,12 +59,15 @@ _MANY = click.IntRange(3)
 )
 @click.option(
     "--share-gpus",
-    "shared",
+    "share_gpus",
     is_flag=True,
     help="Let several devices of the plan share a GPU, slowly, to try it out.",
 )
 @click.option(
-    "--bind/--no-bind", "bound", default=True, help="Keep each process to processors of its own."
+    "--bind/--no-bind",
+    "bind_cpus",
+    default=True,
+    help="Keep each process to processors of its own.",
 )
 @click.option(
     "--seed", type=click.IntRange(0), default=0, show_default=True,
@@ -93,7 +96,7 @@ def command(
 
     MODEL is a Hugging Face folder, a config.json, a spec that names a model, or a plan.
     """
-    from parframe.generation.replicas import replicas_of
+    from parframe.generation.replicas import find_replicas
     from parframe.measurement.token_timing import arrivals, figures
     from parframe.simulation.dtypes import find_float_dtype
 
@@ -107,17 +110,17 @@ def command(
                 "give --weights FOLDER",
             )  # fmt: skip
         step("counting what is sent and held")
-        replicas = replicas_of(plan)
+        replicas = find_replicas(plan)
         checked = partial(
             parframe.check, plan,
             dtype=options["dtype"] or find_float_dtype(plan.graph) or "float32",
             batch=batch * len(replicas),
         )  # fmt: skip
-        sent = checked(sequence=replicas[0].unit).traffic
+        sent = checked(sequence=replicas[0].token_multiple).traffic
         held = checked(sequence=prompt_tokens + new_tokens).memory
         prompts = random_prompts(plan, batch, prompt_tokens, options["seed"])
         step(f"generating on {plan.mesh.size} devices")
-        settings = Settings(weights=folder, rows=batch, **options)
+        settings = Settings(weights=folder, batch_size=batch, **options)
         found = figures(arrivals(plan, prompts, new_tokens, settings, batches))
         peer = None
         if against and folder is not None:
@@ -141,10 +144,10 @@ def random_prompts(plan: Plan, count: int, length: int, seed: int) -> list[tuple
     """Prompts of random tokens of the model's vocabulary."""
     import random
 
-    from parframe.generation.model_limits import limits_of
+    from parframe.generation.model_limits import find_model_limits
 
     draw = random.Random(seed)
-    vocabulary = limits_of(plan.graph).vocabulary
+    vocabulary = find_model_limits(plan.graph).vocabulary
     return [tuple(draw.randrange(vocabulary) for _ in range(length)) for _ in range(count)]
 
 

@@ -11,9 +11,9 @@ from parframe.cli.answer import dump
 from parframe.cli.failures import facts_of
 from parframe.cli.prompts import Prompt
 from parframe.errors import ParframeError
-from parframe.generation import Failure, Ledger, Request, Result, Token
+from parframe.generation import Failure, Request, RequestTracker, Result, Token
 from parframe.generation.text_stream import TextStream
-from parframe.generation.tokenization import Text
+from parframe.generation.tokenization import ModelTokenizer
 
 Event = Token | Result | Failure
 
@@ -32,7 +32,11 @@ class Completion:
     """
 
     def __init__(
-        self, prompt: Prompt, request: Request, text: Text | None, stops: Sequence[str] = ()
+        self,
+        prompt: Prompt,
+        request: Request,
+        text: ModelTokenizer | None,
+        stops: Sequence[str] = (),
     ) -> None:
         self.prompt = prompt
         self.request = request
@@ -79,8 +83,10 @@ class Completion:
         facts = {"number": self.request.number, "prompt": given}
         if isinstance(self.outcome, Failure):
             return {**facts, "error": facts_of(self.outcome.error)}
-        finish = "stop" if self.stopped or self.outcome is None else self.outcome.finish
-        return {**facts, "text": self.text, "tokens": self.tokens, "finish": finish}
+        finish_reason = (
+            "stop" if self.stopped or self.outcome is None else self.outcome.finish_reason
+        )
+        return {**facts, "text": self.text, "tokens": self.tokens, "finish_reason": finish_reason}
 
 
 def follow(
@@ -98,36 +104,36 @@ def follow(
     ParframeError
         Of kind ``run`` or ``internal``, if a completion does not end or ends twice.
     """
-    ledger = Ledger()
+    tracker = RequestTracker()
     by_number = {completion.request.number: completion for completion in completions}
     for completion in completions:
-        ledger.submit(completion.request)
+        tracker.submit(completion.request)
     with closing(events):
-        for event in _with_failures(events, ledger):
+        for event in _with_failures(events, tracker):
             completion = by_number[event.number]
             if completion.stopped:
                 continue
             if isinstance(event, Token):
                 completion.push(event.token)
             else:
-                ledger.settle(event)
+                tracker.finish(event)
                 completion.end(event)
             if completion.stopped and completion.outcome is None:
-                ledger.settle(completion.cut())
+                tracker.finish(completion.cut())
             show()
-            if not ledger.open:
+            if not tracker.pending:
                 break
-    return tuple(outcome for outcome in ledger.close() if isinstance(outcome, Failure))
+    return tuple(outcome for outcome in tracker.close() if isinstance(outcome, Failure))
 
 
-def _with_failures(events: Iterable[Event], ledger: Ledger) -> Iterator[Event]:
+def _with_failures(events: Iterable[Event], tracker: RequestTracker) -> Iterator[Event]:
     """Events, and where they end in an error a failure of every request that is open."""
     try:
         yield from events
     except ParframeError as error:
-        if not ledger.open:
+        if not tracker.pending:
             raise
-        yield from (Failure(number, error) for number in ledger.open)
+        yield from (Failure(number, error) for number in tracker.pending)
 
 
 class Output(Protocol):

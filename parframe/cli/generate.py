@@ -23,8 +23,8 @@ from parframe.cli.prompts import Prompt, read_prompts
 from parframe.cli.source import load_model, model_of, weights_of
 from parframe.errors import ParframeError, did_you_mean
 from parframe.generation import Request, Sampling, Settings
-from parframe.generation.requests import check_request
-from parframe.generation.tokenization import Text, read_tokenizer, stop_tokens
+from parframe.generation.request_checks import check_request
+from parframe.generation.tokenization import ModelTokenizer, read_stop_tokens, read_tokenizer
 from parframe.plan import Plan
 from parframe.report.formatting import counted
 from parframe.spec import Spec
@@ -90,12 +90,15 @@ MOST = 128
 )
 @click.option(
     "--share-gpus",
-    "shared",
+    "share_gpus",
     is_flag=True,
     help="Let several devices of the plan share a GPU, slowly, to try it out.",
 )
 @click.option(
-    "--bind/--no-bind", "bound", default=True, help="Keep each process to processors of its own."
+    "--bind/--no-bind",
+    "bind_cpus",
+    default=True,
+    help="Keep each process to processors of its own.",
 )
 @click.option(
     "--cache/--no-cache",
@@ -106,7 +109,7 @@ MOST = 128
 @click.option("--context", type=_COUNT, metavar="N", help="Positions of the cache of a prompt.")
 @click.option(
     "--batch",
-    "rows",
+    "batch_size",
     type=_COUNT,
     default=8,
     show_default=True,
@@ -167,9 +170,9 @@ def command(
         text = _text(asked, stops, tokenizer, folders)
         if not ignore_eos:
             sampling = attrs.evolve(sampling, stop=_stop_tokens(folders))
-        from parframe.generation.model_limits import limits_of  # needs torch
+        from parframe.generation.model_limits import find_model_limits  # needs torch
 
-        limits = limits_of(plan.graph)
+        limits = find_model_limits(plan.graph)
         room = None if most else _room(limits.positions, settings.context)
         requests = _requests(asked, sampling, text, room)
         for request in requests:
@@ -214,7 +217,7 @@ def _check_options(as_json: bool, stream: bool | None, options: dict[str, Any]) 
     _check_executor(options["executor"])
     if options["compiled"] and options["executor"] == "simulate":
         raise _usage("--compile", "simulated devices are not compiled", "leave out one of both")
-    rows, parts = options["rows"], options["micro_batches"]
+    rows, parts = options["batch_size"], options["micro_batches"]
     if parts is not None and parts > rows:
         raise _usage(
             "--micro-batches", f"{rows} prompts at once cannot be split into {parts} parts",
@@ -282,7 +285,7 @@ def weights_folder(
 
 def _text(
     prompts: Sequence[Prompt], stops: Sequence[str], given: Path | None, folders: Sequence[Path]
-) -> Text | None:
+) -> ModelTokenizer | None:
     """The tokenizer; None where there is none and none is needed."""
     there = [folder for folder in folders if (folder / "tokenizer.json").is_file()]
     folder = given or next(iter(there), None)
@@ -292,7 +295,7 @@ def _text(
 
 
 def _stop_tokens(folders: Sequence[Path]) -> tuple[int, ...]:
-    return next((found for folder in folders if (found := stop_tokens(folder))), ())
+    return next((found for folder in folders if (found := read_stop_tokens(folder))), ())
 
 
 def _room(model: int | None, cache: int | None) -> int | None:
@@ -301,7 +304,7 @@ def _room(model: int | None, cache: int | None) -> int | None:
 
 
 def _requests(
-    prompts: Sequence[Prompt], sampling: Sampling, text: Text | None, room: int | None
+    prompts: Sequence[Prompt], sampling: Sampling, text: ModelTokenizer | None, room: int | None
 ) -> tuple[Request, ...]:
     """The requests that prompts become, numbered in order; no longer than there is room, if any."""
     found = []
@@ -328,9 +331,9 @@ def _events(
 
 def _take_part(plan: Plan, requests: Sequence[Request], settings: Settings) -> bool:
     """Do the part of a rank that is told nothing; False for all others."""
-    from parframe.executors.generate import hears
+    from parframe.executors.generate import receives_outcomes
 
-    if hears(settings.executor):
+    if receives_outcomes(settings.executor):
         return False
     for _ in _events(plan, requests, settings):
         pass

@@ -60,7 +60,7 @@ def command(
     For each number of ranks so many processes compute at once, one of them alone, and exchange,
     and small models are run. It takes some minutes.
     """
-    from parframe.executors.rank import check_device
+    from parframe.executors.devices import check_device
     from parframe.launcher.processes import count_cpus
     from parframe.measurement.hardware_file import text_of
     from parframe.measurement.machine import Asked

@@ -1,4 +1,4 @@
-"""Running plans for real: executors by name, and what they run on every rank."""
+"""Executors: they run plans in real processes and complete requests."""
 
 from parframe.executors.generate import generate
 from parframe.executors.run_prompts import run

@@ -1,4 +1,4 @@
-"""Complete requests with a plan, by an executor of some name."""
+"""Completion of requests with a plan, by a named executor."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ import torch
 from parframe import hooks
 from parframe.errors import ParframeError, did_you_mean
 from parframe.executors import host, local, simulate, torchrun
-from parframe.executors.rank import check_device
-from parframe.generation.model_limits import limits_of
-from parframe.generation.requests import Failure, Request, Result, Token, check_request
+from parframe.executors.devices import check_device
+from parframe.generation.model_limits import find_model_limits
+from parframe.generation.outcomes import Failure, Result, Token
+from parframe.generation.request_checks import check_request
+from parframe.generation.requests import Request
 from parframe.generation.settings import Settings
 from parframe.plan import Plan
 from parframe.runtime.generation_support import check_cache_support, check_causal
@@ -20,7 +22,7 @@ from parframe.weights import open_weights
 from parframe.weights.rank_files import check_rank_folder, is_rank_folder
 
 Executor = Callable[[Plan, Sequence[Request], Settings], Iterator[Token | Result | Failure]]
-"""Completes requests: tokens as they are drawn, and one result or failure for each request."""
+"""Function that completes requests: it yields tokens, and one result or failure a request."""
 
 EXECUTORS: Mapping[str, Executor] = {
     "local": local.generate,
@@ -28,13 +30,16 @@ EXECUTORS: Mapping[str, Executor] = {
     "host": host.generate,
     "simulate": simulate.generate,
 }
-"""The executors of parframe's own, by name; plugins bring others."""
+"""Built-in executors by name; plugins add others."""
 
-_KEEPING = ("local", "torchrun", "host")
-"""Those that run a device's module, with a cache unless told otherwise."""
+_CACHED_EXECUTORS = ("local", "torchrun", "host")
+"""Executors that run rank modules, which have a KV cache unless the settings say otherwise."""
 
-_HEARS: Mapping[str, Callable[[], bool]] = {"torchrun": torchrun.hears, "host": host.hears}
-"""Where every rank runs the same program, only one of them is told what comes of requests."""
+_RECEIVES_OUTCOMES: Mapping[str, Callable[[], bool]] = {
+    "torchrun": torchrun.receives_outcomes,
+    "host": host.receives_outcomes,
+}
+"""Executors whose ranks all run the same program, and the check for the rank with outcomes."""
 
 
 def generate(
@@ -45,58 +50,57 @@ def generate(
     Parameters
     ----------
     plan
-        The plan, of a graph that was loaded with positions as an input.
+        Plan of a graph that was loaded with positions as an input.
     requests
-        What is to be completed.
+        Requests to complete.
     settings
-        How the plan is run.
+        Settings of the run.
 
     Yields
     ------
     Token, Result or Failure
-        Tokens as they are drawn, and exactly one result or failure for every request, in any
-        order across requests; nothing on ranks that do not hear it. Closing the iterator ends
-        the run.
+        Tokens as they are drawn, and exactly one result or failure a request, in any order across
+        requests; nothing on ranks that do not receive outcomes. Closing the iterator ends the run.
 
     Raises
     ------
     ParframeError
-        If the run cannot begin, which is told before any process is started where it can be known,
-        or fails.
+        If the run cannot begin, or fails. Errors that can be known before are raised before any
+        process is started.
     """
-    executor = executor_of(settings.executor)
+    executor = find_executor(settings.executor)
     if not requests:
         return
-    checked(plan, requests, settings)
+    check_run(plan, requests, settings)
     yield from executor(plan, requests, settings)
 
 
-def checked(plan: Plan, requests: Sequence[Request], settings: Settings) -> None:
-    """Refuse what cannot end well, before any process is started.
+def check_run(plan: Plan, requests: Sequence[Request], settings: Settings) -> None:
+    """Check a run before any process is started.
 
     Parameters
     ----------
     plan
         The plan.
     requests
-        What is to be completed.
+        Requests to complete.
     settings
-        How the plan is run.
+        Settings of the run.
 
     Raises
     ------
     ParframeError
-        Of kind ``input`` for a request that the model or its cache cannot hold, of kind ``run``
-        for a device that is not there or a model that cannot be run so, of kind ``weights`` for
-        those of another model or plan.
+        Of kind ``input`` for a request that does not fit the model or its cache, of kind ``run``
+        for a missing device or a model that cannot run this way, of kind ``weights`` for weights of
+        another model or plan.
     """
-    limits = limits_of(plan.graph)
+    limits = find_model_limits(plan.graph)
     for request in requests:
         check_request(request, limits.vocabulary, limits.positions, settings.context)
     _check_dtype(plan, settings.dtype)
     here = plan.mesh.size if settings.executor == "local" else 1
-    check_device(settings.device, "this host", here, settings.shared)
-    _check_suited(plan, settings)
+    check_device(settings.device, "this node", here, settings.share_gpus)
+    _check_model(plan, settings)
     if settings.weights is None:
         return
     if is_rank_folder(settings.weights):
@@ -106,43 +110,42 @@ def checked(plan: Plan, requests: Sequence[Request], settings: Settings) -> None
 
 
 def _check_dtype(plan: Plan, name: str | None) -> None:
-    """Refuse a dtype that the model's graph cannot be run in: it says what it computes in."""
+    """Check that the dtype is not narrower than that of the model's graph."""
     asked, own = parse_dtype(name), parse_dtype(find_float_dtype(plan.graph))
     if asked is not None and own is not None and torch.promote_types(own, asked) != asked:
         raise ParframeError(
             "run",
             f"dtype {name}",
-            f"the model's graph computes in {find_float_dtype(plan.graph)}, which is not narrower",
-            f'load the model with dtype="{name}", or give the model in place of its plan',
+            f"is narrower than {find_float_dtype(plan.graph)}, the dtype of the model's graph",
+            f'load the model with dtype="{name}", or pass the model instead of its plan',
         )
 
 
-def _check_suited(plan: Plan, settings: Settings) -> None:
-    """Refuse a model that generates no text, or not in this way."""
-    if settings.cached and settings.executor in _KEEPING:
+def _check_model(plan: Plan, settings: Settings) -> None:
+    """Check that the model generates text in this way."""
+    if settings.cached and settings.executor in _CACHED_EXECUTORS:
         check_cache_support(plan)
     else:
         check_causal(plan)
 
 
-def hears(executor: str) -> bool:
-    """Whether this process is told what comes of requests; others take part in silence."""
-    return _HEARS.get(executor, lambda: True)()
+def receives_outcomes(executor: str) -> bool:
+    """Return whether this process receives the outcomes of requests."""
+    return _RECEIVES_OUTCOMES.get(executor, lambda: True)()
 
 
-def executor_of(name: str) -> Executor:
-    """Find an executor, of parframe's own or of a plugin.
+def find_executor(name: str) -> Executor:
+    """Find a built-in executor or one of a plugin.
 
     Parameters
     ----------
     name
-        Its name.
+        Name of the executor.
 
     Raises
     ------
     ParframeError
-        Of kind ``run``, if there is none of this name; of kind ``plugin``, if that which brings it
-        is at fault.
+        Of kind ``run``, if the name is unknown; of kind ``plugin``, if its plugin fails.
     """
     found: Executor | None = hooks.executor(name)
     found = EXECUTORS.get(name, found)
@@ -151,7 +154,7 @@ def executor_of(name: str) -> Executor:
         raise ParframeError(
             "run",
             f"executor {name!r}",
-            f"there is none of this name{did_you_mean(name, known)}",
+            f"unknown name{did_you_mean(name, known)}",
             f"use one of {', '.join(known)}",
         )
     return found

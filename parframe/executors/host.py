@@ -1,4 +1,4 @@
-"""The executor `host`: this program has made the process group of all ranks itself."""
+"""Executor `host`: the calling program has created the process group of all ranks."""
 
 from __future__ import annotations
 
@@ -8,7 +8,12 @@ from collections.abc import Iterator, Sequence
 import torch.distributed as dist
 
 from parframe.errors import ParframeError
-from parframe.executors.world import Outcome, Seat, check_world, serve
+from parframe.executors.external_ranks import (
+    ExternalRankContext,
+    Outcome,
+    check_world_size,
+    complete_requests,
+)
 from parframe.generation.requests import Request
 from parframe.generation.settings import Settings
 from parframe.plan import Plan
@@ -17,9 +22,9 @@ from parframe.plan import Plan
 def generate(plan: Plan, requests: Sequence[Request], settings: Settings) -> Iterator[Outcome]:
     """Complete requests; see `parframe.executors.generate`.
 
-    The default group is used as it is and left as it was; groups made beside it are closed.
+    The default group is used and left as it is; the groups that parframe creates are closed.
     """
-    if not made():
+    if not has_process_group():
         raise ParframeError(
             "run",
             "executor host",
@@ -27,18 +32,18 @@ def generate(plan: Plan, requests: Sequence[Request], settings: Settings) -> Ite
             "call torch.distributed.init_process_group first, or use another executor",
         )
     rank, world = dist.get_rank(), dist.get_world_size()
-    check_world("host", world, plan)
+    check_world_size("host", world, plan)
     local = os.environ.get("LOCAL_RANK", "")
     local_rank = int(local) if local.isdecimal() else rank
-    seat = Seat(rank, world, local_rank, settings.timeout)
-    yield from serve(seat, plan, requests, settings)
+    context = ExternalRankContext(rank, world, local_rank, settings.timeout)
+    yield from complete_requests(context, plan, requests, settings)
 
 
-def made() -> bool:
-    """Whether this program has a process group."""
+def has_process_group() -> bool:
+    """Return whether this program has a process group."""
     return dist.is_available() and dist.is_initialized()
 
 
-def hears() -> bool:
-    """Whether this process is the one that is told what comes of requests."""
-    return not made() or dist.get_rank() == 0
+def receives_outcomes() -> bool:
+    """Return whether this process receives the outcomes of requests."""
+    return not has_process_group() or dist.get_rank() == 0

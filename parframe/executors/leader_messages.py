@@ -1,4 +1,4 @@
-"""What leaders of replicas tell rank 0, as JSON in tensors: nothing is unpickled."""
+"""Messages of the replicas' leaders to rank 0, as JSON in tensors: nothing is unpickled."""
 
 from __future__ import annotations
 
@@ -14,92 +14,94 @@ import torch.distributed as dist
 
 from parframe.errors import ParframeError
 
-Letter = Sequence[Mapping[str, Any]]
-"""Tokens and results, as facts."""
+LeaderMessage = Sequence[Mapping[str, Any]]
+"""Tokens and results as JSON objects."""
 
-Letters = SimpleQueue[Letter | BaseException]
-"""What comes to rank 0, in order for each sender."""
+MessageQueue = SimpleQueue[LeaderMessage | BaseException]
+"""Messages on rank 0, in order for each leader."""
 
-END: Letter = ()
-"""The last letter of a sender."""
+END: LeaderMessage = ()
+"""Last message of a leader."""
 
 
-class Office:
-    """Takes letters of a rank to rank 0; every rank of the world opens one at the same time.
+class LeaderMessages:
+    """Channel from the leaders to rank 0; every rank of the world creates one at the same time.
 
     Parameters
     ----------
     rank
-        Which rank it is.
-    senders
-        The ranks other than 0 that send letters, the same on every rank.
-    letters
-        Where letters come in; on rank 0 those of all.
+        Rank of this process.
+    leaders
+        Ranks other than 0 that send messages, equal on every rank.
+    queue
+        Queue of the received messages; on rank 0 those of all leaders.
     timeout
-        How many seconds rank 0 waits for the next letter of a sender.
+        Seconds that rank 0 waits for the next message of a leader.
     """
 
-    def __init__(self, rank: int, senders: Sequence[int], letters: Letters, timeout: float) -> None:
-        self._letters = letters
-        self._receiving: list[Thread] = []
-        self._sending: list[tuple[torch.Tensor, Any]] = []
-        self._sends = rank in senders
+    def __init__(
+        self, rank: int, leaders: Sequence[int], queue: MessageQueue, timeout: float
+    ) -> None:
+        self._queue = queue
+        self._threads: list[Thread] = []
+        self._pending: list[tuple[torch.Tensor, Any]] = []
+        self._is_leader = rank in leaders
         self._group: Any = None
-        if not senders:
+        if not leaders:
             return
-        # all ranks take part, since a group's name is counted
+        # all ranks must call new_group, since it counts the groups
         limit = timedelta(seconds=timeout)
-        group = dist.new_group([0, *senders], timeout=limit, backend="gloo")
-        if rank == 0 or self._sends:
+        group = dist.new_group([0, *leaders], timeout=limit, backend="gloo")
+        if rank == 0 or self._is_leader:
             self._group = group
         if rank == 0:
-            for sender in senders:
-                thread = Thread(target=self._receive, args=(sender,), daemon=True)
+            for leader in leaders:
+                thread = Thread(target=self._receive, args=(leader,), daemon=True)
                 thread.start()
-                self._receiving.append(thread)
+                self._threads.append(thread)
 
-    def post(self, letter: Letter) -> None:
-        """Send a letter, without waiting; an empty one says nothing."""
-        if not letter:
+    def send(self, message: LeaderMessage) -> None:
+        """Send a message without waiting; an empty one is not sent."""
+        if not message:
             return
-        if self._sends:
-            self._send(json.dumps(letter).encode())
+        if self._is_leader:
+            self._send_bytes(json.dumps(message).encode())
         else:
-            self._letters.put(letter)
+            self._queue.put(message)
 
     def close(self) -> None:
-        """Say that it was all, and wait until all letters have arrived."""
-        if self._sends:
-            self._send(b"")
-            for _, work in self._sending:
+        """Send the end of the messages, and wait until all messages have arrived."""
+        if self._is_leader:
+            self._send_bytes(b"")
+            for _, work in self._pending:
                 work.wait()
-        for thread in self._receiving:
+        for thread in self._threads:
             thread.join()
         if self._group is not None:
             dist.destroy_process_group(self._group)
 
-    def _send(self, text: bytes) -> None:
-        self._sending = [(own, work) for own, work in self._sending if not work.is_completed()]
+    def _send_bytes(self, text: bytes) -> None:
+        self._pending = [(sent, work) for sent, work in self._pending if not work.is_completed()]
         parts = [torch.tensor([len(text)])]
         if text:
             parts.append(torch.frombuffer(bytearray(text), dtype=torch.uint8))
         for part in parts:
-            self._sending.append((part, dist.isend(part, 0, group=self._group)))
+            self._pending.append((part, dist.isend(part, 0, group=self._group)))
 
-    def _receive(self, sender: int) -> None:
-        """Take letters of one sender, until it says that it was all."""
+    def _receive(self, leader: int) -> None:
+        """Receive the messages of one leader until their end."""
         length = torch.zeros(1, dtype=torch.int64)
         try:
             while True:
-                dist.recv(length, sender, group=self._group)
+                dist.recv(length, leader, group=self._group)
                 if not length.item():
-                    self._letters.put(END)
+                    self._queue.put(END)
                     return
                 text = torch.empty(int(length.item()), dtype=torch.uint8)
-                dist.recv(text, sender, group=self._group)
-                self._letters.put(json.loads(bytes(text.tolist())))
+                dist.recv(text, leader, group=self._group)
+                self._queue.put(json.loads(bytes(text.tolist())))
         except RuntimeError as error:
-            first = next(iter(str(error).splitlines()), "it was lost")
-            found = ParframeError("run", f"rank {sender}", first, "see what it says itself")
-            found.__cause__ = error
-            self._letters.put(found)
+            first = next(iter(str(error).splitlines()), "connection lost")
+            failure = ParframeError("run", f"rank {leader}", first, "read the error of that rank")
+            failure.__cause__ = error
+            self._queue.put(failure)

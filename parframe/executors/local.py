@@ -1,4 +1,4 @@
-"""The executor `local`: this program starts a process for every rank, on this host."""
+"""Executor `local`: this program starts one process a rank on this node."""
 
 from __future__ import annotations
 
@@ -9,52 +9,53 @@ from typing import Any, Protocol
 
 import attrs
 
-from parframe.executors.memory_estimate import estimates
-from parframe.executors.rank import shape_of
-from parframe.generation.replicas import replicas_of
-from parframe.generation.requests import Failure, Request, Result, Token, facts_of, outcome_of
-from parframe.generation.scheduler import Batch, batches
-from parframe.generation.settings import Settings, facts_of_settings
+from parframe.executors.memory_estimate import estimate_rank_memory
+from parframe.generation.batch_shape import choose_batch_shape
+from parframe.generation.outcomes import Failure, Result, Token
+from parframe.generation.replicas import find_replicas
+from parframe.generation.request_json import parse_outcome, to_json
+from parframe.generation.requests import Request
+from parframe.generation.scheduler import Batch, create_batches
+from parframe.generation.settings import Settings, settings_to_json
 from parframe.launcher import Launch
 from parframe.launcher.channel import Message
 from parframe.launcher.launch import Event
 from parframe.plan import Plan
 from parframe.plan.plan_json import dump_plan
 
-MODULE = "parframe.executors.fork_server"
-"""The module whose process starts the ranks."""
+MODULE = "parframe.executors.local_worker"
+"""Module that the fork server runs."""
 
 ENVIRONMENT: Mapping[str, str] = {
     "GLOO_SOCKET_IFNAME": "lo",
     "TORCH_GLOO_LAZY_INIT": "1",
     "THP_MEM_ALLOC_ENABLE": "1",
 }
-"""Nothing listens beyond loopback; connections are made when needed; memory in large pages."""
+"""Environment of the ranks: loopback networking, lazy connections and huge pages."""
 
-_MEETING = 1.25
-"""Of the time in which something must happen, what a rendezvous has: ranks know who did not come,
-and say so before."""
+_RENDEZVOUS_FACTOR = 1.25
+"""Time limit of the rendezvous relative to other phases: ranks report missing ranks earlier."""
 
 
-class Served(Protocol):
-    """The processes of a run, as what serves them sees them."""
+class WorkerMessages(Protocol):
+    """Messages to and from the workers of a run."""
 
     def events(self) -> Iterator[Event]:
-        """What the ranks tell."""
+        """Yield the messages of the workers."""
 
     def send(self, rank: int, message: Message) -> None:
-        """Tell a rank."""
+        """Send a message to a worker."""
 
 
 def generate(
     plan: Plan, requests: Sequence[Request], settings: Settings
 ) -> Iterator[Token | Result | Failure]:
     """Complete requests; see `parframe.executors.generate`."""
-    with launched(plan, requests, settings) as run:
-        yield from served(run, plan, requests, settings)
+    with create_launch(plan, requests, settings) as run:
+        yield from serve_requests(run, plan, requests, settings)
 
 
-def launched(
+def create_launch(
     plan: Plan,
     requests: Sequence[Request],
     settings: Settings,
@@ -62,26 +63,26 @@ def launched(
     facts: Mapping[str, Any] | None = None,
     environment: Mapping[str, str] | None = None,
 ) -> Launch:
-    """The processes of a run, to be entered as a context.
+    """Create the launch of a run, to be entered as a context manager.
 
     Parameters
     ----------
     plan
         The plan.
     requests
-        What will be completed.
+        Requests of the run.
     settings
-        How the plan is run.
+        Settings of the run.
     module
-        The module of the starting process, or the path of its file.
+        Module that the fork server runs, or the path of its file.
     facts
-        More that every rank is told.
+        Additional data for every rank.
     environment
-        More variables of the environment.
+        Additional environment variables.
     """
-    shape = shape_of(plan, requests, settings)
-    told = {
-        "settings": facts_of_settings(settings),
+    shape = choose_batch_shape(plan, requests, settings)
+    run_facts = {
+        "settings": settings_to_json(settings),
         "shape": attrs.asdict(shape),
         "run": uuid.uuid4().hex,
     }
@@ -89,47 +90,47 @@ def launched(
         module,
         "generate",
         plan.mesh.size,
-        {**told, **(facts or {})},
+        {**run_facts, **(facts or {})},
         dump_plan(plan).encode(),
         timeout=settings.timeout,
-        timeouts={"rendezvous": _MEETING * settings.timeout},
-        estimates=estimates(plan, shape, settings.dtype),
+        timeouts={"rendezvous": _RENDEZVOUS_FACTOR * settings.timeout},
+        estimates=estimate_rank_memory(plan, shape, settings.dtype),
         environment={**ENVIRONMENT, **(environment or {})},
     )
 
 
-def served(
-    run: Served, plan: Plan, requests: Sequence[Request], settings: Settings
+def serve_requests(
+    run: WorkerMessages, plan: Plan, requests: Sequence[Request], settings: Settings
 ) -> Iterator[Token | Result | Failure]:
-    """Give the processes of a run its requests, and tell what comes of them."""
-    replicas = replicas_of(plan)
-    shape = shape_of(plan, requests, settings)
-    waiting = deque(batches(requests, shape.rows * shape.lanes, len(replicas)))
-    serving = {rank: replica for replica in replicas for rank in replica.ranks}
+    """Send the requests to the replicas of a run, and yield their outcomes."""
+    replicas = find_replicas(plan)
+    shape = choose_batch_shape(plan, requests, settings)
+    waiting = deque(create_batches(requests, shape.batch_size, len(replicas)))
+    replica_of = {rank: replica for replica in replicas for rank in replica.ranks}
     unready = {replica.number: set(replica.ranks) for replica in replicas}
     for event in run.events():
         message = event.message
-        replica = serving[event.rank]
+        replica = replica_of[event.rank]
         if "ready" in message:
             unready[replica.number].discard(event.rank)
             if not unready[replica.number]:
-                _next(run, replica.ranks, waiting)
+                _send_next_batch(run, replica.ranks, waiting)
         elif "tokens" in message:
-            yield from _outcomes(message["tokens"])
+            yield from _parse_outcomes(message["tokens"])
         elif "results" in message:
-            yield from _outcomes(message["results"])
-            _next(run, replica.ranks, waiting)
+            yield from _parse_outcomes(message["results"])
+            _send_next_batch(run, replica.ranks, waiting)
 
 
-def _next(run: Served, ranks: Sequence[int], waiting: deque[Batch]) -> None:
-    """Give a replica that is free the next batch, or let it end."""
+def _send_next_batch(run: WorkerMessages, ranks: Sequence[int], waiting: deque[Batch]) -> None:
+    """Send the next batch to an idle replica, or let it end."""
     message: dict[str, Any] = {"end": True}
     if waiting:
-        message = {"batch": [facts_of(request) for request in waiting.popleft().requests]}
+        message = {"batch": [to_json(request) for request in waiting.popleft().requests]}
     for rank in ranks:
         run.send(rank, message)
 
 
-def _outcomes(listed: Sequence[Mapping[str, Any]]) -> Iterator[Token | Result | Failure]:
+def _parse_outcomes(listed: Sequence[Mapping[str, Any]]) -> Iterator[Token | Result | Failure]:
     for facts in listed:
-        yield outcome_of(facts)
+        yield parse_outcome(facts)

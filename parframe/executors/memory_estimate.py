@@ -1,32 +1,32 @@
-"""What memory every rank of a run is expected to need, in words."""
+"""Expected memory of every rank of a run, in words."""
 
 from __future__ import annotations
 
 from parframe.checking import all_device_memory, memory_sizes
-from parframe.generation.engine import Shape
-from parframe.generation.replicas import replicas_of
+from parframe.generation.batch_shape import BatchShape
+from parframe.generation.replicas import find_replicas
 from parframe.plan import Plan
 
 
-def estimates(plan: Plan, shape: Shape, dtype: str | None = None) -> list[str]:
-    """What every rank is expected to need.
+def estimate_rank_memory(plan: Plan, shape: BatchShape, dtype: str | None = None) -> list[str]:
+    """Estimate the memory of every rank.
 
     Parameters
     ----------
     plan
         The plan.
     shape
-        How much a replica does at once.
+        Shape of the batches.
     dtype
-        What floating-point numbers are held in; that of the model's own parameters if None.
+        Floating-point dtype of the weights and the cache; that of the model's parameters if None.
 
     Returns
     -------
     list of str
-        The plan's own estimate for the rows and positions of this run, rank by rank.
+        Estimate for the rows and positions of this run, one a rank.
     """
     own = (parameter.dtype for parameter in plan.graph.parameters.values() if not parameter.data)
     dtype = dtype or next((kind for kind in own if "float" in kind), "float32")
-    rows = shape.rows * shape.lanes * len(replicas_of(plan))
+    rows = shape.batch_size * len(find_replicas(plan))
     needed = all_device_memory(plan, memory_sizes(plan, dtype, rows, shape.slots))
     return [str(needed[rank]) for rank in range(plan.mesh.size)]

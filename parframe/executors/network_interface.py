@@ -1,4 +1,4 @@
-"""The network interface by which this host reaches another."""
+"""Network interface by which this node reaches another."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ _GET_ADDRESS = 0x8915
 """SIOCGIFADDR of Linux: the IPv4 address of an interface."""
 
 _NAME = 256
-"""How long the kernel's answer is at most."""
+"""Largest size of the kernel's answer in bytes."""
 
 
-def interface_towards(host: str, port: int) -> str | None:
-    """Find the interface by which a host is reached; nothing is sent.
+def find_interface(host: str, port: int) -> str | None:
+    """Find the interface by which an address is reached; nothing is sent.
 
     Parameters
     ----------
     host
-        A name or an address.
+        Host name or address.
     port
-        Any port of it.
+        Any port of the host.
 
     Returns
     -------
     str or None
-        The interface's name; None if there is no way, or no interface has the address.
+        Name of the interface; None if there is no route or no interface has the address.
     """
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)
@@ -37,28 +37,28 @@ def interface_towards(host: str, port: int) -> str | None:
     for family, kind, protocol, _, address in found:
         with socket.socket(family, kind, protocol) as probe:
             try:
-                probe.connect(address)  # of UDP: the kernel chooses a way, no more
+                probe.connect(address)  # UDP: the kernel only chooses a route
             except OSError:
                 continue
             own = ipaddress.ip_address(probe.getsockname()[0].partition("%")[0])
-        name = "lo" if own.is_loopback else _named(own)
+        name = "lo" if own.is_loopback else _find_by_address(own)
         if name is not None:
             return name
     return None
 
 
-def _named(own: ipaddress.IPv4Address | ipaddress.IPv6Address) -> str | None:
+def _find_by_address(own: ipaddress.IPv4Address | ipaddress.IPv6Address) -> str | None:
     names = [name for _, name in socket.if_nameindex()]
     if own.version == 4:
-        return next((name for name in names if own in _addresses(name)), None)
+        return next((name for name in names if own in _list_addresses(name)), None)
     listed = Path("/proc/net/if_inet6")
     lines = listed.read_text("ascii").split("\n") if listed.exists() else []
     fields = [line.split() for line in lines if line]
     return next((f[-1] for f in fields if bytes.fromhex(f[0]) == own.packed), None)
 
 
-def _addresses(name: str) -> tuple[ipaddress.IPv4Address, ...]:
-    """The IPv4 address of an interface, if it has one."""
+def _list_addresses(name: str) -> tuple[ipaddress.IPv4Address, ...]:
+    """Return the IPv4 address of an interface, if it has one."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         asked = struct.pack(f"{_NAME}s", name.encode()[:15])
         try:

@@ -1,4 +1,4 @@
-"""Complete prompts of token ids, and give back all at once."""
+"""Completion of prompts of token IDs with all results at once."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from parframe.executors.generate import generate, hears
-from parframe.generation.requests import Failure, Request, Result, Sampling
-from parframe.generation.scheduler import Ledger
+from parframe.executors.generate import generate, receives_outcomes
+from parframe.generation.outcomes import Failure, Result
+from parframe.generation.request_tracker import RequestTracker
+from parframe.generation.requests import Request, Sampling
 from parframe.generation.settings import Settings
 from parframe.plan import Plan
 
@@ -20,46 +21,47 @@ def run(
     sampling: Sampling | None = None,
     **settings: Any,
 ) -> list[Result]:
-    """Run a plan for real, and complete prompts.
+    """Run a plan in real processes, and complete prompts.
 
     Parameters
     ----------
     plan
-        The plan, of a graph that was loaded with positions as an input.
+        Plan of a graph that was loaded with positions as an input.
     prompts
-        Token ids.
+        Token IDs of each prompt.
     weights
-        The folder of the weights, or ``"random"``.
+        Weights folder, or ``"random"``.
     sampling
-        How tokens are chosen and when a text ends; greedily, 128 tokens, if None.
+        Sampling parameters (default: greedy, 128 tokens).
     settings
         Fields of `parframe.generation.Settings`: ``executor``, ``device``, ``dtype``, ``compiled``,
-        ``context``, ``rows``, ``timeout``, ...
+        ``context``, ``batch_size``, ``timeout``, ...
 
     Returns
     -------
     list of Result
-        One for every prompt, in order; none on ranks other than 0 of a world of others' making.
+        One result a prompt, in order. With the executors ``torchrun`` and ``host``, ranks other
+        than 0 return an empty list.
 
     Raises
     ------
     ParframeError
         If the run cannot begin, or fails.
     """
-    ledger = Ledger()
+    tracker = RequestTracker()
     requests = [
         Request(number, tuple(prompt), sampling or Sampling())
         for number, prompt in enumerate(prompts)
     ]
     for request in requests:
-        ledger.submit(request)
+        tracker.submit(request)
     folder = None if weights == "random" else Path(weights)
-    given = Settings(weights=folder, **settings)
-    for event in generate(plan, requests, given):
+    run_settings = Settings(weights=folder, **settings)
+    for event in generate(plan, requests, run_settings):
         if isinstance(event, Failure):
             raise event.error
         if isinstance(event, Result):
-            ledger.settle(event)
-    if not hears(given.executor):
+            tracker.finish(event)
+    if not receives_outcomes(run_settings.executor):
         return []
-    return [outcome for outcome in ledger.close() if isinstance(outcome, Result)]
+    return [outcome for outcome in tracker.close() if isinstance(outcome, Result)]

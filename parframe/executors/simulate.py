@@ -1,4 +1,4 @@
-"""The executor `simulate`: all ranks in this process, and nothing kept from token to token."""
+"""Executor `simulate`: all ranks in this process, without a KV cache."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ from collections.abc import Iterator, Sequence
 
 import torch
 
-from parframe.generation.micro_batches import Lane, Step
-from parframe.generation.replicas import logits_name, replicas_of, tokens_input
-from parframe.generation.requests import Failure, Request, Result, Token
+from parframe.generation.micro_batches import MicroBatch, Step
+from parframe.generation.outcomes import Failure, Result, Token
+from parframe.generation.replicas import find_logits, find_replicas, find_tokens_input
+from parframe.generation.requests import Request
 from parframe.generation.sampling import sample
-from parframe.generation.scheduler import batches
+from parframe.generation.scheduler import create_batches
 from parframe.generation.settings import Settings
 from parframe.plan import Plan
 from parframe.simulation.dtypes import find_weights_dtype, parse_dtype
@@ -27,23 +28,23 @@ def generate(
 ) -> Iterator[Token | Result | Failure]:
     """Complete requests; see `parframe.executors.generate`.
 
-    Every token computes all before it again: right for any plan, and slow.
+    Every step computes the whole text again, so this is slow.
     """
     model = _Model(plan, settings)
-    replica = replicas_of(plan)[0]
-    unit = replica.batch(replica.row_unit)
-    most = max(1, settings.rows * len(replicas_of(plan)))
-    for batch in batches(requests, most):
+    replica = find_replicas(plan)[0]
+    unit = replica.global_rows(replica.row_multiple)
+    most = max(1, settings.batch_size * len(find_replicas(plan)))
+    for batch in create_batches(requests, most):
         count = -(-len(batch.requests) // unit) * unit
         rows = [*batch.requests, *[None] * (count - len(batch.requests))]
-        lane = Lane(rows, replica.unit, whole=True)
-        while not lane.finished:
-            yield from lane.accept(_drawn(lane, model))
-        yield from lane.results()
+        micro_batch = MicroBatch(rows, replica.token_multiple, uncached=True)
+        while not micro_batch.finished:
+            yield from micro_batch.accept(_draw_tokens(micro_batch, model))
+        yield from micro_batch.results()
 
 
 class _Model:
-    """A plan with its weights."""
+    """Plan with its weights."""
 
     def __init__(self, plan: Plan, settings: Settings) -> None:
         self.plan = plan
@@ -54,11 +55,11 @@ class _Model:
             settings.extra,
         )  # fmt: skip
         self.state = {name: tensor.to(self.device) for name, tensor in state.items()}
-        self.tokens = tokens_input(plan.graph).name
-        self.logits = logits_name(plan)
+        self.tokens = find_tokens_input(plan.graph).name
+        self.logits = find_logits(plan)
 
     def __call__(self, step: Step) -> torch.Tensor:
-        """The logits of a step."""
+        """Return the logits of a step ``[batch, sequence, vocabulary]``."""
         graph = self.plan.graph
         rows = {self.tokens: torch.tensor(step.tokens)}  # every text begins at position 0
         kind = self.dtype or find_weights_dtype(graph, self.state)
@@ -69,20 +70,20 @@ class _Model:
         return assemble_outputs(graph, found, input_sizes(graph, inputs))[self.logits]
 
 
-def _drawn(lane: Lane, model: _Model) -> list[int]:
-    """A token for every row; -1 where none is drawn."""
-    step = lane.step()
-    rows = [row for row, place in enumerate(step.last) if place >= 0]
-    requests = [request for row in rows if (request := lane.requests[row]) is not None]
+def _draw_tokens(micro_batch: MicroBatch, model: _Model) -> list[int]:
+    """Return the next token of every row; -1 for rows without one."""
+    step = micro_batch.next_step()
+    rows = [row for row, index in enumerate(step.last) if index >= 0]
+    requests = [request for row in rows if (request := micro_batch.requests[row]) is not None]
     logits = model(step)
     picked = logits[torch.tensor(rows), torch.tensor([step.last[row] for row in rows])]
     drawn = sample(
         picked,
         [request.sampling for request in requests],
         [request.number for request in requests],
-        [len(lane.drawn[row]) for row in rows],
+        [len(micro_batch.drawn[row]) for row in rows],
     )
-    found = [-1] * len(lane.requests)
+    found = [-1] * len(micro_batch.requests)
     for row, token in zip(rows, drawn.tolist(), strict=True):
         found[row] = token
     return found

@@ -1,4 +1,4 @@
-"""The executor `torchrun`: this process is one rank of a world that torchrun made."""
+"""Executor `torchrun`: this process is one rank of a world that torchrun made."""
 
 from __future__ import annotations
 
@@ -18,34 +18,41 @@ from torch.distributed import (  # type: ignore[attr-defined]
 )
 
 from parframe.errors import ParframeError
-from parframe.executors.network_interface import interface_towards
-from parframe.executors.world import Outcome, Seat, check_world, serve
+from parframe.executors.external_ranks import (
+    ExternalRankContext,
+    Outcome,
+    check_world_size,
+    complete_requests,
+)
+from parframe.executors.network_interface import find_interface
 from parframe.generation.requests import Request
 from parframe.generation.settings import Settings
 from parframe.plan import Plan
 
 _COUNTS = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_PORT")
 _NAMES = ("MASTER_ADDR", "TORCHELASTIC_RUN_ID")
-_HINT = "start it by torchrun --nproc-per-node N -m parframe generate ..., and set none of them"
-_REACHED = 30.0  # seconds in which the store must listen: torchrun has made it before the ranks
-_AGAIN = 0.2
+_HINT = (
+    "start with torchrun --nproc-per-node N -m parframe generate ..., which sets these variables"
+)
+_STORE_TIMEOUT = 30.0  # seconds that the store has to accept connections
+_RETRY_INTERVAL = 0.2
 _runs = itertools.count()
 
 
 @attrs.frozen
-class World:
-    """What torchrun tells a rank by its environment.
+class TorchrunWorld:
+    """World of torchrun, as its environment variables describe it.
 
     Parameters
     ----------
     rank, size
-        Which rank it is, and of how many.
+        Rank and world size.
     local_rank, local_size
-        The same among the ranks of its host.
+        Rank and number of ranks on this node.
     address, port
-        Where torchrun's store is.
+        Address and port of torchrun's store.
     run
-        What tells this run and this start of it from others.
+        Name of this run and of this start of it.
     """
 
     rank: int
@@ -60,28 +67,28 @@ class World:
 def generate(plan: Plan, requests: Sequence[Request], settings: Settings) -> Iterator[Outcome]:
     """Complete requests; see `parframe.executors.generate`."""
     world = read_world(os.environ)
-    check_world("torchrun", world.size, plan)
+    check_world_size("torchrun", world.size, plan)
     run = f"{world.run}.{next(_runs)}"
-    os.environ.update(network(world, os.environ))
-    seat = Seat(
+    os.environ.update(network_variables(world, os.environ))
+    context = ExternalRankContext(
         world.rank,
         world.size,
         world.local_rank,
         settings.timeout,
-        store=PrefixStore(f"parframe/{run}", _store(world, settings.timeout)),
+        store=PrefixStore(f"parframe/{run}", _connect_store(world, settings.timeout)),
         run=run,
         threads=max(1, len(os.sched_getaffinity(0)) // world.local_size),
     )
-    yield from serve(seat, plan, requests, settings)
+    yield from complete_requests(context, plan, requests, settings)
 
 
-def read_world(environment: Mapping[str, str]) -> World:
-    """Read what torchrun tells.
+def read_world(environment: Mapping[str, str]) -> TorchrunWorld:
+    """Read the world from the environment variables of torchrun.
 
     Parameters
     ----------
     environment
-        The variables of the process.
+        Environment variables of the process.
 
     Raises
     ------
@@ -90,25 +97,29 @@ def read_world(environment: Mapping[str, str]) -> World:
     """
     missing = [name for name in (*_COUNTS, *_NAMES) if not environment.get(name)]
     if missing:
-        raise _refused(f"torchrun has not set {', '.join(missing)}")
+        raise _environment_error(f"torchrun has not set {', '.join(missing)}")
     counts = {}
     for name in _COUNTS:
         text = environment[name]
         if not (text.isascii() and text.isdecimal()):
-            raise _refused(f"{name} is {text!r}, and not a number")
+            raise _environment_error(f"{name} is {text!r}, which is not a number")
         counts[name] = int(text)
     for part, whole in (
         ("RANK", "WORLD_SIZE"), ("LOCAL_RANK", "LOCAL_WORLD_SIZE"),
     ):  # fmt: skip
         if counts[part] >= counts[whole]:
-            raise _refused(f"{part} is {counts[part]}, and {whole} is {counts[whole]}")
+            raise _environment_error(f"{part} is {counts[part]}, and {whole} is {counts[whole]}")
     for part, whole in (("LOCAL_RANK", "RANK"), ("LOCAL_WORLD_SIZE", "WORLD_SIZE")):
         if counts[part] > counts[whole]:
-            raise _refused(f"{part} is {counts[part]}, above {whole}, which is {counts[whole]}")
+            raise _environment_error(
+                f"{part} is {counts[part]}, above {whole}, which is {counts[whole]}"
+            )
     if not 0 < counts["MASTER_PORT"] < 2**16:
-        raise _refused(f"MASTER_PORT is {counts['MASTER_PORT']}, and not from 1 to {2**16 - 1}")
+        raise _environment_error(
+            f"MASTER_PORT is {counts['MASTER_PORT']}, which is not from 1 to {2**16 - 1}"
+        )
     restarts = environment.get("TORCHELASTIC_RESTART_COUNT", "0")
-    return World(
+    return TorchrunWorld(
         rank=counts["RANK"],
         size=counts["WORLD_SIZE"],
         local_rank=counts["LOCAL_RANK"],
@@ -119,39 +130,41 @@ def read_world(environment: Mapping[str, str]) -> World:
     )
 
 
-def network(world: World, environment: Mapping[str, str]) -> dict[str, str]:
-    """The variables by which gloo finds the other ranks, but those that are set."""
+def network_variables(world: TorchrunWorld, environment: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables by which gloo finds other ranks, without those already set."""
     found = {"TORCH_GLOO_LAZY_INIT": "1"}
     if "GLOO_SOCKET_IFNAME" not in environment:
         alone = world.size == world.local_size
-        found["GLOO_SOCKET_IFNAME"] = "lo" if alone else _reaching(world)
+        found["GLOO_SOCKET_IFNAME"] = "lo" if alone else _find_shared_interface(world)
     return {name: text for name, text in found.items() if name not in environment}
 
 
-def hears() -> bool:
-    """Whether this process is the one that is told what comes of requests."""
+def receives_outcomes() -> bool:
+    """Return whether this process receives the outcomes of requests."""
     return os.environ.get("RANK", "0") == "0"
 
 
-def _reaching(world: World) -> str:
-    """The interface by which this host reaches the store, and by it the other hosts."""
-    name = interface_towards(world.address, world.port)
+def _find_shared_interface(world: TorchrunWorld) -> str:
+    """Return the interface by which this node reaches the store, and so the other nodes."""
+    name = find_interface(world.address, world.port)
     if name is None or name == "lo":
         raise ParframeError(
             "run",
             f"MASTER_ADDR {world.address}",
-            "no interface of this host reaches it"
+            "no network interface of this node reaches it"
             if name is None
-            else "it is this host's own loopback, which ranks on other hosts cannot reach",
-            "give --master-addr an address of a network of all hosts, or set GLOO_SOCKET_IFNAME",
+            else "is the loopback of this node, which ranks on other nodes cannot reach",
+            "set --master-addr to an address that all nodes reach, or set GLOO_SOCKET_IFNAME",
         )
     return name
 
 
-def _store(world: World, timeout: float) -> Any:
-    """Torchrun's store; nothing is hosted here."""
+def _connect_store(world: TorchrunWorld, timeout: float) -> Any:
+    """Connect to torchrun's store."""
     try:
-        _reach(world, min(timeout, _REACHED))  # PyTorch itself would fill the screen
+        _wait_for_store(
+            world, min(timeout, _STORE_TIMEOUT)
+        )  # before PyTorch, which prints many lines
         return TCPStore(
             world.address, world.port, is_master=False, timeout=timedelta(seconds=timeout)
         )
@@ -161,12 +174,12 @@ def _store(world: World, timeout: float) -> Any:
             "run",
             f"rank {world.rank}",
             f"torchrun's store at {world.address}, port {world.port}, does not answer ({first})",
-            "see whether torchrun runs, and whether a firewall is between the hosts",
+            "check that torchrun runs and that no firewall blocks the port",
         ) from error
 
 
-def _reach(world: World, timeout: float) -> None:
-    """Wait until somebody listens where the store should be."""
+def _wait_for_store(world: TorchrunWorld, timeout: float) -> None:
+    """Wait until the store accepts connections."""
     end = time.monotonic() + timeout
     while True:
         try:
@@ -175,8 +188,8 @@ def _reach(world: World, timeout: float) -> None:
         except OSError:
             if time.monotonic() > end:
                 raise
-            time.sleep(_AGAIN)
+            time.sleep(_RETRY_INTERVAL)
 
 
-def _refused(what: str) -> ParframeError:
+def _environment_error(what: str) -> ParframeError:
     return ParframeError("run", "executor torchrun", what, _HINT)

@@ -1,7 +1,18 @@
-"""Generation of text apart from any model: requests, their schedule, sampling, text."""
+"""Text generation: requests, their schedule, the steps of a batch, sampling and text."""
 
-from parframe.generation.requests import Failure, Request, Result, Sampling, Token
-from parframe.generation.scheduler import Batch, Ledger
+from parframe.generation.outcomes import Failure, Result, Token
+from parframe.generation.request_tracker import RequestTracker
+from parframe.generation.requests import Request, Sampling
+from parframe.generation.scheduler import Batch
 from parframe.generation.settings import Settings
 
-__all__ = ["Batch", "Failure", "Ledger", "Request", "Result", "Sampling", "Settings", "Token"]
+__all__ = [
+    "Batch",
+    "Failure",
+    "Request",
+    "RequestTracker",
+    "Result",
+    "Sampling",
+    "Settings",
+    "Token",
+]

@@ -1,4 +1,4 @@
-"""Rows of requests that go through a model together, step by step: the same on every rank."""
+"""Micro-batches: rows of requests that run together step by step, equal on every rank."""
 
 from __future__ import annotations
 
@@ -6,24 +6,25 @@ from collections.abc import Sequence
 
 import attrs
 
-from parframe.generation.requests import Request, Result, Token
+from parframe.generation.outcomes import Result, Token
+from parframe.generation.requests import Request
 
-CHUNK = 512
-"""How many tokens of a prompt are computed at once, so that memory does not grow with prompts."""
+PREFILL_CHUNK = 512
+"""Prompt tokens of one prefill step, so that memory does not grow with the prompt."""
 
 
 @attrs.frozen
 class Step:
-    """What a model computes at once.
+    """Input of one step of a model.
 
     Parameters
     ----------
     tokens, positions, real
-        For every row its tokens, where in the text each is, and whether it is one at all.
+        For every row: its tokens, their positions in the text, and whether each is real or padding.
     last
-        For every row the place of the token whose logits say what comes next; -1 if none does.
+        For every row: index of the token whose logits give the next token; -1 if none does.
     most
-        How many real tokens the row that has the most of them has.
+        Largest number of real tokens in a row.
     """
 
     tokens: tuple[tuple[int, ...], ...]
@@ -34,93 +35,93 @@ class Step:
 
     @property
     def width(self) -> int:
-        """How many tokens each row has, filled up."""
+        """Number of tokens of each row, including padding."""
         return len(self.tokens[0])
 
     @property
-    def draws(self) -> bool:
-        """Whether any row gets a token."""
-        return any(place >= 0 for place in self.last)
+    def samples(self) -> bool:
+        """True if any row gets a next token."""
+        return any(index >= 0 for index in self.last)
 
 
-class Lane:
-    """Requests in rows, and how far each has come.
+class MicroBatch:
+    """Requests in rows, with the tokens drawn so far.
 
     Parameters
     ----------
     requests
-        A request for every row; None where there is none.
+        Request of every row; None for an empty row.
     unit
-        The tokens of a step are a multiple of this.
+        Number of which the tokens of a step are a multiple.
     chunk
-        How many tokens of prompts go into a step at most.
-    whole
-        Whether every step begins at the first token again, since nothing is kept.
+        Largest number of prompt tokens in a step.
+    uncached
+        Whether every step computes the whole text again, without a KV cache.
     """
 
     def __init__(
         self,
         requests: Sequence[Request | None],
         unit: int = 1,
-        chunk: int = CHUNK,
-        whole: bool = False,
+        chunk: int = PREFILL_CHUNK,
+        uncached: bool = False,
     ) -> None:
         self.requests = tuple(requests)
         self.unit = unit
         self.chunk = max(unit, chunk // unit * unit)
-        self.whole = whole
+        self.uncached = uncached
         self.drawn: list[list[int]] = [[] for _ in self.requests]
         self.finish = ["" if request is not None else "empty" for request in self.requests]
-        self._at = 0
+        self._prefilled = 0
 
     @property
     def finished(self) -> bool:
-        """Whether no row goes on."""
+        """True if all rows have ended."""
         return all(self.finish)
 
-    def step(self) -> Step:
-        """What is to be computed next."""
-        if self.whole:
-            return self._rows([self._text(row) for row in range(len(self.requests))], 0)
+    @property
+    def in_prefill(self) -> bool:
+        """True while prompt tokens remain to be computed."""
+        longest = max((len(r.tokens) for r in self.requests if r is not None), default=0)
+        return not self.uncached and not any(self.drawn) and self._prefilled < longest
+
+    def next_step(self) -> Step:
+        """Return the input of the next step."""
+        if self.uncached:
+            return self._pad([self._text(row) for row in range(len(self.requests))], 0)
         if any(self.drawn):
-            return self._decoded()
-        start, self._at = self._at, self._at + self.chunk
+            return self._create_decode_step()
+        start, self._prefilled = self._prefilled, self._prefilled + self.chunk
         prompts = [request.tokens if request is not None else () for request in self.requests]
-        return self._rows([prompt[start : self._at] for prompt in prompts], start)
+        return self._pad([prompt[start : self._prefilled] for prompt in prompts], start)
 
     def accept(self, tokens: Sequence[int]) -> list[Token]:
-        """Take what was drawn: a token for every row, any number where none was.
+        """Append the next token of every row; rows that have ended ignore theirs.
 
         Returns
         -------
         list of Token
-            Those that count.
+            Tokens that were appended.
         """
-        found = []
+        accepted = []
         for row, (request, token) in enumerate(zip(self.requests, tokens, strict=True)):
             if request is None or self.finish[row]:
                 continue
-            found.append(Token(request.number, len(self.drawn[row]), int(token)))
+            accepted.append(Token(request.number, len(self.drawn[row]), int(token)))
             self.drawn[row].append(int(token))
             if token in request.sampling.stop:
                 self.finish[row] = "stop"
             elif len(self.drawn[row]) == request.sampling.max_new_tokens:
                 self.finish[row] = "length"
-        return found
+        return accepted
 
     def results(self) -> list[Result]:
-        """What came of every request."""
+        """Return the result of every request."""
         return [
             Result(request.number, tuple(drawn), finish)
             for request, drawn, finish in zip(self.requests, self.drawn, self.finish, strict=True)
             if request is not None
         ]
-
-    @property
-    def prompting(self) -> bool:
-        """Whether the prompts have not all been computed yet."""
-        longest = max((len(r.tokens) for r in self.requests if r is not None), default=0)
-        return not self.whole and not any(self.drawn) and self._at < longest
 
     def _text(self, row: int) -> tuple[int, ...]:
         request = self.requests[row]
@@ -128,8 +129,8 @@ class Lane:
             return ()
         return (*request.tokens, *self.drawn[row])
 
-    def _rows(self, texts: Sequence[tuple[int, ...]], start: int) -> Step:
-        """Parts of texts that begin at one position; the last token of a text draws."""
+    def _pad(self, texts: Sequence[tuple[int, ...]], start: int) -> Step:
+        """Create a step of text parts that begin at one position; complete texts are sampled."""
         longest = max(map(len, texts))
         width = -(-max(1, longest) // self.unit) * self.unit
         last = [
@@ -138,30 +139,34 @@ class Lane:
         ]
         return Step(
             tokens=tuple(text + (0,) * (width - len(text)) for text in texts),
-            positions=tuple(self._counted(start, len(text), width) for text in texts),
-            real=tuple(tuple(at < len(text) for at in range(width)) for text in texts),
+            positions=tuple(self._count_positions(start, len(text), width) for text in texts),
+            real=tuple(tuple(index < len(text) for index in range(width)) for text in texts),
             last=tuple(last),
             most=longest,
         )
 
-    def _counted(self, start: int, length: int, width: int) -> tuple[int, ...]:
-        """Positions from ``start`` on, also of what fills a row up.
+    def _count_positions(self, start: int, length: int, width: int) -> tuple[int, ...]:
+        """Return positions from ``start``, including those of the padding.
 
-        What is not kept nobody sees, so it may be at a position that the model has for certain;
-        where nothing is kept it must be later than all that is real.
+        Cached attention does not see the padding, so its position only has to be one that the model
+        has. Without a cache, the padding must come after all real tokens.
         """
-        last = width if self.whole else max(0, length - 1)
-        return tuple(start + min(at, last) for at in range(width))
+        last = width if self.uncached else max(0, length - 1)
+        return tuple(start + min(index, last) for index in range(width))
 
-    def _decoded(self) -> Step:
-        """One token of every row that goes on; its place moves on, so that all devices fill up."""
+    def _create_decode_step(self) -> Step:
+        """Create a step of one token a row.
+
+        Its index within the row rotates, so that the caches of ranks that share the sequence fill
+        evenly.
+        """
         tokens, positions, real, last = [], [], [], []
         for request, drawn, finish in zip(self.requests, self.drawn, self.finish, strict=True):
-            here = request is not None and not finish
-            at = len(drawn) % self.unit if here else -1
-            position = len(request.tokens) + len(drawn) - 1 if request is not None and here else 0
-            tokens.append(tuple(drawn[-1] if place == at else 0 for place in range(self.unit)))
+            active = request is not None and not finish
+            index = len(drawn) % self.unit if active else -1
+            position = len(request.tokens) + len(drawn) - 1 if request is not None and active else 0
+            tokens.append(tuple(drawn[-1] if at == index else 0 for at in range(self.unit)))
             positions.append((position,) * self.unit)
-            real.append(tuple(place == at for place in range(self.unit)))
-            last.append(at)
+            real.append(tuple(at == index for at in range(self.unit)))
+            last.append(index)
         return Step(tuple(tokens), tuple(positions), tuple(real), tuple(last), 1)

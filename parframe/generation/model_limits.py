@@ -1,4 +1,4 @@
-"""How many tokens a language model knows, and for how many positions it was made."""
+"""Limits of a language model: the size of its vocabulary and its number of positions."""
 
 from __future__ import annotations
 
@@ -12,49 +12,51 @@ from parframe.simulation.trial_inputs import find_index_limits
 
 
 @attrs.frozen
-class Limits:
-    """What a language model takes.
+class ModelLimits:
+    """Limits of a language model.
 
     Parameters
     ----------
     vocabulary
-        How many tokens it knows.
+        Number of tokens in the vocabulary.
     positions
-        How many tokens a text may have; None where nothing limits it.
+        Largest number of tokens of a text; None without a limit.
     """
 
     vocabulary: int
     positions: int | None
 
 
-def limits_of(graph: OperatorGraph) -> Limits:
-    """What a language model takes: from its tables, its inputs and its configuration.
+def find_model_limits(graph: OperatorGraph) -> ModelLimits:
+    """Find the limits of a language model in its tables, its inputs and its configuration.
 
     Raises
     ------
     ParframeError
-        Of kind ``input``, if it takes no tokens.
+        Of kind ``input``, if the model takes no tokens.
     """
     rows = find_index_limits(graph, {})
     tokens = [
-        rows[name] for name, given in graph.inputs.items() if name in rows and not given.counted
+        rows[name]
+        for name, declared in graph.inputs.items()
+        if name in rows and not declared.counted
     ]
     if not tokens:
         raise ParframeError(
             "input",
             graph.source or "the model",
-            "takes no tokens: none of its inputs numbers the rows of a table",
-            "give a language model",
+            "takes no tokens: no input selects rows of an embedding table",
+            "use a language model",
         )
-    return Limits(min(tokens), min(_positions(graph, rows), default=None))
+    return ModelLimits(min(tokens), min(_positions(graph, rows), default=None))
 
 
 def _positions(graph: OperatorGraph, rows: dict[str, int]) -> Iterator[int]:
-    """Every limit there is for the positions of a text."""
-    for name, given in graph.inputs.items():
-        if given.counted and name in rows:
+    """Yield every limit for the positions of a text."""
+    for name, declared in graph.inputs.items():
+        if declared.counted and name in rows:
             yield rows[name]
-        for axis, most in zip(given.axes, given.most, strict=False):
+        for axis, most in zip(declared.axes, declared.most, strict=False):
             if axis == "sequence" and most is not None:
                 yield most
     text = graph.config.get("text_config")

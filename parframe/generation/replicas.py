@@ -1,4 +1,4 @@
-"""Which ranks work on the same requests, and which rows and tokens of a step each of them has."""
+"""Replicas of a plan, and the rows and tokens of a step on each of their ranks."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ _SEQUENCE, _BATCH = "sequence", "batch"
 
 
 @attrs.frozen
-class Block:
-    """The rows of a replica that a rank has: ``start`` to ``stop``."""
+class RowRange:
+    """Rows of a replica's batch on one rank: ``start`` to ``stop``."""
 
     start: int
     stop: int
@@ -29,16 +29,16 @@ class Block:
 
 @attrs.frozen
 class Replica:
-    """Ranks that work on the same requests, in lockstep but for the stages of a pipeline.
+    """Ranks that complete the same requests, in lockstep except for pipeline stages.
 
     Parameters
     ----------
     plan
         The plan.
     number
-        Which replica of the plan it is.
+        Number of the replica within the plan.
     ranks
-        Its ranks.
+        Ranks of the replica.
     """
 
     plan: Plan
@@ -46,13 +46,13 @@ class Replica:
     ranks: tuple[int, ...]
 
     @cached_property
-    def tail(self) -> tuple[int, ...]:
-        """The ranks that have logits."""
+    def logits_ranks(self) -> tuple[int, ...]:
+        """Ranks that have logits."""
         return tuple(rank for rank in self.ranks if self.plan.program(rank).outputs)
 
     @cached_property
-    def unit(self) -> int:
-        """The tokens of a row in a step must be a multiple of this, so that all parts are equal."""
+    def token_multiple(self) -> int:
+        """Number of which the tokens of a row in a step are a multiple, for equal parts."""
         ratios = (
             mesh.ratio(self.plan.placing.axes(_SEQUENCE)) for mesh in self.plan.mesh.submeshes
         )
@@ -60,52 +60,52 @@ class Replica:
         return halves * lcm(*(sum(ratio) for ratio in ratios))
 
     @cached_property
-    def row_unit(self) -> int:
-        """The rows of a step must be a multiple of this, so that they divide over its ranks."""
-        return self._batch_unit // self._apart
+    def row_multiple(self) -> int:
+        """Number of which the rows of a step are a multiple, so that they divide over its ranks."""
+        return self._batch_multiple // self._batch_shares
 
-    def batch(self, rows: int) -> int:
-        """The batch of all replicas, if each had as many rows as this one."""
-        return rows * self._apart
+    def global_rows(self, rows: int) -> int:
+        """Return the rows of all replicas, if each has as many as this one."""
+        return rows * self._batch_shares
 
     def sizes(self, rank: int, rows: int, tokens: int) -> dict[str, int]:
-        """The values of all symbols of a rank's program, for a step of so many rows and tokens."""
-        names = symbols(self.plan.graph)
-        given = {names[_BATCH]: self.batch(rows), names[_SEQUENCE]: tokens}
+        """Return the sizes of a rank's symbols for a step of so many rows and tokens."""
+        names = symbol_names(self.plan.graph)
+        given = {names[_BATCH]: self.global_rows(rows), names[_SEQUENCE]: tokens}
         return evaluate_sizes(self.plan.devices[rank], given)
 
-    def blocks(self, rows: int) -> Mapping[int, Block]:
-        """For every rank that is given or gives something, which rows it has of them."""
+    def row_ranges(self, rows: int) -> Mapping[int, RowRange]:
+        """Return the rows of each rank that takes inputs or returns outputs."""
         spans: dict[int, tuple[int, int]] = {}
         for rank in self.ranks:
             program = self.plan.program(rank)
             part = next(iter((*program.inputs, *program.outputs)), None)
             if part is not None:
-                sizes = self.sizes(rank, rows, self.unit)
-                own = places(part, sizes, 0, self.batch(rows))
+                sizes = self.sizes(rank, rows, self.token_multiple)
+                own = find_indices(part, sizes, 0, self.global_rows(rows))
                 spans[rank] = own[0], own[-1] + 1
         starts: dict[tuple[int, int], int] = {}
         at = 0
         for span in sorted(set(spans.values())):
             starts[span] = at
             at += span[1] - span[0]
-        return {r: Block(starts[s], starts[s] + s[1] - s[0]) for r, s in spans.items()}
+        return {r: RowRange(starts[s], starts[s] + s[1] - s[0]) for r, s in spans.items()}
 
     @cached_property
-    def _batch_unit(self) -> int:
+    def _batch_multiple(self) -> int:
         axes = self.plan.placing.axes(_BATCH)
         return lcm(*(sum(mesh.ratio(axes)) for mesh in self.plan.mesh.submeshes))
 
     @cached_property
-    def _apart(self) -> int:
-        """Into how many parts the batch is split over replicas."""
-        axes = replica_axes(self.plan)
+    def _batch_shares(self) -> int:
+        """Number of parts into which replicas split the batch."""
+        axes = find_replica_axes(self.plan)
         return lcm(*(sum(mesh.ratio(axes)) for mesh in self.plan.mesh.submeshes))
 
 
-def replicas_of(plan: Plan) -> tuple[Replica, ...]:
-    """The replicas of a plan: ranks that differ only along axes that nothing is sent along."""
-    axes = replica_axes(plan)
+def find_replicas(plan: Plan) -> tuple[Replica, ...]:
+    """Find the replicas of a plan: ranks that differ only along axes without communication."""
+    axes = find_replica_axes(plan)
     found: dict[tuple[int, ...], list[int]] = {}
     for rank in range(plan.mesh.size):
         place = plan.mesh.coordinates(rank)
@@ -113,8 +113,8 @@ def replicas_of(plan: Plan) -> tuple[Replica, ...]:
     return tuple(Replica(plan, n, tuple(ranks)) for n, ranks in enumerate(found.values()))
 
 
-def replica_axes(plan: Plan) -> tuple[str, ...]:
-    """The mesh axes that split the batch, and along which nothing is sent."""
+def find_replica_axes(plan: Plan) -> tuple[str, ...]:
+    """Find the mesh axes that split the batch and have no communication."""
     busy = {
         axis
         for program in plan.programs.values()
@@ -122,18 +122,18 @@ def replica_axes(plan: Plan) -> tuple[str, ...]:
         if operator.target in COMMUNICATION
         for axis in group_axes(operator)
     }
-    found = tuple(axis for axis in plan.placing.axes(_BATCH) if axis not in busy)
-    shares = {share for mesh in plan.mesh.submeshes for share in mesh.ratio(found)}
-    return found if len(shares) == 1 else ()
+    parallel = tuple(axis for axis in plan.placing.axes(_BATCH) if axis not in busy)
+    shares = {share for mesh in plan.mesh.submeshes for share in mesh.ratio(parallel)}
+    return parallel if len(shares) == 1 else ()
 
 
-def tokens_input(graph: OperatorGraph) -> Input:
-    """The input in which a language model takes its tokens.
+def find_tokens_input(graph: OperatorGraph) -> Input:
+    """Find the input of a language model that takes its tokens.
 
     Raises
     ------
     ParframeError
-        Of kind ``run``, if it takes something else.
+        Of kind ``run``, if the model takes other inputs.
     """
     given = [own for own in graph.inputs.values() if not own.counted]
     if len(given) != 1 or given[0].axes != (_BATCH, _SEQUENCE):
@@ -141,29 +141,29 @@ def tokens_input(graph: OperatorGraph) -> Input:
             "run",
             graph.source or "the model",
             f"generates no text: its inputs are {', '.join(graph.inputs)}",
-            "give a language model",
+            "use a language model",
         )
     return given[0]
 
 
-def symbols(graph: OperatorGraph) -> Mapping[str, str]:
-    """The names of the symbols that stand for batch and sequence."""
-    given = tokens_input(graph)
+def symbol_names(graph: OperatorGraph) -> Mapping[str, str]:
+    """Return the names of the symbols of batch and sequence."""
+    given = find_tokens_input(graph)
     return {
         axis: size.name if isinstance(size, sympy.Symbol) else axis
         for axis, size in zip(given.axes, given.shape, strict=True)
     }
 
 
-def logits_name(plan: Plan) -> str:
-    """The output of a language model that has its logits: ``[batch, sequence, vocabulary]``.
+def find_logits(plan: Plan) -> str:
+    """Find the output of a language model that has its logits ``[batch, sequence, vocabulary]``.
 
     Raises
     ------
     ParframeError
-        Of kind ``run``, if it has no such output.
+        Of kind ``run``, if the model has no such output.
     """
-    given = tokens_input(plan.graph)
+    given = find_tokens_input(plan.graph)
     for name in plan.graph.output_names:
         shape = plan.graph.tensors[name].shape
         if len(shape) == 3 and shape[:2] == given.shape and isinstance(shape[2], int):
@@ -171,13 +171,13 @@ def logits_name(plan: Plan) -> str:
     raise ParframeError(
         "run",
         plan.graph.source or "the model",
-        "generates no text: no output has numbers for every token",
-        "give a language model",
+        "generates no text: no output has logits for every token",
+        "use a language model",
     )
 
 
-def places(part: Part, sizes: Mapping[str, int], axis: int, length: int) -> list[int]:
-    """Where along an axis of the whole tensor the entries of a part lie, in order."""
-    region: Regions = (evaluate_regions(part.region, sizes)[axis],)
+def find_indices(part: Part, sizes: Mapping[str, int], dim: int, length: int) -> list[int]:
+    """Return the indices of a part along a dim of the whole tensor, in order."""
+    region: Regions = (evaluate_regions(part.region, sizes)[dim],)
     found: list[int] = take(torch.arange(length), region).tolist()
     return found

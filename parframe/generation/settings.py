@@ -1,4 +1,4 @@
-"""How a plan is run to generate text, as data."""
+"""Settings of a run that generates text."""
 
 from __future__ import annotations
 
@@ -11,47 +11,47 @@ import attrs
 from parframe.errors import ParframeError, did_you_mean
 
 DEVICES = ("cpu", "cuda")
-"""The kinds of devices that a plan is run on."""
+"""Kinds of devices."""
 
 
 @attrs.frozen
 class Settings:
-    """How a plan is run.
+    """Settings of a run.
 
     Parameters
     ----------
     weights
-        The folder of the weights; None for random ones.
+        Weights folder; None for random weights.
     dtype
-        The type to compute in; None for that of the weights.
+        Dtype of the computation; None for that of the weights.
     device
         ``cpu`` or ``cuda``.
     executor
-        The name of what starts the devices.
+        Name of the executor.
     compiled
-        Whether the devices' modules are compiled.
+        Whether decode steps are compiled.
     context
-        How many positions the cache of a row has; None for as many as are needed.
-    rows
-        How many requests run together on a replica.
+        Positions of the KV cache of a row; None for as many as the requests need.
+    batch_size
+        Requests that run together on a replica.
     micro_batches
-        Into how many parts pipeline stages split a batch; None for as many as there are stages.
+        Micro-batches of a batch in a pipeline; None for the number of stages.
     timeout
-        For how many seconds a device may be silent.
+        Seconds without progress after which a run fails.
     seed
-        The seed of random weights.
-    chunk
-        How many tokens of a prompt are computed at once, so that memory does not grow with it.
+        Seed of random weights.
+    prefill_chunk
+        Prompt tokens of one prefill step, so that memory does not grow with the prompt.
     cached
-        Whether keys and values are kept; without that every token computes all before it again.
+        Whether to use a KV cache; without it every step computes the whole text again.
     pickled, extra
-        Whether pickles of weights may be read, and tensors that the model has no use for left out;
-        see `parframe.weights.read_weights`.
-    shared
-        Whether several ranks may share a GPU, as tests do: NCCL refuses that, so that they speak
-        over gloo, which is slow.
-    bound
-        Whether each process of a run on the CPUs of this host keeps to processors of its own.
+        Whether to read pickled weights, and whether to ignore tensors that the model does not
+        use; see `parframe.weights.read_weights`.
+    share_gpus
+        Whether ranks may share a GPU, for tests. They communicate over gloo, which is slow, since
+        NCCL does not support it.
+    bind_cpus
+        Whether to bind each process of a local run to CPUs of its own.
     """
 
     weights: Path | None = None
@@ -60,54 +60,54 @@ class Settings:
     executor: str = "local"
     compiled: bool = False
     context: int | None = None
-    rows: int = 8
+    batch_size: int = 8
     micro_batches: int | None = None
     timeout: float = 600.0
     seed: int = 0
-    chunk: int = 512
+    prefill_chunk: int = 512
     cached: bool = True
     pickled: bool = False
     extra: bool = False
-    shared: bool = False
-    bound: bool = True
+    share_gpus: bool = False
+    bind_cpus: bool = True
 
     def __attrs_post_init__(self) -> None:
         counts = {
             "context": self.context,
-            "rows": self.rows,
-            "chunk": self.chunk,
+            "batch_size": self.batch_size,
+            "prefill_chunk": self.prefill_chunk,
             "micro_batches": self.micro_batches,
         }
         for name, count in counts.items():
             if count is not None and count < 1:
-                raise ParframeError("input", name, f"is {count}", "give at least 1")
+                raise ParframeError("input", name, f"is {count}", "use at least 1")
         if self.device not in DEVICES:
             raise ParframeError(
                 "input",
                 "device",
-                f"there is none of the kind {self.device!r}{did_you_mean(self.device, DEVICES)}",
-                f"give one of {', '.join(DEVICES)}",
+                f"unknown kind {self.device!r}{did_you_mean(self.device, DEVICES)}",
+                f"use one of {', '.join(DEVICES)}",
             )
         if not 0 < self.timeout < float("inf"):
             raise ParframeError(
-                "input", "timeout", f"is {self.timeout} seconds", "give a number above 0"
+                "input", "timeout", f"is {self.timeout} seconds", "use a number above 0"
             )
-        if self.micro_batches is not None and self.micro_batches > self.rows:
+        if self.micro_batches is not None and self.micro_batches > self.batch_size:
             raise ParframeError(
                 "input",
                 "micro_batches",
-                f"{self.rows} rows cannot be split into {self.micro_batches} parts",
-                f"give at most {self.rows}, or more rows",
+                f"{self.batch_size} rows cannot be split into {self.micro_batches} micro-batches",
+                f"use at most {self.batch_size}, or a larger batch_size",
             )
 
 
-def settings_of(facts: Mapping[str, Any]) -> Settings:
-    """The settings that `facts_of_settings` gave."""
+def settings_from_json(facts: Mapping[str, Any]) -> Settings:
+    """Create settings from the JSON object of `settings_to_json`."""
     weights = facts["weights"]
     return Settings(**{**facts, "weights": None if weights is None else Path(weights)})
 
 
-def facts_of_settings(settings: Settings) -> dict[str, Any]:
-    """Settings for JSON."""
+def settings_to_json(settings: Settings) -> dict[str, Any]:
+    """Return settings as a JSON object."""
     facts = attrs.asdict(settings)
     return {**facts, "weights": None if settings.weights is None else str(settings.weights)}

@@ -1,11 +1,11 @@
-"""Text of tokens that come one by one: given as soon as it is final, and never a stop text.
+"""Incremental detokenization, and stop strings.
 
-Tokens cannot be decoded one by one: a character may need several, and the first of a text loses
-its space. So a window is decoded, of the tokens given last and those not yet given; what the whole
-window has beyond the text of its first part is new. It is final unless it ends within a character:
-with the character U+FFFD, which stands for bytes that are none, or with a token that is a single
-byte, because decoders judge a run of such tokens as a whole. Of the few decoders that change what
-lies further back, all is given at the end.
+Tokens cannot be decoded one by one: a character may need several tokens, and the first token of a
+text loses its space. So a window is decoded that has the tokens emitted last and those not yet
+emitted. The text of the window beyond that of its first part is new. It is final unless it ends
+within a character: with U+FFFD, which stands for invalid bytes, or with a token of a single byte,
+since decoders treat a run of such tokens as a whole. With the few decoders that change earlier
+text, all text is emitted at the end.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from collections.abc import Sequence
 import attrs
 
 from parframe.errors import ParframeError
-from parframe.generation.tokenization import Text, decoders_of
+from parframe.generation.tokenization import ModelTokenizer, list_decoders
 
 _UNKNOWN = "\N{REPLACEMENT CHARACTER}"
 _BYTE = re.compile(r"<0x[0-9A-Fa-f]{2}>")
-_STEADY = frozenset(
+_APPENDING = frozenset(
     {
         "BPEDecoder",
         "ByteFallback",
@@ -32,145 +32,147 @@ _STEADY = frozenset(
         "WordPiece",
     }
 )
-"""The decoders whose text only grows with further tokens, apart from runs of bytes."""
+"""Decoders whose text only grows with more tokens, except for runs of bytes."""
 
 
 class Detokenizer:
-    """The text of tokens that come one by one.
+    """Incremental detokenizer: it emits text as soon as it is final.
 
-    All that is given is together what the prompt and the tokens, decoded as one, have beyond the
-    prompt alone.
+    All emitted text together is the text of the prompt and the tokens, decoded as one, without that
+    of the prompt.
 
     Parameters
     ----------
-    text
+    tokenizer
         The tokenizer.
     prompt
-        The tokens before the first, whose text is not given.
+        Token IDs of the prompt, whose text is not emitted.
     """
 
-    def __init__(self, text: Text, prompt: Sequence[int] = ()) -> None:
-        self._text = text
-        self._silent = text.silent
-        steps = decoders_of(text.tokenizer)
+    def __init__(self, tokenizer: ModelTokenizer, prompt: Sequence[int] = ()) -> None:
+        self._tokenizer = tokenizer
+        self._special_tokens = tokenizer.special_tokens
+        steps = list_decoders(tokenizer.tokenizer)
         kinds = {step["type"] for step in steps}
-        self._steady = kinds <= _STEADY and not any(step.get("stop") for step in steps)
+        self._appends = kinds <= _APPENDING and not any(step.get("stop") for step in steps)
         self._bytes = "ByteFallback" in kinds
-        self._window = [token for token in prompt if self._speaks(token)]
-        self._given = len(self._window)
-        self._before = text.decode(self._window)
+        self._window = [token for token in prompt if self._has_text(token)]
+        self._emitted = len(self._window)
+        self._prefix = tokenizer.decode(self._window)
 
     def push(self, token: int) -> str:
-        """Take a token; what became final with it, often nothing."""
-        if not self._speaks(token):
+        """Add a token, and return the text that has become final."""
+        if not self._has_text(token):
             return ""
         self._window.append(token)
-        if not self._steady or self._within_bytes(token):
+        if not self._appends or self._is_byte(token):
             return ""
-        whole = self._text.decode(self._window)
-        if len(whole) <= len(self._before) or whole.endswith(_UNKNOWN):
+        whole = self._tokenizer.decode(self._window)
+        if len(whole) <= len(self._prefix) or whole.endswith(_UNKNOWN):
             return ""
-        return self._give(whole)
+        return self._emit(whole)
 
     def finish(self) -> str:
-        """What is left once no token follows."""
-        return self._give(self._text.decode(self._window))
+        """Return the remaining text after the last token."""
+        return self._emit(self._tokenizer.decode(self._window))
 
-    def _give(self, whole: str) -> str:
-        new = whole[len(self._before) :]
-        self._window = self._window[self._given :]
-        self._given = len(self._window)
-        self._before = self._text.decode(self._window)
+    def _emit(self, whole: str) -> str:
+        new = whole[len(self._prefix) :]
+        self._window = self._window[self._emitted :]
+        self._emitted = len(self._window)
+        self._prefix = self._tokenizer.decode(self._window)
         return new
 
-    def _speaks(self, token: int) -> bool:
-        """Whether a token has a text; a model may know more tokens than its tokenizer."""
-        known = self._text.tokenizer.id_to_token(token) is not None
-        return known and token not in self._silent
+    def _has_text(self, token: int) -> bool:
+        """Return whether a token has text; a model may have more tokens than its tokenizer."""
+        known = self._tokenizer.tokenizer.id_to_token(token) is not None
+        return known and token not in self._special_tokens
 
-    def _within_bytes(self, token: int) -> bool:
-        content = self._text.tokenizer.id_to_token(token) if self._bytes else None
+    def _is_byte(self, token: int) -> bool:
+        content = self._tokenizer.tokenizer.id_to_token(token) if self._bytes else None
         return content is not None and _BYTE.fullmatch(content) is not None
 
 
 @attrs.define
-class StopTexts:
-    """Ends a text before the stop text that is complete first, and gives no part of it.
+class StopStrings:
+    """Stop strings: text ends before the first that is complete.
 
     Parameters
     ----------
     stops
-        The stop texts.
+        The stop strings.
 
     Raises
     ------
     ParframeError
-        Of kind ``input``, if one is empty.
+        Of kind ``input``, if a stop string is empty.
     """
 
     stops: tuple[str, ...]
-    found: str | None = attrs.field(default=None, init=False)
-    _held: str = attrs.field(default="", init=False)
+    matched: str | None = attrs.field(default=None, init=False)
+    _withheld: str = attrs.field(default="", init=False)
 
     def __attrs_post_init__(self) -> None:
         if "" in self.stops:
-            raise ParframeError("input", "stop text", "is empty", "give at least one character")
+            raise ParframeError("input", "stop string", "is empty", "use at least one character")
 
     def push(self, text: str) -> str:
-        """Take a piece of text; what of it and of the text held back is no part of a stop text."""
-        if self.found is not None:
+        """Add text, and return the text that cannot belong to a stop string."""
+        if self.matched is not None:
             return ""
-        self._held += text
+        self._withheld += text
         ends = [
-            (self._held.index(stop) + len(stop), -len(stop), stop)
+            (self._withheld.index(stop) + len(stop), -len(stop), stop)
             for stop in self.stops
-            if stop in self._held
+            if stop in self._withheld
         ]
         if ends:
-            end, less, self.found = min(ends)
-            return self._held[: end + less]
-        keep = max((_overlap(self._held, stop) for stop in self.stops), default=0)
-        final = self._held[: len(self._held) - keep]
-        self._held = self._held[len(final) :]
+            end, less, self.matched = min(ends)
+            return self._withheld[: end + less]
+        keep = max((_find_overlap(self._withheld, stop) for stop in self.stops), default=0)
+        final = self._withheld[: len(self._withheld) - keep]
+        self._withheld = self._withheld[len(final) :]
         return final
 
     def finish(self) -> str:
-        """The text held back, once none follows: it was the beginning of a stop text only."""
-        return "" if self.found is not None else self._held
+        """Return the text withheld as a possible beginning of a stop string."""
+        return "" if self.matched is not None else self._withheld
 
 
-def _overlap(text: str, stop: str) -> int:
-    """How long the longest end of a text is with which a stop text begins."""
+def _find_overlap(text: str, stop: str) -> int:
+    """Return the length of the longest end of a text that begins a stop string."""
     longest = min(len(text), len(stop) - 1)
     return next((size for size in range(longest, 0, -1) if stop.startswith(text[-size:])), 0)
 
 
 class TextStream:
-    """The text of one request, piece by piece.
+    """Text of one request, piece by piece.
 
     Parameters
     ----------
-    text
+    tokenizer
         The tokenizer.
     prompt
-        The tokens of the prompt.
+        Token IDs of the prompt.
     stops
-        The texts before which it ends.
+        The stop strings.
     """
 
-    def __init__(self, text: Text, prompt: Sequence[int] = (), stops: Sequence[str] = ()) -> None:
-        self._tokens = Detokenizer(text, prompt)
-        self._stops = StopTexts(tuple(stops))
+    def __init__(
+        self, tokenizer: ModelTokenizer, prompt: Sequence[int] = (), stops: Sequence[str] = ()
+    ) -> None:
+        self._tokens = Detokenizer(tokenizer, prompt)
+        self._stops = StopStrings(tuple(stops))
 
     @property
     def stopped(self) -> bool:
-        """Whether a stop text was found: nothing more is given."""
-        return self._stops.found is not None
+        """True once a stop string was found."""
+        return self._stops.matched is not None
 
     def push(self, token: int) -> str:
-        """Take a token; the text that became final with it."""
+        """Add a token, and return the text that has become final."""
         return self._stops.push(self._tokens.push(token))
 
     def finish(self) -> str:
-        """What is left once no token follows."""
+        """Return the remaining text after the last token."""
         return self._stops.push(self._tokens.finish()) + self._stops.finish()

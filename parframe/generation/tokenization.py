@@ -1,4 +1,4 @@
-"""Prompts as token ids, and token ids as text that is given as soon as it is final."""
+"""Tokenization of prompts, and decoding of tokens."""
 
 from __future__ import annotations
 
@@ -17,73 +17,73 @@ if TYPE_CHECKING:
 
 
 @attrs.frozen
-class Text:
-    """The tokenizer of a model's folder.
+class ModelTokenizer:
+    """Tokenizer of a model.
 
     Parameters
     ----------
     tokenizer
-        Of the library ``tokenizers``; it neither fills up nor cuts off.
+        Tokenizer of the library ``tokenizers``, without padding and truncation.
     """
 
     tokenizer: Tokenizer
 
     def encode(self, prompt: str) -> tuple[int, ...]:
-        """The tokens of a prompt, with the special tokens that the model expects."""
+        """Return the token IDs of a prompt, with the special tokens that the model expects."""
         return tuple(self.tokenizer.encode(prompt).ids)
 
     def decode(self, tokens: Sequence[int]) -> str:
-        """The text of tokens, without special ones."""
+        """Return the text of tokens, without special tokens."""
         text: str = self.tokenizer.decode(list(tokens), skip_special_tokens=True)
         return text
 
     @property
-    def silent(self) -> frozenset[int]:
-        """The special tokens, which give no text."""
+    def special_tokens(self) -> frozenset[int]:
+        """IDs of the special tokens, which have no text."""
         added = self.tokenizer.get_added_tokens_decoder()
         return frozenset(token for token, content in added.items() if content.special)
 
 
-def read_tokenizer(folder: Path) -> Text:
-    """The tokenizer of a model's folder.
+def read_tokenizer(folder: Path) -> ModelTokenizer:
+    """Read the tokenizer of a model's folder.
 
     Parameters
     ----------
     folder
-        A folder with ``tokenizer.json``, which says all, special tokens included; as with
-        transformers, ``add_bos_token`` of ``tokenizer_config.json`` does not count beside it.
+        Folder with ``tokenizer.json``, which also gives the special tokens of a prompt. As in
+        transformers, it takes precedence over ``add_bos_token`` of ``tokenizer_config.json``.
 
     Raises
     ------
     ParframeError
-        Of kind ``load``, if there is none or it cannot be read.
+        Of kind ``load``, if the file is missing or cannot be read.
     """
     path = folder / "tokenizer.json"
     if not path.is_file():
         raise ParframeError(
             "load",
             str(folder),
-            "has no tokenizer.json, which turns text into token ids and back",
-            "write one with AutoTokenizer.from_pretrained(...).save_pretrained(folder) of "
-            "transformers, or give token ids",
+            "has no tokenizer.json, which converts between text and token IDs",
+            "save one with transformers (AutoTokenizer.from_pretrained, save_pretrained), "
+            "or give token IDs",
         )
-    tokenizer = _parsed(read_text(path, "load"), path)
+    tokenizer = _parse_tokenizer(read_text(path, "load"), path)
     tokenizer.no_padding()
     tokenizer.no_truncation()
-    return Text(tokenizer)
+    return ModelTokenizer(tokenizer)
 
 
-def stop_tokens(folder: Path) -> tuple[int, ...]:
-    """The tokens that end a text, as a model's ``generation_config.json`` or ``config.json`` says.
+def read_stop_tokens(folder: Path) -> tuple[int, ...]:
+    """Read the stop tokens of a model from ``generation_config.json`` or ``config.json``.
 
     Raises
     ------
     ParframeError
-        Of kind ``load``, if they are no token ids.
+        Of kind ``load``, if they are not token IDs.
     """
     for name in ("generation_config.json", "config.json"):
         path = folder / name
-        found = _object(path).get("eos_token_id")
+        found = _read_json_object(path).get("eos_token_id")
         if found is None:
             continue
         tokens = found if isinstance(found, list) else [found]
@@ -91,22 +91,22 @@ def stop_tokens(folder: Path) -> tuple[int, ...]:
             raise ParframeError(
                 "load",
                 f"{path}, eos_token_id",
-                f"{str(found)[:60]} is no token id",
-                "give a number or a list of numbers",
+                f"{str(found)[:60]} is not a token ID",
+                "use a number or a list of numbers",
             )
         return tuple(tokens)
     return ()
 
 
-def _parsed(text: str, path: Path) -> Tokenizer:
+def _parse_tokenizer(text: str, path: Path) -> Tokenizer:
     try:
         from tokenizers import Tokenizer
     except ImportError as error:
         raise ParframeError(
             "load",
             "tokenizers",
-            "text is turned into token ids by tokenizers, which is not installed",
-            "pip install 'parframe[hf]', or give token ids",
+            "is not installed, and is needed to convert text to token IDs",
+            "install parframe[hf], or give token IDs",
         ) from error
     try:
         return Tokenizer.from_str(text)
@@ -116,8 +116,8 @@ def _parsed(text: str, path: Path) -> Tokenizer:
         ) from error
 
 
-def _object(path: Path) -> dict[str, Any]:
-    """The JSON object of a file; an empty one if there is no such file."""
+def _read_json_object(path: Path) -> dict[str, Any]:
+    """Read the JSON object of a file; return an empty one if the file does not exist."""
     if not path.is_file():
         return {}
     content = read_json(path, "load")
@@ -126,8 +126,8 @@ def _object(path: Path) -> dict[str, Any]:
     return content
 
 
-def decoders_of(tokenizer: Tokenizer) -> list[dict[str, Any]]:
-    """What a tokenizer does to make text of tokens, step by step."""
+def list_decoders(tokenizer: Tokenizer) -> list[dict[str, Any]]:
+    """Return the decoding steps of a tokenizer."""
     decoder: dict[str, Any] | None = json.loads(tokenizer.to_str()).get("decoder")
     if decoder is None:
         return []

@@ -206,7 +206,8 @@ def predicted(run: Run, machine: Machine, engine: Engine) -> tuple[float, float]
 
 def _timed(plan: Plan, layers: int, asked: Asked, batches: int) -> Run:
     settings = Settings(
-        dtype=asked.dtypes[0], device=asked.device, compiled=True, rows=1, chunk=CHUNK, bound=True,
+        dtype=asked.dtypes[0], device=asked.device, compiled=True, batch_size=1,
+        prefill_chunk=CHUNK, bind_cpus=True,
         timeout=asked.timeout,
     )  # fmt: skip
     prompt = tuple(number % _VOCABULARY for number in range(PROMPT))

@@ -11,9 +11,8 @@ from statistics import median, quantiles
 import attrs
 
 from parframe.executors import generate
-from parframe.generation import Request, Result, Sampling, Settings
-from parframe.generation.replicas import replicas_of
-from parframe.generation.requests import Failure, Token
+from parframe.generation import Failure, Request, Result, Sampling, Settings, Token
+from parframe.generation.replicas import find_replicas
 from parframe.plan import Plan
 
 
@@ -86,7 +85,7 @@ def arrivals(
     ParframeError
         If the run fails.
     """
-    rows = settings.rows * len(replicas_of(plan))
+    rows = settings.batch_size * len(find_replicas(plan))
     sampling = Sampling(max_new_tokens=new_tokens)
     listed = [
         Request(number, prompts[number % len(prompts)], sampling)

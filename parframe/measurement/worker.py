@@ -10,7 +10,7 @@ import attrs
 import torch
 import torch.distributed as dist
 
-from parframe.executors.rank import device_of
+from parframe.executors.devices import select_device
 from parframe.launcher import Worker, fork_server
 from parframe.launcher.processes import bind_cpus
 from parframe.measurement.collective_timing import Exchange, Ring, exchanges, sends
@@ -32,7 +32,7 @@ def measure(worker: Worker) -> None:
         bind_cpus(worker.rank, worker.world)
     torch.set_grad_enabled(False)
     worker.send({"resident": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024})
-    device = device_of(facts["device"], worker.rank)
+    device = select_device(facts["device"], worker.rank)
     rings = _rings(worker, device)
     worker.phase("measure")
     calm = Calm(facts["patience"])

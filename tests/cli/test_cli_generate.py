@@ -12,7 +12,7 @@ from parframe.cli.completions import Completion, Liner, Printer, follow, harmles
 from parframe.cli.prompts import Prompt, read_prompts
 from parframe.errors import KINDS, ParframeError
 from parframe.generation import Failure, Request, Result, Sampling, Token
-from parframe.generation.tokenization import Text
+from parframe.generation.tokenization import ModelTokenizer
 
 LOST = Failure(1, ParframeError("run", "rank 1", "was lost", "start it again"))
 
@@ -216,7 +216,7 @@ def test_events_are_closed_once_all_have_ended_at_a_stop_text():
     assert "".join(pieces) == "the \na dog\n"
     assert events.closed
     assert len(events.left) == 1
-    assert found[0].facts["finish"] == "stop"
+    assert found[0].facts["finish_reason"] == "stop"
 
 
 def test_a_failure_leaves_the_other_completions_whole():
@@ -256,7 +256,7 @@ def test_lines_of_json_tell_prompt_text_tokens_and_finish():
     assert [line["text"] for line in lines] == ["the cat", "a dog"]
     assert lines[0] == {
         "number": 0, "prompt": "p", "text": "the cat", "tokens": list(first[-1].tokens),
-        "finish": "stop",
+        "finish_reason": "stop",
     }  # fmt: skip
 
 
@@ -273,7 +273,7 @@ def test_a_terminal_is_not_steered():
 
 def test_a_stop_token_that_is_not_special_gives_no_text():
     text = tokenizers_made.byte_level()
-    assert isinstance(text, Text)
+    assert isinstance(text, ModelTokenizer)
     cat, dog = text.encode("cat"), text.encode("dog")
     request = Request(0, cat, Sampling(stop=dog))
     found = [Completion(Prompt("cat"), request, text)]

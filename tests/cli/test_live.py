@@ -31,14 +31,14 @@ def shown(ranks, height=20, width=60):
 
 def test_every_rank_has_its_phase_its_step_and_its_operator():
     seen = [
-        at(0), at(1, step=None, phase="rendezvous", operator="meet the other ranks"),
+        at(0), at(1, step=None, phase="rendezvous", operator="wait for the other ranks"),
         at(2, phase="load", step=40, operator="weights"), at(3, waiting=True), at(4, done=True),
     ]  # fmt: skip
     rows = [line.split() for line in shown(Ranks(lambda: seen), width=80)]
     assert rows == [
         ["rank", "phase", "step", "a", "second", "at"],
         ["0", "step", "7", "model.layers.1"],
-        ["1", "rendezvous", "meet", "the", "other", "ranks"],
+        ["1", "rendezvous", "wait", "for", "the", "other", "ranks"],
         ["2", "load", "━━━━──────", "40", "%", "weights"],
         ["3", "step", "7", "waits", "for", "a", "batch"],
         ["4", "done", "7"],

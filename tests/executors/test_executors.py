@@ -1,4 +1,4 @@
-"""Executors: worlds that others made, and all ranks in one process."""
+"""Executors: worlds of torchrun and of host programs, and all ranks in one process."""
 
 import contextlib
 import json
@@ -15,8 +15,8 @@ import parframe
 from parframe import hooks
 from parframe.errors import KINDS, ParframeError
 from parframe.executors.generate import EXECUTORS
-from parframe.executors.network_interface import interface_towards
-from parframe.executors.torchrun import network, read_world
+from parframe.executors.network_interface import find_interface
+from parframe.executors.torchrun import network_variables, read_world
 from parframe.generation import Sampling
 
 PROMPTS = ((1, 17, 5), (1, 9, 30, 31, 7), (40,))
@@ -27,7 +27,7 @@ WORLD = {
     "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29555", "TORCHELASTIC_RUN_ID": "tested",
 }  # fmt: skip
 
-TWO_HOSTS = {**WORLD, "WORLD_SIZE": "2"}
+TWO_NODES = {**WORLD, "WORLD_SIZE": "2"}
 
 HOST = """
 import json, sys
@@ -35,8 +35,8 @@ import torch.distributed as dist
 import parframe
 from parframe.generation import Sampling
 
-folder, meeting, rank, prompts = sys.argv[1], sys.argv[2], int(sys.argv[3]), json.loads(sys.argv[4])
-dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=2)
+folder, store, rank, prompts = sys.argv[1], sys.argv[2], int(sys.argv[3]), json.loads(sys.argv[4])
+dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
 plan = parframe.partition(parframe.load(folder, positions=True), "DP2")
 for _ in range(2):
     found = parframe.run(
@@ -50,7 +50,7 @@ dist.destroy_process_group()
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A tiny Llama without weights, and a file of prompts."""
+    """Create a tiny Llama without weights, and a file of prompts."""
     made = tmp_path_factory.mktemp("model")
     models.tiny_config("llama").save_pretrained(made)
     lines = (json.dumps({"tokens": prompt}) for prompt in PROMPTS)
@@ -60,7 +60,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def expected(folder):
-    """What one device says to each prompt alone."""
+    """Return the new tokens of each prompt alone on one device."""
     return [completed(folder, "TP1", prompts=[prompt])[0] for prompt in PROMPTS]
 
 
@@ -72,7 +72,7 @@ def completed(folder, composite, executor="simulate", sampling=None, prompts=PRO
 
 
 def generating(folder, composite):
-    """The command line below torchrun."""
+    """Return the command line for torchrun."""
     return [
         "-m", "parframe", "generate", str(folder), "--parallel", composite, "--executor",
         "torchrun", "--weights", "random", "--prompt-file", str(folder / "prompts"),
@@ -85,21 +85,21 @@ def torchrun(*options):
 
 
 def lines_of(tokens):
-    """How tokens are printed where there is no tokenizer."""
+    """Return the output for tokens without a tokenizer."""
     return "".join(" ".join(map(str, own)) + "\n" for own in tokens)
 
 
 def finished(processes):
-    """What processes wrote, once all have ended well."""
+    """Wait until all processes have succeeded, and return their outputs."""
     try:
-        told = [process.communicate(timeout=120) for process in processes]
+        result = [process.communicate(timeout=120) for process in processes]
     finally:
         for process in processes:
             process.kill()
             process.wait()
-    for process, (_, err) in zip(processes, told, strict=True):
+    for process, (_, err) in zip(processes, result, strict=True):
         assert process.returncode == 0, err
-    return [out for out, _ in told]
+    return [out for out, _ in result]
 
 
 def started(command, **variables):
@@ -110,28 +110,26 @@ def started(command, **variables):
 
 
 @pytest.mark.parametrize("composite", ["TP2PP2", "SP2TP", "CP2", "DP2"])
-def test_simulated_ranks_say_what_one_device_says(folder, expected, composite):
+def test_simulated_ranks_give_the_tokens_of_one_device(folder, expected, composite):
     assert completed(folder, composite) == expected
 
 
 @pytest.mark.slow
-def test_simulated_ranks_draw_what_processes_draw(folder):
+def test_simulated_ranks_draw_the_tokens_of_processes(folder):
     sampling = Sampling(max_new_tokens=NEW, temperature=1.0, top_k=50, seed=7)
     found = completed(folder, "TP2", "simulate", sampling)
     assert found == completed(folder, "TP2", "local", sampling)
 
 
 @pytest.mark.slow
-def test_under_torchrun_text_is_printed_once(folder, expected):
+def test_torchrun_prints_text_once(folder, expected):
     command = torchrun("--standalone", "--nproc-per-node", "2", *generating(folder, "TP2"))
     assert finished([started(command)]) == [lines_of(expected)]
 
 
 @pytest.mark.slow
-def test_a_host_keeps_its_process_group_and_rank_0_hears_of_all_replicas(
-    folder, expected, tmp_path
-):
-    given = [str(folder), str(tmp_path / "meeting")]
+def test_host_keeps_its_process_group_and_rank_0_gets_all_results(folder, expected, tmp_path):
+    given = [str(folder), str(tmp_path / "store")]
     ranks = [
         started(
             [sys.executable, "-c", HOST, *given, str(rank), json.dumps(PROMPTS)],
@@ -139,13 +137,13 @@ def test_a_host_keeps_its_process_group_and_rank_0_hears_of_all_replicas(
         )
         for rank in range(2)
     ]
-    told = [[json.loads(line) for line in out.splitlines()] for out in finished(ranks)]
-    assert told == [[expected, expected], [[], []]]
+    result = [[json.loads(line) for line in out.splitlines()] for out in finished(ranks)]
+    assert result == [[expected, expected], [[], []]]
 
 
 @pytest.fixture
-def two_hosts():
-    """Two network namespaces with a cable between them: their names."""
+def two_nodes():
+    """Create two connected network namespaces, and yield the commands to run in them."""
     ip = shutil.which("ip", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
     if ip is None or os.geteuid() != 0:
         pytest.skip("network namespaces need root and the program ip")
@@ -175,8 +173,8 @@ def two_hosts():
 
 
 @pytest.mark.slow
-def test_two_hosts_say_what_one_device_says(two_hosts, folder, expected):
-    hosts = [
+def test_two_nodes_give_the_tokens_of_one_device(two_nodes, folder, expected):
+    nodes = [
         started([
             *inside,
             *torchrun(
@@ -185,9 +183,9 @@ def test_two_hosts_say_what_one_device_says(two_hosts, folder, expected):
             ),
             *generating(folder, "PP2"),
         ])
-        for number, inside in enumerate(two_hosts)
+        for number, inside in enumerate(two_nodes)
     ]  # fmt: skip
-    assert finished(hosts) == [lines_of(expected), ""]
+    assert finished(nodes) == [lines_of(expected), ""]
 
 
 @pytest.mark.parametrize(
@@ -199,52 +197,54 @@ def test_two_hosts_say_what_one_device_says(two_hosts, folder, expected):
         ({"LOCAL_RANK": "1"}, "LOCAL_RANK is 1, and LOCAL_WORLD_SIZE is 1"),
         ({"LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2", "WORLD_SIZE": "2"}, "above RANK, which is 0"),
         ({"LOCAL_WORLD_SIZE": "2"}, "LOCAL_WORLD_SIZE is 2, above WORLD_SIZE, which is 1"),
-        ({"RANK": "-1"}, "RANK is '-1', and not a number"),
-        ({"MASTER_PORT": "70000"}, "MASTER_PORT is 70000, and not from 1 to 65535"),
+        ({"RANK": "-1"}, "RANK is '-1', which is not a number"),
+        ({"MASTER_PORT": "70000"}, "MASTER_PORT is 70000, which is not from 1 to 65535"),
     ],
 )
-def test_variables_that_torchrun_would_not_set_are_refused(changes, what):
+def test_invalid_torchrun_variables_are_refused(changes, what):
     with pytest.raises(ParframeError, match=what) as raised:
         read_world({**WORLD, **changes})
     assert raised.value.kind == "run"
 
 
-def test_a_world_of_another_size_is_refused_before_work(folder, call, monkeypatch):
+def test_world_of_another_size_is_refused_before_the_run(folder, call, monkeypatch):
     for name, text in WORLD.items():
         monkeypatch.setenv(name, text)
-    told = call("generate", *generating(folder, "TP2")[3:])
-    assert told.code == KINDS["run"][0]
-    assert "the world has 1 ranks, and the plan is for 2; start 2 processes" in told.err
-    assert told.out == ""
+    result = call("generate", *generating(folder, "TP2")[3:])
+    assert result.code == KINDS["run"][0]
+    assert "the world has 1 ranks, and the plan has 2; start 2 processes" in result.err
+    assert result.out == ""
 
 
-def test_a_store_that_nobody_hosts_is_told_in_a_line(folder, call, monkeypatch):
+def test_missing_store_is_reported_in_one_line(folder, call, monkeypatch):
     for name, text in (WORLD | {"MASTER_PORT": "1"}).items():
         monkeypatch.setenv(name, text)
-    told = call("generate", *generating(folder, "TP1")[3:], "--timeout", "1")
-    assert told.code == KINDS["run"][0]
-    assert "torchrun's store at 127.0.0.1, port 1, does not answer" in told.err
-    assert told.err.count("\n") == 1
+    result = call("generate", *generating(folder, "TP1")[3:], "--timeout", "1")
+    assert result.code == KINDS["run"][0]
+    assert "torchrun's store at 127.0.0.1, port 1, does not answer" in result.err
+    assert result.err.count("\n") == 1
 
 
-def test_a_host_without_a_process_group_is_told_to_make_one(folder):
+def test_host_without_a_process_group_gets_a_hint(folder):
     with pytest.raises(ParframeError, match=r"no process group; call .*init_process_group first"):
         completed(folder, "TP1", "host")
 
 
-def test_ranks_of_one_host_meet_on_loopback_alone():
-    assert network(read_world(WORLD), {})["GLOO_SOCKET_IFNAME"] == "lo"
-    assert interface_towards("127.0.0.1", 1) == "lo"
+def test_ranks_of_one_node_use_loopback():
+    assert network_variables(read_world(WORLD), {})["GLOO_SOCKET_IFNAME"] == "lo"
+    assert find_interface("127.0.0.1", 1) == "lo"
 
 
-def test_hosts_cannot_meet_on_loopback_unless_told_to():
-    with pytest.raises(ParframeError, match=r"loopback, which ranks on other hosts cannot reach"):
-        network(read_world(TWO_HOSTS), {})
+def test_nodes_cannot_use_loopback_unless_set():
+    with pytest.raises(
+        ParframeError, match=r"loopback of this node, which ranks on other nodes cannot reach"
+    ):
+        network_variables(read_world(TWO_NODES), {})
     chosen = {"GLOO_SOCKET_IFNAME": "eth7"}
-    assert network(read_world(TWO_HOSTS), chosen) == {"TORCH_GLOO_LAZY_INIT": "1"}
+    assert network_variables(read_world(TWO_NODES), chosen) == {"TORCH_GLOO_LAZY_INIT": "1"}
 
 
-def test_no_plugin_may_claim_a_name_of_an_executor_there_is():
+def test_hooks_reserve_the_names_of_built_in_executors():
     assert set(hooks.EXECUTORS) == set(EXECUTORS)
 
 

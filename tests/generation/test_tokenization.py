@@ -10,25 +10,25 @@ from tokenizers import Tokenizer, decoders, models
 from tokenizers_made import LINES, byte_level
 
 from parframe.errors import ParframeError
-from parframe.generation.text_stream import Detokenizer, StopTexts, TextStream
-from parframe.generation.tokenization import Text, read_tokenizer, stop_tokens
+from parframe.generation.text_stream import Detokenizer, StopStrings, TextStream
+from parframe.generation.tokenization import ModelTokenizer, read_stop_tokens, read_tokenizer
 
 
 @cache
 def word_piece():
-    """A small tokenizer whose decoder puts spaces between tokens."""
+    """Create a small tokenizer whose decoder puts spaces between tokens."""
     words = ["[UNK]", "the", "cat", "##s", "do", "n", "'", "t", ".", "eat"]
     tokenizer = Tokenizer(models.WordPiece({w: i for i, w in enumerate(words)}, unk_token="[UNK]"))
     tokenizer.decoder = decoders.WordPiece()
-    return Text(tokenizer)
+    return ModelTokenizer(tokenizer)
 
 
 @cache
 def ending(decoder):
-    """A tokenizer whose text may still change at its end."""
+    """Create a tokenizer whose decoder may change the end of the text."""
     tokenizer = Tokenizer(models.WordLevel({w: i for i, w in enumerate("abc ")}, unk_token="a"))
     tokenizer.decoder = decoder()
-    return Text(tokenizer)
+    return ModelTokenizer(tokenizer)
 
 
 @cache
@@ -51,13 +51,13 @@ def tokens_of(text, data, **sizes):
 
 
 def streamed(stream, tokens):
-    """The pieces that tokens give, and what is left."""
+    """Return the text of each token, and the remaining text."""
     return [stream.push(token) for token in tokens] + [stream.finish()]
 
 
 @every_kind
 @given(data=st.data())
-def test_the_streamed_text_is_that_of_all_tokens_together(made, data):
+def test_streamed_text_equals_that_of_all_tokens_together(made, data):
     text = made()
     tokens = tokens_of(text, data, max_size=40)
     assert "".join(streamed(Detokenizer(text), tokens)) == text.decode(tokens)
@@ -65,7 +65,7 @@ def test_the_streamed_text_is_that_of_all_tokens_together(made, data):
 
 @every_kind
 @given(data=st.data())
-def test_after_a_prompt_the_text_goes_on(made, data):
+def test_text_after_a_prompt_continues_it(made, data):
     text = made()
     prompt, tokens = tokens_of(text, data, max_size=8), tokens_of(text, data, max_size=20)
     pieces = streamed(Detokenizer(text, prompt), tokens)
@@ -74,7 +74,7 @@ def test_after_a_prompt_the_text_goes_on(made, data):
 
 @needs_stories
 @given(data=st.data())
-def test_bytes_that_are_no_character_change_those_before(data):
+def test_invalid_bytes_are_decoded_as_a_run(data):
     runs = st.lists(st.sampled_from([*range(3, 259), 300, 400]), max_size=12)
     tokens = data.draw(runs)
     assert "".join(streamed(Detokenizer(stories()), tokens)) == stories().decode(tokens)
@@ -91,19 +91,19 @@ def test_no_piece_ends_within_a_character(made, line):
 
 
 @pytest.mark.parametrize("made", [byte_level, pytest.param(stories, marks=needs_stories)])
-def test_text_is_given_as_soon_as_it_is_final(made):
+def test_text_is_emitted_as_soon_as_it_is_final(made):
     text = made()
     tokens = text.encode("the cat and the dog were there")
     stream = Detokenizer(text)
     for count, token in enumerate(tokens, start=1):
         stream.push(token)
-        told = text.decode(tokens[:count])
-        assert stream.finish() == "", told
+        prefix = text.decode(tokens[:count])
+        assert stream.finish() == "", prefix
 
 
 @needs_stories
 @pytest.mark.parametrize("line", ["Once upon a time", " two  spaces", "", "Größe 我", "a</s>b"])
-def test_prompts_have_the_tokens_of_transformers(line):
+def test_prompts_get_the_tokens_of_transformers(line):
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(STORIES)
@@ -113,7 +113,7 @@ def test_prompts_have_the_tokens_of_transformers(line):
 
 
 @needs_stories
-def test_tokenizer_json_alone_says_which_special_tokens_are_added(tmp_path):
+def test_only_tokenizer_json_decides_on_special_tokens(tmp_path):
     from transformers import AutoTokenizer
 
     for name in ("tokenizer.json", "config.json"):
@@ -125,7 +125,7 @@ def test_tokenizer_json_alone_says_which_special_tokens_are_added(tmp_path):
     assert list(read_tokenizer(tmp_path).encode("Once upon")) == expected
 
 
-def test_a_prompt_is_neither_filled_up_nor_cut_off(tmp_path):
+def test_prompt_is_neither_padded_nor_truncated(tmp_path):
     tokenizer = Tokenizer.from_str(byte_level().tokenizer.to_str())
     tokenizer.enable_padding(length=64)
     tokenizer.enable_truncation(4)
@@ -134,20 +134,20 @@ def test_a_prompt_is_neither_filled_up_nor_cut_off(tmp_path):
     assert read_tokenizer(tmp_path).encode("a") == byte_level().encode("a")
 
 
-def test_a_folder_without_a_tokenizer_is_told_with_the_ways_out(tmp_path):
-    with pytest.raises(ParframeError, match=r"has no tokenizer\.json") as told:
+def test_folder_without_a_tokenizer_is_refused_with_hints(tmp_path):
+    with pytest.raises(ParframeError, match=r"has no tokenizer\.json") as raised:
         read_tokenizer(tmp_path)
-    assert told.value.kind == "load"
-    assert "save_pretrained" in told.value.hint
-    assert "token ids" in told.value.hint
+    assert raised.value.kind == "load"
+    assert "save_pretrained" in raised.value.hint
+    assert "token IDs" in raised.value.hint
 
 
 @pytest.mark.parametrize("content", ["{}", "[", '{"version": "9"}'])
-def test_a_broken_tokenizer_is_told(tmp_path, content):
+def test_invalid_tokenizer_is_refused(tmp_path, content):
     (tmp_path / "tokenizer.json").write_text(content)
-    with pytest.raises(ParframeError, match="is not a tokenizer") as told:
+    with pytest.raises(ParframeError, match="is not a tokenizer") as raised:
         read_tokenizer(tmp_path)
-    assert "\n" not in str(told.value)
+    assert "\n" not in str(raised.value)
 
 
 @pytest.mark.parametrize(
@@ -161,24 +161,24 @@ def test_a_broken_tokenizer_is_told(tmp_path, content):
         (None, None, ()),
     ],
 )
-def test_stop_tokens_are_those_of_the_generation_or_the_model(
+def test_stop_tokens_come_from_the_generation_config_or_the_model_config(
     tmp_path, generation, model, expected
 ):
     for name, content in (("generation_config.json", generation), ("config.json", model)):
         if content is not None:
             (tmp_path / name).write_text(json.dumps(content))
-    assert stop_tokens(tmp_path) == expected
+    assert read_stop_tokens(tmp_path) == expected
 
 
 @pytest.mark.parametrize("value", ["two", [1, None], True, -1])
-def test_stop_tokens_that_are_none_are_told(tmp_path, value):
+def test_invalid_stop_tokens_are_refused(tmp_path, value):
     (tmp_path / "config.json").write_text(json.dumps({"eos_token_id": value}))
     with pytest.raises(ParframeError, match="eos_token_id"):
-        stop_tokens(tmp_path)
+        read_stop_tokens(tmp_path)
 
 
 def character_by_character(text, stops):
-    """The text before the stop text that is complete first."""
+    """Return the text before the first complete stop string."""
     for end in range(len(text) + 1):
         ends = [stop for stop in stops if text[:end].endswith(stop)]
         if ends:
@@ -186,34 +186,34 @@ def character_by_character(text, stops):
     return text
 
 
-LETTERS = st.text("ab", max_size=5)
+PIECES = st.text("ab", max_size=5)
 
 
-@given(st.lists(LETTERS, max_size=8), st.lists(st.text("ab", min_size=1, max_size=4), max_size=3))
-def test_no_part_of_a_stop_text_is_given(pieces, stops):
-    stream = StopTexts(tuple(stops))
+@given(st.lists(PIECES, max_size=8), st.lists(st.text("ab", min_size=1, max_size=4), max_size=3))
+def test_no_part_of_a_stop_string_is_emitted(pieces, stops):
+    stream = StopStrings(tuple(stops))
     expected = character_by_character("".join(pieces), stops)
-    told = ""
+    streamed_text = ""
     for piece in pieces:
-        told += stream.push(piece)
-        assert expected.startswith(told)
-    assert told + stream.finish() == expected
+        streamed_text += stream.push(piece)
+        assert expected.startswith(streamed_text)
+    assert streamed_text + stream.finish() == expected
 
 
-def test_only_what_may_become_a_stop_text_is_held_back():
-    stream = StopTexts(("\n\nUser:",))
+def test_only_a_possible_stop_string_is_withheld():
+    stream = StopStrings(("\n\nUser:",))
     assert [stream.push(piece) for piece in ("Hi", "\n", "\nUs", "e", " it", "\n")] == [
         "Hi", "", "", "", "\n\nUse it", "",
     ]  # fmt: skip
     assert stream.finish() == "\n"
 
 
-def test_an_empty_stop_text_is_refused():
-    with pytest.raises(ParframeError, match="stop text: is empty"):
-        StopTexts(("",))
+def test_empty_stop_string_is_refused():
+    with pytest.raises(ParframeError, match="stop string: is empty"):
+        StopStrings(("",))
 
 
-def test_a_stream_ends_at_a_stop_text_across_tokens():
+def test_stream_ends_at_a_stop_string_across_tokens():
     text = byte_level()
     stream = TextStream(text, (), ["dog"])
     pieces = [stream.push(token) for token in text.encode("the cat and the dog were")]

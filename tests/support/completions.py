@@ -1,4 +1,4 @@
-"""Runs of launched_plan.py: a tiny model on several ranks, one of which makes a fault."""
+"""Runs of launched_plan.py: a tiny model on several ranks, one of which causes a fault."""
 
 from __future__ import annotations
 
@@ -17,37 +17,37 @@ from parframe.launcher import Launch
 from parframe.launcher.launch import Event
 
 MODULE = str(Path(__file__).parent / "launched_plan.py")
-"""The module of the starting process."""
+"""Module of the fork server."""
 
 COMPOSITES = {2: "TP2", 4: "TP2PP2"}
-"""The composite for as many ranks."""
+"""Composite for each number of ranks."""
 
 REQUESTS = tuple(Request(n, (5 + n, 9, 33), Sampling(max_new_tokens=6)) for n in range(6))
-"""More than are completed at once."""
+"""More requests than fit a batch."""
 
 
 @cache
 def plan_of(world: int) -> parframe.Plan:
-    """The plan of a tiny model of several layers."""
+    """Return the plan of a tiny model of several layers."""
     graph = parframe.load(tiny_config("llama", num_hidden_layers=4), positions=True)
     return parframe.partition(graph, COMPOSITES[world])
 
 
 def settings_of(phase: str, timeout: float = 60.0) -> Settings:
-    """How it is run: compiled only where that is what is tested."""
-    return Settings(rows=4, compiled=phase == "warm-up", timeout=timeout, dtype="float32")
+    """Return the settings of the run, compiled only to test the warm-up."""
+    return Settings(batch_size=4, compiled=phase == "warm-up", timeout=timeout, dtype="float32")
 
 
-def launched(
+def create_launch(
     world: int, settings: Settings, facts: Mapping[str, Any], environment: Mapping[str, str]
 ) -> Launch:
-    """The processes of a run, one of which makes the fault that the facts name."""
-    return local.launched(plan_of(world), REQUESTS, settings, MODULE, facts, environment)
+    """Create the launch of a run, in which one rank causes the fault that the facts name."""
+    return local.create_launch(plan_of(world), REQUESTS, settings, MODULE, facts, environment)
 
 
 @attrs.define
-class _Observed:
-    """A run whose messages of faults somebody else hears."""
+class _FaultFilter:
+    """Messages of a run, without those of faults, which a function receives."""
 
     run: Launch
     fault: Callable[[Mapping[str, Any]], None]
@@ -66,8 +66,8 @@ class _Observed:
 def results(
     run: Launch, world: int, settings: Settings, fault: Callable[[Mapping[str, Any]], None]
 ) -> Iterator[Result]:
-    """What comes of the requests, while faults are told."""
-    observed = _Observed(run, fault)
-    for outcome in local.served(observed, plan_of(world), REQUESTS, settings):
+    """Yield the results of the requests, and pass messages of faults to a function."""
+    observed = _FaultFilter(run, fault)
+    for outcome in local.serve_requests(observed, plan_of(world), REQUESTS, settings):
         if isinstance(outcome, Result):
             yield outcome

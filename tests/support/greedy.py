@@ -1,4 +1,4 @@
-"""How transformers goes on from prompts by its likeliest tokens, and how a plan's processes do."""
+"""Greedy continuations of prompts by transformers' `generate` and by the processes of a plan."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ PROMPTS = ((5, 17, 9, 33, 4), (7, 8, 50), (100, 3, 61, 12, 90, 77, 21), (64, 65)
 
 
 def saved(name: str, folder: Path, **changes: Any) -> Any:
-    """A tiny model of transformers in float32, written to a folder."""
+    """Write a tiny model of transformers in float32 to a folder, and return it."""
     model: Any = models.tiny_model(name, **changes).float()
-    model.generation_config.eos_token_id = None  # every text is as long as it may be
+    model.generation_config.eos_token_id = None  # every text reaches its maximal length
     model.save_pretrained(folder)
     return model
 
 
 def expected(model: Any, prompts: Sequence[Sequence[int]], count: int) -> list[tuple[int, ...]]:
-    """What transformers' own `generate` adds to each prompt."""
+    """Return the new tokens of each prompt by transformers' `generate`."""
     found = []
     for prompt in prompts:
         ids = torch.tensor([prompt])
@@ -40,7 +40,7 @@ def expected(model: Any, prompts: Sequence[Sequence[int]], count: int) -> list[t
 def completed(
     plan: parframe.Plan, prompts: Sequence[Sequence[int]], count: int, settings: Settings
 ) -> list[tuple[int, ...]]:
-    """What real processes add to each prompt."""
+    """Return the new tokens of each prompt in real processes."""
     sampling = Sampling(max_new_tokens=count)
     requests = [Request(at, tuple(prompt), sampling) for at, prompt in enumerate(prompts)]
     results = {e.number: e for e in generate(plan, requests, settings) if isinstance(e, Result)}

@@ -1,4 +1,4 @@
-"""Texts as transformers continues them, and as plans do in real processes."""
+"""Greedy continuations of prompts by transformers, and by plans in real processes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from parframe.generation import Sampling
 
 
 def folder_of(name: str, path: Path, **changes: Any) -> Path:
-    """A folder with a tiny model in float32, every weight of it random."""
+    """Write a tiny model with random weights in float32 to a folder."""
     model = models.tiny_model(name, **changes).float()
     model.generation_config.eos_token_id = None
     model.save_pretrained(path)
@@ -22,7 +22,7 @@ def folder_of(name: str, path: Path, **changes: Any) -> Path:
 
 
 def continued(folder: Path, prompts: Sequence[Sequence[int]], new: int) -> list[list[int]]:
-    """The greedy continuation of every prompt by transformers, one prompt at a time."""
+    """Return the greedy continuation of every prompt by transformers, one prompt at a time."""
     from transformers import AutoModelForCausalLM
 
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
@@ -37,10 +37,15 @@ def continued(folder: Path, prompts: Sequence[Sequence[int]], new: int) -> list[
 
 
 def run(
-    graph: Any, composite: Any, folder: Path, prompts: Sequence[Sequence[int]], new: int, **how: Any
+    graph: Any,
+    composite: Any,
+    folder: Path,
+    prompts: Sequence[Sequence[int]],
+    new: int,
+    **settings: Any,
 ) -> list[list[int]]:
-    """The greedy continuation of every prompt by a plan in real processes."""
+    """Return the greedy continuation of every prompt by a plan in real processes."""
     plan = parframe.partition(graph, composite)
-    sampling = how.pop("sampling", Sampling(max_new_tokens=new))
-    results = parframe.run(plan, prompts, folder, sampling, timeout=60, **how)
+    sampling = settings.pop("sampling", Sampling(max_new_tokens=new))
+    results = parframe.run(plan, prompts, folder, sampling, timeout=60, **settings)
     return [list(result.tokens) for result in results]

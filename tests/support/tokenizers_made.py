@@ -4,7 +4,7 @@ from functools import cache
 
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from parframe.generation.tokenization import Text
+from parframe.generation.tokenization import ModelTokenizer
 
 LINES = [
     "Once upon a time there was a zoo. Die Größe, l'été, 我们在这里, слон, 🐘🦒!",
@@ -25,4 +25,4 @@ def byte_level():
     )
     tokenizer.train_from_iterator(LINES, trainer)
     tokenizer.add_tokens([AddedToken("<tool>", special=False)])
-    return Text(tokenizer)
+    return ModelTokenizer(tokenizer)
