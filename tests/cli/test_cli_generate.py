@@ -19,7 +19,7 @@ LOST = Failure(1, ParframeError("run", "rank 1", "was lost", "start it again"))
 
 @pytest.fixture
 def model(tmp_path):
-    """A model that takes tokens is not needed to refuse a command line."""
+    """Return the path of a graph, which is enough to refuse a command line."""
     serial.write(handmade.mlp(), tmp_path / "graph.json")
     return tmp_path / "graph.json"
 
@@ -45,70 +45,70 @@ def model(tmp_path):
         (("--prompt", "a"), "has no .safetensors; give --weights FOLDER, or --weights random"),
     ],
 )
-def test_a_wrong_command_line_is_refused_with_the_way_out(call, model, arguments, what):
-    told = call("generate", model, *arguments)
-    assert told.code == KINDS["usage"][0]
-    assert told.err.startswith("error[usage] parframe generate")
-    assert what in told.err
-    assert told.err.count("\n") == 1
-    assert told.out == "" or "--json" in arguments
+def test_wrong_command_line_is_refused_with_a_hint(call, model, arguments, what):
+    result = call("generate", model, *arguments)
+    assert result.code == KINDS["usage"][0]
+    assert result.err.startswith("error[usage] parframe generate")
+    assert what in result.err
+    assert result.err.count("\n") == 1
+    assert result.out == "" or "--json" in arguments
 
 
-def test_a_temperature_that_is_no_number_is_refused(call, model):
-    told = call("generate", model, "--prompt", "a", "--temperature", "nan")
-    assert told.err.startswith("error[input] temperature: nan")
+def test_temperature_nan_is_refused(call, model):
+    result = call("generate", model, "--prompt", "a", "--temperature", "nan")
+    assert result.err.startswith("error[input] temperature: nan")
 
 
-def test_a_plan_has_its_composite_already(call, tmp_path):
+def test_plan_excludes_parallel(call, tmp_path):
     handmade.tensor_parallel(2).save(tmp_path / "plan")
-    told = call("generate", tmp_path / "plan", "--prompt", "a", "--parallel", "TP2")
-    assert "is a plan already; give the model instead" in told.err
+    result = call("generate", tmp_path / "plan", "--prompt", "a", "--parallel", "TP2")
+    assert "is a plan already; give the model instead" in result.err
 
 
-def test_weights_that_are_not_there_are_told(call, model):
-    told = call("generate", model, "--prompt", "a", "--weights", "nowhere")
-    assert told.err.startswith("error[weights] nowhere: is not a folder")
+def test_missing_weights_folder_is_reported(call, model):
+    result = call("generate", model, "--prompt", "a", "--weights", "nowhere")
+    assert result.err.startswith("error[weights] nowhere: is not a folder")
 
 
 @needs_stories
 @pytest.mark.parametrize(
     ("arguments", "what"),
     [
-        (("--context", "4"), "the prompt has 5 tokens, the cache holds 4"),
-        (("--context", "9", "--max-new-tokens", "6"), "cache holds 9; ask for at most 5 new"),
-        (("--max-new-tokens", "511"), "the model holds 512; ask for at most 508 new tokens"),
-        (("--stop", ""), "stop text: is empty"),
+        (("--context", "4"), "the prompt has 5 tokens, the cache has 4"),
+        (("--context", "9", "--max-new-tokens", "6"), "the cache has 9; set at most 5 new"),
+        (("--max-new-tokens", "511"), "the model has 512; set at most 508 new tokens"),
+        (("--stop", ""), "stop string: is empty"),
     ],
 )
-def test_a_prompt_that_does_not_fit_is_told_before_a_device_is_started(call, arguments, what):
-    told = call("generate", STORIES, "--prompt", "Once upon a time", *arguments)
-    assert told.code == KINDS["input"][0]
-    assert what in told.err
+def test_prompt_that_does_not_fit_is_refused_before_the_run(call, arguments, what):
+    result = call("generate", STORIES, "--prompt", "Once upon a time", *arguments)
+    assert result.code == KINDS["input"][0]
+    assert what in result.err
 
 
 @needs_stories
-def test_without_a_number_there_are_as_many_new_tokens_as_fit(call):
+def test_default_number_of_new_tokens_is_as_many_as_fit(call):
     given = ("--prompt", "Once upon a time", "--context", "9", "--executor", "simulate", "--json")
-    told = call("generate", STORIES, *given)
-    assert len(told.json["tokens"]) == 5
+    result = call("generate", STORIES, *given)
+    assert len(result.json["tokens"]) == 5
 
 
 def test_text_needs_a_tokenizer(call, tmp_path):
     config = {"model_type": "llama", "num_hidden_layers": 1, "hidden_size": 16, "vocab_size": 32,
               "intermediate_size": 16, "num_attention_heads": 2}  # fmt: skip
     (tmp_path / "config.json").write_text(json.dumps(config))
-    told = call("generate", tmp_path, "--prompt", "a", "--weights", "random")
-    assert told.err.startswith(f"error[load] {tmp_path}: has no tokenizer.json")
+    result = call("generate", tmp_path, "--prompt", "a", "--weights", "random")
+    assert result.err.startswith(f"error[load] {tmp_path}: has no tokenizer.json")
 
 
-def test_prompts_are_those_given_then_the_lines_of_a_file(tmp_path):
+def test_prompts_of_options_come_before_lines_of_the_file(tmp_path):
     file = tmp_path / "prompts.txt"
     file.write_text("one\r\n\n  two {x}\n", encoding="utf-8")
     found = read_prompts(("zero",), str(file))
     assert [prompt.text for prompt in found] == ["zero", "one", "  two {x}"]
 
 
-def test_prompts_come_from_standard_input(monkeypatch):
+def test_prompts_are_read_from_standard_input(monkeypatch):
     monkeypatch.setattr("sys.stdin", io.StringIO('{"prompt": "a\\nb", "seed": 3}\n{"tokens": [1]}'))
     assert read_prompts((), "-") == (Prompt("a\nb", (), {"seed": 3}), Prompt(None, (1,)))
 
@@ -126,18 +126,18 @@ def test_prompts_come_from_standard_input(monkeypatch):
         ('{"prompt": "a", "top_kk": 1}', "'top_kk' is not a key (did you mean 'top_k'?)"),
     ],
 )
-def test_a_line_that_is_no_prompt_is_told_with_its_place(tmp_path, line, what):
+def test_invalid_line_is_reported_with_its_number(tmp_path, line, what):
     file = tmp_path / "prompts.jsonl"
     file.write_text(f'{{"prompt": "a"}}\n\n{line}\n')
-    with pytest.raises(ParframeError) as told:
+    with pytest.raises(ParframeError) as raised:
         read_prompts((), str(file))
-    assert told.value.where == f"{file}, line 3"
-    assert what in told.value.what
-    assert '{"prompt": "Once upon"}' in told.value.hint
+    assert raised.value.where == f"{file}, line 3"
+    assert what in raised.value.what
+    assert '{"prompt": "Once upon"}' in raised.value.hint
 
 
 @pytest.mark.parametrize("content", [None, b"\xff\xfe", b"\n \n"])
-def test_a_file_without_prompts_is_told(tmp_path, content):
+def test_file_without_prompts_is_reported(tmp_path, content):
     file = tmp_path / "prompts"
     if content is not None:
         file.write_bytes(content)
@@ -146,20 +146,20 @@ def test_a_file_without_prompts_is_told(tmp_path, content):
 
 
 def completions(*texts, stops=()):
-    """Completions of these texts' tokens, and the events that tell each token."""
+    """Return completions of the tokens of some texts, and the events of each."""
     text = tokenizers_made.byte_level()
     found, events = [], []
     for number, content in enumerate(texts):
         request = Request(number, (5,), Sampling(stop=(0,)))
         found.append(Completion(Prompt("p"), request, text, stops))
         tokens = text.encode(content)
-        told = [Token(number, step, token) for step, token in enumerate(tokens)]
-        events.append([*told, Result(number, (*tokens, 0), "stop")])
+        drawn = [Token(number, step, token) for step, token in enumerate(tokens)]
+        events.append([*drawn, Result(number, (*tokens, 0), "stop")])
     return found, events
 
 
 class Events:
-    """Events that tell whether they were closed."""
+    """Events that record whether they were closed."""
 
     def __init__(self, *events):
         self.left = list(events)
@@ -174,7 +174,7 @@ class Events:
 
 
 def printed(found, events, streaming=True):
-    """Every piece that is printed, and the failures."""
+    """Return every printed piece, and the failures."""
     out = io.StringIO()
     show = Printer(found, out, streaming)
     pieces = [""]
@@ -187,7 +187,7 @@ def printed(found, events, streaming=True):
     return [after[len(before) :] for before, after in itertools.pairwise(pieces)], failures
 
 
-def test_text_is_printed_as_it_comes():
+def test_text_is_streamed():
     found, (events,) = completions("the cat")
     pieces, _ = printed(found, Events(*events))
     assert "".join(pieces) == "the cat\n"
@@ -203,13 +203,13 @@ def test_completions_are_printed_in_the_order_of_the_prompts(streaming):
     assert "".join(pieces) == "the cat\nand\nthe dog\n"
 
 
-def test_results_alone_are_enough():
+def test_results_without_tokens_are_printed():
     found, events = completions("the cat", "a dog")
     pieces, _ = printed(found, Events(*(each[-1] for each in events)))
     assert "".join(pieces) == "the cat\na dog\n"
 
 
-def test_events_are_closed_once_all_have_ended_at_a_stop_text():
+def test_events_are_closed_once_all_completions_reached_a_stop_string():
     found, (first, second) = completions("the cat and the dog", "a dog", stops=("cat",))
     events = Events(*first[:-1], *second[:-1], *second[-1:], *first[-1:])
     pieces, _ = printed(found, events)
@@ -219,7 +219,7 @@ def test_events_are_closed_once_all_have_ended_at_a_stop_text():
     assert found[0].facts["finish_reason"] == "stop"
 
 
-def test_a_failure_leaves_the_other_completions_whole():
+def test_failure_leaves_other_completions_complete():
     found, (first, second) = completions("the cat", "a dog")
     pieces, failures = printed(found, Events(second[0], LOST, *first))
     assert failures == (LOST,)
@@ -227,7 +227,7 @@ def test_a_failure_leaves_the_other_completions_whole():
     assert found[1].facts["error"]["what"] == "was lost"
 
 
-def test_a_run_that_fails_ends_every_prompt_that_is_open_with_its_error():
+def test_failed_run_ends_every_pending_prompt_with_its_error():
     found, (first, *_) = completions("the cat", "a dog", "and the dog")
 
     def events():
@@ -242,13 +242,13 @@ def test_a_run_that_fails_ends_every_prompt_that_is_open_with_its_error():
     assert [line["error"]["where"] for line in lines[1:]] == ["rank 1", "rank 1"]
 
 
-def test_a_prompt_of_which_nothing_came_is_named():
+def test_prompt_without_an_outcome_is_named():
     found, (first, _) = completions("the cat", "a dog")
-    with pytest.raises(ParframeError, match="requests 1: nothing came of 1 of 2"):
+    with pytest.raises(ParframeError, match="requests 1: 1 of 2 requests have no outcome"):
         printed(found, Events(*first))
 
 
-def test_lines_of_json_tell_prompt_text_tokens_and_finish():
+def test_json_lines_have_prompt_text_tokens_and_finish_reason():
     found, (first, second) = completions("the cat", "a dog")
     out = io.StringIO()
     follow(Events(*second, *first), found, Liner(found, out))
@@ -260,18 +260,18 @@ def test_lines_of_json_tell_prompt_text_tokens_and_finish():
     }  # fmt: skip
 
 
-def test_without_a_tokenizer_tokens_are_shown_by_their_ids():
+def test_token_ids_are_printed_without_a_tokenizer():
     found = [Completion(Prompt(None, (1, 2)), Request(0, (1, 2)), None)]
     pieces, _ = printed(found, Events(Token(0, 0, 7), Token(0, 1, 9), Result(0, (7, 9), "length")))
     assert "".join(pieces) == "7 9\n"
     assert found[0].facts["prompt"] == (1, 2)
 
 
-def test_a_terminal_is_not_steered():
+def test_control_characters_are_removed():
     assert harmless("a\x1b[2J\r\x9b\n\tü🐘") == "a?[2J??\n\tü🐘"
 
 
-def test_a_stop_token_that_is_not_special_gives_no_text():
+def test_ordinary_stop_token_gives_no_text():
     text = tokenizers_made.byte_level()
     assert isinstance(text, ModelTokenizer)
     cat, dog = text.encode("cat"), text.encode("dog")

@@ -100,7 +100,7 @@ def test_dtype_narrower_than_the_graph_is_refused_before_the_run(nothing_starts,
 @pytest.mark.parametrize(
     ("name", "settings", "what"),
     [
-        ("bloom", {}, "needs the positions of tokens as an input, and its graph has none"),
+        ("bloom", {}, "needs token positions as an input, which its graph does not have"),
         ("falcon", {}, "cannot be run with a key-value cache"),
         ("bert", {"cached": False}, "generates no text"),
     ],
