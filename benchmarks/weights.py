@@ -127,8 +127,10 @@ def columns() -> None:
             target = torch.empty(part.local_shape, dtype=torch.bfloat16)
             begun = time.perf_counter()
             with open_reader(target.nbytes, None) as reading:
-                for cut in slice_pieces(whole_view("w", stored.shape, "bfloat16"), part.runs):
-                    reading.run(ReadJob(stored, cut, target))
+                for piece_slice in slice_pieces(
+                    whole_view("w", stored.shape, "bfloat16"), part.runs
+                ):
+                    reading.run(ReadJob(stored, piece_slice, target))
             ended = time.perf_counter() - begun
             print(
                 f"{width} columns of [4096, 14336] in bfloat16: {ended * 1e3:.1f} ms, "

@@ -140,7 +140,7 @@ def load_module(
     weights: Any = RandomWeights(settings.seed) if settings.weights is None else settings.weights
     parameters = read_weights(
         plan, rank, weights, device, dtype, progress, settings.pickled, settings.extra,
-        declared=True,
+        graph_dtypes=True,
     )  # fmt: skip
     return build_module(plan, rank, parameters, device, groups, dtype, cache=settings.cached)
 

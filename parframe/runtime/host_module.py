@@ -68,7 +68,7 @@ def rank_module(
     plan.program(rank)  # raises for an unknown rank before weights are read
     torch_device, torch_dtype = torch.device(device), parse_dtype(dtype)
     groups_by_ranks = _collect_groups(plan, rank, groups)
-    parameters = read_weights(plan, rank, weights, torch_device, torch_dtype, declared=True)
+    parameters = read_weights(plan, rank, weights, torch_device, torch_dtype, graph_dtypes=True)
     return build_module(plan, rank, parameters, torch_device, groups_by_ranks, torch_dtype, cache)
 
 

@@ -1,4 +1,4 @@
-"""A folder of safetensors as a stranger's data: which tensor lies in which of its files."""
+"""Folder of safetensors from any source: the file of each tensor."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from parframe.weights.safetensors_header import StoredTensor, read_header
 
 INDEX = "model.safetensors.index.json"
 
-SHARDS = "shards.json"
-"""Says of a folder that it holds a file for every rank of a plan."""
+SHARD_INDEX = "shards.json"
+"""File that marks a folder with a file for every rank of a plan."""
 
 
 def stored_tensors(folder: Path) -> dict[str, StoredTensor]:
-    """Every tensor of a folder, by its name.
+    """Return every tensor of a folder, by its name.
 
     Raises
     ------
     ParframeError
-        Of kind ``weights``, if there are none, a file is broken, or the index is not one of this
-        folder's files.
+        Of kind ``weights``, if there are no tensors, a file is malformed, or the index does not
+        match the files.
     """
     files = weight_files(folder)
     headers = {file: read_header(file).tensors for file in sorted(set(files.values()))}
@@ -31,7 +31,7 @@ def stored_tensors(folder: Path) -> dict[str, StoredTensor]:
         raise ParframeError(
             "weights",
             str(folder / INDEX),
-            f"{files[absent[0]].name} has not {len(absent)} of the tensors that the index names,"
+            f"{files[absent[0]].name} lacks {len(absent)} of the tensors that the index names,"
             f" such as {absent[0][:100]!r}",
             "download the index and the files again",
         )
@@ -39,7 +39,7 @@ def stored_tensors(folder: Path) -> dict[str, StoredTensor]:
 
 
 def weight_files(folder: Path) -> dict[str, Path]:
-    """The file of each tensor in a folder of safetensors.
+    """Return the file of each tensor in a folder of safetensors.
 
     Parameters
     ----------
@@ -49,33 +49,33 @@ def weight_files(folder: Path) -> dict[str, Path]:
     Returns
     -------
     dict
-        For every name of a tensor, its file: as the index says, or all there are without one.
+        The file for every name of a tensor: as in the index, or in all files without an index.
 
     Raises
     ------
     ParframeError
-        Of kind ``weights`` if there are none, or the index names a file outside the folder.
+        Of kind ``weights`` if there are no files, or the index names a file outside the folder.
     """
     if folder.is_file():
-        return _names_in([folder])
-    if (folder / SHARDS).is_file():
+        return _files_by_name([folder])
+    if (folder / SHARD_INDEX).is_file():
         raise ParframeError(
             "weights",
             str(folder),
-            "holds the shards of a plan's ranks, not the whole weights",
-            "give the folder that they were made of",
+            "has the shards of a plan's ranks, not the whole weights",
+            "use the folder that they were made from",
         )
     index = folder / INDEX
     if index.is_file():
-        return _indexed(folder, index)
+        return _files_in_index(folder, index)
     files = sorted(folder.glob("*.safetensors"))
     if not files:
-        what = "has no .safetensors" if folder.is_dir() else "is not a folder"
-        raise ParframeError("weights", str(folder), what, "give a folder with the model's weights")
-    return _names_in(files)
+        what = "has no .safetensors file" if folder.is_dir() else "is not a folder"
+        raise ParframeError("weights", str(folder), what, "use a folder with the model's weights")
+    return _files_by_name(files)
 
 
-def _names_in(files: Iterable[Path]) -> dict[str, Path]:
+def _files_by_name(files: Iterable[Path]) -> dict[str, Path]:
     found: dict[str, Path] = {}
     for file in files:
         for name in read_header(file).tensors:
@@ -83,14 +83,14 @@ def _names_in(files: Iterable[Path]) -> dict[str, Path]:
                 raise ParframeError(
                     "weights",
                     str(file),
-                    f"has {name[:100]!r}, and so has {found[name].name}",
-                    f"leave one of them in the folder, or add {INDEX}",
+                    f"has {name[:100]!r}, which is also in {found[name].name}",
+                    f"remove one of the files, or add {INDEX}",
                 )
             found[name] = file
     return found
 
 
-def _indexed(folder: Path, index: Path) -> dict[str, Path]:
+def _files_in_index(folder: Path, index: Path) -> dict[str, Path]:
     content = read_json(index, "weights")
     entries = content.get("weight_map") if isinstance(content, dict) else None
     if not isinstance(entries, dict):

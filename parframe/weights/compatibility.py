@@ -1,15 +1,15 @@
-"""Whether weights are those of a graph, told in full before any is loaded.
+"""Compatibility of weights with a graph, checked in full before any weight is read.
 
-Every parameter must be there, of its shape and of a kind of number that can be converted without
-loss of meaning: an integer is no float, nor is a float of one byte, whose scale lies elsewhere.
-A tensor that the graph has no use for may be a bias that the model would have to add, so it is
-refused, but for what cannot change the result:
+Every parameter must be there, with its shape and with a dtype that converts without loss of
+meaning: an integer does not become a float, nor does an 8-bit float, whose scale is stored
+elsewhere. A tensor that is not in the graph may be a bias that the model should add, so it is
+refused, except for tensors that cannot change the result:
 
-- what the model computes itself: a buffer of its own, or one of such a name and shape;
-- what the model's class has beside the graph, or says it ignores;
-- what is no number with a fraction: a counter, positions, a mask;
-- a part beside the model: where the graph has nothing under the first part of the name, such as
-  a head for another task. It is a remark.
+- buffers that the model computes itself, and tensors with the name and shape of such a buffer;
+- tensors that the model's class has in addition to the graph, or ignores;
+- tensors without fractions: counters, positions, masks;
+- parts outside the model, such as a head for another task: the graph has nothing under the first
+  part of the name. These give a remark.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import torch
 
 from parframe.errors import ParframeError
 from parframe.graph import OperatorGraph
-from parframe.weights.conversion import Known, harmless, known
+from parframe.weights.conversion import ConvertedCheckpoint, convert_checkpoint, ignorable_names
 from parframe.weights.sources import WeightSource
 from parframe.weights.strided_views import View
 
@@ -30,62 +30,67 @@ _SHOWN = 3
 
 @attrs.frozen
 class MatchedWeights:
-    """Weights that fit a graph.
+    """Weights that are compatible with a graph.
 
     Parameters
     ----------
     views
-        For every parameter that is to be read, the tensors that it is made of.
+        For every parameter to read, the tensors that it is made of.
     remarks
-        What its user should know, a sentence each.
+        Remarks for the user, a sentence each.
     """
 
     views: Mapping[str, View]
     remarks: tuple[str, ...] = ()
 
 
-def fit(graph: OperatorGraph, origin: WeightSource, extra: bool = False) -> MatchedWeights:
-    """Find every parameter of a graph among tensors.
+def match_weights(
+    graph: OperatorGraph, source: WeightSource, extra: bool = False
+) -> MatchedWeights:
+    """Match every parameter of a graph with the tensors that it is made of.
 
     Parameters
     ----------
     graph
         The graph.
-    origin
+    source
         The tensors.
     extra
-        Whether tensors that the graph has no use for are ignored, whatever they are.
+        Whether all tensors that are not in the graph are ignored.
 
     Raises
     ------
     ParframeError
-        Of kind ``weights``, with all that is missing, too much, misshapen or not convertible.
+        Of kind ``weights``, listing all tensors that are missing, of another shape, not
+        convertible, or not in the graph.
     """
-    found = known(graph, origin)
+    checkpoint = convert_checkpoint(graph, source)
     wanted = {name: p for name, p in graph.parameters.items() if p.data is None}
     views: dict[str, View] = {}
-    misfits, packed = [], []
+    mismatches, inconvertible = [], []
     for name, parameter in wanted.items():
-        there = next((n for n in (name, *parameter.aliases) if n in found.views), None)
-        view = found.views[there] if there is not None else None
+        stored = next((n for n in (name, *parameter.aliases) if n in checkpoint.views), None)
+        view = checkpoint.views[stored] if stored is not None else None
         if view is None:
-            misfits.append(f"{name} is missing")
+            mismatches.append(f"{name} is missing")
         elif view.shape != parameter.shape:
-            misfits.append(f"{name} has the shape {list(view.shape)}, not {list(parameter.shape)}")
+            shapes = f"the shape {list(view.shape)}, not {list(parameter.shape)}"
+            mismatches.append(f"{name} has {shapes}")
         elif not _convertible(view.dtype, parameter.dtype):
-            packed.append(f"{name} is {view.dtype}, which does not convert to {parameter.dtype}")
+            dtypes = f"{view.dtype}, which does not convert to {parameter.dtype}"
+            inconvertible.append(f"{name} is {dtypes}")
         else:
             views[name] = view
-    foreign, beside = _extras(graph, origin, found)
-    if misfits or packed or (foreign and not extra):
-        raise _fault(origin, misfits, packed, foreign, len(wanted))
-    return MatchedWeights(views, tuple(_remarks(beside, foreign)))
+    unknown, unrelated = _extra_tensors(graph, source, checkpoint)
+    if mismatches or inconvertible or (unknown and not extra):
+        raise _incompatible(source, mismatches, inconvertible, unknown, len(wanted))
+    return MatchedWeights(views, tuple(_remarks(unrelated, unknown)))
 
 
-def _convertible(given: str, wanted: str) -> bool:
-    if given == wanted:
+def _convertible(stored: str, wanted: str) -> bool:
+    if stored == wanted:
         return True
-    one, two = getattr(torch, given, None), getattr(torch, wanted)
+    one, two = getattr(torch, stored, None), getattr(torch, wanted)
     if not isinstance(one, torch.dtype):
         return False
     if one.is_floating_point and two.is_floating_point:
@@ -93,73 +98,78 @@ def _convertible(given: str, wanted: str) -> bool:
     return bool(torch.promote_types(one, two) == two and not two.is_floating_point)
 
 
-def _extras(
-    graph: OperatorGraph, origin: WeightSource, found: Known
+def _extra_tensors(
+    graph: OperatorGraph, source: WeightSource, checkpoint: ConvertedCheckpoint
 ) -> tuple[list[str], list[str]]:
-    """The tensors without use that may change the result, and those of parts beside the model."""
-    if origin.own:
+    """Return the unknown tensors that may change the result, and those of other modules."""
+    if source.model_names:
         return [], []
     names = {n for p in graph.parameters.values() for n in (p.name, *p.aliases)}
-    used = {source for name in names & found.sources.keys() for source in found.sources[name]}
+    present = names & checkpoint.sources.keys()
+    used = {stored for name in present for stored in checkpoint.sources[name]}
     computed = {(_last(name), p.shape) for name, p in graph.parameters.items() if p.data}
     tops = {name.partition(".")[0] for name in (*names, *used)}
     left = [
         name
-        for name in sorted(origin.tensors.keys() - used - found.harmless)
-        if _is_number(origin.dtype(name)) and (_last(name), origin.shape(name)) not in computed
+        for name in sorted(source.tensors.keys() - used - checkpoint.ignorable)
+        if _may_be_weight(source.dtype(name)) and (_last(name), source.shape(name)) not in computed
     ]
-    beside = [name for name in left if name.partition(".")[0] not in tops]
-    foreign = [name for name in left if name.partition(".")[0] in tops]
-    if foreign and not found.of_model:
-        own = harmless(graph, foreign)
-        foreign = [name for name in foreign if name not in own]
-    return foreign, beside
+    unrelated = [name for name in left if name.partition(".")[0] not in tops]
+    unknown = [name for name in left if name.partition(".")[0] in tops]
+    if unknown and not checkpoint.from_model_class:
+        ignorable = ignorable_names(graph, unknown)
+        unknown = [name for name in unknown if name not in ignorable]
+    return unknown, unrelated
 
 
 def _last(name: str) -> str:
     return name.rpartition(".")[2]
 
 
-def _is_number(dtype: str) -> bool:
-    """Whether it may be a weight: not a counter, a position or a mask."""
-    kind = getattr(torch, dtype, None)
-    return kind is None or kind.is_floating_point or kind.is_complex
+def _may_be_weight(dtype: str) -> bool:
+    """Return whether a dtype is that of weights, not of counters, positions or masks."""
+    torch_dtype = getattr(torch, dtype, None)
+    return torch_dtype is None or torch_dtype.is_floating_point or torch_dtype.is_complex
 
 
-def _remarks(beside: list[str], foreign: list[str]) -> Iterator[str]:
-    for names, what in ((beside, "of parts beside the model"), (foreign, "that it has no use for")):
+def _remarks(unrelated: list[str], unknown: list[str]) -> Iterator[str]:
+    for names, what in ((unrelated, "of other modules"), (unknown, "that are not in the model")):
         if names:
-            yield f"{len(names)} tensors {what} were not read: {_some(names)}"
+            yield f"{len(names)} tensors {what} were not read: {_first_names(names)}"
 
 
-def _some(names: list[str]) -> str:
+def _first_names(names: list[str]) -> str:
     return ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
 
 
-def _fault(
-    origin: WeightSource, misfits: list[str], packed: list[str], foreign: list[str], wanted: int
+def _incompatible(
+    source: WeightSource,
+    mismatches: list[str],
+    inconvertible: list[str],
+    unknown: list[str],
+    wanted: int,
 ) -> ParframeError:
+    """Return the error: in full, or its first parts where most tensors do not match."""
     many = max(wanted // 2, _SHOWN)
-    if len(misfits) > many or len(packed) > many:
-        first = "; ".join((misfits + packed)[:_SHOWN])
-        unknown = f"{len(foreign)} are not in the model"
-        if len(packed) > many:
-            what = f"quantised weights: {len(packed)} of {wanted} do not convert, {unknown}"
-            hint = "give weights that are not quantised"
+    if len(mismatches) > many or len(inconvertible) > many:
+        first = "; ".join((mismatches + inconvertible)[:_SHOWN])
+        not_in_model = f"{len(unknown)} are not in the model"
+        if len(inconvertible) > many:
+            what = f"quantized weights: {len(inconvertible)} of {wanted} do not convert"
+            hint = "use weights that are not quantized"
         else:
-            what = f"the weights of another model: {len(misfits)} of {wanted} do not fit, {unknown}"
-            hint = (
-                "give the weights of this model, or load the model from the folder of its weights"
-            )
-        return ParframeError("weights", origin.where, f"{what}; first {first}", hint)
-    hint = "give the weights of this model"
-    if foreign and not misfits and not packed:
-        hint += ", or leave out what is not in it by extra=True (--extra)"
-    unknown_each = [f"{name} is not in the model" for name in foreign]
-    count = len(misfits) + len(packed) or len(foreign)
+            what = f"the weights of another model: {len(mismatches)} of {wanted} do not match"
+            hint = "use the weights of this model, or load the model from the folder of its weights"
+        what = f"{what}, {not_in_model}; first {first}"
+        return ParframeError("weights", source.description, what, hint)
+    hint = "use the weights of this model"
+    if unknown and not mismatches and not inconvertible:
+        hint += ", or set extra=True (--extra) to ignore tensors that are not in it"
+    not_in_model_each = [f"{name} is not in the model" for name in unknown]
+    count = len(mismatches) + len(inconvertible) or len(unknown)
     return ParframeError(
         "weights",
-        f"{origin.where}, {count} of {wanted} weights",
-        "; ".join(misfits + packed + unknown_each),
+        f"{source.description}, {count} of {wanted} weights",
+        "; ".join(mismatches + inconvertible + not_in_model_each),
         hint,
     )

@@ -1,4 +1,4 @@
-"""Checkpoints that name or divide weights otherwise than the model, by transformers' own table."""
+"""Conversion of checkpoints that name or divide weights unlike the model, with transformers."""
 
 from __future__ import annotations
 
@@ -15,69 +15,70 @@ from parframe.graph import OperatorGraph
 from parframe.weights.safetensors_header import DTYPES
 from parframe.weights.sources import WeightSource
 from parframe.weights.strided_views import View, whole_view
-from parframe.weights.tensor_tracing import UntraceableError, trace_tensor
+from parframe.weights.tensor_tracing import trace_tensor
+from parframe.weights.view_reshape import UntraceableError
 
 
 @attrs.frozen
-class Known:
-    """What a checkpoint has for a model.
+class ConvertedCheckpoint:
+    """Tensors of a checkpoint under the names of the model.
 
     Parameters
     ----------
     views
-        The tensors it has, by the model's names, as pieces of those in the checkpoint.
+        The tensors by the model's names, as pieces of those in the checkpoint.
     sources
         For each of these, the names in the checkpoint that it is made of.
-    harmless
+    ignorable
         Names in the checkpoint of tensors that the model's class has, computes or ignores.
-    of_model
-        Whether the model's class was asked.
+    from_model_class
+        Whether the names were converted by the model's class.
     """
 
     views: Mapping[str, View]
     sources: Mapping[str, tuple[str, ...]]
-    harmless: frozenset[str] = frozenset()
-    of_model: bool = False
+    ignorable: frozenset[str] = frozenset()
+    from_model_class: bool = False
 
 
-def known(graph: OperatorGraph, origin: WeightSource) -> Known:
-    """What a checkpoint has, under the names of the model.
+def convert_checkpoint(graph: OperatorGraph, source: WeightSource) -> ConvertedCheckpoint:
+    """Return the tensors of a checkpoint under the names of the model.
 
     Raises
     ------
     ParframeError
-        Of kind ``weights``, if its tensors would have to be converted by more than moving elements.
+        Of kind ``weights``, if the conversion does more than move elements.
     """
-    if origin.own or _has_all(graph, origin):
-        return _plain(origin)
-    model = _model(graph)
-    return _plain(origin) if model is None else _converted(origin, model)
+    if source.model_names or _has_all_parameters(graph, source):
+        return _unconverted(source)
+    model = _meta_model(graph)
+    return _unconverted(source) if model is None else _convert(source, model)
 
 
-def harmless(graph: OperatorGraph, names: Iterable[str]) -> frozenset[str]:
-    """Those of some names that the model's class has, computes or ignores."""
-    model = _model(graph)
+def ignorable_names(graph: OperatorGraph, names: Iterable[str]) -> frozenset[str]:
+    """Return the names of tensors that the model's class has, computes or ignores."""
+    model = _meta_model(graph)
     if model is None:
         return frozenset()
     own = model.state_dict()
-    left = {name: name for name in names if name not in own}
-    return frozenset({*(name for name in names if name in own), *_harmless(model, left)})
+    others = {name: name for name in names if name not in own}
+    return frozenset({*(name for name in names if name in own), *_ignored_names(model, others)})
 
 
-def _plain(origin: WeightSource) -> Known:
-    views = {name: _whole(origin, name) for name in origin.tensors}
-    return Known(views, {name: (name,) for name in views})
+def _unconverted(source: WeightSource) -> ConvertedCheckpoint:
+    views = {name: _stored_view(source, name) for name in source.tensors}
+    return ConvertedCheckpoint(views, {name: (name,) for name in views})
 
 
-def _whole(origin: WeightSource, name: str) -> View:
-    return whole_view(name, origin.shape(name), origin.dtype(name))
+def _stored_view(source: WeightSource, name: str) -> View:
+    return whole_view(name, source.shape(name), source.dtype(name))
 
 
-def _has_all(graph: OperatorGraph, origin: WeightSource) -> bool:
-    """Whether every parameter is there under its own name, so that nothing is to be converted."""
+def _has_all_parameters(graph: OperatorGraph, source: WeightSource) -> bool:
+    """Return whether every parameter is there under its own name, without conversion."""
     return all(
         any(
-            name in origin.tensors and origin.shape(name) == parameter.shape
+            name in source.tensors and source.shape(name) == parameter.shape
             for name in (parameter.name, *parameter.aliases)
         )
         for parameter in graph.parameters.values()
@@ -85,8 +86,8 @@ def _has_all(graph: OperatorGraph, origin: WeightSource) -> bool:
     )
 
 
-def _model(graph: OperatorGraph) -> Any:
-    """The model of transformers that a graph was loaded from, without memory; None without one."""
+def _meta_model(graph: OperatorGraph) -> Any:
+    """Return the model of transformers that a graph was loaded from, on the meta device, if any."""
     if not graph.config.get("model_type"):
         return None
     try:
@@ -98,7 +99,8 @@ def _model(graph: OperatorGraph) -> Any:
         return None
 
 
-def _converted(origin: WeightSource, model: Any) -> Known:
+def _convert(source: WeightSource, model: Any) -> ConvertedCheckpoint:
+    """Rename tensors, and group those that a converter of transformers joins or divides."""
     loading: Any = importlib.import_module("transformers.core_model_loading")
     mapping: Any = importlib.import_module("transformers.conversion_mapping")
     transforms = mapping.get_model_conversion_mapping(model)
@@ -109,60 +111,67 @@ def _converted(origin: WeightSource, model: Any) -> Known:
     views: dict[str, View] = {}
     sources: dict[str, tuple[str, ...]] = {}
     groups: dict[str, tuple[Any, list[str]]] = {}
-    left: dict[str, str] = {}
-    for name in sorted(origin.tensors, key=loading.dot_natural_key):
+    others: dict[str, str] = {}
+    for name in sorted(source.tensors, key=loading.dot_natural_key):
         renamed, pattern = loading.rename_source_key(name, renamings, converters, base, state)
         if renamed not in state and name in state:
             renamed, pattern = loading.rename_source_key(name, [], [], base, state)
         if renamed not in state:
-            left[name] = renamed
+            others[name] = renamed
         elif pattern is None:
             if renamed not in views or name == renamed:
-                views[renamed], sources[renamed] = _whole(origin, name), (name,)
+                views[renamed], sources[renamed] = _stored_view(source, name), (name,)
         else:
             if renamed not in groups:
                 groups[renamed] = copy.deepcopy(by_pattern[pattern]), []
             converter, names = groups[renamed]
-            converter.add_tensor(renamed, name, pattern, _traced(origin, name))
+            converter.add_tensor(renamed, name, pattern, _trace(source, name))
             names.append(name)
     for target, (converter, names) in groups.items():
-        for made, view in _traced_through(converter, target, names, model, origin.where).items():
-            views[made], sources[made] = view, tuple(names)
-    placed = {name for names in sources.values() for name in names}
-    return Known(views, sources, frozenset({*placed, *_harmless(model, left)}), of_model=True)
+        converted = _converted_views(converter, target, names, model, source.description)
+        for name, view in converted.items():
+            views[name], sources[name] = view, tuple(names)
+    used = {name for names in sources.values() for name in names}
+    ignorable = frozenset({*used, *_ignored_names(model, others)})
+    return ConvertedCheckpoint(views, sources, ignorable, from_model_class=True)
 
 
-def _traced(origin: WeightSource, name: str) -> Any:
-    if origin.dtype(name) not in DTYPES:
+def _trace(source: WeightSource, name: str) -> Any:
+    if source.dtype(name) not in DTYPES:
         raise ParframeError(
             "weights",
-            f"{origin.where}, {name}",
-            f"has the dtype {origin.dtype(name)}, which cannot be read",
-            "give weights that are not quantised",
+            f"{source.description}, {name}",
+            f"has the dtype {source.dtype(name)}, which cannot be read",
+            "use weights that are not quantized",
         )
-    return trace_tensor(name, origin.shape(name), origin.dtype(name))
+    return trace_tensor(name, source.shape(name), source.dtype(name))
 
 
-def _traced_through(
+def _converted_views(
     converter: Any, target: str, names: list[str], model: Any, where: str
 ) -> dict[str, View]:
-    """What a converter of transformers makes of tensors that remember where they are from."""
+    """Return the views that a converter of transformers makes of traced tensors."""
     try:
-        found = converter.convert(target, model=model, config=model.config)
+        converted = converter.convert(target, model=model, config=model.config)
     except (UntraceableError, RuntimeError, ValueError, IndexError, AttributeError) as error:
         raise ParframeError(
             "weights",
             f"{where}, {names[0]}",
             f"{target} cannot be made of the {len(names)} tensors of this checkpoint ({error})",
-            "load it with transformers, save it with save_pretrained, and give that",
+            "load it with transformers, save it with save_pretrained, and use that folder",
         ) from error
-    return {name: (one[0] if isinstance(one, list) else one).view_of for name, one in found.items()}
+    return {
+        name: (one[0] if isinstance(one, list) else one).view_of for name, one in converted.items()
+    }
 
 
-def _harmless(model: Any, left: Mapping[str, str]) -> Iterable[str]:
-    """Of names and what they became, those that the model's class ignores or computes itself."""
+def _ignored_names(model: Any, renamed_names: Mapping[str, str]) -> Iterable[str]:
+    """Yield the names of tensors that the model's class ignores or computes itself.
+
+    ``renamed_names`` has the model's name for each name in the checkpoint.
+    """
     ignored = [re.compile(p) for p in model._keys_to_ignore_on_load_unexpected or ()]
     computed = {name for name, _ in model.named_buffers()}
-    for name, renamed in left.items():
+    for name, renamed in renamed_names.items():
         if renamed in computed or any(p.search(renamed) or p.search(name) for p in ignored):
             yield name

@@ -1,4 +1,4 @@
-"""Bytes of files straight into tensors: only those that are wanted, each once."""
+"""Reader of byte ranges of files into tensors: only those that are wanted, each once."""
 
 from __future__ import annotations
 
@@ -15,47 +15,53 @@ import torch
 
 from parframe.errors import ParframeError
 from parframe.weights.safetensors_header import StoredTensor, itemsize
-from parframe.weights.strided_views import Cut, Extents, extents, split, stored_order
+from parframe.weights.strided_views import Extents, PieceSlice, extents, split_slice, stored_order
 
 Progress = Callable[[int, int], None]
-"""Is told how many bytes were read, and how many there are in all."""
+"""Callback that receives the bytes that were read, and the total."""
 
 STAGING_BYTES = 16 << 20
-"""The most bytes that are held beside the tensors themselves, to convert or rearrange them."""
+"""Most bytes of memory, in addition to the tensors, that convert or rearrange data."""
 
-_AT_ONCE = 64 << 20
-_SHORT = 512
-_NEAR = 4096
-_SPARE = 0.015
+_READ_SIZE = 64 << 20
+"""Most bytes of one read."""
+
+_SHORT_RUN = 512
+"""Mean bytes of runs up to which they may be read together with the gaps between them."""
+
+_SMALL_GAP = 4096
+"""Most bytes of a gap that is read through."""
+
+_SPARE_FRACTION = 0.015
+"""Fraction of all bytes that may be read without need."""
 
 
 @attrs.frozen
 class ReadJob:
-    """A cut of a stored tensor, and the tensor that it goes to."""
+    """Slice of a stored tensor, and the tensor that it goes to."""
 
     stored: StoredTensor
-    cut: Cut
+    piece_slice: PieceSlice
     target: torch.Tensor
 
     @property
     def bytes(self) -> int:
-        """The bytes that it takes of the file."""
-        return self.cut.elements * itemsize(self.stored.dtype)
+        """Number of bytes in the file."""
+        return self.piece_slice.elements * itemsize(self.stored.dtype)
 
 
 @attrs.define
-class Reader:
-    """Reads cuts out of files.
+class FileReader:
+    """Reads slices of stored tensors from files.
 
     Parameters
     ----------
     total
-        The bytes that are to be read in all, for ``progress``.
+        The bytes to read in all, for ``progress``.
     progress
-        Told after every step.
+        The callback after every step.
     spare
-        The bytes that may be read without being wanted, where runs are too short to be read
-        one by one.
+        The bytes that may be read without need, where runs are too short to be read one by one.
     read
         The bytes that were read.
     """
@@ -64,42 +70,42 @@ class Reader:
     progress: Progress | None = None
     spare: int = 0
     read: int = 0
-    _told: int = 0
+    _reported: int = 0
     _staging: torch.Tensor | None = None
     _files: dict[Path, int] = attrs.field(factory=dict)
 
     def run(self, job: ReadJob) -> None:
-        """Fill a job's part of its tensor, a part after the other where it must be staged."""
-        cut, target = job.cut, job.target[job.cut.box]
-        order = stored_order(cut)
-        turned = target.permute(order)
-        same = target.device.type == "cpu" and target.dtype == getattr(torch, job.stored.dtype)
-        if same and turned.is_contiguous():
-            self._fill(job, _memory(turned), extents(cut))
+        """Fill a job's part of its tensor, in several parts where it must be staged."""
+        piece_slice, target = job.piece_slice, job.target[job.piece_slice.box]
+        order = stored_order(piece_slice)
+        transposed = target.permute(order)
+        direct = target.device.type == "cpu" and target.dtype == getattr(torch, job.stored.dtype)
+        if direct and transposed.is_contiguous():
+            self._fill(job, _memory_of(transposed), extents(piece_slice))
         elif job.bytes <= STAGING_BYTES:
-            self._stage(job, turned)
+            self._stage(job, transposed)
         else:
             place, axis = next((p, axis) for p, axis in enumerate(order) if target.shape[axis] > 1)
             parts = min(target.shape[axis], math.ceil(job.bytes / STAGING_BYTES))
-            if same and turned.select(place, 0).is_contiguous():
+            if direct and transposed.select(place, 0).is_contiguous():
                 parts = target.shape[axis]
-            for part in split(cut, axis, parts):
-                self.run(attrs.evolve(job, cut=part))
+            for part in split_slice(piece_slice, axis, parts):
+                self.run(attrs.evolve(job, piece_slice=part))
 
-    def _stage(self, job: ReadJob, turned: torch.Tensor) -> None:
-        """Read into memory of its own, then convert, rearrange or move to the device."""
+    def _stage(self, job: ReadJob, transposed: torch.Tensor) -> None:
+        """Read into a staging buffer, then convert, rearrange or move to the device."""
         if self._staging is None:
-            pinned = turned.device.type == "cuda"
+            pinned = transposed.device.type == "cuda"
             self._staging = torch.empty(STAGING_BYTES, dtype=torch.uint8, pin_memory=pinned)
         staged = self._staging[: job.bytes].view(getattr(torch, job.stored.dtype))
-        self._fill(job, _memory(staged), extents(job.cut))
-        turned.copy_(staged.view(turned.shape))
+        self._fill(job, _memory_of(staged), extents(job.piece_slice))
+        transposed.copy_(staged.view(transposed.shape))
 
-    def _fill(self, job: ReadJob, memory: memoryview, found: Extents) -> None:
+    def _fill(self, job: ReadJob, memory: memoryview, ranges: Extents) -> None:
         size = itemsize(job.stored.dtype)
-        starts, lengths = found[0] * size + job.stored.start, found[1] * size
+        starts, lengths = ranges[0] * size + job.stored.start, ranges[1] * size
         file = self._file(job.stored.file)
-        if self._is_worth_reading_through(starts, lengths):
+        if self._can_read_through(starts, lengths):
             self._read_through(file, job, memory, (starts, lengths))
             return
         at = 0
@@ -107,31 +113,33 @@ class Reader:
             self._pread(file, memory[at : at + length], start, job.stored)
             at += length
 
-    def _is_worth_reading_through(self, starts: numpy.ndarray, lengths: numpy.ndarray) -> bool:
-        if starts.size < 8 or lengths.mean() > _SHORT:
+    def _can_read_through(self, starts: numpy.ndarray, lengths: numpy.ndarray) -> bool:
+        if starts.size < 8 or lengths.mean() > _SHORT_RUN:
             return False
         gaps = starts[1:] - starts[:-1] - lengths[:-1]
-        near = gaps <= _NEAR
+        near = gaps <= _SMALL_GAP
         extra = int(gaps[near].sum())
         if extra > self.spare or near.mean() < 0.5:
             return False
         self.spare -= extra
         return True
 
-    def _read_through(self, file: int, job: ReadJob, memory: memoryview, found: Extents) -> None:
-        """Read runs that lie near each other together with what is between them."""
-        starts, lengths = found
+    def _read_through(self, file: int, job: ReadJob, memory: memoryview, ranges: Extents) -> None:
+        """Read runs that are near each other together with the bytes between them."""
+        starts, lengths = ranges
         size = itemsize(job.stored.dtype)
         stops = starts + lengths
         at, first = 0, 0
         while first < starts.size:
             last = int(numpy.searchsorted(stops, starts[first] + STAGING_BYTES // 4, side="right"))
             last = max(last, first + 1)
-            far = numpy.flatnonzero(starts[first + 1 : last] - stops[first : last - 1] > _NEAR)
+            far = numpy.flatnonzero(starts[first + 1 : last] - stops[first : last - 1] > _SMALL_GAP)
             last = first + int(far[0]) + 1 if far.size else last
             block = bytearray(int(stops[last - 1] - starts[first]))
             self._pread(file, memoryview(block), int(starts[first]), job.stored)
-            taken = _picked(block, starts[first:last] - starts[first], lengths[first:last], size)
+            taken = _pick_elements(
+                block, starts[first:last] - starts[first], lengths[first:last], size
+            )
             memory[at : at + taken.nbytes] = memoryview(taken.data).cast("B")
             at += taken.nbytes
             first = last
@@ -140,15 +148,15 @@ class Reader:
         at = 0
         while at < len(memory):
             try:
-                count = os.preadv(file, [memory[at : at + _AT_ONCE]], start + at)
+                count = os.preadv(file, [memory[at : at + _READ_SIZE]], start + at)
             except OSError as error:
                 raise _unreadable(stored, str(error.strerror)) from error
             if not count:
                 raise _unreadable(stored, "the file ends too early")
             at += count
             self.read += count
-            if self.progress is not None and self.read - self._told >= STAGING_BYTES:
-                self._told = self.read
+            if self.progress is not None and self.read - self._reported >= STAGING_BYTES:
+                self._reported = self.read
                 self.progress(min(self.read, self.total), self.total)
 
     def _file(self, path: Path) -> int:
@@ -168,33 +176,33 @@ class Reader:
 
 
 @contextmanager
-def open_reader(total: int, progress: Progress | None) -> Iterator[Reader]:
-    """A reader for so many bytes, closed at the end."""
-    made = Reader(total, progress, spare=int(total * _SPARE))
+def open_reader(total: int, progress: Progress | None) -> Iterator[FileReader]:
+    """Return a context with a reader for some number of bytes."""
+    reader = FileReader(total, progress, spare=int(total * _SPARE_FRACTION))
     with ExitStack() as stack:
-        stack.callback(made.close)
-        yield made
+        stack.callback(reader.close)
+        yield reader
     if progress is not None:
         progress(total, total)
 
 
 def in_file_order(jobs: Iterable[ReadJob]) -> list[ReadJob]:
-    """Jobs in the order in which their bytes lie in the files."""
+    """Return jobs in the order of their bytes in the files."""
     return sorted(jobs, key=lambda job: (str(job.stored.file), job.stored.start))
 
 
-def _picked(
+def _pick_elements(
     block: bytearray, starts: numpy.ndarray, lengths: numpy.ndarray, size: int
 ) -> numpy.ndarray:
-    """The elements of a block that runs, in bytes, take."""
+    """Return the elements of a block that runs, in bytes, take."""
     counts = lengths // size
     before = numpy.cumsum(counts) - counts
     index = numpy.repeat(starts // size - before, counts) + numpy.arange(int(counts.sum()))
     return numpy.frombuffer(block, dtype=f"V{size}")[index]
 
 
-def _memory(tensor: torch.Tensor) -> memoryview:
-    """The bytes of a contiguous tensor on the CPU."""
+def _memory_of(tensor: torch.Tensor) -> memoryview:
+    """Return the bytes of a contiguous tensor on the CPU."""
     if not tensor.numel():
         return memoryview(b"")
     return memoryview((ctypes.c_char * tensor.nbytes).from_address(tensor.data_ptr())).cast("B")

@@ -1,37 +1,59 @@
-"""Random weights: of each parameter the same numbers on every rank and in the whole model."""
+"""Random weights: each parameter has the same numbers on every rank and in the whole model."""
 
 from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Mapping
+from typing import Any
 
+import attrs
 import torch
 
 from parframe.graph import OperatorGraph, Parameter
+from parframe.plan import Slices
+from parframe.weights.target_dtypes import target_dtype
+
+
+@attrs.frozen
+class RandomWeights:
+    """Random weights; each parameter depends on the seed and on its own name alone."""
+
+    seed: int = 0
+
+
+def is_random(weights: Any) -> bool:
+    """Return whether weights are random: `RandomWeights`, or ``"random"``."""
+    return isinstance(weights, RandomWeights) or (isinstance(weights, str) and weights == "random")
+
+
+def seed_of(weights: Any) -> int:
+    """Return the seed of random weights."""
+    return weights.seed if isinstance(weights, RandomWeights) else 0
 
 
 def random_parameter(parameter: Parameter, seed: int, positive: bool = False) -> torch.Tensor:
-    """Random contents of a parameter that depend on its name and the seed alone.
+    """Return random numbers for a parameter, which depend on its name and the seed alone.
 
-    Matrices keep the scale of what passes through them; vectors lie around 1, of both signs.
+    Matrices keep the scale of activations; vectors are around 1, of both signs.
     """
     digest = hashlib.sha256(f"{seed}:{parameter.name}".encode()).digest()
     generator = torch.Generator().manual_seed(int.from_bytes(digest[:7], "little"))
     shape = [int(size) for size in parameter.shape]
-    kind = getattr(torch, parameter.dtype)
-    if not kind.is_floating_point:
-        return torch.zeros(shape, dtype=kind)
-    drawn = torch.randn(shape, generator=generator, dtype=torch.float64)
+    dtype = getattr(torch, parameter.dtype)
+    if not dtype.is_floating_point:
+        return torch.zeros(shape, dtype=dtype)
+    numbers = torch.randn(shape, generator=generator, dtype=torch.float64)
     if len(shape) >= 2:
-        drawn = drawn * math.prod(shape[1:]) ** -0.5
+        numbers = numbers * math.prod(shape[1:]) ** -0.5
     else:
-        signs = torch.where(drawn < -1.0, -1.0, 1.0)
-        drawn = signs * (1.0 + 0.25 * drawn.abs())
-    return (drawn.abs() if positive else drawn).to(kind)
+        signs = torch.where(numbers < -1.0, -1.0, 1.0)
+        numbers = signs * (1.0 + 0.25 * numbers.abs())
+    return (numbers.abs() if positive else numbers).to(dtype)
 
 
 def positive_parameters(graph: OperatorGraph) -> set[str]:
-    """The parameters of which no element may be negative: variances."""
+    """Return the parameters that must not be negative, which are variances."""
     found: set[str] = set()
     for call in graph.calls:
         block = graph.blocks[call.block]
@@ -39,7 +61,43 @@ def positive_parameters(graph: OperatorGraph) -> set[str]:
         for operator in block.operators:
             found.update(
                 names[name]
-                for name, place in zip(operator.inputs, operator.slots, strict=True)
-                if place == "running_var" and name in names
+                for name, slot in zip(operator.inputs, operator.slots, strict=True)
+                if slot == "running_var" and name in names
             )
     return found
+
+
+def random_slices(
+    graph: OperatorGraph,
+    wanted: Mapping[str, Slices],
+    seed: int,
+    device: torch.device,
+    dtype: torch.dtype | None,
+    graph_dtypes: bool,
+) -> dict[str, torch.Tensor]:
+    """Return slices of random parameters; each parameter is made whole, sliced and freed."""
+    positive = positive_parameters(graph)
+    by_whole: dict[str, list[str]] = {}
+    for name, part in wanted.items():
+        by_whole.setdefault(part.whole, []).append(name)
+    tensors: dict[str, torch.Tensor] = {}
+    for whole, names in by_whole.items():
+        parameter = graph.parameters[whole]
+        if parameter.data is not None:
+            continue
+        numbers = random_parameter(parameter, seed, positive=whole in positive)
+        stored = str(numbers.dtype).removeprefix("torch.")
+        converted_to = target_dtype(stored, parameter, dtype, graph_dtypes)
+        by_runs: dict[Any, torch.Tensor] = {}
+        for name in names:
+            part = wanted[name]
+            if part.runs not in by_runs:
+                taken = _without_whole(part.take(numbers), numbers)
+                by_runs[part.runs] = taken.to(device, converted_to)
+            tensors[name] = by_runs[part.runs]
+    return tensors
+
+
+def _without_whole(part: torch.Tensor, whole: torch.Tensor) -> torch.Tensor:
+    """Return a part that does not keep the storage of the whole alive."""
+    return part if part.numel() == whole.numel() else part.clone()

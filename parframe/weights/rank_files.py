@@ -1,4 +1,4 @@
-"""A folder with a file of weights for every rank of one plan: what it says, and what lies where."""
+"""Folder with a file of weights for every rank of one plan: its index and its tensors."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from parframe.errors import ParframeError
 from parframe.json_input import read_json
 from parframe.plan import Plan, Slices, plan_digest
-from parframe.weights.checkpoint_folder import SHARDS
+from parframe.weights.checkpoint_folder import SHARD_INDEX
 from parframe.weights.safetensors_header import read_header
 from parframe.weights.sources import WeightSource
 from parframe.weights.strided_views import View, whole_view
@@ -18,28 +18,28 @@ SCHEMA = 1
 
 
 def is_rank_folder(folder: Path) -> bool:
-    """Whether a path is a folder of shards."""
-    return (folder / SHARDS).is_file()
+    """Return whether a path is a folder of shards."""
+    return (folder / SHARD_INDEX).is_file()
 
 
 def file_name(rank: int) -> str:
-    """The name of a rank's file."""
+    """Return the name of a rank's file."""
     return f"rank-{rank:05d}.safetensors"
 
 
 def stored_names(wanted: Mapping[str, Slices]) -> dict[str, str]:
-    """For each name of a device, that under which its slices are stored: equal ones once."""
+    """Return for each name of a device its stored name; equal slices are stored once."""
     first: dict[Any, str] = {}
     return {name: first.setdefault((part.whole, part.runs), name) for name, part in wanted.items()}
 
 
-def read_shard(plan: Plan, rank: int, folder: Path) -> tuple[WeightSource, dict[str, View]]:
-    """The tensors in a rank's file, and for each name of the device the one that it is.
+def read_rank_file(plan: Plan, rank: int, folder: Path) -> tuple[WeightSource, dict[str, View]]:
+    """Return the tensors in a rank's file, and for each name of the device its view.
 
     Raises
     ------
     ParframeError
-        Of kind ``weights``, if the folder is one of another plan, or broken.
+        Of kind ``weights``, if the folder is of another plan, or malformed.
     """
     wanted = {
         name: part
@@ -66,40 +66,40 @@ def read_shard(plan: Plan, rank: int, folder: Path) -> tuple[WeightSource, dict[
 
 
 def check_rank_folder(plan: Plan, folder: Path) -> None:
-    """Refuse a folder of shards of another plan; as `read_shard`, but no rank's file is read."""
+    """Refuse a folder of shards of another plan; no rank's file is read."""
     _files(plan, folder)
 
 
 def _files(plan: Plan, folder: Path) -> list[str]:
-    """The name of every rank's file."""
-    index = folder / SHARDS
+    """Return the name of every rank's file."""
+    index = folder / SHARD_INDEX
     content = read_json(index, "weights")
     match content:
         case {"schema": int(schema)} if schema != SCHEMA:
             raise ParframeError(
                 "weights",
                 str(index),
-                f"has schema {schema}, this version reads {SCHEMA}",
+                f"has schema {schema}, this version reads schema {SCHEMA}",
                 "write the folder again with parframe shard",
             )
         case {"plan": str(digest), "mesh": str(mesh), "files": list(files)}:
             pass
         case _:
             raise ParframeError(
-                "weights", str(index), "is broken", "write the folder again with parframe shard"
+                "weights", str(index), "is malformed", "write the folder again with parframe shard"
             )
     own = plan_digest(plan)
     if digest != own:
         raise ParframeError(
             "weights",
             str(folder),
-            f"holds the shards of another plan: {digest[:20]}..., on the mesh {mesh[:60]}; "
-            f"this one is {own[:20]}..., on {plan.mesh}",
-            "give the plan in that folder, or write the shards of this one with parframe shard",
+            f"has the shards of another plan: {digest[:20]}..., on the mesh {mesh[:60]}; "
+            f"this plan is {own[:20]}..., on {plan.mesh}",
+            "use the plan in that folder, or write the shards of this plan with parframe shard",
         )
     names = {file_name(number) for number in range(len(files))}
     if len(files) != plan.mesh.size or not all(file in names for file in files):
         raise ParframeError(
-            "weights", str(index), "is broken", "write the folder again with parframe shard"
+            "weights", str(index), "is malformed", "write the folder again with parframe shard"
         )
     return [str(file) for file in files]

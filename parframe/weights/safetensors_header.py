@@ -1,4 +1,4 @@
-"""The header of a safetensors file, checked: which tensors it holds, and at which bytes."""
+"""Header of a safetensors file, checked: its tensors, and the bytes of each."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ _CODES = {
 }  # fmt: skip
 
 DTYPES = frozenset(_CODES.values())
-"""PyTorch's names of the dtypes that are read; tensors of others are known to be there."""
+"""PyTorch's names of the dtypes that can be read; tensors of other dtypes are only listed."""
 
 
 @attrs.frozen
 class StoredTensor:
-    """A tensor in a file: its dtype, its shape and where its bytes start."""
+    """Tensor in a file: its dtype, its shape and where its bytes start."""
 
     name: str
     dtype: str
@@ -35,15 +35,15 @@ class StoredTensor:
 
 
 @attrs.frozen
-class Header:
-    """What a file says of itself."""
+class SafetensorsHeader:
+    """Header of a file: its tensors, its metadata, and its length in bytes."""
 
     tensors: Mapping[str, StoredTensor]
     metadata: Mapping[str, str]
     bytes: int
 
 
-def read_header(file: Path) -> Header:
+def read_header(file: Path) -> SafetensorsHeader:
     """Read and check the header of a file.
 
     The safetensors library opens the file first and checks that offsets fit and do not overlap.
@@ -51,7 +51,7 @@ def read_header(file: Path) -> Header:
     Raises
     ------
     ParframeError
-        Of kind ``weights``, if the file is cut, broken or not one of safetensors.
+        Of kind ``weights``, if the file is truncated, malformed or not one of safetensors.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -63,36 +63,36 @@ def read_header(file: Path) -> Header:
             content = parse_json(opened.read(length), "weights")
             size = os.fstat(opened.fileno()).st_size
     except (SafetensorError, OSError, ValueError) as error:
-        raise _broken(file, f"cannot be read ({error})") from error
+        raise _malformed(file, f"cannot be read ({error})") from error
     metadata = content.pop("__metadata__", None) or {}
     tensors = {
-        name: _stored(file, name, entry, 8 + length, size) for name, entry in content.items()
+        name: _stored_tensor(file, name, entry, 8 + length, size) for name, entry in content.items()
     }
-    return Header(tensors, metadata, 8 + length)
+    return SafetensorsHeader(tensors, metadata, 8 + length)
 
 
-def _stored(file: Path, name: str, entry: Any, base: int, size: int) -> StoredTensor:
+def _stored_tensor(file: Path, name: str, entry: Any, base: int, size: int) -> StoredTensor:
     match entry:
         case {"dtype": str(code), "shape": list(shape), "data_offsets": [int(start), int(stop)]}:
             pass
         case _:
-            raise _broken(file, f"its header is broken at {name[:100]!r}")
+            raise _malformed(file, f"its header is malformed at {name[:100]!r}")
     dtype = _CODES.get(code, code)
     fits = 0 <= start <= stop <= size - base
     if code in _CODES:
         fits = fits and stop - start == math.prod(shape) * itemsize(dtype)
     if not fits:
-        raise _broken(file, f"the bytes of {name[:100]!r} do not fit its shape or the file")
+        raise _malformed(file, f"the bytes of {name[:100]!r} do not match its shape or the file")
     return StoredTensor(name, dtype, tuple(shape), file, base + start)
 
 
 def itemsize(dtype: str) -> int:
-    """The bytes of an element."""
+    """Return the bytes of an element."""
     import torch
 
     kind: torch.dtype = getattr(torch, dtype)
     return kind.itemsize
 
 
-def _broken(file: Path, what: str) -> ParframeError:
+def _malformed(file: Path, what: str) -> ParframeError:
     return ParframeError("weights", str(file), what, "download or write the file again")

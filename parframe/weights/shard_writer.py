@@ -1,4 +1,4 @@
-"""Weights written as one file a rank: into a folder beside, which is then renamed."""
+"""Writer of weights as one file for each rank, into a temporary folder that is then renamed."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ from parframe.errors import ParframeError
 from parframe.plan import Plan, plan_digest
 from parframe.plan.plan_folder import FILE
 from parframe.plan.plan_json import dump_plan
-from parframe.weights.checkpoint_folder import SHARDS
+from parframe.weights.checkpoint_folder import SHARD_INDEX
 from parframe.weights.file_reader import Progress
+from parframe.weights.random_weights import is_random
 from parframe.weights.rank_files import SCHEMA, file_name, stored_names
 from parframe.weights.rank_weights import OpenedWeights, open_weights, read_weights
-from parframe.weights.sources import is_random
 
 
 @attrs.frozen
 class WrittenShards:
-    """What was written.
+    """Files that were written.
 
     Parameters
     ----------
     files
-        For every rank the name of its file; ranks that hold the same have the same.
+        The name of every rank's file; ranks with equal weights share a file.
     bytes
         The bytes of each file.
     remarks
-        What its user should know of the weights, a sentence each.
+        Remarks on the weights for the user, a sentence each.
     """
 
     files: tuple[str, ...]
@@ -51,10 +51,10 @@ def write_shards(
     pickled: bool = False,
     extra: bool = False,
 ) -> WrittenShards:
-    """Write what each rank holds of the weights into a file of its own.
+    """Write the weights of each rank into a file of its own.
 
-    Ranks that hold the same share one file: ``shards.json`` names the file of every rank. The
-    plan is written beside them, so that the folder can be given as the plan and as its weights.
+    Ranks with equal weights share one file: ``shards.json`` names the file of every rank. The plan
+    is written to the same folder, which then can be used as the plan and as its weights.
 
     Parameters
     ----------
@@ -63,32 +63,32 @@ def write_shards(
     weights, dtype, pickled, extra
         As for `parframe.weights.read_weights`.
     folder
-        The folder to make; if it exists, it must be empty.
+        The folder to create; if it exists, it must be empty.
     progress
-        Told the bytes that were written and those that there are in all.
+        Called with the bytes that were written, and the total.
 
     Returns
     -------
-    Written
+    WrittenShards
         The files.
 
     Raises
     ------
     ParframeError
-        Of kind ``output``, if the folder cannot be written or is being written; of kind
-        ``weights``, if these do not fit. Nothing is left behind then.
+        Of kind ``output``, if the folder cannot be written or another run is writing it; of kind
+        ``weights``, if the weights are incompatible. No file remains then.
     """
     target = Path(os.path.realpath(folder))
     check_writable(target)
-    given = weights if is_random(weights) or isinstance(weights, OpenedWeights) else None
-    given = given or open_weights(plan.graph, weights, pickled, extra)
-    with new_folder(target, check_writable, wait=False) as made:
-        files = _write_all(plan, given, made, dtype, progress)
-        _write_index(plan, files, made)
-        sizes = {name: (made / name).stat().st_size for name in files}
-        made.rename(target)
+    opened = weights if is_random(weights) or isinstance(weights, OpenedWeights) else None
+    opened = opened or open_weights(plan.graph, weights, pickled, extra)
+    with new_folder(target, check_writable, wait=False) as temporary:
+        files = _write_all(plan, opened, temporary, dtype, progress)
+        _write_index(plan, files, temporary)
+        sizes = {name: (temporary / name).stat().st_size for name in files}
+        temporary.rename(target)
     return WrittenShards(
-        files, sizes, given.fit.remarks if isinstance(given, OpenedWeights) else ()
+        files, sizes, opened.matched.remarks if isinstance(opened, OpenedWeights) else ()
     )
 
 
@@ -107,57 +107,59 @@ def check_writable(target: Path) -> None:
         raise cannot_write(target, str(error.strerror)) from error
     if filled:
         raise ParframeError(
-            "output", str(target), "is there already", "choose another folder, or delete this one"
+            "output", str(target), "already exists", "use another folder, or delete this one"
         )
     if not parent:
         raise ParframeError(
             "output",
             str(target),
-            f"{target.parent} is not a folder to write to",
-            "choose another folder",
+            f"{target.parent} is not a writable folder",
+            "use another folder",
         )
 
 
 def _write_all(
-    plan: Plan, given: Any, folder: Path, dtype: torch.dtype | None, progress: Progress | None
+    plan: Plan, opened: Any, folder: Path, dtype: torch.dtype | None, progress: Progress | None
 ) -> tuple[str, ...]:
-    owners = _owners(plan)
-    sizes = {rank: _size(plan, rank) for rank in set(owners)}
+    first_ranks = _first_equal_ranks(plan)
+    sizes = {rank: _elements(plan, rank) for rank in set(first_ranks)}
     before, total = 0, sum(sizes.values())
     for rank in sorted(sizes):
 
-        def told(done: int, of: int, rank: int = rank, before: int = before) -> None:
+        def report(done: int, of: int, rank: int = rank, before: int = before) -> None:
             if progress is not None:
                 progress(before + sizes[rank] * done // max(of, 1), total)
 
-        tensors = read_weights(plan, rank, given, dtype=dtype, progress=told)
-        _write_one(plan, rank, tensors, folder)
+        tensors = read_weights(plan, rank, opened, dtype=dtype, progress=report)
+        _write_rank_file(plan, rank, tensors, folder)
         before += sizes[rank]
     if progress is not None:
         progress(total, total)
-    return tuple(file_name(rank) for rank in owners)
+    return tuple(file_name(rank) for rank in first_ranks)
 
 
-def _owners(plan: Plan) -> list[int]:
-    """For every rank the first that holds the same."""
+def _first_equal_ranks(plan: Plan) -> list[int]:
+    """Return for every rank the first rank with equal slices."""
     first: dict[Any, int] = {}
     ranks = range(plan.mesh.size)
-    held = (tuple(sorted((n, p.whole, p.runs) for n, p in plan.weights(r).items())) for r in ranks)
-    return [first.setdefault(key, rank) for rank, key in enumerate(held)]
+    slices = (
+        tuple(sorted((n, p.whole, p.runs) for n, p in plan.weights(r).items())) for r in ranks
+    )
+    return [first.setdefault(key, rank) for rank, key in enumerate(slices)]
 
 
-def _size(plan: Plan, rank: int) -> int:
+def _elements(plan: Plan, rank: int) -> int:
     return sum(part.elements for part in plan.weights(rank).values())
 
 
-def _write_one(plan: Plan, rank: int, tensors: dict[str, torch.Tensor], folder: Path) -> None:
+def _write_rank_file(plan: Plan, rank: int, tensors: dict[str, torch.Tensor], folder: Path) -> None:
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     wanted = plan.weights(rank)
     parameters = plan.graph.parameters
     stored = {n: p for n, p in wanted.items() if parameters[p.whole].data is None}
-    content = {own: _alone_in_memory(tensors[own]) for own in set(stored_names(stored).values())}
+    content = {own: _with_own_storage(tensors[own]) for own in set(stored_names(stored).values())}
     metadata = {
         "format": "pt",
         "parframe": version("parframe"),
@@ -172,8 +174,8 @@ def _write_one(plan: Plan, rank: int, tensors: dict[str, torch.Tensor], folder: 
         raise cannot_write(path, str(error)) from error
 
 
-def _alone_in_memory(tensor: torch.Tensor) -> torch.Tensor:
-    """The tensor in row-major order in memory of its own."""
+def _with_own_storage(tensor: torch.Tensor) -> torch.Tensor:
+    """Return a tensor in row-major order, with a storage of its own."""
     own = tensor.untyped_storage().nbytes() == tensor.nbytes
     return tensor.contiguous() if own else tensor.clone(memory_format=torch.contiguous_format)
 
@@ -186,8 +188,9 @@ def _write_index(plan: Plan, files: tuple[str, ...], folder: Path) -> None:
         "mesh": str(plan.mesh),
         "files": files,
     }
-    (folder / SHARDS).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    (folder / SHARD_INDEX).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     (folder / FILE).write_text(dump_plan(plan), encoding="utf-8", newline="\n")
-    readable = (folder / SHARDS).stat().st_mode  # the library makes files for their owner alone
+    # safetensors makes files for their owner alone
+    readable = (folder / SHARD_INDEX).stat().st_mode
     for name in files:
         (folder / name).chmod(readable)

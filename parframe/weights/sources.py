@@ -1,4 +1,4 @@
-"""Where weights come from: the tensors of a folder, a state dict, a module or a pickle."""
+"""Sources of weights: the tensors of a folder, a state dict, a module or a pickle."""
 
 from __future__ import annotations
 
@@ -20,42 +20,35 @@ _PICKLES = (".bin", ".pt", ".pth")
 
 
 @attrs.frozen
-class RandomWeights:
-    """Random weights: each parameter depends on the seed and on its own name alone."""
-
-    seed: int = 0
-
-
-@attrs.frozen
 class WeightSource:
-    """Tensors by name.
+    """Tensors by name, in files or in memory.
 
     Parameters
     ----------
-    where
-        What they are of, for errors.
+    description
+        The description of the source, for errors.
     tensors
-        Those in files, or those in memory.
-    own
-        Whether the names are surely those of the model itself.
+        The tensors by name.
+    model_names
+        Whether the names are certainly those of the model.
     """
 
-    where: str
+    description: str
     tensors: Mapping[str, StoredTensor | torch.Tensor]
-    own: bool = False
+    model_names: bool = False
 
     def shape(self, name: str) -> tuple[int, ...]:
-        """The shape of a tensor."""
+        """Return the shape of a tensor."""
         return tuple(self.tensors[name].shape)
 
     def dtype(self, name: str) -> str:
-        """The dtype of a tensor, by PyTorch's name where it has one."""
-        found = self.tensors[name]
-        return found.dtype if isinstance(found, StoredTensor) else dtype_name(found.dtype)
+        """Return the dtype of a tensor, by PyTorch's name where it has one."""
+        tensor = self.tensors[name]
+        return tensor.dtype if isinstance(tensor, StoredTensor) else dtype_name(tensor.dtype)
 
 
-def origin_of(weights: Any, pickled: bool = False) -> WeightSource:
-    """The tensors of what was given as weights; of files only the headers are read.
+def open_source(weights: Any, pickled: bool = False) -> WeightSource:
+    """Open weights as a source of tensors; only the headers of files are read.
 
     Parameters
     ----------
@@ -70,32 +63,22 @@ def origin_of(weights: Any, pickled: bool = False) -> WeightSource:
         Of kind ``weights``, if it is none of these or cannot be read.
     """
     if isinstance(weights, str | os.PathLike):
-        return _of_path(Path(weights), pickled)
+        return _open_path(Path(weights), pickled)
     if isinstance(weights, torch.nn.Module):
-        own = dict(weights.named_parameters(remove_duplicate=False))
-        found = {**own, **dict(weights.named_buffers(remove_duplicate=False))}
-        return WeightSource(type(weights).__name__, _detached(found), own=True)
+        parameters = dict(weights.named_parameters(remove_duplicate=False))
+        tensors = {**parameters, **dict(weights.named_buffers(remove_duplicate=False))}
+        return WeightSource(type(weights).__name__, _detach(tensors), model_names=True)
     if isinstance(weights, Mapping):
-        return WeightSource("the state dict", _detached(weights))
+        return WeightSource("the state dict", _detach(weights))
     raise ParframeError(
         "weights",
         type(weights).__name__,
-        "not something weights can be read from",
-        "give a folder, a state dict, a module, or 'random' for random ones",
+        "weights cannot be read from it",
+        "use a folder, a state dict, a module, or 'random' for random ones",
     )
 
 
-def is_random(weights: Any) -> bool:
-    """Whether random weights were asked for: as `RandomWeights`, or by the word."""
-    return isinstance(weights, RandomWeights) or (isinstance(weights, str) and weights == "random")
-
-
-def seed_of(weights: Any) -> int:
-    """The seed of random weights."""
-    return weights.seed if isinstance(weights, RandomWeights) else 0
-
-
-def _detached(tensors: Mapping[str, Any]) -> dict[str, StoredTensor | torch.Tensor]:
+def _detach(tensors: Mapping[str, Any]) -> dict[str, StoredTensor | torch.Tensor]:
     return {
         str(name): tensor.detach()
         for name, tensor in tensors.items()
@@ -103,25 +86,25 @@ def _detached(tensors: Mapping[str, Any]) -> dict[str, StoredTensor | torch.Tens
     }
 
 
-def _of_path(path: Path, pickled: bool) -> WeightSource:
-    files = _pickles(path)
+def _open_path(path: Path, pickled: bool) -> WeightSource:
+    files = _pickle_files(path)
     if not files:
         return WeightSource(str(path), stored_tensors(path))
     if not pickled:
         raise ParframeError(
             "weights",
             str(files[0]),
-            "is a pickle, which is read only where that is asked for",
-            "convert it to safetensors, or give pickled=True (--pickled)",
+            "is a pickle, and pickles are not read by default",
+            "convert it to safetensors, or set pickled=True (--pickled)",
         )
-    found: dict[str, StoredTensor | torch.Tensor] = {}
+    tensors: dict[str, StoredTensor | torch.Tensor] = {}
     for file in files:
-        found.update(_unpickled(file))
-    return WeightSource(str(path), found)
+        tensors.update(_read_pickle(file))
+    return WeightSource(str(path), tensors)
 
 
-def _pickles(path: Path) -> list[Path]:
-    """The pickles that a path stands for, where it stands for nothing better."""
+def _pickle_files(path: Path) -> list[Path]:
+    """Return the pickles of a path, unless it has safetensors."""
     if path.is_file():
         return [path] if path.suffix in _PICKLES else []
     if any(path.glob("*.safetensors")):
@@ -129,7 +112,7 @@ def _pickles(path: Path) -> list[Path]:
     return sorted(file for file in path.glob("*") if file.suffix in _PICKLES)
 
 
-def _unpickled(file: Path) -> dict[str, StoredTensor | torch.Tensor]:
+def _read_pickle(file: Path) -> dict[str, StoredTensor | torch.Tensor]:
     try:
         content = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
     except (RuntimeError, ValueError, OSError, EOFError, KeyError, pickle.UnpicklingError) as error:
@@ -138,10 +121,10 @@ def _unpickled(file: Path) -> dict[str, StoredTensor | torch.Tensor]:
             "weights",
             str(file),
             f"cannot be read as tensors alone ({first})",
-            "convert it to safetensors where it was made",
+            "convert it to safetensors on the machine that wrote it",
         ) from error
     if not isinstance(content, Mapping):
         raise ParframeError(
             "weights", str(file), "is not a state dict", "save module.state_dict() alone"
         )
-    return _detached(content)
+    return _detach(content)

@@ -1,4 +1,4 @@
-"""Tensors for all of a graph's parameters, whole."""
+"""Whole tensors for all of a graph's parameters."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import torch
 
 from parframe.graph import OperatorGraph
 from parframe.plan import Slices
-from parframe.weights.rank_weights import slices
-from parframe.weights.sources import RandomWeights
+from parframe.weights.random_weights import RandomWeights
+from parframe.weights.rank_weights import read_slices
 
 
 def read_state_dict(
@@ -20,7 +20,7 @@ def read_state_dict(
     pickled: bool = False,
     extra: bool = False,
 ) -> dict[str, torch.Tensor]:
-    """A tensor for every parameter of a graph.
+    """Read a tensor for every parameter of a graph.
 
     Parameters
     ----------
@@ -31,12 +31,12 @@ def read_state_dict(
     dtype, pickled, extra
         As for `parframe.weights.read_weights`.
     seed
-        Of random weights; each depends on this and on its own name alone.
+        The seed of random weights, if ``weights`` is None or ``"random"``.
 
     Returns
     -------
     dict
-        By the graph's names of its parameters.
+        The tensors, by the graph's names of its parameters.
 
     Raises
     ------
@@ -49,5 +49,5 @@ def read_state_dict(
         shape = tuple(int(size) for size in parameter.shape)
         wanted[name] = Slices(name, shape, tuple(((0, size),) for size in shape))
     cpu = torch.device("cpu")
-    found = slices(graph, wanted, given, cpu, dtype, pickled=pickled, extra=extra)
-    return {name: found[name] for name in wanted}
+    tensors = read_slices(graph, wanted, given, cpu, dtype, pickled=pickled, extra=extra)
+    return {name: tensors[name] for name in wanted}

@@ -1,4 +1,4 @@
-"""Tensors as strided pieces of stored ones, and the elements that slices of them take."""
+"""Tensors as strided pieces of stored tensors, and the stored elements of slices of them."""
 
 from __future__ import annotations
 
@@ -11,28 +11,28 @@ import numpy
 from numpy.typing import NDArray
 
 Runs = tuple[tuple[int, int], ...]
-"""Half-open ranges along an axis, in order."""
+"""Half-open ranges along a dim, in order."""
 
 Extents = tuple[NDArray[numpy.int64], NDArray[numpy.int64]]
-"""Where contiguous elements start in a stored tensor, and how many there are."""
+"""Starts and lengths of contiguous elements in a stored tensor."""
 
 
 @attrs.frozen
 class Piece:
-    """A box of a tensor: which element of a stored tensor each of its elements is.
+    """Box of a tensor whose elements are a strided view of one stored tensor.
 
     Parameters
     ----------
     tensor
         The stored tensor's name.
     offset
-        The element of it, in row-major order, that is the box's first.
+        The element of the stored tensor, in row-major order, that is the first of the box.
     strides
-        How many elements further one step along each axis is.
+        The number of stored elements from one element to the next along each dim.
     at
-        Where in the tensor the box starts.
+        The position of the box in the tensor.
     shape
-        The box's shape.
+        The shape of the box.
     """
 
     tensor: str
@@ -44,7 +44,7 @@ class Piece:
 
 @attrs.frozen
 class View:
-    """A tensor made of pieces that do not overlap and leave nothing out."""
+    """Tensor made of pieces that cover it without gap or overlap."""
 
     shape: tuple[int, ...]
     dtype: str
@@ -52,17 +52,17 @@ class View:
 
 
 @attrs.frozen
-class Cut:
-    """What slices take of a piece.
+class PieceSlice:
+    """Part of a piece that slices take.
 
     Parameters
     ----------
     piece
         The piece.
     runs
-        What is taken along each of its axes, from where it starts.
+        The ranges that are taken along each dim, relative to the piece.
     box
-        Where that goes in the tensor of all that the slices take.
+        The position of the taken elements in the tensor of all slices.
     """
 
     piece: Piece
@@ -71,36 +71,38 @@ class Cut:
 
     @property
     def elements(self) -> int:
-        """The number of elements."""
+        """Number of elements."""
         return math.prod(part.stop - part.start for part in self.box)
 
 
 def contiguous(shape: Sequence[int]) -> tuple[int, ...]:
-    """The strides of a tensor in row-major order."""
+    """Return the strides of a tensor in row-major order."""
     return tuple(math.prod(shape[axis + 1 :]) for axis in range(len(shape)))
 
 
 def whole_view(name: str, shape: tuple[int, ...], dtype: str) -> View:
-    """A stored tensor as it is."""
+    """Return a view of all of a stored tensor."""
     piece = Piece(name, 0, contiguous(shape), (0,) * len(shape), shape)
     return View(shape, dtype, (piece,))
 
 
-def slice_pieces(view: View, runs: Sequence[Runs]) -> list[Cut]:
-    """What slices take of each piece of a tensor, nothing of some."""
+def slice_pieces(view: View, runs: Sequence[Runs]) -> list[PieceSlice]:
+    """Return the parts of a tensor's pieces that slices take, without empty ones."""
     found = []
     for piece in view.pieces:
         axes = [
-            _within(axis, at, at + size)
+            _runs_within(axis, at, at + size)
             for axis, at, size in zip(runs, piece.at, piece.shape, strict=True)
         ]
         if all(inner for inner, _ in axes):
-            found.append(Cut(piece, tuple(r for r, _ in axes), tuple(box for _, box in axes)))
+            found.append(
+                PieceSlice(piece, tuple(r for r, _ in axes), tuple(box for _, box in axes))
+            )
     return found
 
 
-def _within(runs: Runs, start: int, stop: int) -> tuple[Runs, slice]:
-    """The runs within a range, from its start; and their place among all that the runs take."""
+def _runs_within(runs: Runs, start: int, stop: int) -> tuple[Runs, slice]:
+    """Return the runs within a range, relative to its start, and their position among all runs."""
     before = sum(max(0, min(high, start) - low) for low, high in runs)
     inner = tuple(
         (max(low, start) - start, min(high, stop) - start)
@@ -110,19 +112,25 @@ def _within(runs: Runs, start: int, stop: int) -> tuple[Runs, slice]:
     return inner, slice(before, before + sum(high - low for low, high in inner))
 
 
-def split(cut: Cut, axis: int, parts: int) -> Iterable[Cut]:
-    """The cut in as many parts along an axis, one after the other, as equal as can be."""
-    length = cut.box[axis].stop - cut.box[axis].start
+def split_slice(piece_slice: PieceSlice, axis: int, parts: int) -> Iterable[PieceSlice]:
+    """Yield a slice in several parts along a dim, in order, as equal as possible."""
+    length = piece_slice.box[axis].stop - piece_slice.box[axis].start
     ends = [length * number // parts for number in range(parts + 1)]
     for low, high in itertools.pairwise(ends):
-        start = cut.box[axis].start
-        box = (*cut.box[:axis], slice(start + low, start + high), *cut.box[axis + 1 :])
-        taken = _taken(cut.runs[axis], low, high)
-        yield Cut(cut.piece, (*cut.runs[:axis], taken, *cut.runs[axis + 1 :]), box)
+        start = piece_slice.box[axis].start
+        box = (
+            *piece_slice.box[:axis],
+            slice(start + low, start + high),
+            *piece_slice.box[axis + 1 :],
+        )
+        taken = _runs_between(piece_slice.runs[axis], low, high)
+        yield PieceSlice(
+            piece_slice.piece, (*piece_slice.runs[:axis], taken, *piece_slice.runs[axis + 1 :]), box
+        )
 
 
-def _taken(runs: Runs, low: int, high: int) -> Runs:
-    """Of what runs take, that from number ``low`` to ``high``."""
+def _runs_between(runs: Runs, low: int, high: int) -> Runs:
+    """Return the runs of the elements from number ``low`` to ``high`` that runs take."""
     found, before = [], 0
     for start, stop in runs:
         first, last = max(low - before, 0), min(high - before, stop - start)
@@ -132,31 +140,33 @@ def _taken(runs: Runs, low: int, high: int) -> Runs:
     return tuple(found)
 
 
-def stored_order(cut: Cut) -> tuple[int, ...]:
-    """The axes of a cut from the slowest to the fastest in the stored tensor."""
-    return tuple(sorted(range(len(cut.box)), key=lambda axis: -cut.piece.strides[axis]))
+def stored_order(piece_slice: PieceSlice) -> tuple[int, ...]:
+    """Return the dims of a slice from the slowest to the fastest in the stored tensor."""
+    return tuple(
+        sorted(range(len(piece_slice.box)), key=lambda axis: -piece_slice.piece.strides[axis])
+    )
 
 
-def extents(cut: Cut) -> Extents:
-    """The elements that a cut takes of the stored tensor, in `stored_order`."""
+def extents(piece_slice: PieceSlice) -> Extents:
+    """Return the elements of the stored tensor that a slice takes, in `stored_order`."""
     starts = numpy.zeros(1, numpy.int64)
     lengths = numpy.ones(1, numpy.int64)
-    for axis in reversed(stored_order(cut)):
-        stride = cut.piece.strides[axis]
+    for axis in reversed(stored_order(piece_slice)):
+        stride = piece_slice.piece.strides[axis]
         if starts.size == 1 and lengths[0] == stride:  # what is within is whole
-            ends = numpy.asarray(cut.runs[axis], numpy.int64) * stride
+            ends = numpy.asarray(piece_slice.runs[axis], numpy.int64) * stride
             inner = starts[0]
-            starts, lengths = _merged(inner + ends[:, 0], ends[:, 1] - ends[:, 0])
+            starts, lengths = _merge_adjacent(inner + ends[:, 0], ends[:, 1] - ends[:, 0])
             continue
-        steps = numpy.concatenate([numpy.arange(low, high) for low, high in cut.runs[axis]])
-        starts, lengths = _merged(
+        steps = numpy.concatenate([numpy.arange(low, high) for low, high in piece_slice.runs[axis]])
+        starts, lengths = _merge_adjacent(
             (steps[:, None] * stride + starts[None, :]).ravel(), numpy.tile(lengths, steps.size)
         )
-    return starts + cut.piece.offset, lengths
+    return starts + piece_slice.piece.offset, lengths
 
 
-def _merged(starts: NDArray[numpy.int64], lengths: NDArray[numpy.int64]) -> Extents:
-    """The same elements, with what follows on each other joined."""
+def _merge_adjacent(starts: NDArray[numpy.int64], lengths: NDArray[numpy.int64]) -> Extents:
+    """Return the same elements, with adjacent runs joined."""
     first = numpy.ones(starts.size, bool)
     first[1:] = starts[1:] != starts[:-1] + lengths[:-1]
     where = numpy.flatnonzero(first)

@@ -109,5 +109,5 @@ def test_a_folder_that_is_there_is_not_touched(call, model, tmp_path):
     (tmp_path / "out" / "mine.json").write_text(json.dumps(1))
     told = call("shard", model, "--parallel", "TP2", "-o", tmp_path / "out")
     assert told.code == 40
-    assert "is there already" in told.err
+    assert "already exists" in told.err
     assert [path.name for path in tmp_path.rglob("*.*")] == ["mine.json"]

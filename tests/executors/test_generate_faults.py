@@ -89,7 +89,7 @@ def test_shards_of_another_plan_are_refused_before_the_run(nothing_starts, plan,
     write_shards(parframe.partition(plan.graph, "PP2"), folder, tmp_path / "shards")
     error = run_error(plan, request(), Settings(tmp_path / "shards"))
     assert error.kind == "weights"
-    assert "holds the shards of another plan" in error.what
+    assert "has the shards of another plan" in error.what
 
 
 def test_dtype_narrower_than_the_graph_is_refused_before_the_run(nothing_starts, plan):
