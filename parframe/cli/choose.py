@@ -71,7 +71,10 @@ def command(
     from parframe.price.choose import use_cases
     from parframe.price.choose.public_api import overridden
     from parframe.price.choose.ranking import choose
-    from parframe.price.work.compressed.strategy_work import composite_work_reader, usable
+    from parframe.price.work.compressed.strategy_work import (
+        composite_work_reader,
+        usable_strategies,
+    )
     from parframe.report.choice import draw, facts_of, svg
 
     if plot is not None and plot.suffix.lower() != ".svg":
@@ -89,7 +92,7 @@ def command(
         token=None if max_token is None else max_token / 1e3,
     )
     codes = [code.strip().upper() for code in strategies.split(",") if code.strip()]
-    codes = usable(named.graph, codes)
+    codes = usable_strategies(named.graph, codes)
     work = composite_work_reader(named.graph, codes)
     with counting("pricing composites") as told:
         found = choose(work, setting, use, codes, objective, told)

@@ -12,13 +12,18 @@ from typing import Any
 import attrs
 
 from parframe.dims import Dimensions
-from parframe.errors import ParframeError
 from parframe.graph import Operator, OperatorGraph, Ref, State, Tensor
 from parframe.layout import region
 from parframe.partitioning.actions import Layout
 from parframe.partitioning.cuts import Shape
 from parframe.partitioning.graph_placement import PlacedGraph
 from parframe.partitioning.stage_balance import Course, cut_stages
+from parframe.partitioning.stage_rules import (
+    check_stage_count,
+    find_stage_inputs,
+    unknown_stage_start,
+    uses_broadcast,
+)
 from parframe.partitioning.step_costs import cheap_steps, step_costs
 from parframe.partitioning.step_sequence import Sequence
 from parframe.plan import COMMUNICATION, Part, Program
@@ -76,7 +81,7 @@ class Staging:
         for stage in range(count):
             self.fill(stage)
         self.broadcast = {
-            value for value, stages in self.sent.items() if count > 2 and len(stages) == count - 1
+            value for value, stages in self.sent.items() if uses_broadcast(len(stages), count)
         }
 
     def cut(self, model: Sequence, placing: Placing) -> tuple[int, ...]:
@@ -84,13 +89,7 @@ class Staging:
         if self.count == 1:
             return ()
         layers = self.graph.layers
-        if layers and self.count > len(layers):
-            raise ParframeError(
-                "partition",
-                "axis " + ",".join(self.axis),
-                f"{self.count} pipeline stages, but the model has {len(layers)} layers",
-                f"use at most {len(layers)} stages",
-            )
+        check_stage_count(self.axis, self.count, len(layers))
         fixed = [self.place_of(cut, layers) for cut in placing.stage_starts]
         costs = step_costs(model, self.maker, self.closures, self.given, self.works)
         return cut_stages(Course.of(costs), self.shares, sorted(set(fixed)))
@@ -103,34 +102,21 @@ class Staging:
                     return number
             elif any(op.module == cut or op.module.startswith(f"{cut}.") for op in step.operators):
                 return number
-        if isinstance(cut, int):
-            hint = f"layers are numbered from 1 to {len(layers) - 1}"
-        else:
-            hint = "give the path of a module as the model names it, or a layer's number"
-        raise ParframeError(
-            "partition", f"stage_starts, {cut!r}", "no such place in the model", hint
-        )
+        raise unknown_stage_start(cut, len(layers))
 
     def fill(self, stage: int) -> None:
         """The steps of a stage: its own, and cheap ones computed again."""
         own = list(range(self.begins[stage], self.begins[stage + 1]))
         inside = set(own)
-        extra: set[int] = set()
         pending = [value for number in own for value in self.steps[number].reads]
         if stage == self.count - 1:
             pending.extend(name for _, name, _ in self.placed.outputs if name in self.maker)
             pending = [v for v in pending if v not in self.given]
-        for value in pending:
-            if value in self.given or self.maker[value] in inside:
-                continue
-            number = self.maker[value]
-            if number in self.closures and stage != self.stage_of[number]:
-                extra |= self.closures[number]
-            elif value not in self.output_only(stage, value):
-                stages = self.sent.setdefault(value, [])
-                if stage not in stages:
-                    stages.append(stage)
-        self.members[stage] = sorted((extra - inside) | inside)
+        inputs = find_stage_inputs(pending, inside, self.given, self.maker, self.closures)
+        for value in inputs.received:
+            if value not in self.output_only(stage, value):
+                self.sent.setdefault(value, []).append(stage)
+        self.members[stage] = sorted(inputs.recomputed | inside)
 
     def output_only(self, stage: int, value: str) -> set[str]:
         """Values that a stage only returns: they are returned where they are made."""

@@ -19,7 +19,7 @@ from parframe.price.choose.use_cases import use_case
 from parframe.price.predict.predictions import predict_row
 from parframe.price.predict.query_resolution import Basis
 from parframe.price.predict.shipped_models import model
-from parframe.price.work.compressed.strategy_work import composite_work_reader, usable
+from parframe.price.work.compressed.strategy_work import composite_work_reader, usable_strategies
 
 
 @pytest.fixture(scope="module")
@@ -42,8 +42,8 @@ def test_all_composites_are_ranked_or_excluded_with_a_reason(on_eight):
 
 def test_strategies_are_tried_where_the_model_has_what_they_need():
     codes = ("PP", "EP", "TP")
-    assert usable(find("mixtral-8x7b").graph(), codes) == ["PP", "EP", "TP"]
-    assert usable(find("mistral-7b").graph(), codes) == ["PP", "TP"]
+    assert usable_strategies(find("mixtral-8x7b").graph(), codes) == ["PP", "EP", "TP"]
+    assert usable_strategies(find("mistral-7b").graph(), codes) == ["PP", "TP"]
 
 
 def test_the_best_keeps_the_limits_and_gives_the_most(on_eight):

@@ -1,4 +1,4 @@
-"""The work of a composite, read without its plan, is the work of its plan."""
+"""Work of a composite without its plan is equal to the work of its plan."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from parframe.errors import ParframeError
 from parframe.graph import OperatorGraph
 from parframe.partitioning import partition
 from parframe.price.work.compressed.repeated_layers import shorten
-from parframe.price.work.compressed.work_from_composite import Reader, work_from_composite
+from parframe.price.work.compressed.work_from_composite import WorkReader, work_from_composite
 from parframe.price.work.work import Work
 from parframe.price.work.work_from_plan import work_from_plan
 from parframe.spec import Spec
 
 
 def parts(work: Work) -> Any:
-    """The work without the order in which kernels first stand."""
+    """Return the work without the order of its kernels."""
     stages = [(Counter(s.kernels), Counter(s.communication), s.footprint) for s in work.stages]
     return stages, work.devices, work.replicas, work.layers
 
@@ -38,15 +38,15 @@ CASES = {
 @pytest.mark.parametrize(
     ("name", "composite"), [(name, one) for name, many in CASES.items() for one in many]
 )
-def test_it_is_the_work_of_the_plan(name: str, composite: str) -> None:
+def test_work_of_a_composite_equals_the_work_of_its_plan(name: str, composite: str) -> None:
     graph = models.find(name).graph()
     assert parts(work_from_composite(graph, composite)) == parts(
         work_from_plan(partition(graph, composite))
     )
 
 
-def test_cuts_that_are_given_are_kept() -> None:
-    spec = Spec(parallel="TP2PP2", strategies={"pp": {"cuts": (5,)}})
+def test_stage_starts_that_are_given_are_kept() -> None:
+    spec = Spec(parallel="TP2PP2", strategies={"pp": {"stage_starts": (5,)}})
     graph = models.find("Llama 3.1 8B").graph()
     work = work_from_composite(graph, spec)
     assert parts(work) == parts(work_from_plan(partition(graph, spec)))
@@ -62,12 +62,12 @@ def test_stages_beyond_layers_are_refused_as_a_plan_refuses_them() -> None:
     assert str(fast.value) == str(slow.value)
 
 
-def test_degrees_change_sizes_and_not_what_is_written_out() -> None:
-    own = Reader(models.find("Mixtral 8x7B").graph(), ())
+def test_composites_of_other_degrees_share_steps() -> None:
+    reader = WorkReader(models.find("Mixtral 8x7B").graph(), ())
     for composite in ("TP2EP2", "TP4EP8", "DP2TP8EP4", "PP2TP4EP4"):
-        own.work(Spec(parallel=composite).placing())
-    with_data, without = own.outlines.frames.values()
-    assert len(own.outlines.known) == 4
+        reader.work(Spec(parallel=composite).placing())
+    with_data, without = reader.device_steps.shared.values()
+    assert len(reader.device_steps.known) == 4
     assert len(with_data.steps) == len(without.steps)
 
 

@@ -26,7 +26,7 @@ from parframe.price.choose.use_cases import UseCase, use_case
 from parframe.price.cost.dtypes import Dtypes
 from parframe.price.serving.engines import engine_on
 from parframe.price.serving.hardware_lookup import cluster
-from parframe.price.work.compressed.strategy_work import composite_work_reader, usable
+from parframe.price.work.compressed.strategy_work import composite_work_reader, usable_strategies
 from parframe.price.work.work_from_plan import work_from_plan
 
 CODES = ("PP", "EP", "DP", "TP")
@@ -87,7 +87,7 @@ def choose(
         graph, own = model, "bf16"
     use = use_case(use) if isinstance(use, str) else use
     setting = setting_of(devices, weights or own, cache, engine, hardware, graph.source)
-    codes = usable(graph, strategies)
+    codes = usable_strategies(graph, strategies)
     return choose_by(composite_work_reader(graph, codes), setting, use, codes, objective, progress)
 
 

@@ -7,7 +7,7 @@ from functools import lru_cache
 from parframe.errors import ParframeError
 from parframe.models import find
 from parframe.price.predict.query_resolution import Layout, Model
-from parframe.price.work.compressed.work_from_composite import reader, work_from_composite
+from parframe.price.work.compressed.work_from_composite import work_from_composite, work_reader
 from parframe.price.work.work import Work
 from parframe.spec import Spec
 
@@ -28,7 +28,7 @@ def model(name: str) -> Model:
 def _work(name: str, layout: Layout) -> Work:
     found = find(name)
     graph = found.graph()
-    experts = bool(reader(graph).dimensions().targets("experts"))
+    experts = bool(work_reader(graph).dimensions().targets("experts"))
     return work_from_composite(graph, spec_of(layout, experts))
 
 

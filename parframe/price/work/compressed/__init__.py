@@ -1,1 +1,1 @@
-"""Work of many composites without their plans: equal layers once, one device of each stage."""
+"""Work of many composites without their plans, from shortened graphs and one device a stage."""

@@ -1,13 +1,13 @@
-"""The short graph written out for a device: what is done once for all sizes, then the sizes.
+"""Steps of one device in a shortened graph, shared by devices that differ in sizes only.
 
-Devices of different degrees mostly do the same, of other sizes. So blocks are made local for every
-shape, each as far as it has to do with what is split; but their operators are written out for all
-calls only once for those that differ in sizes alone, and looked through once.
+Devices of different degrees mostly run the same operators with other sizes. Blocks are localized
+for each device shape, as far as the split dimensions concern them. Their operators are written out
+for all calls only once for shapes that differ in sizes, and analyzed once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 
 import attrs
 
@@ -26,18 +26,18 @@ from parframe.sizes import Size
 
 @attrs.frozen(eq=False)
 class OperatorRange:
-    """The operators of some steps, of how many each step consists, and the parameters they use."""
+    """Operators of some steps, the number of operators of each step, and the parameters used."""
 
     operators: tuple[Operator, ...]
     lengths: tuple[int, ...]
     parameters: Mapping[str, Parameter]
 
 
-class Frame:
-    """What devices do, whatever the sizes.
+class SharedSteps:
+    """Steps of devices that differ in sizes only.
 
-    ``steps`` are those of one of them: of arguments that are sizes nothing may be read. ``home``
-    has for every value its block and its name there.
+    The steps are those of one device: sizes among the operators' arguments must not be read. The
+    attribute ``home`` has the block of every value, and the value's name in it.
     """
 
     def __init__(self, local: LocalGraph, parameters: Mapping[str, Parameter]) -> None:
@@ -45,133 +45,122 @@ class Frame:
         self.steps = write_steps(local)
         self.home: dict[str, tuple[str, str]] = {name: ("", name) for name in local.between.tensors}
         for call in local.placed.calls:
-            for own, name in local.names(call).items():
-                self.home[name] = call.call.block, own
+            for block_name, name in local.names(call).items():
+                self.home[name] = call.call.block, block_name
         blocks = (local.between, *local.blocks.values())
-        self.growing = tuple(
+        self.symbolic_sizes = tuple(
             dict.fromkeys(
                 _symbolic(tensor) for block in blocks for tensor in block.tensors.values()
             )
         )
-        self.portions: dict[tuple[int, ...], OperatorRange] = {}
+        self.ranges: dict[tuple[int, ...], OperatorRange] = {}
         self.structures: dict[object, DeviceStructure] = {}
 
-    def portion(self, numbers: tuple[int, ...]) -> OperatorRange:
-        """The operators of some steps."""
-        if numbers not in self.portions:
+    def operator_range(self, numbers: tuple[int, ...]) -> OperatorRange:
+        """Return the operators of some steps."""
+        if numbers not in self.ranges:
             steps = [self.steps[number] for number in numbers]
             operators = tuple(operator for step in steps for operator in step.operators)
             used = {name for operator in operators for name in operator.inputs}
             parameters = {k: v for k, v in self.parameters.items() if k in used}
             lengths = tuple(len(step.operators) for step in steps)
-            self.portions[numbers] = OperatorRange(operators, lengths, parameters)
-        return self.portions[numbers]
+            self.ranges[numbers] = OperatorRange(operators, lengths, parameters)
+        return self.ranges[numbers]
 
-    def structure(self, listing: OperatorList) -> DeviceStructure:
-        """The structure of a listing of some of the steps: that of one like it, if there was one.
+    def structure(self, operators: OperatorList) -> DeviceStructure:
+        """Return the structure of an operator list, shared with lists that have an equal one.
 
-        They are alike if the operators and what is sent and returned are the same, and all values
-        grow with the same.
+        Structures are equal if operators, sends and outputs are the same and all values grow with
+        the same symbols.
         """
-        grow = tuple(map(listing.extents.bears, self.growing))
-        sent = tuple(value for value, _, _ in listing.sent)
-        key = (id(listing.operators), listing.outputs, sent, grow)
+        growth = tuple(map(operators.extents.bears, self.symbolic_sizes))
+        sends = tuple(value for value, _, _ in operators.sent)
+        key = (id(operators.operators), operators.outputs, sends, growth)
         if key not in self.structures:
-            self.structures[key] = DeviceStructure.of(listing)
+            self.structures[key] = DeviceStructure.of(operators)
         return self.structures[key]
 
-
-class FrameTensors(Mapping[str, Tensor]):
-    """The values of a frame on a device of some shape, each as its block has it."""
-
-    def __init__(self, home: Mapping[str, tuple[str, str]], local: LocalGraph) -> None:
-        self.home = home
-        self.tensors = {name: block.tensors for name, block in local.blocks.items()}
-        self.tensors[""] = local.between.tensors
-
-    def __getitem__(self, name: str) -> Tensor:
-        block, own = self.home[name]
-        return self.tensors[block][own]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.home)
-
-    def __len__(self) -> int:
-        return len(self.home)
+    def tensors(self, local: LocalGraph) -> dict[str, Tensor]:
+        """Return all values with the shapes that they have on one device."""
+        blocks = {name: block.tensors for name, block in local.blocks.items()}
+        blocks[""] = local.between.tensors
+        return {name: blocks[block][own] for name, (block, own) in self.home.items()}
 
 
 @attrs.frozen(eq=False)
-class DeviceOutline(Outline):
-    """An outline whose steps are those of a frame."""
+class DeviceSteps:
+    """Steps and tensors of one device shape, and the steps that it shares with others."""
 
-    frame: Frame
+    outline: Outline
+    shared: SharedSteps
 
 
-class DeviceOutlines:
-    """The outlines of one model."""
+class DeviceStepsCache:
+    """Steps of all device shapes of one model, each written once."""
 
     def __init__(self) -> None:
         self.blocks: dict[object, tuple[LocalBlock, int]] = {}
-        self.named: dict[object, frozenset[str]] = {}
-        self.likes: dict[object, int] = {}
-        self.frames: dict[object, Frame] = {}
-        self.known: dict[object, DeviceOutline] = {}
+        self.block_dims: dict[object, frozenset[str]] = {}
+        self.block_kinds: dict[object, int] = {}
+        self.shared: dict[object, SharedSteps] = {}
+        self.known: dict[object, DeviceSteps] = {}
 
-    def of(self, on: CachedPlacement, mesh: Mesh, rank: int) -> DeviceOutline:
-        """What the device of a rank would do of the short graph in one stage.
+    def of(self, on: CachedPlacement, mesh: Mesh, rank: int) -> DeviceSteps:
+        """Return the steps of a rank's device for the shortened graph in one stage.
 
-        It is the same for all degrees that leave the shape: of what is split symbolically, only
-        where the parts of others lie differs, and nothing is read of that.
+        They are equal for all degrees with the same device shape. Symbolic splits then differ only
+        in the offsets of other devices' parts, which nothing reads.
         """
         shape = shape_of(on.cuts, mesh, rank)
         key = (on.form, tuple(tuple(pieces.items()) for pieces in shape.pieces))
         if key not in self.known:
-            self.known[key] = self._drawn(on, shape)
+            self.known[key] = self._write(on, shape)
         return self.known[key]
 
-    def _drawn(self, on: CachedPlacement, shape: Shape) -> DeviceOutline:
-        found = {name: self._block(on, name, shape) for name in on.placed.blocks}
+    def _write(self, on: CachedPlacement, shape: Shape) -> DeviceSteps:
+        blocks = {name: self._block(on, name, shape) for name in on.placed.blocks}
         between = local_between(on.graph, on.dimensions, on.placed, on.cuts, shape)
-        local = LocalGraph(on.placed, {name: block for name, (block, _) in found.items()}, between)
-        likes = (*(like for _, like in found.values()), self._like(between))
-        frame = self.frames.get((on.form, likes))
-        if frame is None:
-            frame = self.frames[on.form, likes] = Frame(local, on.graph.parameters)
-        return DeviceOutline(frame.steps, FrameTensors(frame.home, local), frame)
+        local = LocalGraph(on.placed, {name: block for name, (block, _) in blocks.items()}, between)
+        kinds = (*(kind for _, kind in blocks.values()), self._kind(between))
+        shared = self.shared.get((on.form, kinds))
+        if shared is None:
+            shared = self.shared[on.form, kinds] = SharedSteps(local, on.graph.parameters)
+        return DeviceSteps(Outline(shared.steps, shared.tensors(local)), shared)
 
     def _block(self, on: CachedPlacement, name: str, shape: Shape) -> tuple[LocalBlock, int]:
-        """A block made local, and a number that is equal for those that differ in sizes alone."""
+        """Return a localized block, and a number that is equal for blocks that differ in sizes."""
         block, axes = on.placed.blocks[name], on.dimensions.axes[name]
-        if (on.form, name) not in self.named:
-            every = (dims_of(axis) for value in axes.values() for axis in value)
-            self.named[on.form, name] = frozenset().union(*every)
-        here = self.named[on.form, name]
+        if (on.form, name) not in self.block_dims:
+            dims = (dims_of(axis) for value in axes.values() for axis in value)
+            self.block_dims[on.form, name] = frozenset().union(*dims)
+        dims_here = self.block_dims[on.form, name]
         pieces = tuple(
-            tuple((dim, piece) for dim, piece in own.items() if dim in here) for own in shape.pieces
+            tuple((dim, piece) for dim, piece in cut_pieces.items() if dim in dims_here)
+            for cut_pieces in shape.pieces
         )
         key = (on.form, name, pieces)
         if key not in self.blocks:
             local = localise(block.block, axes, block.actions, on.cuts, shape, block.given)
-            self.blocks[key] = local, self._like(local)
+            self.blocks[key] = local, self._kind(local)
         return self.blocks[key]
 
-    def _like(self, local: LocalBlock) -> int:
+    def _kind(self, local: LocalBlock) -> int:
         operators = tuple(
-            (one.name, one.target, one.outputs, one.origin, (*one.args,), _told(one.args.values()))
+            (op.name, op.target, op.outputs, op.origin, (*op.args,), _non_numbers(op.args.values()))
             for entry in local.entries
-            for one in entry.operators
+            for op in entry.operators
         )
-        ends = tuple(len(entry.operators) for entry in local.entries)
+        lengths = tuple(len(entry.operators) for entry in local.entries)
         values = tuple((name, _symbolic(tensor)) for name, tensor in local.tensors.items())
-        return self.likes.setdefault((operators, ends, values), len(self.likes))
+        return self.block_kinds.setdefault((operators, lengths, values), len(self.block_kinds))
 
 
 def _symbolic(tensor: Tensor) -> tuple[Size, ...]:
-    """The sizes of a tensor that are no numbers."""
+    """Return the sizes of a tensor that are not numbers."""
     return tuple(size for size in tensor.shape if not isinstance(size, int))
 
 
-def _told(args: Iterable[Arg]) -> tuple[object, ...]:
-    """The values and words among arguments; numbers are sizes, or the model's own."""
-    found = (_told(arg) if isinstance(arg, tuple) else arg for arg in args)
+def _non_numbers(args: Iterable[Arg]) -> tuple[object, ...]:
+    """Return the values and words among arguments. Numbers are sizes, or the model's own."""
+    found = (_non_numbers(arg) if isinstance(arg, tuple) else arg for arg in args)
     return tuple(arg for arg in found if isinstance(arg, Ref | str | tuple) and arg != ())

@@ -1,4 +1,4 @@
-"""A model's short graph placed for composites: what they have in common is done once."""
+"""Placements of a model's shortened graph, with what composites have in common done once."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from parframe.strategy import Placing
 
 @attrs.frozen
 class CachedPlacement:
-    """A graph placed on a mesh; the form is equal where all but degrees and sizes is."""
+    """Graph placed on a mesh. Placements that differ in degrees and sizes only have one form."""
 
     dimensions: Dimensions
     cuts: tuple[Cut, ...]
@@ -32,7 +32,7 @@ class CachedPlacement:
 
 
 class PlacementCache:
-    """Places graphs, each way of placing one once."""
+    """Placements of graphs, one for each form of cuts."""
 
     def __init__(self, rules: tuple[Rule, ...]) -> None:
         self.rules = rules
@@ -44,7 +44,17 @@ class PlacementCache:
     def place(
         self, written: OperatorGraph, placing: Placing, replicate: bool
     ) -> CachedPlacement | None:
-        """The graph placed, as a plan places the whole; None where equal layers differ then."""
+        """Place a graph as a plan does; return None if equal layers are then placed differently.
+
+        Parameters
+        ----------
+        written
+            Shortened graph, as it is written.
+        placing
+            Placing of names on a mesh.
+        replicate
+            Whether to replicate operators without a rule.
+        """
         mesh = placing.mesh
         while True:
             dimensions = self.named(written, placing.zigzag)
@@ -70,7 +80,7 @@ class PlacementCache:
             written = self.simpler[key]
 
     def named(self, graph: OperatorGraph, mirrored: tuple[str, ...]) -> Dimensions:
-        """The named dimensions of a graph."""
+        """Return the named dimensions of a graph."""
         if (id(graph), ()) not in self.known:
             self.known[id(graph), ()] = name_dimensions(graph, self.rules)
         if (id(graph), mirrored) not in self.known:
@@ -78,7 +88,7 @@ class PlacementCache:
         return self.known[id(graph), mirrored]
 
     def works(self, placed: CachedPlacement) -> dict[str, float]:
-        """The work of every operator of a placed graph."""
+        """Return the multiplications of every operator of a placed graph."""
         key = id(placed.dimensions)
         if key not in self.worked:
             self.worked[key] = works_of(placed.graph, placed.dimensions)
@@ -86,7 +96,7 @@ class PlacementCache:
 
 
 def _form(cut: Cut, order: list[tuple[int, ...]]) -> object:
-    """What of a cut decides how operators are placed; the degree does not beyond this."""
+    """Return the properties of a cut that determine how operators are placed, without degrees."""
     return (
         cut.rank,
         order.index(cut.priority),
@@ -101,8 +111,8 @@ def _form(cut: Cut, order: list[tuple[int, ...]]) -> object:
     )
 
 
-def kinds(cuts: tuple[Cut, ...], mesh: Mesh, axis: tuple[str, ...]) -> list[int]:
-    """A rank of the first stage for every shape of device, the first of its shape."""
+def distinct_ranks(cuts: tuple[Cut, ...], mesh: Mesh, axis: tuple[str, ...]) -> list[int]:
+    """Return the first rank of each device shape in the first stage; stages lie along ``axis``."""
     unequal = {cut.rank: min(cut.shares) != max(cut.shares) for cut in cuts}
     telling = [cut for cut in cuts if unequal[cut.rank] or not _even(cut)]
     known: dict[tuple[int, ...], object] = {}
@@ -123,14 +133,14 @@ def kinds(cuts: tuple[Cut, ...], mesh: Mesh, axis: tuple[str, ...]) -> list[int]
 
 
 def _nest(cut: Cut) -> Iterator[Cut]:
-    """A cut and those that it lies within."""
+    """Yield a cut and the cuts around it."""
     yield cut
     if cut.outer is not None:
         yield from _nest(cut.outer)
 
 
 def _even(cut: Cut) -> bool:
-    """Whether every device of a cut has as much, where that is a number."""
+    """Return whether all devices of a cut have equally long parts, as far as sizes are numbers."""
     size: int = 1
     for one in cut.sizes:
         if not isinstance(one, int):

@@ -1,4 +1,4 @@
-"""A graph with equal layers left out: each kind of layer a few times, with what stands for what."""
+"""Shortened graphs: each kind of layer a few times, and the map to the layers of the whole."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import attrs
 from parframe.graph import Call, OperatorGraph, map_leaves
 
 _LONGEST = 8
-"""Of so many calls at most is a pattern that repeats (layers of a window between full ones)."""
+"""Most calls of a repeating pattern, such as windowed layers between full ones."""
 
 _KEPT = 4
 """Periods that are kept: the first, which may convert what later ones find converted, and three
@@ -18,9 +18,18 @@ so that what is merge_equal several times has its likes before and behind it."""
 
 @attrs.frozen
 class LayerRun:
-    """Calls that repeat with a period, ``dropped`` of them left out behind the second period.
+    """Calls that repeat with a period.
 
-    ``first`` and ``count`` are of the whole graph's calls, ``start`` of the short one's.
+    Parameters
+    ----------
+    first, count
+        First call in the whole graph, and number of calls.
+    start
+        First call in the shortened graph.
+    period
+        Calls of a period.
+    dropped
+        Calls after the second period that the shortened graph lacks.
     """
 
     first: int
@@ -31,11 +40,11 @@ class LayerRun:
 
     @property
     def kept(self) -> int:
-        """How many calls the short graph has of it."""
+        """Number of calls in the shortened graph."""
         return self.count - self.dropped
 
     def short(self, place: int) -> int:
-        """The short graph's call of the same kind as one of the run, as for the whole model."""
+        """Return the shortened graph's call that represents a call of the run."""
         if place < 2 * self.period:
             return place
         if place >= 2 * self.period + self.dropped:
@@ -43,9 +52,9 @@ class LayerRun:
         return self.period + place % self.period
 
     def portion(self, begin: int, end: int) -> Iterator[tuple[int, int]]:
-        """Calls of the short graph for some of the run that follow each other, with their counts.
+        """Yield calls of the shortened graph, with counts, for consecutive calls of the run.
 
-        What follows each other in the run does so here, and the first and the last are there once.
+        Consecutive calls of the run stay consecutive. The first and the last are counted once.
         """
         length, period = end - begin, self.period
         if end == self.count:
@@ -62,13 +71,13 @@ class LayerRun:
 
 @attrs.frozen
 class ShortenedGraph:
-    """The short graph, and the runs of the whole one, those of one call alone included."""
+    """Shortened graph, and the runs of the whole one, including those of a single call."""
 
     graph: OperatorGraph
     runs: tuple[LayerRun, ...]
 
     def portion(self, begin: int, end: int) -> list[tuple[int, int]]:
-        """The short graph's calls for calls ``begin`` to ``end`` of the whole, with counts."""
+        """Return calls of the shortened graph, with counts, for calls ``begin`` to ``end``."""
         found: list[tuple[int, int]] = []
         for run in self.runs:
             low, high = max(begin, run.first), min(end, run.first + run.count)
@@ -79,12 +88,17 @@ class ShortenedGraph:
 
 
 def shorten(graph: OperatorGraph) -> ShortenedGraph | None:
-    """The graph with a few of its equal layers, or None where layers hang together otherwise.
+    """Return a graph with a few of its equal layers.
 
     Parameters
     ----------
     graph
-        The whole graph.
+        Whole graph.
+
+    Returns
+    -------
+    ShortenedGraph or None
+        None if the layers of a pattern are connected in different ways.
     """
     runs = tuple(_runs([call.block for call in graph.calls]))
     stands: dict[str, str] = {}
@@ -114,12 +128,12 @@ def shorten(graph: OperatorGraph) -> ShortenedGraph | None:
 
 
 def _whole(run: LayerRun, place: int) -> int:
-    """The whole graph's call that the short one has at this place of a run."""
+    """Return the call of the whole graph for a call of a run in the shortened one."""
     return run.first + (place if place < 2 * run.period else place + run.dropped)
 
 
 def _repeats(graph: OperatorGraph, run: LayerRun, stands: dict[str, str]) -> bool:
-    """Whether every call of a run takes what the one before it in the pattern takes."""
+    """Return whether all periods of a run take inputs from the same places."""
     shifted: dict[str, str] = {}
     for place in range(run.period, run.count):
         now, before = graph.calls[run.first + place], graph.calls[run.first + place - run.period]

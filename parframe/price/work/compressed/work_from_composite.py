@@ -1,8 +1,8 @@
-"""The work of a composite without its plan: equal layers once, one device of each stage.
+"""Work of a composite without its plan: one device of each stage, equal layers once.
 
-The graph is shortened to a few of its equal layers, placed as a plan places it, and written out
-for one device. Where stages begin is found as a plan finds it, from the costs of all steps. So the
-work is that of the plan, whatever the number of devices and layers.
+The graph is shortened to a few of its equal layers, placed as a plan places it, and written out for
+one device. Stages begin where those of a plan do, by the costs of all steps. The work is equal to
+the plan's, and takes the same time for any number of devices and layers.
 """
 
 from __future__ import annotations
@@ -21,8 +21,12 @@ from parframe.mesh import Mesh, StagedMesh
 from parframe.partitioning import partition_placing
 from parframe.partitioning.cuts import bindings_of
 from parframe.partitioning.regular_plan import stage_axis
-from parframe.price.work.compressed.device_steps import DeviceOutline, DeviceOutlines
-from parframe.price.work.compressed.placement_cache import CachedPlacement, PlacementCache, kinds
+from parframe.price.work.compressed.device_steps import DeviceSteps, DeviceStepsCache
+from parframe.price.work.compressed.placement_cache import (
+    CachedPlacement,
+    PlacementCache,
+    distinct_ranks,
+)
 from parframe.price.work.compressed.repeated_layers import shorten
 from parframe.price.work.compressed.stage_steps import StageSteps, StepGraph, stage_steps
 from parframe.price.work.operator_list import OperatorList
@@ -38,51 +42,52 @@ if TYPE_CHECKING:
 
 
 def work_from_composite(graph: OperatorGraph, by: str | Spec) -> Work:
-    """What a step asks of the devices of a composite, as `work_from_plan` tells it of the plan.
+    """Return the work of a composite, equal to what `work_from_plan` returns for its plan.
 
     Parameters
     ----------
     graph
-        The model.
+        Operator graph of the model.
     by
-        A composite such as ``"TP2PP2"``, or a specification.
+        Composite such as ``"TP2PP2"``, or a specification.
 
     Raises
     ------
     ParframeError
-        As `parframe.partition` does, if the model cannot be split so.
+        As `parframe.partition` does, if the model cannot be split this way.
     """
     from parframe.spec import Spec
 
     spec = by if isinstance(by, Spec) else Spec(parallel=by)
-    return reader(graph, spec.rules()).work(spec.placing(), spec.on_missing_rule == "replicate")
+    reader = work_reader(graph, spec.rules())
+    return reader.work(spec.placing(), spec.on_missing_rule == "replicate")
 
 
-def reader(graph: OperatorGraph, rules: Iterable[Rule] = ()) -> Reader:
-    """The reader of a model, the same for the same model."""
-    return _reader(_Same(graph), tuple(rules))
+def work_reader(graph: OperatorGraph, rules: Iterable[Rule] = ()) -> WorkReader:
+    """Return the reader of a model, always the same object for one graph and rules."""
+    return _work_reader(_GraphIdentity(graph), tuple(rules))
 
 
 @attrs.frozen(eq=False)
-class _Same:
-    """A graph that is compared by identity."""
+class _GraphIdentity:
+    """Graph that is compared by identity."""
 
     graph: OperatorGraph
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Same) and other.graph is self.graph
+        return isinstance(other, _GraphIdentity) and other.graph is self.graph
 
     def __hash__(self) -> int:
         return id(self.graph)
 
 
 @lru_cache(maxsize=16)
-def _reader(same: _Same, rules: tuple[Rule, ...]) -> Reader:
-    return Reader(same.graph, rules)
+def _work_reader(identity: _GraphIdentity, rules: tuple[Rule, ...]) -> WorkReader:
+    return WorkReader(identity.graph, rules)
 
 
-class Reader:
-    """Reads the work of composites of one model; what does not depend on them is done once."""
+class WorkReader:
+    """Reader of the work of one model's composites, which does once what they have in common."""
 
     def __init__(self, graph: OperatorGraph, rules: tuple[Rule, ...]) -> None:
         self.graph = graph
@@ -90,108 +95,128 @@ class Reader:
         self.symbols = graph_symbols(graph)
         require_batch(graph, self.symbols)
         self.short = shorten(graph)
-        self.placings = PlacementCache(rules)
-        self.outlines = DeviceOutlines()
-        self.steps: dict[int, StepGraph] = {}
+        self.placements = PlacementCache(rules)
+        self.device_steps = DeviceStepsCache()
+        self.step_graphs: dict[int, StepGraph] = {}
 
     def dimensions(self) -> Dimensions:
-        """The named dimensions of the model, as its shortened graph has them."""
-        return self.placings.named(self.short.graph if self.short else self.graph, ())
+        """Return the named dimensions of the model, as its shortened graph has them."""
+        return self.placements.named(self.short.graph if self.short else self.graph, ())
 
     def work(self, placing: Placing, replicate: bool = False) -> Work:
-        """The work of a placing."""
-        plain = not isinstance(placing.mesh, StagedMesh) and not any(
-            isinstance(cut, str) for cut in placing.stage_starts
+        """Return the work of a placing.
+
+        Parameters
+        ----------
+        placing
+            Placing of names on a mesh.
+        replicate
+            Whether to replicate operators without a rule.
+        """
+        regular = not isinstance(placing.mesh, StagedMesh) and not any(
+            isinstance(start, str) for start in placing.stage_starts
         )
         placed = None
-        if plain and self.short is not None:
-            placed = self.placings.place(self.short.graph, placing, replicate)
+        if regular and self.short is not None:
+            placed = self.placements.place(self.short.graph, placing, replicate)
         if self.short is None or placed is None:
-            return self._slow(placing, replicate)
+            return self._work_of_plan(placing, replicate)
         mesh, axis = placing.mesh, stage_axis(placing)
-        laid = {rank: self._laid(placed, mesh, rank) for rank in kinds(placed.cuts, mesh, axis)}
-        model = next(iter(laid.values())).drawn
-        if id(model.frame) not in self.steps:
+        devices = {
+            rank: self._device(placed, mesh, rank)
+            for rank in distinct_ranks(placed.cuts, mesh, axis)
+        }
+        model = next(iter(devices.values())).steps
+        if id(model.shared) not in self.step_graphs:
             short = attrs.evolve(self.short, graph=placed.graph)
-            self.steps[id(model.frame)] = StepGraph(self.graph, short, placed.placed, model.steps)
-        steps = self.steps[id(model.frame)]
-        staged = stage_steps(steps, model, placing, axis, self.placings.works(placed))
-        if staged is None:
-            return self._slow(placing, replicate)
+            self.step_graphs[id(model.shared)] = StepGraph(
+                self.graph, short, placed.placed, model.shared.steps
+            )
+        graph = self.step_graphs[id(model.shared)]
+        stages = stage_steps(graph, model.outline, placing, axis, self.placements.works(placed))
+        if stages is None:
+            return self._work_of_plan(placing, replicate)
         ranks = tuple(mesh.group(0, axis)) if axis else (0,)
-        stages = []
+        works = []
         known: dict[object, tuple[int, Stage]] = {}
-        for number, at in enumerate(ranks):
-            key = staged.kind(number)
+        for number, rank in enumerate(ranks):
+            key = stages.kind(number)
             if key not in known:
-                known[key] = at, self._stage(staged, number, laid, ranks)
-            there, stage = known[key]
-            stages.append(_moved(stage, at - there))
-        return combine_stages(stages, mesh.size, len(self.graph.layers))
+                known[key] = rank, self._stage(stages, number, devices, ranks)
+            equal_rank, stage = known[key]
+            works.append(_shift_ranks(stage, rank - equal_rank))
+        return combine_stages(works, mesh.size, len(self.graph.layers))
 
-    def _laid(self, placed: CachedPlacement, mesh: Mesh, rank: int) -> _Laid:
+    def _device(self, placed: CachedPlacement, mesh: Mesh, rank: int) -> _Device:
         bindings = bindings_of(placed.cuts, mesh, rank)
-        extents = TensorScalings(self.symbols, bindings, mesh.size)
-        return _Laid(self.outlines.of(placed, mesh, rank), extents, mesh)
+        scalings = TensorScalings(self.symbols, bindings, mesh.size)
+        return _Device(self.device_steps.of(placed, mesh, rank), scalings, mesh)
 
-    def _slow(self, placing: Placing, replicate: bool) -> Work:
+    def _work_of_plan(self, placing: Placing, replicate: bool) -> Work:
         missing = "replicate" if replicate else "error"
         return work_from_plan(partition_placing(self.graph, placing, self.rules, missing))
 
     def _stage(
-        self, staged: StageSteps, number: int, laid: Mapping[int, _Laid], ranks: tuple[int, ...]
+        self,
+        stages: StageSteps,
+        number: int,
+        devices: Mapping[int, _Device],
+        ranks: tuple[int, ...],
     ) -> Stage:
-        """The work of the busiest device of a stage; ``ranks`` are at one place in all stages."""
+        """Return the work of a stage's busiest device; ``ranks`` has one rank of each stage."""
         best: tuple[float, Stage] | None = None
-        for first, own in laid.items():
-            listing = own.listing(staged, number, tuple(first + rank for rank in ranks))
-            found = stage_work(listing, own.drawn.frame.structure(listing))
+        for first, device in devices.items():
+            operators = device.operator_list(stages, number, tuple(first + rank for rank in ranks))
+            found = stage_work(operators, device.steps.shared.structure(operators))
             if best is None or found[0] > best[0]:
                 best = found
         if best is None:
-            raise ParframeError("internal", f"stage {number}", "has no device", "report it")
+            raise ParframeError("internal", f"stage {number}", "has no device", "report this")
         return best[1]
 
 
 @attrs.frozen
-class _Laid:
-    """What devices of one shape do, and the sizes there."""
+class _Device:
+    """Steps of the devices of one shape, and the sizes there."""
 
-    drawn: DeviceOutline
-    extents: TensorScalings
+    steps: DeviceSteps
+    scalings: TensorScalings
     mesh: Mesh
 
-    def listing(self, staged: StageSteps, number: int, ranks: tuple[int, ...]) -> OperatorList:
-        """What a device does in a stage, which communicates along these ranks with others."""
+    def operator_list(
+        self, stages: StageSteps, number: int, ranks: tuple[int, ...]
+    ) -> OperatorList:
+        """Return the operators of a device in a stage; it sends to ``ranks``, one of each stage."""
         rank = ranks[number]
-        portion = self.drawn.frame.portion(tuple(step for step, _ in staged.steps[number]))
-        counts = zip(portion.lengths, staged.steps[number], strict=True)
-        sent = tuple(
+        steps = stages.steps[number]
+        operators = self.steps.shared.operator_range(tuple(step for step, _ in steps))
+        counts = zip(operators.lengths, steps, strict=True)
+        sends = tuple(
             (value, kind, ranks if kind == "broadcast" else (rank, ranks[to]))
-            for value, kind, to in staged.sent[number]
+            for value, kind, to in stages.sends[number]
         )
 
-        def members(axes: tuple[str, ...]) -> tuple[int, ...]:
+        def group(axes: tuple[str, ...]) -> tuple[int, ...]:
             return tuple(self.mesh.group(rank, axes))
 
         return OperatorList(
-            operators=portion.operators,
+            operators=operators.operators,
             counts=tuple(count for length, (_, count) in counts for _ in range(length)),
-            tensors=self.drawn.tensors,
-            parameters=portion.parameters,
-            outputs=staged.outputs[number],
-            sent=sent,
-            extents=self.extents,
-            members=members,
+            tensors=self.steps.outline.tensors,
+            parameters=operators.parameters,
+            outputs=stages.outputs[number],
+            sent=sends,
+            extents=self.scalings,
+            members=group,
         )
 
 
-def _moved(stage: Stage, by: int) -> Stage:
-    """The work of a like stage: its ranks are others, at the same distance from each other."""
+def _shift_ranks(stage: Stage, by: int) -> Stage:
+    """Return the work of an equal stage whose ranks are ``by`` higher."""
     if by == 0:
         return stage
-    exchanges = tuple(
-        attrs.evolve(exchange, ranks=tuple(member + by for member in exchange.ranks))
-        for exchange in stage.communication
+    communication = tuple(
+        attrs.evolve(operator, ranks=tuple(rank + by for rank in operator.ranks))
+        for operator in stage.communication
     )
-    return attrs.evolve(stage, communication=exchanges)
+    return attrs.evolve(stage, communication=communication)
