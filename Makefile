@@ -11,11 +11,24 @@ INSTALL = -m pip install $(PIP_FLAGS) -c constraints.txt
 help:  ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
 
-demo:  ## fresh environment, install, then partition, check and prove a small model
+define NEXT
+
+Next, activate the environment:  . $(ENVIRONMENTS)/demo/bin/activate
+Then try:
+  parframe show specs/out/quickstart --device 5       the operators of one device
+  parframe apply specs/experts.toml                   experts on four devices
+  parframe choose llama-3-70b --devices 8xH100        which composite on which GPUs
+  parframe generate MODEL_FOLDER --parallel PP2TP2 --prompt "Once upon a time"
+  parframe --help
+endef
+export NEXT
+
+demo:  ## fresh environment, install, then partition, check and verify a small model
 	rm -rf $(ENVIRONMENTS)/demo build
 	$(PYTHON) -m venv $(ENVIRONMENTS)/demo
 	$(ENVIRONMENTS)/demo/bin/python $(INSTALL) '.[hf]'
 	$(ENVIRONMENTS)/demo/bin/parframe apply specs/quickstart.toml
+	@echo "$$NEXT"
 
 test:  ## fresh environment, install, then lint, types, import contracts and all tests
 	rm -rf $(ENVIRONMENTS)/test build
@@ -44,7 +57,7 @@ lint:  ## in the environment at hand: lint, format, types, import contracts
 	$(BIN)mypy
 	$(BIN)lint-imports
 
-docs:  ## in the environment at hand: write the documentation's tables anew
+docs:  ## in the environment at hand: write the generated parts of the documentation
 	$(BIN)python docs/tables.py
 
 golden:  ## in the environment at hand: write the golden outputs anew
@@ -53,13 +66,13 @@ golden:  ## in the environment at hand: write the golden outputs anew
 bench:  ## in the environment at hand, with .[hf,bench]: print the figures of benchmarks/
 	$(BIN)python -m benchmarks
 
-fit:  ## in the environment at hand, with .[calibrate]: fit prices to measured rows anew; some minutes
+fit:  ## in the environment at hand, with .[calibrate]: fit the constants of pricing; some minutes
 	$(BIN)python -m benchmarks.calibration.fit
 
 validate:  ## in the environment at hand, with .[calibrate,hf]: predictions against measured rows and own runs
 	$(BIN)python -m benchmarks.calibration.report
 
-faults:  ## in the environment at hand: make every listed fault in running processes; some seconds each
+faults:  ## in the environment at hand: inject every listed fault into running processes; some seconds each
 	$(BIN)python -m benchmarks.faults
 
 coverage:  ## in the environment at hand: survey all causal language models (an hour on 2 cores)

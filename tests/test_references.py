@@ -101,3 +101,13 @@ def test_what_a_text_names_exists(path, monkeypatch):
 @cache
 def makefile() -> str:
     return (ROOT / "Makefile").read_text(encoding="utf-8")
+
+
+def test_each_change_that_contributing_names_needs_three_files_at_most():
+    page = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    rows = [row.split("|")[1:3] for row in page.splitlines() if row.startswith("| ")][2:]
+    assert len(rows) >= 13
+    for change, places in rows:
+        files = re.findall(r"`([\w./]+)`", places)
+        assert 1 <= len(files) <= 3, change
+        assert [name for name in files if not (ROOT / name).exists()] == [], change
