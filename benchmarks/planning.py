@@ -53,13 +53,13 @@ def apart(function: Callable[..., Any], *args: Any) -> Any:
         return pool.apply(function, args)
 
 
-def planned(dump: str, composite: str) -> dict[str, float]:
+def planned(dump_graph: str, composite: str) -> dict[str, float]:
     """Seconds to partition and to check with the graph in hand, and the peak of memory in GiB."""
     from parframe.checking import check
+    from parframe.graph_json import parse_graph
     from parframe.partitioning import partition
-    from parframe.serial import parse
 
-    graph = parse(dump)
+    graph = parse_graph(dump_graph)
     partition(graph, "TP2")
     times = []
     for _ in range(3):
@@ -77,10 +77,10 @@ def planned(dump: str, composite: str) -> dict[str, float]:
 
 def dumped(config: dict[str, Any]) -> str:
     """The graph of a configuration, as JSON."""
+    from parframe.graph_json import dump_graph
     from parframe.loading import load
-    from parframe.serial import dump
 
-    return dump(load(config))
+    return dump_graph(load(config))
 
 
 def load_seconds() -> tuple[float, float]:
@@ -119,10 +119,10 @@ def reductions(family: str, width: int) -> tuple[float, float]:
 
 def share(config: dict[str, Any], composite: str) -> float:
     """The most parameter elements a device holds over the even share of its stage."""
+    from parframe.graph_json import parse_graph
     from parframe.partitioning import partition
-    from parframe.serial import parse
 
-    graph = parse(apart(dumped, config))
+    graph = parse_graph(apart(dumped, config))
     plan = partition(graph, composite)
     weights = {name for name, tensor in graph.parameters.items() if tensor.kind == "parameter"}
     stages: dict[int, list[int]] = {}

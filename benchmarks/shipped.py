@@ -13,7 +13,7 @@ from pathlib import Path
 import attrs
 
 import parframe
-from parframe import models, serial
+from parframe import graph_json, models
 from parframe.graph import OperatorGraph
 
 FOLDER = Path(models.__file__).parent / "graphs"
@@ -37,7 +37,7 @@ def exported(model: models.Shipped) -> OperatorGraph:
 def main(names: list[str]) -> None:
     FOLDER.mkdir(exist_ok=True)
     for model in [models.find(name) for name in names] or models.shipped():
-        text = serial.dump(exported(model))
+        text = graph_json.dump_graph(exported(model))
         packed = gzip.compress(text.encode("utf-8"), 9, mtime=0)
         (FOLDER / f"{model.file}.json.gz").write_bytes(packed)
         print(f"{model.name}: {len(text)} characters, {len(packed)} bytes", flush=True)

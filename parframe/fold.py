@@ -1,8 +1,7 @@
-"""Fold a flat list of operators into blocks and calls: equal layers become one block.
+"""Folding of a flat list of operators into blocks and calls, so that equal layers become one block.
 
 A segment is a run of operators under one outermost indexed module (``model.layers.3``), or a run
-outside of any. Segments that are the same but for the names of their values are calls of one
-block.
+outside of any. Segments that differ only in the names of their values are calls of one block.
 """
 
 from __future__ import annotations
@@ -25,21 +24,21 @@ from parframe.graph import (
     Parameter,
     State,
     Tensor,
-    leaves_of,
-    map_leaves,
-    rename,
+    map_outputs,
+    output_leaves,
+    rename_arg,
     verify_graph,
 )
 
-STATEFUL: Mapping[str, tuple[str, ...]] = {"parframe.attention.default": ("key", "value")}
-"""Operators whose arguments are kept between steps, and which ones."""
+STATEFUL_SLOTS: Mapping[str, tuple[str, ...]] = {"parframe.attention.default": ("key", "value")}
+"""Arguments that are stored between steps, for each operator that has such."""
 
 _INDEXED = re.compile(r"^((?:[^.]+\.)*?)(\d+)(?:\.|$)")
 
 
 @attrs.frozen
 class _Segment:
-    """A run of operators: the name of its call, its indexed module (or "") and its operators."""
+    """Run of operators: the name of its call, its indexed module (or ``""``) and its operators."""
 
     name: str
     scope: str
@@ -61,7 +60,7 @@ def fold(
     Parameters
     ----------
     operators
-        Every operator, under names that are unique in the whole model, module paths in full.
+        Every operator, under names that are unique in the whole model, with full module paths.
     tensors
         The operators' outputs by name.
     inputs, parameters, outputs, source, config, remarks
@@ -70,16 +69,16 @@ def fold(
     Returns
     -------
     OperatorGraph
-        A legal graph; values are named anew, inputs and parameters keep their names.
+        A valid graph. Values get new names, inputs and parameters keep theirs.
 
     Raises
     ------
     ParframeError
-        If the operators use a value that nothing defines.
+        If the operators use an undefined value.
     """
     known = {**inputs, **parameters, **tensors}
     segments = list(_segments(operators))
-    needed = _needed(segments, set(leaves_of(outputs)))
+    needed = _needed(segments, set(output_leaves(outputs)))
     blocks: dict[str, Block] = {}
     by_form: dict[Any, str] = {}
     final: dict[str, str] = {}
@@ -102,7 +101,7 @@ def fold(
         blocks=blocks,
         calls=tuple(calls),
         inputs=dict(inputs),
-        outputs=map_leaves(outputs, final),
+        outputs=map_outputs(outputs, final),
         parameters=dict(parameters),
         source=source,
         config=dict(config or {}),
@@ -112,7 +111,7 @@ def fold(
 
 
 def indexed_scope(module: str) -> str:
-    """The outermost indexed part of a module path (``model.layers.3``), or ``""``."""
+    """Return the outermost indexed part of a module path (``model.layers.3``), or ``""``."""
     found = _INDEXED.match(module)
     return found[1] + found[2] if found else ""
 
@@ -136,7 +135,7 @@ def _segments(operators: Iterable[Operator]) -> Iterator[_Segment]:
 
 
 def _needed(segments: Sequence[_Segment], results: set[str]) -> list[set[str]]:
-    """For each segment, the values that later ones or the model's results use."""
+    """Return for each segment the values that later segments or the model's results use."""
     wanted = set(results)
     needed = []
     for segment in reversed(segments):
@@ -151,7 +150,7 @@ def _block(
     known: Mapping[str, Tensor],
     parameters: Mapping[str, Parameter],
 ) -> tuple[Block, Call]:
-    """The segment as a block of its own and the call of it, under the flat list's names."""
+    """Return a segment as a block of its own, and the call of it under the flat list's names."""
     made = [name for operator in segment.operators for name in operator.outputs]
     inside = set(made)
     used = dict.fromkeys(name for operator in segment.operators for name in operator.inputs)
@@ -179,7 +178,7 @@ def _block(
 def _own_names(
     segment: _Segment, values: list[str], weights: list[str], constants: set[str]
 ) -> dict[str, str]:
-    """The block's own name of each of its values, the same for every equal segment."""
+    """Return the block's own name of each of its values, the same for every equal segment."""
     names: dict[str, str] = {}
     taken: Counter[str] = Counter()
 
@@ -204,7 +203,7 @@ def _own_names(
 
 
 def short_name(target: str) -> str:
-    """What an operator is called within its namespace: ``linear`` of ``aten.linear.default``."""
+    """Return an operator's name within its namespace: ``linear`` of ``aten.linear.default``."""
     return target.split(".")[1] if target.count(".") else target
 
 
@@ -217,7 +216,7 @@ def _relative(operator: Operator, segment: _Segment, names: Mapping[str, str]) -
     return Operator(
         name=names[operator.outputs[0]],
         target=operator.target,
-        args={slot: rename(arg, names) for slot, arg in operator.args.items()},
+        args={slot: rename_arg(arg, names) for slot, arg in operator.args.items()},
         outputs=tuple(names[name] for name in operator.outputs),
         module=module,
         source=operator.source,
@@ -226,7 +225,7 @@ def _relative(operator: Operator, segment: _Segment, names: Mapping[str, str]) -
 
 def _states(operators: Iterable[Operator]) -> Iterator[State]:
     for operator in operators:
-        for slot in STATEFUL.get(operator.target, ()):
+        for slot in STATEFUL_SLOTS.get(operator.target, ()):
             value = operator.inputs[operator.slots.index(slot)]
             yield State(f"{operator.name}.{slot}", value)
 
@@ -236,14 +235,14 @@ def _plain(tensor: Tensor, name: str) -> Tensor:
 
 
 def _fresh(name: str, blocks: Mapping[str, Block]) -> str:
-    """The name itself, or with the first number that makes it new."""
+    """Return the name itself, or with the first number that makes it new."""
     if name not in blocks:
         return name
     return next(f"{name}:{n}" for n in range(2, len(blocks) + 3) if f"{name}:{n}" not in blocks)
 
 
 def _form(block: Block) -> Any:
-    """A key that is equal exactly for equal blocks."""
+    """Return a key that is equal exactly for equal blocks."""
     return (
         block.inputs,
         block.parameters,
@@ -257,7 +256,7 @@ def _form(block: Block) -> Any:
 
 
 def _typed(arg: Arg) -> Any:
-    """An argument as a key: 1, 1.0 and True differ."""
+    """Return an argument as a key, in which 1, 1.0 and True differ."""
     if isinstance(arg, tuple):
         return tuple(_typed(part) for part in arg)
     return (type(arg).__name__, arg)

@@ -1,9 +1,9 @@
-"""The operator graph: a model as operators and tensors, with equal layers stored once.
+"""Operator graph: a model as operators and tensors, with equal layers stored once.
 
-A graph is a sequence of *calls* of *blocks*. A block is a list of operators over named values;
-a call says which of the graph's values and parameters one use of a block takes and gives. The
-layers of a transformer are one block and many calls; a graph with no repetition is one call
-of one block. ``OperatorGraph.networkx`` is the whole graph with every call written out.
+A graph is a sequence of *calls* of *blocks*. A block is a list of operators over named values. A
+call says which of the graph's values and parameters one use of a block takes and returns. The
+layers of a transformer are one block and many calls; a graph without repetition is one call of one
+block. ``OperatorGraph.networkx`` is the whole graph with the operators of every call.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ BYTES: Mapping[str, float] = {
 
 @attrs.frozen
 class Ref:
-    """A tensor argument of an operator: the name of a value or parameter."""
+    """Tensor argument of an operator: the name of a value or parameter."""
 
     name: str
 
@@ -39,12 +39,12 @@ class Ref:
 Arg: TypeAlias = (
     "Ref | int | float | bool | str | sympy.Expr | Span | Join | tuple[Arg, ...] | None"
 )
-"""What an operator's argument may be; a dtype is its name, a list is a tuple."""
+"""Argument of an operator; a dtype is its name, a list is a tuple."""
 
 
 @attrs.frozen
 class Tensor:
-    """A value: its name, its shape and its dtype (``"float32"``)."""
+    """Value: its name, its shape and its dtype (``"float32"``)."""
 
     name: str
     shape: tuple[Size, ...]
@@ -52,7 +52,7 @@ class Tensor:
 
     @property
     def elements(self) -> Size:
-        """The number of elements."""
+        """Number of elements."""
         return product(self.shape)
 
     @property
@@ -63,11 +63,17 @@ class Tensor:
 
 @attrs.frozen
 class Input(Tensor):
-    """A tensor the model takes; ``axes`` names its axes where the loader knows (else ``""``).
+    """Input tensor of the model.
 
-    ``least`` and ``most`` have the smallest and the largest size of each axis for which the graph
-    is the model, None where there is no limit; they are empty where no axis has one. An input that
-    is ``counted`` need not be given: it is then 0, 1, 2, ... along its last axis (positions).
+    Parameters
+    ----------
+    axes
+        The names of its dims where the loader knows them, else ``""``.
+    least, most
+        The smallest and the largest size of each dim for which the graph is the model; None
+        without a limit. Both are empty where no dim has a limit.
+    counted
+        Whether the input may be omitted; it is then 0, 1, 2, ... along its last dim (positions).
     """
 
     axes: tuple[str, ...] = ()
@@ -78,11 +84,17 @@ class Input(Tensor):
 
 @attrs.frozen
 class Parameter(Tensor):
-    """A weight (``kind`` is ``"parameter"``), a buffer or a constant in the model's code.
+    """Weight, buffer or constant of the model.
 
-    ``data`` is the base64 of a buffer's little-endian bytes where the model computes it itself
-    and no checkpoint holds it; ``aliases`` are further names under which a checkpoint may hold
-    it (tied weights).
+    Parameters
+    ----------
+    kind
+        ``"parameter"`` for a weight, else the kind of buffer or constant.
+    data
+        The base64 of a buffer's little-endian bytes, where the model computes the buffer itself
+        and no checkpoint has it.
+    aliases
+        Further names that a checkpoint may have for it (tied weights).
     """
 
     kind: str = "parameter"
@@ -92,7 +104,7 @@ class Parameter(Tensor):
 
 @attrs.frozen
 class State:
-    """A value kept between steps for every position: a key or value cache.
+    """Value that is stored for every position between steps: a key or value cache.
 
     Its contents are those of ``value``, so it is split as that value is.
     """
@@ -103,12 +115,20 @@ class State:
 
 @attrs.frozen
 class Operator:
-    """One operator.
+    """Operator of a graph.
 
-    ``target`` is the overload (``"aten.linear.default"``); ``args`` has every argument by its
-    schema's name, defaults filled in, absent optional tensors left out; ``module`` is the path of
-    the module it came from and ``source`` the line of the model's code. In a device's graph
-    ``origin`` is the name of the operator of the model's graph that it serves.
+    Parameters
+    ----------
+    target
+        The overload (``"aten.linear.default"``).
+    args
+        Every argument by its schema's name, with defaults; absent optional tensors are left out.
+    module
+        The path of the module that it came from.
+    source
+        The line of the model's code.
+    origin
+        In a device's graph, the name of the model's operator that it is part of.
     """
 
     name: str
@@ -121,17 +141,17 @@ class Operator:
 
     @cached_property
     def inputs(self) -> tuple[str, ...]:
-        """The names of its tensor arguments, in order, lists flattened."""
+        """Names of its tensor arguments, in order, lists flattened."""
         return tuple(ref.name for ref in references(self.args.values()))
 
     @cached_property
     def slots(self) -> tuple[str, ...]:
-        """For each of ``inputs``, the argument it stands in."""
+        """Name of the argument of each of ``inputs``."""
         return tuple(slot for slot, arg in self.args.items() for _ in references([arg]))
 
 
 def references(args: Iterable[Arg]) -> Iterator[Ref]:
-    """Every tensor argument within these arguments, in order."""
+    """Yield every tensor argument within these arguments, in order."""
     for arg in args:
         if isinstance(arg, Ref):
             yield arg
@@ -139,12 +159,12 @@ def references(args: Iterable[Arg]) -> Iterator[Ref]:
             yield from references(arg)
 
 
-def rename(arg: Arg, names: Mapping[str, str]) -> Arg:
-    """The argument with its tensors renamed; names that are absent stay."""
+def rename_arg(arg: Arg, names: Mapping[str, str]) -> Arg:
+    """Return an argument with its tensors renamed; absent names stay."""
     if isinstance(arg, Ref):
         return Ref(names.get(arg.name, arg.name))
     if isinstance(arg, tuple):
-        return tuple(rename(part, names) for part in arg)
+        return tuple(rename_arg(part, names) for part in arg)
     return arg
 
 
@@ -167,7 +187,7 @@ class Block:
 
 @attrs.frozen
 class Call:
-    """One use of a block: the graph's names for the block's inputs, parameters and outputs."""
+    """Use of a block: the graph's names for the block's inputs, parameters and outputs."""
 
     name: str
     block: str
@@ -176,7 +196,7 @@ class Call:
     outputs: tuple[str, ...]
 
     def names(self, block: Block) -> dict[str, str]:
-        """The graph's name of each of the block's values."""
+        """Return the graph's name of each of the block's values."""
         own = {name: f"{self.name}/{name}" if self.name else name for name in block.tensors}
         own.update(zip(block.inputs, self.inputs, strict=True))
         own.update(zip(block.parameters, self.parameters, strict=True))
@@ -186,23 +206,25 @@ class Call:
 
 @attrs.frozen
 class OperatorGraph:
-    """A model as operators and tensors.
+    """Model as operators and tensors.
 
     Parameters
     ----------
     blocks, calls
         The operators; see the module.
     inputs
-        What the model takes, by the model's own argument names.
+        The inputs of the model, by the model's own argument names.
     outputs
-        The structure the model returns: a value's name, or a tuple or dict of structures
-        (a dict with the key ``"$class"`` names the class it was).
+        The structure that the model returns: a value's name, or a tuple or dict of structures (a
+        dict with the key ``"$class"`` names the class it was).
     parameters
         Weights and buffers, by the model's own names.
     source
-        Where the graph came from: a folder, a file, a class.
+        The source of the graph: a folder, a file, a class.
+    config
+        The configuration of a transformers model, else empty.
     remarks
-        What its user should know of how it was loaded, a sentence each.
+        Remarks for the user on how the model was loaded, a sentence each.
     """
 
     blocks: Mapping[str, Block]
@@ -216,12 +238,12 @@ class OperatorGraph:
 
     @cached_property
     def output_names(self) -> tuple[str, ...]:
-        """The names of the values the model returns, in order."""
-        return tuple(leaves_of(self.outputs))
+        """Names of the values that the model returns, in order."""
+        return tuple(output_leaves(self.outputs))
 
     @cached_property
     def tensors(self) -> dict[str, Tensor]:
-        """The values that calls pass to each other, and the model's inputs and parameters."""
+        """Values that calls pass to each other, and the model's inputs and parameters."""
         found: dict[str, Tensor] = {**self.inputs, **self.parameters}
         for call in self.calls:
             block = self.blocks[call.block]
@@ -231,7 +253,7 @@ class OperatorGraph:
 
     @cached_property
     def layers(self) -> tuple[int, ...]:
-        """The calls that are layers.
+        """Numbers of the calls that are layers.
 
         These are the entries of lists of modules (``h.3``), or of blocks called more than once.
         """
@@ -245,19 +267,19 @@ class OperatorGraph:
             number for number, call in enumerate(self.calls) if uses[call.block] > 1
         )
 
-    def expanded(self) -> Iterator[tuple[Call, Operator]]:
-        """Every operator of every call, in order, under the graph's names."""
+    def expand(self) -> Iterator[tuple[Call, Operator]]:
+        """Yield every operator of every call, in order, under the graph's names."""
         for call in self.calls:
             block = self.blocks[call.block]
             names = call.names(block)
             for operator in block.operators:
-                yield call, renamed(operator, names, call.name)
+                yield call, rename_operator(operator, names, call.name)
 
     @cached_property
     def networkx(self) -> networkx.MultiDiGraph:
-        """The whole graph: a node an operator, an edge a tensor.
+        """Whole graph, in which a node is an operator and an edge a tensor.
 
-        Inputs, parameters and outputs are nodes too; the attribute ``kind`` tells which.
+        Inputs, parameters and outputs are nodes too; the attribute ``kind`` says which.
         """
         graph = networkx.MultiDiGraph()
         home: dict[str, str] = {}
@@ -269,7 +291,7 @@ class OperatorGraph:
             block = self.blocks[call.block]
             names = call.names(block)
             for operator in block.operators:
-                here = renamed(operator, names, call.name)
+                here = rename_operator(operator, names, call.name)
                 graph.add_node(here.name, kind="operator", operator=here)
                 for own, name in zip(operator.inputs, here.inputs, strict=True):
                     graph.add_edge(home[name], here.name, tensor=block.tensors[own], value=name)
@@ -280,13 +302,13 @@ class OperatorGraph:
         return graph
 
 
-def unfolded(graph: OperatorGraph, blocks: Iterable[str]) -> OperatorGraph:
-    """The graph with a block of its own for every call of some blocks."""
-    apart = set(blocks)
-    found = {name: block for name, block in graph.blocks.items() if name not in apart}
+def unfold_blocks(graph: OperatorGraph, blocks: Iterable[str]) -> OperatorGraph:
+    """Return the graph with a block of its own for every call of some blocks."""
+    selected = set(blocks)
+    found = {name: block for name, block in graph.blocks.items() if name not in selected}
     calls = []
     for number, call in enumerate(graph.calls):
-        if call.block in apart:
+        if call.block in selected:
             own = f"{call.block}:{number}"
             found[own] = attrs.evolve(graph.blocks[call.block], name=own)
             call = attrs.evolve(call, block=own)
@@ -294,12 +316,12 @@ def unfolded(graph: OperatorGraph, blocks: Iterable[str]) -> OperatorGraph:
     return attrs.evolve(graph, blocks=found, calls=tuple(calls))
 
 
-def renamed(operator: Operator, names: Mapping[str, str], prefix: str) -> Operator:
-    """The operator under other names of its values, its own name prefixed."""
+def rename_operator(operator: Operator, names: Mapping[str, str], prefix: str) -> Operator:
+    """Return an operator under other names of its values, its own name prefixed."""
     return attrs.evolve(
         operator,
         name=f"{prefix}/{operator.name}" if prefix else operator.name,
-        args={key: rename(arg, names) for key, arg in operator.args.items()},
+        args={key: rename_arg(arg, names) for key, arg in operator.args.items()},
         outputs=tuple(names.get(name, name) for name in operator.outputs),
         module=operator.module.replace("*", prefix.rsplit(".", 1)[-1])
         if prefix
@@ -307,63 +329,65 @@ def renamed(operator: Operator, names: Mapping[str, str], prefix: str) -> Operat
     )
 
 
-def leaves_of(structure: Any) -> Iterator[str]:
-    """The names in a structure of outputs, in order."""
+def output_leaves(structure: Any) -> Iterator[str]:
+    """Yield the names in a structure of outputs, in order."""
     if isinstance(structure, str):
         yield structure
     elif isinstance(structure, Mapping):
         for key, part in structure.items():
             if key != "$class":
-                yield from leaves_of(part)
+                yield from output_leaves(part)
     elif isinstance(structure, tuple | list):
         for part in structure:
-            yield from leaves_of(part)
+            yield from output_leaves(part)
 
 
-def map_leaves(structure: Any, names: Mapping[str, str]) -> Any:
-    """A structure of outputs with its names replaced; names that are absent stay."""
+def map_outputs(structure: Any, names: Mapping[str, str]) -> Any:
+    """Return a structure of outputs with its names replaced; absent names stay."""
     if isinstance(structure, str):
         return names.get(structure, structure)
     if isinstance(structure, Mapping):
         return {
-            key: part if key == "$class" else map_leaves(part, names)
+            key: part if key == "$class" else map_outputs(part, names)
             for key, part in structure.items()
         }
     if isinstance(structure, tuple | list):
-        return tuple(map_leaves(part, names) for part in structure)
+        return tuple(map_outputs(part, names) for part in structure)
     return structure
 
 
 def verify_graph(graph: OperatorGraph) -> OperatorGraph:
-    """The graph itself, if it is legal: every name is defined once and before it is used.
+    """Return the graph if it is valid: every name is defined once and before it is used.
 
     Raises
     ------
     ParframeError
-        Naming the first call, operator and value that is not.
+        With the first call, operator or value that is invalid.
     """
     known = {**graph.inputs, **graph.parameters}
     for call in graph.calls:
         block = graph.blocks.get(call.block)
         if block is None:
-            raise _illegal(call.name, f"calls block {call.block!r}, which is not in the graph")
-        widths = (
+            raise _invalid(call.name, f"calls block {call.block!r}, which is not in the graph")
+        interfaces = (
             (call.inputs, block.inputs),
             (call.parameters, block.parameters),
             (call.outputs, block.outputs),
         )
-        if any(len(outer) != len(inner) for outer, inner in widths):
-            raise _illegal(call.name, f"does not fit the signature of block {call.block!r}")
+        if any(len(outer) != len(inner) for outer, inner in interfaces):
+            raise _invalid(
+                call.name, f"does not match the inputs and outputs of block {call.block!r}"
+            )
         for name in (*call.inputs, *call.parameters):
             if name not in known:
-                raise _illegal(call.name, f"uses {name!r} before it is defined")
+                raise _invalid(call.name, f"uses {name!r} before it is defined")
         for name, own in zip(call.outputs, block.outputs, strict=True):
             known[name] = block.tensors[own]
     for block in graph.blocks.values():
         _verify_block(block)
     for name in graph.output_names:
         if name not in known:
-            raise _illegal("outputs", f"returns {name!r}, which nothing defines")
+            raise _invalid("outputs", f"returns {name!r}, which is not defined")
     return graph
 
 
@@ -372,15 +396,15 @@ def _verify_block(block: Block) -> None:
     for operator in block.operators:
         for name in operator.inputs:
             if name not in defined:
-                raise _illegal(operator.name, f"uses {name!r} before it is defined")
+                raise _invalid(operator.name, f"uses {name!r} before it is defined")
         for name in operator.outputs:
             if name in defined or name not in block.tensors:
-                raise _illegal(operator.name, f"defines {name!r} twice or without a shape")
+                raise _invalid(operator.name, f"defines {name!r} twice or without a shape")
             defined.add(name)
     for name in (*block.outputs, *(state.value for state in block.states)):
         if name not in defined:
-            raise _illegal(block.name, f"returns {name!r}, which nothing defines")
+            raise _invalid(block.name, f"returns {name!r}, which is not defined")
 
 
-def _illegal(where: str, what: str) -> ParframeError:
+def _invalid(where: str, what: str) -> ParframeError:
     return ParframeError("graph", where or "graph", what, "load the model again with parframe.load")

@@ -1,8 +1,8 @@
-"""How an axis of a tensor is built from dimensions, and which part of it a device holds.
+"""Tensor dims as products of named dimensions, and the part of a tensor dim that a device has.
 
-An *axis* is a product of factors, major to minor. A factor is a *leaf* (one dimension) or
-*segments* (a concatenation of axes, as in a fused qkv weight). *Pieces* say which range of each
-dimension a device holds; a *region* says where that lies in a tensor axis.
+A *tensor dim* is a product of factors, major to minor. A factor is a *leaf* (one dimension) or
+*segments* (a concatenation of tensor dims, as in a fused qkv weight). *Pieces* are the ranges of
+each dimension that a device has; a *region* is where they lie in a tensor dim.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from typing import Any, TypeAlias
 
 import attrs
 
-from parframe.sizes import Size, product, simplify, total
+from parframe.sizes import Size, product, simplify, sum_sizes
 
 
 @attrs.frozen
 class Leaf:
-    """One dimension as a factor of an axis."""
+    """Dimension as a factor of a tensor dim."""
 
     dim: str
     size: Size
@@ -25,40 +25,40 @@ class Leaf:
 
 @attrs.frozen
 class Segments:
-    """A concatenation of axes as a factor of an axis."""
+    """Concatenation of tensor dims as a factor of a tensor dim."""
 
-    parts: tuple[Axis, ...]
+    parts: tuple[TensorDim, ...]
 
     @property
     def size(self) -> Size:
-        """The size of all parts together."""
-        return total(axis_size(part) for part in self.parts)
+        """Size of all parts together."""
+        return sum_sizes(dim_size(part) for part in self.parts)
 
 
 Factor: TypeAlias = Leaf | Segments
-Axis: TypeAlias = tuple[Factor, ...]
+TensorDim: TypeAlias = tuple[Factor, ...]
 
 
 @attrs.frozen
 class Range:
-    """A half-open range of a dimension."""
+    """Half-open range of a dimension."""
 
     start: Size
     stop: Size
 
     @property
     def length(self) -> Size:
-        """How many elements."""
+        """Number of elements."""
         return simplify(self.stop - self.start)
 
 
 Pieces: TypeAlias = Mapping[str, Range]
-"""What a device holds of each dimension; a dimension that is absent is whole."""
+"""Ranges of each dimension that a device has; an absent dimension is whole."""
 
 
 @attrs.frozen
 class Span:
-    """A range of one factor: ``size`` elements, of which ``start`` to ``stop`` are meant."""
+    """Range of one factor: the elements from ``start`` to ``stop`` of ``size``."""
 
     size: Size
     start: Size
@@ -66,28 +66,28 @@ class Span:
 
     @property
     def whole(self) -> bool:
-        """Whether it is all of the factor."""
+        """True if the span is all of the factor."""
         return self.start == 0 and self.stop == self.size
 
 
 @attrs.frozen
 class Join:
-    """A concatenated factor: a region of each of its parts."""
+    """Concatenated factor: a region of each of its parts."""
 
     parts: tuple[Region, ...]
 
 
 Region: TypeAlias = tuple[Span | Join, ...]
-"""A part of an axis: a product of spans and joins, major to minor."""
+"""Part of a tensor dim: a product of spans and joins, major to minor."""
 
 
-def axis_size(axis: Axis) -> Size:
-    """The number of elements along an axis."""
+def dim_size(axis: TensorDim) -> Size:
+    """Return the number of elements along a tensor dim."""
     return product(factor.size for factor in axis)
 
 
-def leaves(axis: Axis) -> Iterator[Leaf]:
-    """Every leaf of an axis, also within segments."""
+def leaves(axis: TensorDim) -> Iterator[Leaf]:
+    """Yield every leaf of a tensor dim, also within segments."""
     for factor in axis:
         if isinstance(factor, Leaf):
             yield factor
@@ -96,30 +96,30 @@ def leaves(axis: Axis) -> Iterator[Leaf]:
                 yield from leaves(part)
 
 
-def dims_of(axis: Axis) -> frozenset[str]:
-    """The names of the dimensions in an axis."""
+def dims_of(axis: TensorDim) -> frozenset[str]:
+    """Return the names of the dimensions in a tensor dim."""
     return frozenset(leaf.dim for leaf in leaves(axis))
 
 
-def local_size(axis: Axis, pieces: Pieces) -> Size:
-    """The number of elements that a device with these pieces holds along the axis."""
+def local_size(axis: TensorDim, pieces: Pieces) -> Size:
+    """Return the number of elements along a tensor dim on a device with these pieces."""
     return product(
         (pieces[factor.dim].length if factor.dim in pieces else factor.size)
         if isinstance(factor, Leaf)
-        else total(local_size(part, pieces) for part in factor.parts)
+        else sum_sizes(local_size(part, pieces) for part in factor.parts)
         for factor in axis
     )
 
 
-def region(axis: Axis, pieces: Pieces, frame: Pieces) -> Region:
-    """Where ``pieces`` of an axis lie within a device's tensor that holds ``frame`` of it.
+def region_of(axis: TensorDim, pieces: Pieces, frame: Pieces) -> Region:
+    """Return where pieces of a tensor dim lie in a device's tensor.
 
-    With an empty ``frame`` the positions are those of the whole tensor.
+    The device's tensor has the pieces ``frame``; with an empty ``frame`` it is the whole tensor.
     """
     parts: list[Span | Join] = []
     for factor in axis:
         if isinstance(factor, Segments):
-            parts.append(Join(tuple(region(part, pieces, frame) for part in factor.parts)))
+            parts.append(Join(tuple(region_of(part, pieces, frame) for part in factor.parts)))
             continue
         outer = frame.get(factor.dim, Range(0, factor.size))
         inner = pieces.get(factor.dim, outer)
@@ -130,17 +130,17 @@ def region(axis: Axis, pieces: Pieces, frame: Pieces) -> Region:
                 simplify(inner.stop - outer.start),
             )
         )
-    return compact(tuple(parts))
+    return compact_region(tuple(parts))
 
 
-def compact(parts: Region) -> Region:
-    """The same region with as few factors as can be."""
+def compact_region(parts: Region) -> Region:
+    """Return the same region with as few factors as possible."""
     result: list[Span | Join] = []
     for part in parts:
         if isinstance(part, Join):
             sizes = [region_size(inner) for inner in part.parts]
             if all(is_whole(inner) for inner in part.parts):
-                part = Span(total(sizes), 0, total(sizes))
+                part = Span(sum_sizes(sizes), 0, sum_sizes(sizes))
         if isinstance(part, Span) and part.size == 1 and part.whole:
             continue
         if result and isinstance(part, Span) and part.whole and isinstance(result[-1], Span):
@@ -157,7 +157,7 @@ def compact(parts: Region) -> Region:
 
 
 def is_whole(parts: Region) -> bool:
-    """Whether a region is all of its axis."""
+    """Return whether a region is all of its tensor dim."""
     return all(
         part.whole if isinstance(part, Span) else all(is_whole(inner) for inner in part.parts)
         for part in parts
@@ -165,25 +165,27 @@ def is_whole(parts: Region) -> bool:
 
 
 def region_size(parts: Region) -> Size:
-    """The number of elements of the axis that a region is part of."""
+    """Return the number of elements of the tensor dim that a region is part of."""
     return product(
-        part.size if isinstance(part, Span) else total(region_size(inner) for inner in part.parts)
+        part.size
+        if isinstance(part, Span)
+        else sum_sizes(region_size(inner) for inner in part.parts)
         for part in parts
     )
 
 
 def region_length(parts: Region) -> Size:
-    """The number of elements that a region selects."""
+    """Return the number of elements that a region selects."""
     return product(
         simplify(part.stop - part.start)
         if isinstance(part, Span)
-        else total(region_length(inner) for inner in part.parts)
+        else sum_sizes(region_length(inner) for inner in part.parts)
         for part in parts
     )
 
 
-def runs(parts: Region) -> tuple[tuple[int, int], ...]:
-    """The contiguous runs ``(start, stop)`` along the axis that a region of numbers selects."""
+def region_runs(parts: Region) -> tuple[tuple[int, int], ...]:
+    """Return the contiguous runs ``(start, stop)`` that a region of numbers selects."""
     merged: list[tuple[int, int]] = []
     for start, stop in _runs(parts):
         if merged and merged[-1][1] == start:

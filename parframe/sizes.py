@@ -1,8 +1,8 @@
-"""Sizes of tensor axes: plain integers, or integer expressions over named positive symbols.
+"""Sizes of tensor dims: plain integers, or integer expressions over named positive symbols.
 
-An integer size is a Python ``int``; anything else is a sympy expression. Text goes in and out
-through a small grammar of its own (sympy's parser evaluates Python and is never given a
-stranger's text).
+An integer size is a Python ``int``; anything else is a sympy expression. Text is written and read
+with a small grammar of its own, because sympy's parser evaluates Python and must not get untrusted
+text.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _DEEPEST = 50
 
 
 class FloorDiv(sympy.Function):  # type: ignore[misc]  # sympy is not typed
-    """Integer division rounding down, kept as written until both sides are numbers."""
+    """Integer division that rounds down, unevaluated until both sides are numbers."""
 
     nargs = (2,)
     is_integer = True
@@ -32,7 +32,7 @@ class FloorDiv(sympy.Function):  # type: ignore[misc]  # sympy is not typed
 
     @classmethod
     def eval(cls, numerator: Any, denominator: Any) -> Any:
-        """The quotient where it is known; None leaves the division as it is."""
+        """Return the quotient where it is known; None leaves the division as it is."""
         if denominator == 1:
             return numerator
         if numerator.is_Integer and denominator.is_Integer:
@@ -61,13 +61,13 @@ class _Printer(StrPrinter):  # type: ignore[misc]
 
 @cache
 def symbol(name: str) -> sympy.Symbol:
-    """The positive integer symbol of this name."""
+    """Return the positive integer symbol of this name."""
     return sympy.Symbol(name, integer=True, positive=True)
 
 
 @cache
 def offset(name: str) -> sympy.Symbol:
-    """A symbol that may also be zero: where a device's piece of a dimension starts, or its size.
+    """Return a symbol that may be zero: the start or the size of a part of a dimension.
 
     Their names end in ``_start`` and ``_here``.
     """
@@ -75,22 +75,22 @@ def offset(name: str) -> sympy.Symbol:
 
 
 def simplify(value: Any) -> Size:
-    """An ``int`` where the expression is a number, otherwise the expression itself."""
+    """Return an ``int`` where the expression is a number, otherwise the expression itself."""
     if isinstance(value, int):
         return value
     return int(value) if value.is_Integer else value
 
 
 def product(sizes: Any) -> Size:
-    """The product of sizes; 1 for none."""
-    total: Any = 1
+    """Return the product of sizes; 1 for no sizes."""
+    sum_sizes: Any = 1
     for size in sizes:
-        total = total * size
-    return simplify(total)
+        sum_sizes = sum_sizes * size
+    return simplify(sum_sizes)
 
 
-def total(sizes: Any) -> Size:
-    """The sum of sizes; 0 for none."""
+def sum_sizes(sizes: Any) -> Size:
+    """Return the sum of sizes; 0 for no sizes."""
     result: Any = 0
     for size in sizes:
         result = result + size
@@ -99,7 +99,7 @@ def total(sizes: Any) -> Size:
 
 @lru_cache(maxsize=100_000)
 def divide(numerator: Size, denominator: Size) -> Size | None:
-    """The exact quotient, or None where it is not a whole number for certain."""
+    """Return the exact quotient, or None where it is not certainly a whole number."""
     if isinstance(numerator, int) and isinstance(denominator, int):
         if denominator == 0:
             return None
@@ -114,14 +114,14 @@ def divide(numerator: Size, denominator: Size) -> Size | None:
 
 
 def floordiv(numerator: Size, denominator: Size) -> Size:
-    """Integer division rounding down."""
+    """Return the quotient, rounded down."""
     if isinstance(numerator, int) and isinstance(denominator, int):
         return numerator // denominator
     return simplify(FloorDiv(sympy.sympify(numerator), sympy.sympify(denominator)))
 
 
 def minimum(left: Size, right: Size) -> Size:
-    """The smaller of two sizes."""
+    """Return the smaller of two sizes."""
     if isinstance(left, int) and isinstance(right, int):
         return min(left, right)
     return simplify(sympy.Min(left, right))
@@ -134,7 +134,7 @@ def _evaluate(size: Any, values: tuple[tuple[str, int], ...]) -> int:
 
 
 def evaluate(size: Size, values: Mapping[str, int]) -> int:
-    """The number a size has for these values of its symbols.
+    """Return the number that a size is for these values of its symbols.
 
     Raises
     ------
@@ -147,8 +147,8 @@ def evaluate(size: Size, values: Mapping[str, int]) -> int:
     return _evaluate(size, tuple((name, values[name]) for name in names))
 
 
-def within(size: Size, most: Mapping[str, int]) -> Size:
-    """The size without those sides of its ``Max`` and ``Min`` that are never the ones taken.
+def simplify_bounds(size: Size, most: Mapping[str, int]) -> Size:
+    """Return the size without the operands of its ``Max`` and ``Min`` that never decide the result.
 
     Parameters
     ----------
@@ -159,7 +159,7 @@ def within(size: Size, most: Mapping[str, int]) -> Size:
     """
     if isinstance(size, int) or not size.has(sympy.Max, sympy.Min):
         return size
-    parts = [within(part, most) for part in size.args]
+    parts = [simplify_bounds(part, most) for part in size.args]
     if not isinstance(size, sympy.Max | sympy.Min):
         return simplify(size.func(*parts))
     sign = 1 if isinstance(size, sympy.Max) else -1
@@ -172,28 +172,28 @@ def within(size: Size, most: Mapping[str, int]) -> Size:
 
 
 def _least(size: Any, most: Mapping[str, int]) -> Any:
-    """A lower bound of a sum of positive symbols; minus infinity where none is known."""
-    total: Any = 0
+    """Return a lower bound of a sum of positive symbols; minus infinity where none is known."""
+    sum_sizes: Any = 0
     for term in sympy.Add.make_args(size):
         factor, rest = term.as_coeff_Mul()
         if rest == 1 or (rest.is_Symbol and rest.is_positive and factor > 0):
-            total += factor
+            sum_sizes += factor
         elif rest.is_Symbol and factor < 0 and rest.name in most:
-            total += factor * most[rest.name]
+            sum_sizes += factor * most[rest.name]
         else:
             return -sympy.oo
-    return total
+    return sum_sizes
 
 
 def symbols_of(size: Size) -> frozenset[str]:
-    """The names of the symbols in a size."""
+    """Return the names of the symbols in a size."""
     if isinstance(size, int):
         return frozenset()
     return frozenset(part.name for part in size.free_symbols)
 
 
 def substitute(size: Size, replacements: Mapping[str, Size]) -> Size:
-    """The size with symbols replaced by other sizes."""
+    """Return the size with symbols replaced by other sizes."""
     if isinstance(size, int):
         return size
     return simplify(
@@ -208,13 +208,13 @@ def substitute(size: Size, replacements: Mapping[str, Size]) -> Size:
 
 
 @lru_cache(maxsize=50_000)
-def text(size: Size) -> str:
-    """The size as text that ``parse`` reads back."""
+def format_size(size: Size) -> str:
+    """Return the size as text that ``parse_size`` reads back."""
     return str(size) if isinstance(size, int) else str(_Printer().doprint(size))
 
 
 @lru_cache(maxsize=50_000)
-def parse(source: str) -> Size:
+def parse_size(source: str) -> Size:
     """Read a size from text: integers, names, ``+ - * // %``, ``Max(...)``, ``Min(...)``.
 
     Raises

@@ -75,7 +75,7 @@ def test_equal_layers_are_one_block_and_their_weights_are_arguments():
     assert [call.parameters for call in graph.calls[1:4]] == [(name,) for name in names]
     assert graph.blocks["layers"].parameters == ("scale",)
     assert graph.blocks["layers"].operators[0].module == "layers.*"
-    assert [op.module for _, op in graph.expanded()][1:4] == ["layers.0", "layers.1", "layers.2"]
+    assert [op.module for _, op in graph.expand()][1:4] == ["layers.0", "layers.1", "layers.2"]
 
 
 @pytest.mark.parametrize("other", [1, 1.0, True])
@@ -96,7 +96,7 @@ def test_other_shapes_make_other_blocks():
 def test_a_layer_that_is_entered_again_is_a_call_of_its_own():
     graph = fold(**chain([relu("layers.0"), relu("layers.1"), relu("layers.0")]))
     assert [call.name for call in graph.calls] == ["layers.0", "layers.1", "layers.0@2"]
-    assert [op.module for _, op in graph.expanded()] == ["layers.0", "layers.1", "layers.0"]
+    assert [op.module for _, op in graph.expand()] == ["layers.0", "layers.1", "layers.0"]
 
 
 def test_a_value_used_much_later_is_an_output_of_its_layer():
@@ -140,13 +140,13 @@ def test_folding_keeps_what_is_computed(steps):
     for _, target in steps:
         expected = getattr(torch, target.split(".")[1])(expected)
     assert torch.equal(run_graph(graph, {"x": x}, {}), expected)
-    assert [op.target for _, op in graph.expanded()] == [target for _, target in steps]
-    assert [op.module for _, op in graph.expanded()] == [module for module, _ in steps]
-    assert len({op.name for _, op in graph.expanded()}) == len(steps)
+    assert [op.target for _, op in graph.expand()] == [target for _, target in steps]
+    assert [op.module for _, op in graph.expand()] == [module for module, _ in steps]
+    assert len({op.name for _, op in graph.expand()}) == len(steps)
 
 
 def test_the_graph_of_operators_and_tensors_is_whole():
     graph = load(models.mlp(), {"x": torch.zeros(2, 12, dtype=torch.float64)})
     nodes = dict(graph.networkx.nodes(data=True))
-    assert sum(node["kind"] == "operator" for node in nodes.values()) == len(list(graph.expanded()))
+    assert sum(node["kind"] == "operator" for node in nodes.values()) == len(list(graph.expand()))
     assert "input" in {node["kind"] for node in nodes.values()}

@@ -8,12 +8,12 @@ from parframe.layout import (
     Leaf,
     Range,
     Segments,
-    axis_size,
+    dim_size,
     local_size,
-    region,
     region_length,
+    region_of,
+    region_runs,
     region_size,
-    runs,
 )
 from parframe.partitioning.chain_parts import split
 from parframe.partitioning.cuts import Cut
@@ -62,11 +62,11 @@ def chosen(axis, held):
 
 @given(axes, pieces)
 def test_runs_are_the_positions_that_the_pieces_hold(axis, held):
-    found = region(axis, held, {})
+    found = region_of(axis, held, {})
     expected = numpy.flatnonzero(chosen(axis, held))
-    actual = [i for start, stop in runs(found) for i in range(start, stop)]
+    actual = [i for start, stop in region_runs(found) for i in range(start, stop)]
     assert actual == expected.tolist()
-    assert region_size(found) == axis_size(axis)
+    assert region_size(found) == dim_size(axis)
     assert region_length(found) == local_size(axis, held) == len(expected)
 
 
@@ -79,7 +79,9 @@ def test_a_region_within_what_a_device_holds_is_counted_from_its_start(axis, hel
     }
     local = chosen(axis, held)
     both = chosen(axis, within)[local]
-    actual = [i for start, stop in runs(region(axis, within, held)) for i in range(start, stop)]
+    actual = [
+        i for start, stop in region_runs(region_of(axis, within, held)) for i in range(start, stop)
+    ]
     assert actual == numpy.flatnonzero(both).tolist()
 
 

@@ -16,7 +16,7 @@ from parframe.checking.tensor_types import (
 )
 from parframe.checking.value_types import ValueTypes
 from parframe.graph import Operator
-from parframe.layout import Axis, Pieces
+from parframe.layout import Pieces, TensorDim
 
 
 class AdditionTypes(ValueTypes):
@@ -52,7 +52,7 @@ class AdditionTypes(ValueTypes):
         self, operator: Operator, left: TensorShard, right: TensorShard
     ) -> TensorShard:
         rank = max(len(left.axes), len(right.axes))
-        axes: list[Axis] = []
+        axes: list[TensorDim] = []
         pieces: list[Pieces] = []
         for dim in range(rank, 0, -1):
             parts = [
@@ -84,7 +84,7 @@ class AdditionTypes(ValueTypes):
                 "type", operator, f"{tensor_type.label} is not the addend of {origin.operator.name}"
             )
         rank = -min(dims, default=0)
-        axes: list[Axis] = [()] * rank
+        axes: list[TensorDim] = [()] * rank
         pieces: list[Pieces] = [{}] * rank
         for number, dim in enumerate(dims):
             axes[dim] = tensor_type.shard.axes[number]
@@ -102,7 +102,7 @@ class AdditionTypes(ValueTypes):
         self.set_type(operator, output, TensorType(shard, term, (), tensor_type.label))
 
 
-def _describe_clash(parts: Sequence[tuple[Axis, Ranges]]) -> str:
+def _describe_clash(parts: Sequence[tuple[TensorDim, Ranges]]) -> str:
     texts = [
         ", ".join(f"{dim} {piece.start} to {piece.stop}" for dim, piece in ranges) or "whole"
         for _, ranges in parts

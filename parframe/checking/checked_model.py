@@ -15,7 +15,7 @@ from parframe.checking.tensor_types import sum_ids, term_id
 from parframe.dims import BoundOperator, Dimensions, name_dimensions
 from parframe.dims.halves import halve_dimensions
 from parframe.graph import Block, Call, Operator, OperatorGraph, Tensor
-from parframe.layout import Axis
+from parframe.layout import TensorDim
 from parframe.plan import Program
 from parframe.rules import Rule, Site
 from parframe.rules.signature import spell
@@ -83,11 +83,11 @@ class CheckedModel:
         )
 
     @cached_property
-    def outer(self) -> Mapping[str, tuple[Axis, ...]]:
+    def outer(self) -> Mapping[str, tuple[TensorDim, ...]]:
         """Tensor dims of inputs, parameters and the values between calls, as factors."""
         return self.dimensions.outer
 
-    def axes(self, origin: ModelOperator, own: str) -> tuple[Axis, ...]:
+    def axes(self, origin: ModelOperator, own: str) -> tuple[TensorDim, ...]:
         """Return the tensor dims of a block's value, as factors."""
         return self.dimensions.axes[origin.block.name][own]
 

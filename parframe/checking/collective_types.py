@@ -22,7 +22,7 @@ from parframe.checking.reductions import CollectiveResult, concrete_hull, descri
 from parframe.checking.region_ranges import region_ranges
 from parframe.checking.samples import SAMPLE_COUNT, SampledSize, sample_size
 from parframe.checking.tensor_types import sizes_of
-from parframe.layout import Axis, Leaf, Region, region_length
+from parframe.layout import Leaf, Region, TensorDim, region_length
 
 ConcreteRanges: TypeAlias = tuple[tuple[tuple[str, ConcreteRange], ...], ...]
 SampledSymbols: TypeAlias = tuple[tuple[str, SampledSize], ...]
@@ -216,13 +216,15 @@ def _hull_each(boxes: Sequence[Sequence[ConcreteRange]]) -> list[ConcreteRange]:
     return [concrete_hull([[box[i]] for box in boxes])[0] for i in range(len(boxes[0]))]
 
 
-def _dims(axis: Axis, bindings: Mapping[str, SampledSize]) -> Iterator[tuple[str, SampledSize]]:
+def _dims(
+    axis: TensorDim, bindings: Mapping[str, SampledSize]
+) -> Iterator[tuple[str, SampledSize]]:
     for dim, size in sizes_of(axis).items():
         yield dim, sample_size(size, bindings)
 
 
 @lru_cache(maxsize=10_000)
-def dimension_paths(axes: tuple[Axis, ...]) -> tuple[frozenset[tuple[int, str]], ...]:
+def dimension_paths(axes: tuple[TensorDim, ...]) -> tuple[frozenset[tuple[int, str]], ...]:
     """Return the dimensions that index an element, for each choice of segments."""
     choices = [
         [frozenset((number, dim) for dim in dims) for dims in _axis_paths(axis)]
@@ -231,7 +233,7 @@ def dimension_paths(axes: tuple[Axis, ...]) -> tuple[frozenset[tuple[int, str]],
     return tuple(dict.fromkeys(frozenset().union(*chosen) for chosen in product(*choices)))
 
 
-def _axis_paths(axis: Axis) -> list[frozenset[str]]:
+def _axis_paths(axis: TensorDim) -> list[frozenset[str]]:
     result: list[frozenset[str]] = [frozenset()]
     for factor in axis:
         more = (

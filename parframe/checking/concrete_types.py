@@ -11,7 +11,6 @@ import attrs
 from parframe.checking.samples import SAMPLE_COUNT, Bindings, SampledSize, sample_size, symbol_names
 from parframe.checking.tensor_types import TensorType, sizes_of
 from parframe.layout import (
-    Axis,
     Join,
     Leaf,
     Pieces,
@@ -19,8 +18,9 @@ from parframe.layout import (
     Region,
     Segments,
     Span,
-    compact,
-    region,
+    TensorDim,
+    compact_region,
+    region_of,
 )
 from parframe.sizes import Size
 
@@ -48,7 +48,7 @@ class ConcreteTerm:
 class ConcreteType:
     """Type of one device's tensor in numbers; see ``TensorType``."""
 
-    axes: tuple[Axis, ...]
+    axes: tuple[TensorDim, ...]
     ranges: tuple[tuple[tuple[str, ConcreteRange], ...], ...]
     complete_id: int
     partial_terms: tuple[ConcreteTerm, ...]
@@ -153,7 +153,7 @@ class RegionEvaluator:
     ) -> tuple[ConcreteRegions, ...]:
         """Return the regions of every part at every sample."""
         if id(parts) not in self._names:
-            names = {n for part in parts for region in part for n in _region_names(region)}
+            names = {n for part in parts for region_of in part for n in _region_names(region_of)}
             self._names[id(parts)] = tuple(sorted(names))
             self._kept.append(parts)
         key = id(parts), tuple(bindings[name] for name in self._names[id(parts)])
@@ -189,7 +189,7 @@ def _evaluate_region(parts: Region, bindings: Bindings, sample: int) -> Region:
     def at(size: Size) -> int:
         return sample_size(size, bindings)[sample]
 
-    return compact(
+    return compact_region(
         tuple(
             Join(tuple(_evaluate_region(inner, bindings, sample) for inner in part.parts))
             if isinstance(part, Join)
@@ -200,7 +200,7 @@ def _evaluate_region(parts: Region, bindings: Bindings, sample: int) -> Region:
 
 
 def locate_ranges(
-    axes: tuple[Axis, ...],
+    axes: tuple[TensorDim, ...],
     ranges: tuple[tuple[tuple[str, ConcreteRange], ...], ...],
     frame: tuple[tuple[tuple[str, ConcreteRange], ...], ...],
     symbols: Bindings,
@@ -208,7 +208,7 @@ def locate_ranges(
     """Return where ranges lie in a tensor that has a frame of them, at every sample."""
     return tuple(
         tuple(
-            region(
+            region_of(
                 evaluate_axis(axis, symbols, sample),
                 evaluate_pieces(own, sample),
                 evaluate_pieces(outer, sample),
@@ -219,7 +219,7 @@ def locate_ranges(
     )
 
 
-def evaluate_axis(axis: Axis, symbols: Bindings, sample: int) -> Axis:
+def evaluate_axis(axis: TensorDim, symbols: Bindings, sample: int) -> TensorDim:
     """Return the factors of a tensor dim with the sizes at one sample."""
     return tuple(
         Leaf(factor.dim, sample_size(factor.size, symbols)[sample])

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from parframe.checking.findings import Fault
 from parframe.checking.tensor_types import ContractedRange, Contribution, PartialTerm
 from parframe.dims import BoundOperator
-from parframe.layout import Axis, Leaf, Pieces
+from parframe.layout import Leaf, Pieces, TensorDim
 from parframe.rules import Signature
 
 Contributions = frozenset[Contribution]
@@ -26,7 +26,7 @@ def contracted_contributions(
     return result
 
 
-def _contracted_ranges(axis: Axis, own: Pieces, source: str) -> Contributions:
+def _contracted_ranges(axis: TensorDim, own: Pieces, source: str) -> Contributions:
     """Return the product over the factors of a tensor dim; segments are summed one by one."""
     result: Contributions = frozenset()
     for factor in axis:

@@ -9,7 +9,7 @@ from parframe.checking.findings import Fault
 from parframe.checking.samples import same_size
 from parframe.checking.tensor_types import TensorShard, make_shard
 from parframe.dims import BoundOperator
-from parframe.layout import Axis, Factor, Pieces, Range, dims_of, local_size
+from parframe.layout import Factor, Pieces, Range, TensorDim, dims_of, local_size
 from parframe.rules import Signature
 from parframe.rules.signature import Pattern, spell
 from parframe.sizes import Size, divide, product
@@ -81,7 +81,7 @@ def _format_ranges(pieces: Pieces, dims: list[str]) -> str:
 def output_shards(
     bound: BoundOperator,
     signature: Signature,
-    axes: Mapping[str, tuple[Axis, ...]],
+    axes: Mapping[str, tuple[TensorDim, ...]],
     pieces: LabelPieces,
     recorded_shapes: tuple[tuple[Size, ...], ...],
     known_ranges: KnownRanges,

@@ -9,7 +9,7 @@ import attrs
 from parframe.checking.tensor_types import TensorShard
 from parframe.dims import BoundOperator
 from parframe.graph import Arg
-from parframe.layout import Axis, Pieces, Span, local_size, region
+from parframe.layout import Pieces, Span, TensorDim, local_size, region_of
 from parframe.rules import Local, Signature, without_addend
 from parframe.sizes import Size
 
@@ -102,7 +102,7 @@ class BoundLocal(Local):
 
     def start(self, label: str) -> Size:
         """Return where the device's part of a label begins."""
-        parts = region(self._axis(label), self.pieces.get(label, {}), {})
+        parts = region_of(self._axis(label), self.pieces.get(label, {}), {})
         if not parts:
             return 0
         if len(parts) > 1 or not isinstance(parts[0], Span):
@@ -127,7 +127,7 @@ class BoundLocal(Local):
         self.operators.append(ExpectedOperator(target, dict(args), (name,), output, dtype))
         return name
 
-    def _axis(self, label: str) -> Axis:
+    def _axis(self, label: str) -> TensorDim:
         axis = self.labels.get(label)
         if axis is None:
             raise KeyError(label)

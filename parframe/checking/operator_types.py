@@ -25,7 +25,7 @@ from parframe.checking.local_forms import (
 )
 from parframe.checking.tensor_types import PartialTerm, TensorShard, make_shard
 from parframe.dims import BoundOperator
-from parframe.layout import Axis, Pieces
+from parframe.layout import Pieces, TensorDim
 from parframe.rules import Signature
 from parframe.sizes import Size
 
@@ -57,7 +57,7 @@ class OperatorType:
 
 def infer_operator(
     bound: BoundOperator,
-    axes: Mapping[str, tuple[Axis, ...]],
+    axes: Mapping[str, tuple[TensorDim, ...]],
     inputs: tuple[TensorShard, ...],
     partial_terms: tuple[tuple[PartialTerm, ...], ...],
     recorded_shapes: tuple[tuple[Size, ...], ...],
@@ -107,7 +107,7 @@ def infer_operator(
 
 def _type_without_rule(
     bound: BoundOperator,
-    axes: Mapping[str, tuple[Axis, ...]],
+    axes: Mapping[str, tuple[TensorDim, ...]],
     inputs: tuple[TensorShard, ...],
     partial_terms: tuple[tuple[PartialTerm, ...], ...],
 ) -> OperatorType:

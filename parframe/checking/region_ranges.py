@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from parframe.checking.samples import same_size
-from parframe.layout import Axis, Leaf, Pieces, Range, Region, Segments, Span, local_size
+from parframe.layout import Leaf, Pieces, Range, Region, Segments, Span, TensorDim, local_size
 from parframe.sizes import Size, divide, product, simplify
 
 
-def region_ranges(axis: Axis, region: Region, frame: Pieces) -> dict[str, Range] | None:
+def region_ranges(axis: TensorDim, region: Region, frame: Pieces) -> dict[str, Range] | None:
     """Return the ranges of named dimensions that a region of a tensor dim selects.
 
     Parameters

@@ -7,18 +7,18 @@ from collections.abc import Mapping, Sequence
 from parframe.checking.region_ranges import region_ranges
 from parframe.checking.samples import same_size
 from parframe.checking.tensor_types import Ranges, TensorShard, make_shard, sizes_of
-from parframe.layout import Axis, Range, axis_size
+from parframe.layout import Range, TensorDim, dim_size
 from parframe.plan import Part
 
 
-def shard_of_part(axes: tuple[Axis, ...], part: Part) -> TensorShard | None:
+def shard_of_part(axes: tuple[TensorDim, ...], part: Part) -> TensorShard | None:
     """Return the shard that a part's region selects; None if it crosses dimensions."""
     found = pieces_of_regions(axes, part.region, [()] * len(axes))
     return make_shard(axes, found) if found is not None else None
 
 
 def pieces_of_regions(
-    axes: tuple[Axis, ...], regions: Sequence[object], frame: Sequence[Ranges]
+    axes: tuple[TensorDim, ...], regions: Sequence[object], frame: Sequence[Ranges]
 ) -> list[Mapping[str, Range]] | None:
     """Return the pieces that regions of a tensor select; None if one crosses dimensions."""
     if len(regions) != len(axes):
@@ -32,14 +32,14 @@ def pieces_of_regions(
     return result
 
 
-def align_shard(shard: TensorShard, axes: tuple[Axis, ...]) -> TensorShard | None:
+def align_shard(shard: TensorShard, axes: tuple[TensorDim, ...]) -> TensorShard | None:
     """Return a shard under the dims of another use of its tensor; None if these do not fit."""
     if shard.axes == axes:
         return shard if shard.axes is axes else make_shard(axes, map(dict, shard.ranges))
     if len(shard.axes) != len(axes):
         return None
     for own, axis, ranges in zip(shard.axes, axes, shard.ranges, strict=True):
-        if not same_size(axis_size(own), axis_size(axis)):
+        if not same_size(dim_size(own), dim_size(axis)):
             return None
         if ranges and (own != axis and not {dim for dim, _ in ranges} <= set(sizes_of(axis))):
             return None

@@ -14,7 +14,7 @@ from typing import TypeAlias
 
 import attrs
 
-from parframe.layout import Axis, Leaf, Pieces, Range, local_size
+from parframe.layout import Leaf, Pieces, Range, TensorDim, local_size
 from parframe.sizes import Size
 
 Ranges: TypeAlias = tuple[tuple[str, Range], ...]
@@ -41,7 +41,7 @@ class TensorShard:
     Only ``make_shard`` makes shards, so that equal ones are the same object.
     """
 
-    axes: tuple[Axis, ...]
+    axes: tuple[TensorDim, ...]
     ranges: tuple[Ranges, ...]
 
     def pieces(self, axis: int) -> Pieces:
@@ -62,10 +62,10 @@ class TensorShard:
         return not any(self.ranges)
 
 
-_shards: dict[tuple[tuple[Axis, ...], tuple[Ranges, ...]], TensorShard] = {}
+_shards: dict[tuple[tuple[TensorDim, ...], tuple[Ranges, ...]], TensorShard] = {}
 
 
-def make_shard(axes: tuple[Axis, ...], pieces: Iterable[Pieces]) -> TensorShard:
+def make_shard(axes: tuple[TensorDim, ...], pieces: Iterable[Pieces]) -> TensorShard:
     """Return the part of a tensor with these pieces of each of its dims."""
     ranges = tuple(
         tuple(
@@ -88,7 +88,7 @@ def _is_whole(piece: Range, size: Size) -> bool:
 
 
 @lru_cache(maxsize=50_000)
-def sizes_of(axis: Axis) -> Mapping[str, Size]:
+def sizes_of(axis: TensorDim) -> Mapping[str, Size]:
     """Return the size of every dimension in a tensor dim."""
     sizes: dict[str, Size] = {}
     for factor in axis:

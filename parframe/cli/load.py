@@ -10,7 +10,7 @@ from typing import Any
 import click
 from rich.console import RenderableType
 
-from parframe import serial
+from parframe import graph_json
 from parframe.cli.answer import Answer, answers, steps
 from parframe.cli.options import model_argument
 from parframe.cli.source import load_model
@@ -36,7 +36,7 @@ def command(model: Path, output: Path | None) -> Answer:
         step(f"loading {model}")
         graph = load_model(model)
     if output is not None:
-        serial.write(graph, output)
+        graph_json.write_graph(graph, output)
     facts = {**model_facts(graph), "written": str(output) if output else None}
     return Answer(facts, partial(_draw, facts))
 

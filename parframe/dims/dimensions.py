@@ -9,7 +9,7 @@ from typing import Any
 import attrs
 
 from parframe.graph import Block, OperatorGraph
-from parframe.layout import Axis, Leaf, leaves
+from parframe.layout import Leaf, TensorDim, leaves
 from parframe.rules import Rule, Signature, Site
 from parframe.sizes import Size
 
@@ -43,7 +43,7 @@ class BoundOperator:
     site: Site
     rule: Rule | None
     signature: Signature | None
-    labels: Mapping[str, Axis | None]
+    labels: Mapping[str, TensorDim | None]
 
     @cached_property
     def split_cache(self) -> dict[Any, Any]:
@@ -77,16 +77,16 @@ class Dimensions:
 
     dimensions: Mapping[str, Dimension]
     chains: Mapping[str, tuple[tuple[str, ...], ...]]
-    axes: Mapping[str, Mapping[str, tuple[Axis, ...]]]
+    axes: Mapping[str, Mapping[str, tuple[TensorDim, ...]]]
     bound: Mapping[str, Mapping[str, BoundOperator]]
     graph: OperatorGraph = attrs.field(repr=False, eq=False)
     inconsistent_blocks: frozenset[str] = frozenset()
     halves: frozenset[tuple[str, ...]] = frozenset()
 
     @cached_property
-    def outer(self) -> dict[str, tuple[Axis, ...]]:
+    def outer(self) -> dict[str, tuple[TensorDim, ...]]:
         """Tensor dims of the graph's inputs, parameters and values between calls, as factors."""
-        found: dict[str, tuple[Axis, ...]] = {}
+        found: dict[str, tuple[TensorDim, ...]] = {}
         for call in self.graph.calls:
             block = self.graph.blocks[call.block]
             axes = self.axes[block.name]

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from itertools import count
 from typing import Any, TypeAlias
 
-from parframe.sizes import Size, divide, product, simplify, total
+from parframe.sizes import Size, divide, product, simplify, sum_sizes
 
 _serial = count()
 
@@ -247,7 +247,7 @@ def _cut_segments(head: Node, place: Size, minor: NodeAxis) -> tuple[NodeAxis, N
     before: list[NodeAxis] = []
     while parts:
         size = size_of(parts[0])
-        done = total(size_of(part) for part in before)
+        done = sum_sizes(size_of(part) for part in before)
         if done == place:
             break
         inside = simplify(place - done)

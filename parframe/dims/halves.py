@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 import attrs
 
 from parframe.dims import Dimension, Dimensions
-from parframe.layout import Axis, Leaf, Segments
+from parframe.layout import Leaf, Segments, TensorDim
 from parframe.sizes import Size, floordiv, simplify
 
 
@@ -76,7 +76,7 @@ def _halves(dimensions: Dimensions, dim: str) -> tuple[Dimension, Dimension]:
     )
 
 
-def _seen(axis: Axis, segments: Mapping[str, Segments]) -> Axis:
+def _seen(axis: TensorDim, segments: Mapping[str, Segments]) -> TensorDim:
     """An axis with the halves in place of their whole."""
     return tuple(
         segments.get(factor.dim, factor)

@@ -20,7 +20,7 @@ from parframe.dims.factors import (
 )
 from parframe.dims.roles import assign_roles
 from parframe.graph import Block, Operator, OperatorGraph
-from parframe.layout import Axis, Leaf, Segments
+from parframe.layout import Leaf, Segments, TensorDim
 from parframe.rules import Concat, Pattern, Rule, Signature, Site, bind
 from parframe.rules.signature import spell
 from parframe.rules.table import rule_for
@@ -206,7 +206,7 @@ def _concat_size(atom: Concat, sizes: Mapping[str, Size]) -> Size:
     return result
 
 
-def _resolve(axis: NodeAxis, names: Mapping[Node, str]) -> Axis:
+def _resolve(axis: NodeAxis, names: Mapping[Node, str]) -> TensorDim:
     return tuple(
         Leaf(names[node], node.size)
         if node.segments is None
@@ -232,10 +232,10 @@ def _label_dims(
     occurrences: Mapping[str, list[NodeAxis | None]],
     signature: Signature | None,
     names: Mapping[Node, str],
-) -> dict[str, Axis | None]:
+) -> dict[str, TensorDim | None]:
     if signature is None:
         return {}
-    result: dict[str, Axis | None] = {}
+    result: dict[str, TensorDim | None] = {}
     for label, places in occurrences.items():
         found = {None if axis is None else _resolve(axis, names) for axis in places}
         result[label] = found.pop() if len(found) == 1 else None

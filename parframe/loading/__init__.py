@@ -112,6 +112,6 @@ def _load_path(
         return load_config(
             content, inputs, dynamic, source=str(path), positions=positions, dtype=dtype
         )
-    from parframe.serial import read
+    from parframe.graph_json import read_graph
 
-    return read(path)
+    return read_graph(path)

@@ -14,9 +14,9 @@ from parframe.graph import (
     OperatorGraph,
     Parameter,
     Tensor,
-    leaves_of,
-    map_leaves,
-    rename,
+    map_outputs,
+    output_leaves,
+    rename_arg,
 )
 from parframe.loading.latent_cache import cache_latents
 
@@ -59,16 +59,16 @@ def replace_values(graph: FlatGraph, names: Mapping[str, str]) -> FlatGraph:
     return attrs.evolve(
         graph,
         operators=tuple(
-            attrs.evolve(op, args={slot: rename(arg, final) for slot, arg in op.args.items()})
+            attrs.evolve(op, args={slot: rename_arg(arg, final) for slot, arg in op.args.items()})
             for op in graph.operators
         ),
-        outputs=map_leaves(graph.outputs, final),
+        outputs=map_outputs(graph.outputs, final),
     )
 
 
 def remove_unused(graph: FlatGraph) -> FlatGraph:
     """Remove the operators and parameters that the outputs do not depend on."""
-    needed = set(leaves_of(graph.outputs))
+    needed = set(output_leaves(graph.outputs))
     kept: list[Operator] = []
     for operator in reversed(graph.operators):
         if needed.intersection(operator.outputs):

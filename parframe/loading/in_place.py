@@ -7,7 +7,7 @@ from collections import Counter
 import attrs
 import torch
 
-from parframe.graph import Operator, leaves_of
+from parframe.graph import Operator, output_leaves
 from parframe.loading.flat_graph import FlatGraph
 from parframe.ops.schema import overload
 
@@ -38,7 +38,7 @@ def replace_in_place(graph: FlatGraph) -> FlatGraph:
         return graph
     producers = {name: op for op in graph.operators for name in op.outputs}
     uses = Counter(name for op in graph.operators for name in set(op.inputs))
-    uses.update(leaves_of(graph.outputs))
+    uses.update(output_leaves(graph.outputs))
     operators = []
     for operator in graph.operators:
         if _is_in_place(operator):

@@ -7,7 +7,7 @@ import math
 import attrs
 import networkx
 
-from parframe.fold import STATEFUL
+from parframe.fold import STATEFUL_SLOTS
 from parframe.graph import Block, Operator, OperatorGraph, State
 from parframe.rules import Signature, Site, bind
 from parframe.rules.signature import letters
@@ -33,7 +33,7 @@ def cache_latents(graph: OperatorGraph) -> OperatorGraph:
 def _cache_latents_of_block(block: Block) -> Block:
     states: list[State] = []
     for operator in block.operators:
-        slots = STATEFUL.get(operator.target, ())
+        slots = STATEFUL_SLOTS.get(operator.target, ())
         wide = [operator.inputs[operator.slots.index(slot)] for slot in slots]
         latents = _find_latents(block, operator, wide) if wide else []
         if latents:

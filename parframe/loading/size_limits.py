@@ -11,7 +11,7 @@ import torch
 
 from parframe.graph import Arg, Input
 from parframe.loading.flat_graph import FlatGraph
-from parframe.sizes import within
+from parframe.sizes import simplify_bounds
 
 _LARGEST = 2**20
 """The largest size to try."""
@@ -85,7 +85,7 @@ def apply_limits(graph: FlatGraph, limits: SizeLimits) -> FlatGraph:
     def simplify_argument(arg: Arg) -> Arg:
         if isinstance(arg, tuple):
             return tuple(simplify_argument(part) for part in arg)
-        return within(arg, most) if isinstance(arg, sympy.Expr) else arg
+        return simplify_bounds(arg, most) if isinstance(arg, sympy.Expr) else arg
 
     return attrs.evolve(
         graph,
@@ -96,7 +96,9 @@ def apply_limits(graph: FlatGraph, limits: SizeLimits) -> FlatGraph:
             for op in graph.operators
         ),
         tensors={
-            name: attrs.evolve(tensor, shape=tuple(within(size, most) for size in tensor.shape))
+            name: attrs.evolve(
+                tensor, shape=tuple(simplify_bounds(size, most) for size in tensor.shape)
+            )
             for name, tensor in graph.tensors.items()
         },
     )

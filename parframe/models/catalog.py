@@ -13,7 +13,7 @@ from typing import Any
 
 import attrs
 
-from parframe import serial
+from parframe import graph_json
 from parframe.errors import ParframeError
 from parframe.graph import OperatorGraph
 
@@ -154,4 +154,4 @@ def _config(file: str) -> dict[str, Any]:
 @cache
 def _graph(file: str) -> OperatorGraph:
     packed = files(__package__).joinpath("graphs", f"{file}.json.gz").read_bytes()
-    return serial.parse(gzip.decompress(packed).decode("utf-8"))
+    return graph_json.parse_graph(gzip.decompress(packed).decode("utf-8"))

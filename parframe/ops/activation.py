@@ -12,9 +12,9 @@ import torch
 
 from parframe.errors import ParframeError
 from parframe.graph import Operator
+from parframe.graph_json import decode_operator
 from parframe.json_input import parse_json
 from parframe.ops.schema import is_dtype, overload
-from parframe.serial import decode_operator
 
 INPUT = "rows"
 """The name of the value that the text's operators start from."""

@@ -18,7 +18,7 @@ import attrs
 from parframe.dims import name_dimensions
 from parframe.dims.halves import halve_dimensions
 from parframe.errors import ParframeError
-from parframe.graph import OperatorGraph, unfolded
+from parframe.graph import OperatorGraph, unfold_blocks
 from parframe.mesh import Mesh, StagedMesh
 from parframe.partitioning.actions import Compute
 from parframe.partitioning.conflicting_splits import check_splits
@@ -49,7 +49,7 @@ def partition_placing(
         uses = Counter(call.block for call in written.calls)
         repeated = {block for block in dimensions.inconsistent_blocks if uses[block] > 1}
         if repeated:
-            graph, written = unfolded(graph, repeated), unfolded(written, repeated)
+            graph, written = unfold_blocks(graph, repeated), unfold_blocks(written, repeated)
             continue
         dimensions = halve_dimensions(dimensions, placing.zigzag)
         replicate = on_missing_rule == "replicate"

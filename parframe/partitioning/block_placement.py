@@ -18,7 +18,7 @@ from parframe.partitioning.nominal_sizes import nominal_bytes
 from parframe.partitioning.split_options import Axes, Option, options
 from parframe.rules import Signature
 from parframe.rules.signature import Pattern
-from parframe.sizes import text
+from parframe.sizes import format_size
 
 
 class Placer:
@@ -341,7 +341,7 @@ def _uncovered(bound: BoundOperator) -> str:
     if bound.rule is None:
         return f"operator {target} has no rule"
     shapes = ", ".join(
-        f"[{', '.join(text(size) for size in tensor.shape)}]" for tensor in bound.site.inputs
+        f"[{', '.join(format_size(size) for size in tensor.shape)}]" for tensor in bound.site.inputs
     )
     return f"the rule of operator {target} does not cover inputs of shape {shapes}"
 

@@ -8,7 +8,7 @@ from itertools import combinations
 from parframe.dims import Dimensions
 from parframe.errors import ParframeError
 from parframe.graph import OperatorGraph
-from parframe.layout import Axis, Segments, dims_of
+from parframe.layout import Segments, TensorDim, dims_of
 from parframe.partitioning.cuts import Cut
 from parframe.strategy import STAGES, Placing
 
@@ -41,7 +41,7 @@ def check_splits(
                 raise _contradiction(name, axes, placing, (left, right), here)
 
 
-def _beside(axis: Axis, one: Set[str], other: Set[str]) -> bool:
+def _beside(axis: TensorDim, one: Set[str], other: Set[str]) -> bool:
     """Whether two of an axis' factors have one dimension each, or those of one of its segments."""
     borne = [dims_of((factor,)) for factor in axis]
     if any(
@@ -54,7 +54,7 @@ def _beside(axis: Axis, one: Set[str], other: Set[str]) -> bool:
 
 
 def _contradiction(
-    name: str, axes: tuple[Axis, ...], placing: Placing, pair: tuple[Cut, Cut], here: list[Cut]
+    name: str, axes: tuple[TensorDim, ...], placing: Placing, pair: tuple[Cut, Cut], here: list[Cut]
 ) -> ParframeError:
     left, right = (placing.splits[cut.split].name for cut in pair)
     both = [axis for axis in pair[0].axes if axis in pair[1].axes]
@@ -78,7 +78,7 @@ def _named(placing: Placing, cuts: list[Cut]) -> Iterator[tuple[str, str]]:
         yield from ((dim, placing.splits[cut.split].name) for dim in cut.chain)
 
 
-def _shown(axis: Axis, names: Mapping[str, str]) -> str:
+def _shown(axis: TensorDim, names: Mapping[str, str]) -> str:
     """An axis by the names that the user splits, or else by its dimensions."""
     shown = dict.fromkeys(names.get(dim, dim) for dim in sorted(dims_of(axis)))
     return " * ".join(shown) or "1"

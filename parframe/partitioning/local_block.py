@@ -8,7 +8,7 @@ from functools import cached_property
 import attrs
 
 from parframe.graph import Operator, Tensor
-from parframe.layout import Axis, Region, region
+from parframe.layout import Region, TensorDim, region_of
 from parframe.partitioning.actions import Layout
 from parframe.partitioning.cuts import Shape
 from parframe.plan import Layout as Lies
@@ -32,17 +32,17 @@ class LocalBlock:
     entries: tuple[Entry, ...]
     tensors: Mapping[str, Tensor]
     placed: Mapping[str, tuple[str, Layout]]
-    axes: Mapping[str, tuple[Axis, ...]]
+    axes: Mapping[str, tuple[TensorDim, ...]]
     shape: Shape
 
     @cached_property
     def lies(self) -> dict[str, Lies]:
         """How local values lie in the block's."""
-        regions: dict[tuple[Axis, frozenset[int]], Region] = {}
+        regions: dict[tuple[TensorDim, frozenset[int]], Region] = {}
 
-        def of(axis: Axis, cuts: frozenset[int]) -> Region:
+        def of(axis: TensorDim, cuts: frozenset[int]) -> Region:
             if (axis, cuts) not in regions:
-                regions[axis, cuts] = region(axis, self.shape.of(cuts), {})
+                regions[axis, cuts] = region_of(axis, self.shape.of(cuts), {})
             return regions[axis, cuts]
 
         return {

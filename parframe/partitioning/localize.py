@@ -8,8 +8,8 @@ import attrs
 
 from parframe.dims import BoundOperator
 from parframe.errors import ParframeError
-from parframe.graph import Arg, Block, Operator, Ref, Tensor, rename
-from parframe.layout import Axis, Range, Region, dims_of, local_size, region
+from parframe.graph import Arg, Block, Operator, Ref, Tensor, rename_arg
+from parframe.layout import Range, Region, TensorDim, dims_of, local_size, region_of
 from parframe.partitioning.actions import Action, Add, Compute, Convert, Layout
 from parframe.partitioning.cuts import Cut, Shape
 from parframe.partitioning.local_block import Entry, LocalBlock
@@ -20,7 +20,7 @@ from parframe.sizes import Size
 
 def localise(
     block: Block,
-    axes: Mapping[str, tuple[Axis, ...]],
+    axes: Mapping[str, tuple[TensorDim, ...]],
     actions: tuple[Action, ...],
     cuts: tuple[Cut, ...],
     shape: Shape,
@@ -52,7 +52,7 @@ class _Writer:
     def __init__(
         self,
         block: Block,
-        axes: Mapping[str, tuple[Axis, ...]],
+        axes: Mapping[str, tuple[TensorDim, ...]],
         cuts: tuple[Cut, ...],
         shape: Shape,
     ) -> None:
@@ -63,7 +63,7 @@ class _Writer:
         self.tensors: dict[str, Tensor] = {}
         self.layouts: dict[str, tuple[str, Layout]] = {}
         self.converted: dict[str, str] = {}
-        self.sizes: dict[tuple[Axis, frozenset[int]], Size] = {}
+        self.sizes: dict[tuple[TensorDim, frozenset[int]], Size] = {}
         self.placed: dict[object, tuple[tuple[Region, ...], ...]] = {}
 
     def local(self, value: str, name: str, layout: Layout) -> Tensor:
@@ -73,7 +73,7 @@ class _Writer:
         self.layouts.setdefault(name, (value, layout))
         return Tensor(name, sizes, whole.dtype)
 
-    def sized(self, axis: Axis, cuts: frozenset[int]) -> Size:
+    def sized(self, axis: TensorDim, cuts: frozenset[int]) -> Size:
         """How much of an axis is here under some cuts."""
         key = (axis, cuts)
         if key not in self.sizes:
@@ -128,7 +128,7 @@ class _Writer:
     def regions(self, value: str, part: Layout, frame: Layout) -> tuple[Region, ...]:
         """Where a device's part of a value lies in a frame."""
         return tuple(
-            region(axis, self.shape.of(part.cuts), self.shape.of(frame.cuts))
+            region_of(axis, self.shape.of(part.cuts), self.shape.of(frame.cuts))
             for axis in self.axes[value]
         )
 
@@ -140,7 +140,7 @@ class _Writer:
         if key not in self.placed:
             outer = self.shape.of(frame.cuts)
             self.placed[key] = tuple(
-                tuple(region(axis, {**outer, **pieces}, outer) for axis in self.axes[value])
+                tuple(region_of(axis, {**outer, **pieces}, outer) for axis in self.axes[value])
                 for pieces in self.cuts[cut].within(outer)
             )
         return self.placed[key]
@@ -237,7 +237,7 @@ class LocalOperator(Local):
         slots = self.site.operator.slots
         moved = (slots[number] for number in bearing(self.signature, exchange.travels))
         more = exchange.more(self) if exchange.more is not None else {}
-        where = {key: rename(arg, self.names) for key, arg in more.items()}
+        where = {key: rename_arg(arg, self.names) for key, arg in more.items()}
         return {**where, "travels": tuple(dict.fromkeys(moved)), "axes": self.action.axes}
 
     def plain(self, target: str, more: Mapping[str, Arg]) -> None:
@@ -280,7 +280,7 @@ class LocalOperator(Local):
         """The local shape of an input or output by its name."""
         return self.shapes[name]
 
-    def _axis(self, letter: str) -> Axis:
+    def _axis(self, letter: str) -> TensorDim:
         axis = self.bound.labels.get(letter)
         if axis is None:
             raise KeyError(letter)
@@ -303,7 +303,7 @@ class LocalOperator(Local):
         axis, pieces = self._axis(letter), self.pieces(letter)
         if letter not in self.action.letters or not dims_of(axis) & set(pieces):
             return 0
-        parts = region(axis, pieces, {})
+        parts = region_of(axis, pieces, {})
         if len(parts) != 1 or not hasattr(parts[0], "start"):
             raise ParframeError(
                 "partition",
@@ -336,7 +336,7 @@ class LocalOperator(Local):
                 operator,
                 name,
                 target,
-                {key: rename(arg, self.names) for key, arg in args.items()},
+                {key: rename_arg(arg, self.names) for key, arg in args.items()},
                 own,
             )
         )

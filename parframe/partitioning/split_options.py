@@ -8,13 +8,13 @@ import attrs
 
 from parframe.dims import BoundOperator
 from parframe.errors import ParframeError
-from parframe.layout import Axis, Leaf, dims_of
+from parframe.layout import Leaf, TensorDim, dims_of
 from parframe.partitioning.cuts import Cut
 from parframe.rules import Exchange, Signature
 from parframe.rules.signature import Pattern, bearing, spell
 from parframe.rules.table import EXCHANGES
 
-Axes = Mapping[str, tuple[Axis, ...]]
+Axes = Mapping[str, tuple[TensorDim, ...]]
 
 
 @attrs.frozen
@@ -46,7 +46,7 @@ class Option:
         return frozenset(own)
 
 
-def occurrences(axis: Axis, dim: str) -> int:
+def occurrences(axis: TensorDim, dim: str) -> int:
     """How often a dimension is a factor of an axis (at most once in each segment)."""
     return sum(
         (factor.dim == dim)
@@ -56,7 +56,7 @@ def occurrences(axis: Axis, dim: str) -> int:
     )
 
 
-def tiles(axis: Axis, dims: frozenset[str]) -> bool:
+def tiles(axis: TensorDim, dims: frozenset[str]) -> bool:
     """Whether pieces that tile some dimensions tile the axis, too: every segment has one."""
     return any(
         factor.dim in dims
@@ -66,7 +66,7 @@ def tiles(axis: Axis, dims: frozenset[str]) -> bool:
     )
 
 
-def carries(axes: Sequence[Axis], cut: Cut) -> bool:
+def carries(axes: Sequence[TensorDim], cut: Cut) -> bool:
     """Whether a cut can split a value: just one of its axes has each dimension that differs."""
     count = [sum(occurrences(axis, dim) for axis in axes) for dim in sorted(cut.uneven)]
     return any(count) and max(count) <= 1
@@ -178,7 +178,7 @@ def _tiled(cut: Cut, bound: BoundOperator, contracted: set[str], good: set[str])
 
 def _having(
     cut: Cut,
-    axes: tuple[Axis, ...],
+    axes: tuple[TensorDim, ...],
     patterns: tuple[Pattern, ...],
     carry: set[str],
     good: set[str],

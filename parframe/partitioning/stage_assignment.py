@@ -13,7 +13,7 @@ import attrs
 
 from parframe.dims import Dimensions
 from parframe.graph import Operator, OperatorGraph, Ref, State, Tensor
-from parframe.layout import region
+from parframe.layout import region_of
 from parframe.partitioning.actions import Layout
 from parframe.partitioning.cuts import Shape
 from parframe.partitioning.graph_placement import PlacedGraph
@@ -259,4 +259,6 @@ def _tagged(operator: Operator) -> Operator:
 
 def _part(local: str, whole: str, layout: Layout, dimensions: Dimensions, shape: Shape) -> Part:
     pieces = shape.of(layout.cuts)
-    return Part(local, whole, tuple(region(axis, pieces, {}) for axis in dimensions.outer[whole]))
+    return Part(
+        local, whole, tuple(region_of(axis, pieces, {}) for axis in dimensions.outer[whole])
+    )

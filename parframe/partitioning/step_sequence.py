@@ -9,7 +9,7 @@ from functools import cached_property
 import attrs
 
 from parframe.dims import Dimensions
-from parframe.graph import Block, Operator, OperatorGraph, Tensor, rename
+from parframe.graph import Block, Operator, OperatorGraph, Tensor, rename_arg
 from parframe.partitioning.cuts import Cut, Shape
 from parframe.partitioning.graph_placement import PlacedCall, PlacedGraph, outer_block
 from parframe.partitioning.local_block import LocalBlock
@@ -159,7 +159,7 @@ def _renamed(operator: Operator, names: Mapping[str, str], label: str, star: str
     return Operator(
         name=names.get(operator.name, prefix + operator.name),
         target=operator.target,
-        args={key: rename(arg, names) for key, arg in operator.args.items()},
+        args={key: rename_arg(arg, names) for key, arg in operator.args.items()},
         outputs=tuple(names[value] for value in operator.outputs),
         module=operator.module.replace("*", star),
         source=operator.source,

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import attrs
 
 from parframe.graph import Tensor
-from parframe.layout import Join, Region, Span, compact
+from parframe.layout import Join, Region, Span, compact_region
 from parframe.plan.program import Device, Part
 from parframe.sizes import Size, substitute
 
@@ -26,7 +26,7 @@ def bound_part(part: Part, device: Device) -> Part:
 
 def bound_region(region: Region, bindings: Mapping[str, Size]) -> Region:
     """The region with the device's sizes where they are known."""
-    return compact(tuple(_bound_factor(factor, bindings) for factor in region))
+    return compact_region(tuple(_bound_factor(factor, bindings) for factor in region))
 
 
 def _bound_factor(factor: Span | Join, bindings: Mapping[str, Size]) -> Span | Join:

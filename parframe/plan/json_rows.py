@@ -6,11 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from parframe.graph import Operator, State
-from parframe.layout import Join, Region, Span
-from parframe.mesh import Mesh, StagedMesh
-from parframe.plan.program import Device, Layout, Note, Part, Program
-from parframe.plan.validation import invalid_plan
-from parframe.serial import (
+from parframe.graph_json import (
     decode_arg,
     decode_size,
     decode_tensor,
@@ -18,6 +14,10 @@ from parframe.serial import (
     encode_size,
     encode_tensor,
 )
+from parframe.layout import Join, Region, Span
+from parframe.mesh import Mesh, StagedMesh
+from parframe.plan.program import Device, Layout, Note, Part, Program
+from parframe.plan.validation import invalid_plan
 from parframe.strategy import Placing, Split
 
 T = TypeVar("T")

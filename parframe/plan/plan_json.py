@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from parframe import serial
+from parframe import graph_json
 from parframe.plan.json_rows import encode_device, encode_note, encode_placing, encode_program
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def content_digest(content: Mapping[str, Any]) -> str:
 def _content(plan: Plan) -> dict[str, Any]:
     return {
         "schema": SCHEMA,
-        "graph": json.loads(serial.dump(plan.graph)),
+        "graph": json.loads(graph_json.dump_graph(plan.graph)),
         "placing": encode_placing(plan.placing),
         "programs": {name: encode_program(p) for name, p in plan.programs.items()},
         "devices": [encode_device(device) for device in plan.devices],

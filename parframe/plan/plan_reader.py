@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from parframe import serial
+from parframe import graph_json
 from parframe.errors import ParframeError
 from parframe.json_input import parse_json, read_text
 from parframe.plan.json_rows import (
@@ -90,7 +90,7 @@ def _decode(content: Mapping[str, Any]) -> Plan:
     devices = sequence(content.get("devices"), "devices")
     return validate_plan(
         Plan(
-            graph=serial.parse(json.dumps(content.get("graph"))),
+            graph=graph_json.parse_graph(json.dumps(content.get("graph"))),
             placing=decode_placing(content.get("placing")),
             programs={name: decode_program(name, value) for name, value in programs.items()},
             devices=tuple(decode_device(rank, value) for rank, value in enumerate(devices)),

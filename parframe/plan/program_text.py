@@ -12,7 +12,7 @@ import sympy
 from parframe.graph import Arg, Operator, Ref, Tensor
 from parframe.layout import Join, Region, Span
 from parframe.plan.program import COMMUNICATION, Part, Program, group_axes
-from parframe.sizes import text as size_text
+from parframe.sizes import format_size
 
 if TYPE_CHECKING:
     from parframe.plan.plan import Plan
@@ -51,7 +51,7 @@ def _header(plan: Plan, program: Program, ranks: Sequence[int]) -> Iterator[str]
     for rank in ranks[:_MOST_RANKS]:
         place = " ".join(f"{axis}={at}" for axis, at in plan.mesh.coordinates(rank).items())
         bound = " ".join(
-            f"{name}={size_text(size)}" for name, size in plan.devices[rank].bindings.items()
+            f"{name}={format_size(size)}" for name, size in plan.devices[rank].bindings.items()
         )
         yield _comment(f"rank {rank}: {place}{' | ' * bool(bound)}{bound}")
     if len(ranks) > _MOST_RANKS:
@@ -143,7 +143,7 @@ def _argument(arg: Arg, names: Mapping[str, str]) -> str:
         case float() if arg in (float("inf"), float("-inf")) or arg != arg:
             return f'float("{arg}")'
         case sympy.Expr():
-            return size_text(arg)
+            return format_size(arg)
     return ascii(arg)
 
 
@@ -161,7 +161,7 @@ def _region(region: Region) -> str:
 def _factor(factor: Span | Join) -> str:
     if isinstance(factor, Join):
         return f"join{_listed(_region(part) for part in factor.parts)}"
-    size, start, stop = (size_text(end) for end in (factor.size, factor.start, factor.stop))
+    size, start, stop = (format_size(end) for end in (factor.size, factor.start, factor.stop))
     return f"whole({size})" if factor.whole else f"span({start}, {stop}, of={size})"
 
 
@@ -170,7 +170,7 @@ def _is_all(region: Region) -> bool:
 
 
 def _shown_tensor(tensor: Tensor) -> str:
-    return f"{tensor.dtype}[{', '.join(size_text(size) for size in tensor.shape)}]"
+    return f"{tensor.dtype}[{', '.join(format_size(size) for size in tensor.shape)}]"
 
 
 def _symbols(program: Program) -> set[str]:

@@ -13,7 +13,7 @@ import numpy
 
 from parframe.errors import ParframeError
 from parframe.graph import Parameter
-from parframe.layout import runs
+from parframe.layout import region_runs
 from parframe.plan.bindings import bound_part
 from parframe.plan.program import Device, Program
 
@@ -111,7 +111,7 @@ def slices_of(
         regions = bound_part(part, device).region
         shape = parameters[part.whole].shape
         try:
-            axes = tuple(runs(region) for region in regions)
+            axes = tuple(region_runs(region) for region in regions)
         except TypeError:
             axes = ()
         ends = (end for axis in axes for run in axis for end in run)

@@ -15,7 +15,7 @@ from parframe.plan.bindings import bound_part, bound_tensor
 from parframe.report.formatting import counted, runs, shortened
 from parframe.report.mesh import abridged
 from parframe.report.screen import heading, lines, table
-from parframe.sizes import text as size_text
+from parframe.sizes import format_size
 
 _PART, _SHAPE, _TARGET, _RESULT, _OF = 42, 26, 17, 11, 16
 """Widths of columns, in characters, where the terminal is narrow."""
@@ -37,7 +37,7 @@ def device_facts(plan: Plan, rank: int) -> dict[str, Any]:
         "coordinates": plan.mesh.coordinates(rank),
         "stage": program.stage,
         "role": program.name,
-        "bindings": {name: size_text(size) for name, size in device.bindings.items()},
+        "bindings": {name: format_size(size) for name, size in device.bindings.items()},
         "inputs": _parts(program.inputs, own, shapes),
         "parameters": _parts(program.parameters, own, shapes),
         "operators": [_operator(o, plan, rank, shapes) for o in program.operators],
@@ -139,7 +139,7 @@ def _part_row(kind: str, part: Mapping[str, str]) -> list[str]:
 
 
 def _shape(tensor: Tensor) -> str:
-    return f"[{', '.join(size_text(size) for size in tensor.shape)}]"
+    return f"[{', '.join(format_size(size) for size in tensor.shape)}]"
 
 
 def _region(region: Region) -> str:
@@ -152,5 +152,5 @@ def _factor(factor: Span | Join) -> str:
     if isinstance(factor, Join):
         return " | ".join(_region(part) for part in factor.parts)
     if factor.whole:
-        return size_text(factor.size)
-    return f"{size_text(factor.start)}:{size_text(factor.stop)}"
+        return format_size(factor.size)
+    return f"{format_size(factor.start)}:{format_size(factor.stop)}"

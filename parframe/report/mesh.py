@@ -13,7 +13,7 @@ from parframe.partitioning.cuts import axis_groups, find_cuts
 from parframe.plan import Plan
 from parframe.report.formatting import counted, runs
 from parframe.report.screen import BLANK, heading, table
-from parframe.sizes import text as size_text
+from parframe.sizes import format_size
 from parframe.strategy import STAGES, Placing
 
 _MOST_ROWS = 16
@@ -106,7 +106,7 @@ def split_facts(placing: Placing, dimensions: Dimensions) -> list[dict[str, Any]
                     "axes": list(cut.axes),
                     "stages": stages,
                     "name": _role(cut.chain, dimensions),
-                    "dimensions": dict(zip(cut.chain, map(size_text, cut.sizes), strict=True)),
+                    "dimensions": dict(zip(cut.chain, map(format_size, cut.sizes), strict=True)),
                     "parts": cut.degree,
                     "each": {dim: _each(cut, dim) for dim in cut.chain},
                 }
@@ -115,7 +115,7 @@ def split_facts(placing: Placing, dimensions: Dimensions) -> list[dict[str, Any]
     for axis in placing.axes(STAGES):
         degree = placing.mesh.degree(axis)
         if degree > 1:
-            sizes = {STAGES: size_text(layers.size)} if layers else {}
+            sizes = {STAGES: format_size(layers.size)} if layers else {}
             found.insert(
                 0,
                 {
@@ -166,7 +166,7 @@ def _each(cut: Any, dim: str) -> list[str]:
         degree, outer = degree * outer.degree, outer.outer
     size = cut.sizes[cut.chain.index(dim)]
     told = f"/{degree}" if len(set(cut.shares)) == 1 else f" {_ratio(cut.shares)}"
-    return [f"{size_text(size)}{told}"]
+    return [f"{format_size(size)}{told}"]
 
 
 def _ratio(shares: Iterable[int]) -> str:

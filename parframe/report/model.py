@@ -13,8 +13,7 @@ from parframe.graph import BYTES, OperatorGraph, Tensor
 from parframe.layout import dims_of
 from parframe.report.formatting import amount, shortened
 from parframe.report.screen import heading, table
-from parframe.sizes import Size
-from parframe.sizes import text as size_text
+from parframe.sizes import Size, format_size
 
 _NUMBER = re.compile(r"(?<=\.)\d+(?=\.)")
 _MOST = 3
@@ -85,7 +84,7 @@ def dimension_facts(dimensions: Dimensions, graph: OperatorGraph) -> list[dict[s
         {
             "name": dimension.name,
             "role": dimension.role,
-            "size": size_text(dimension.size),
+            "size": format_size(dimension.size),
             "occurs": list(places[dimension.name]),
         }
         for dimension in dimensions.dimensions.values()
@@ -121,7 +120,7 @@ def output_labels(graph: OperatorGraph) -> dict[str, str]:
 
 
 def _shape(tensor: Tensor) -> str:
-    return f"{tensor.dtype} [{', '.join(size_text(size) for size in tensor.shape)}]"
+    return f"{tensor.dtype} [{', '.join(format_size(size) for size in tensor.shape)}]"
 
 
 def _sum(sizes: Iterable[Size]) -> int:

@@ -10,8 +10,7 @@ from rich.console import RenderableType
 from parframe.plan import Note
 from parframe.report.formatting import amount, counted, shortened
 from parframe.report.screen import BLANK, heading, lines, table
-from parframe.sizes import evaluate, symbols_of
-from parframe.sizes import text as size_text
+from parframe.sizes import evaluate, format_size, symbols_of
 
 _MOST = 3
 
@@ -23,7 +22,7 @@ def note_facts(notes: Iterable[Note], sizes: Mapping[str, int]) -> list[dict[str
             "kind": note.kind,
             "where": note.where,
             "what": note.what,
-            "size": size_text(note.bytes),
+            "size": format_size(note.bytes),
             "bytes": evaluate(note.bytes, sizes) if symbols_of(note.bytes) <= set(sizes) else None,
         }
         for note in notes

@@ -8,7 +8,7 @@ from typing import Any
 from parframe.graph import Ref
 from parframe.rules.building import Axes, again, axes, dimension, passing, signature
 from parframe.rules.signature import Concat, Local, Pattern, Rule, Signature, Site
-from parframe.sizes import Size, divide, simplify, total
+from parframe.sizes import Size, divide, simplify, sum_sizes
 
 
 def replace(taken: Axes, at: int, pattern: Pattern) -> Axes:
@@ -152,7 +152,7 @@ def _split(site: Site) -> Signature | None:
     at = dimension(site.arg("dim", 0), len(site.inputs[0].shape))
     taken = axes("a", len(site.inputs[0].shape))
     lengths = [output.shape[at] for output in site.outputs]
-    if total(lengths) != site.inputs[0].shape[at] or 0 in lengths:
+    if sum_sizes(lengths) != site.inputs[0].shape[at] or 0 in lengths:
         return passing(site, [at], moves=True)
     pattern, sizes = segments([(f"s{i}", length) for i, length in enumerate(lengths)])
     given: list[Pattern] = [() if n == 1 else (f"s{i}",) for i, n in enumerate(lengths)]

@@ -15,8 +15,8 @@ import attrs
 import sympy
 
 from parframe.errors import ParframeError
-from parframe.fold import STATEFUL
-from parframe.graph import Arg, Operator, Ref, State, Tensor, rename
+from parframe.fold import STATEFUL_SLOTS
+from parframe.graph import Arg, Operator, Ref, State, Tensor, rename_arg
 from parframe.layout import Region
 from parframe.plan import Program, group_axes
 from parframe.rules.table import EXCHANGES, RULES
@@ -226,7 +226,7 @@ class _CacheRewriter:
             for used in producer.inputs
             if _depends_on(self.program.tensors[used], self.lengths)
         }
-        args = {slot: rename(self._resize(arg), names) for slot, arg in producer.args.items()}
+        args = {slot: rename_arg(self._resize(arg), names) for slot, arg in producer.args.items()}
         if "tag" in args:
             args["tag"] = f"{args['tag']}{_SUFFIX}"
         outputs = tuple(output + _SUFFIX for output in producer.outputs)
@@ -292,7 +292,7 @@ class _CacheRewriter:
 
 def _cached_arguments(operator: Operator) -> tuple[str, ...]:
     """Return the arguments of an operator that are read from caches."""
-    return STATEFUL.get(_MODEL_TARGETS.get(operator.target, operator.target), ())
+    return STATEFUL_SLOTS.get(_MODEL_TARGETS.get(operator.target, operator.target), ())
 
 
 def _depends_on(tensor: Tensor, lengths: Set[str]) -> bool:

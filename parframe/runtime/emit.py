@@ -27,7 +27,7 @@ from parframe.runtime.collectives import CollectiveCall, GroupInfo, emit_collect
 from parframe.runtime.graph_writer import GraphWriter, Number
 from parframe.runtime.regions import take
 from parframe.simulation.interpreter import widened
-from parframe.sizes import Size, parse, symbols_of
+from parframe.sizes import Size, parse_size, symbols_of
 
 BLOCKS = "blocks"
 """The submodule that holds the equal layers' code."""
@@ -135,7 +135,7 @@ def emit(
     for call in graph.calls:
         block = graph.blocks[call.block]
         given = [values[name] for name in (*call.inputs, *call.parameters)]
-        numbers = [writer.number(parse(symbol)) for symbol in taken[call.block]]
+        numbers = [writer.number(parse_size(symbol)) for symbol in taken[call.block]]
         result = writer.graph.call_module(f"{BLOCKS}.{names[call.block]}", (*given, *numbers))
         for place, name in enumerate(call.outputs):
             values[name] = writer.call(python.getitem, result, place)

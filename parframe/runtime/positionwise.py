@@ -8,7 +8,7 @@ import attrs
 import sympy
 
 from parframe.errors import ParframeError
-from parframe.graph import Arg, Operator, Tensor, rename
+from parframe.graph import Arg, Operator, Tensor, rename_arg
 from parframe.plan import COMMUNICATION, Program
 from parframe.rules import Signature, Site, bind
 from parframe.rules.signature import letters
@@ -68,7 +68,7 @@ def _signature_key(program: Program, operator: Operator) -> object:
     tensors = (*operator.inputs, *operator.outputs)
     blank = dict.fromkeys(operator.inputs, "")
     shapes = tuple(program.tensors[name].shape for name in tensors)
-    args = tuple((slot, repr(rename(arg, blank))) for slot, arg in operator.args.items())
+    args = tuple((slot, repr(rename_arg(arg, blank))) for slot, arg in operator.args.items())
     return operator.target, operator.slots, shapes, args
 
 

@@ -63,7 +63,7 @@ def run_reference(
     inputs = with_counted(graph, inputs)
     sizes = input_sizes(graph, inputs)
     values: dict[str, torch.Tensor] = {**inputs, **state}
-    operators = [operator for _, operator in graph.expanded()]
+    operators = [operator for _, operator in graph.expand()]
     last_uses = find_last_uses(operators, set(graph.output_names))
     with torch.no_grad():
         for operator, unused in zip(operators, last_uses, strict=True):

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import torch
 
 from parframe.errors import ParframeError
-from parframe.layout import Join, Region, Span, compact, region_length, region_size
+from parframe.layout import Join, Region, Span, compact_region, region_length, region_size
 from parframe.sizes import evaluate
 
 Regions = tuple[Region, ...]
@@ -23,7 +23,7 @@ def evaluate_regions(regions: Sequence[Region], sizes: Mapping[str, int]) -> Reg
         Of kind ``run``, if a symbol has no value.
     """
     try:
-        return tuple(compact(tuple(_number(part, sizes) for part in dim)) for dim in regions)
+        return tuple(compact_region(tuple(_number(part, sizes) for part in dim)) for dim in regions)
     except KeyError as error:
         raise ParframeError(
             "run",

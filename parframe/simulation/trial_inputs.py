@@ -120,7 +120,7 @@ def find_index_limits(graph: OperatorGraph, sizes: Mapping[str, int]) -> dict[st
     shapes = {name: tensor.shape for name, tensor in graph.tensors.items()}
     sources = {name: (name, 0) for name in graph.inputs}
     limits: dict[str, int] = {}
-    for call, operator in graph.expanded():
+    for call, operator in graph.expand():
         block = graph.blocks[call.block]
         names = call.names(block)
         shapes.update((names[inner], tensor.shape) for inner, tensor in block.tensors.items())

@@ -22,11 +22,10 @@ from parframe.checking import KINDS, check, device_memory, memory_sizes
 from parframe.checking.boxes import tiling_fault
 from parframe.checking.region_ranges import region_ranges
 from parframe.graph import Block, Call, Input, Operator, Ref, Tensor
-from parframe.layout import Leaf, Range, Segments, Span, region
+from parframe.layout import Leaf, Range, Segments, Span, region_of
 from parframe.mesh import Mesh
 from parframe.partitioning import partition_placing
-from parframe.sizes import offset
-from parframe.sizes import parse as parse_size
+from parframe.sizes import offset, parse_size
 from parframe.strategy import Placing, Split
 
 CORRECT = [(model, composite) for model, found in COMPOSITES.items() for composite in found]
@@ -233,7 +232,7 @@ def ranges(draw, size):
 @given(heads=ranges(6), group=ranges(4))
 def test_regions_give_their_ranges_back(axis, heads, group):
     pieces = {"heads": heads, "group": group}
-    found = region_ranges(axis, region(axis, pieces, {}), {})
+    found = region_ranges(axis, region_of(axis, pieces, {}), {})
     whole = {"heads": Range(0, 6), "group": Range(0, 4)}
     assert found is not None
     assert {**whole, **found} == pieces
@@ -243,7 +242,7 @@ def test_regions_give_their_ranges_back(axis, heads, group):
 def test_regions_within_a_part_give_their_ranges_back(heads):
     frame = {"heads": Range(1, 6), "group": Range(0, 2)}
     inner = {"heads": Range(max(heads.start, 1), max(heads.stop, 1)), "group": Range(0, 2)}
-    assert region_ranges(AXES["product"], region(AXES["product"], inner, frame), frame) == inner
+    assert region_ranges(AXES["product"], region_of(AXES["product"], inner, frame), frame) == inner
 
 
 def test_regions_across_dimensions_give_no_ranges():
@@ -254,7 +253,7 @@ def test_regions_across_dimensions_give_no_ranges():
 def test_regions_with_symbols_give_their_ranges_back():
     start = offset("heads_start")
     pieces = {"heads": Range(start, start + 2)}
-    assert region_ranges(AXES["segments"], region(AXES["segments"], pieces, {}), {}) == pieces
+    assert region_ranges(AXES["segments"], region_of(AXES["segments"], pieces, {}), {}) == pieces
 
 
 @pytest.mark.parametrize(

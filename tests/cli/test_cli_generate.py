@@ -7,7 +7,7 @@ import pytest
 import tokenizers_made
 from proving import STORIES, needs_stories
 
-from parframe import serial
+from parframe import graph_json
 from parframe.cli.completions import Completion, Liner, Printer, follow, harmless
 from parframe.cli.prompts import Prompt, read_prompts
 from parframe.errors import KINDS, ParframeError
@@ -20,7 +20,7 @@ LOST = Failure(1, ParframeError("run", "rank 1", "was lost", "start it again"))
 @pytest.fixture
 def model(tmp_path):
     """Return the path of a graph, which is enough to refuse a command line."""
-    serial.write(handmade.mlp(), tmp_path / "graph.json")
+    graph_json.write_graph(handmade.mlp(), tmp_path / "graph.json")
     return tmp_path / "graph.json"
 
 

@@ -7,7 +7,7 @@ from torch import nn
 
 from parframe.dims import name_dimensions
 from parframe.dims.halves import halve_dimensions
-from parframe.layout import Leaf, Segments, axis_size, dims_of
+from parframe.layout import Leaf, Segments, dim_size, dims_of
 from parframe.loading import load
 
 pytestmark = pytest.mark.slow
@@ -74,7 +74,7 @@ def test_interleaved_queries_keys_and_values_are_factors_under_the_heads():
     found = dimensions_of("gpt_neox")
     rows = axes_of(found, "gpt_neox.layers.0.attention.query_key_value.weight")[0]
     assert rows[0] == Leaf("heads", 8)
-    assert axis_size(rows[1:]) == 3 * 8
+    assert dim_size(rows[1:]) == 3 * 8
 
 
 def test_rows_and_columns_of_one_weight_are_different_dimensions():
@@ -150,7 +150,7 @@ def test_a_dimension_is_seen_as_its_halves_wherever_it_is():
     for block, values in seen.axes.items():
         for value, axes in values.items():
             before = dimensions.axes[block][value]
-            assert [axis_size(axis) for axis in axes] == [axis_size(axis) for axis in before]
+            assert [dim_size(axis) for axis in axes] == [dim_size(axis) for axis in before]
             assert "sequence" not in {dim for axis in axes for dim in dims_of(axis)}
 
 

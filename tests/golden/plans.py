@@ -12,7 +12,7 @@ import sympy
 import parframe
 from parframe.graph import BYTES, Ref
 from parframe.plan import COMMUNICATION, group_axes
-from parframe.sizes import text as size_text
+from parframe.sizes import format_size
 
 from .compare import Names
 
@@ -197,7 +197,7 @@ class _Walk:
             case str():
                 return self.names.text(value)
             case sympy.Expr():
-                return size_text(self.size(value))
+                return format_size(self.size(value))
             case tuple() | list():
                 return f"[{', '.join(map(self.value, value))}]"
             case Mapping():

@@ -12,9 +12,9 @@ import torch
 from safetensors.torch import save_file
 
 from parframe.errors import ParframeError
+from parframe.graph_json import dump_graph, write_graph
 from parframe.loading import load
 from parframe.loading.huggingface.computed_buffers import compute_buffers, move_to_cpu
-from parframe.serial import dump, write
 from parframe.weights import read_state_dict
 from parframe.weights.checkpoint_folder import weight_files
 
@@ -29,7 +29,7 @@ def test_a_folder_a_file_a_dict_and_a_configuration_give_one_graph(tmp_path):
     path = folder(tmp_path)
     config = models.tiny_config("llama")
     graphs = [load(path), load(path / "config.json"), load(config.to_dict()), load(config)]
-    assert len({tuple(dump(graph).partition('"inputs"')[2]) for graph in graphs}) == 1
+    assert len({tuple(dump_graph(graph).partition('"inputs"')[2]) for graph in graphs}) == 1
 
 
 def test_the_architecture_in_the_configuration_is_taken(tmp_path):
@@ -165,7 +165,7 @@ def test_random_weights_are_the_same_each_time_and_distinct():
 def test_a_graph_is_loaded_from_json_without_torch(tmp_path):
     graph = load(models.mlp(), {"x": torch.zeros(2, 12, dtype=torch.float64)})
     path = tmp_path / "graph.json"
-    write(graph, path)
+    write_graph(graph, path)
     assert load(path) == graph
     code = (
         "import sys, parframe.loading; graph = parframe.loading.load(sys.argv[1]);"

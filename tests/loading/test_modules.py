@@ -105,7 +105,7 @@ def test_writes_constants_and_views_compute_the_same():
     assert_same(
         graph, module.eval(), {"x": torch.randn(6, 5, dtype=torch.float64), "y": torch.ones(6)}
     )
-    targets = {operator.target for _, operator in graph.expanded()}
+    targets = {operator.target for _, operator in graph.expand()}
     assert not any(target.split(".")[1].endswith("_") for target in targets)
     assert not targets & {"aten.clone.default", "aten.detach.default", "aten.dropout.default"}
     kinds = {name: (p.kind, p.data is not None) for name, p in graph.parameters.items()}
@@ -308,5 +308,5 @@ class Shaped(nn.Module):
 def test_a_shape_taken_from_another_tensor_is_written_out():
     inputs = {"x": torch.zeros(3, 4), "y": torch.zeros(4)}
     graph = load(Shaped(), inputs, {"x": {0: "batch"}})
-    assert {op.target for _, op in graph.expanded()} == {"aten.expand.default", "aten.add.Tensor"}
+    assert {op.target for _, op in graph.expand()} == {"aten.expand.default", "aten.add.Tensor"}
     assert_same(graph, Shaped(), {"x": torch.randn(5, 4), "y": torch.randn(4)})

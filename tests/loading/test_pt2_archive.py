@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from parframe.errors import ParframeError
+from parframe.graph_json import dump_graph
 from parframe.loading import load
-from parframe.serial import dump
 from parframe.simulation.reference import run_graph
 from parframe.weights import read_state_dict
 
@@ -54,7 +54,7 @@ def test_an_archive_gives_the_graph_of_its_module(tmp_path, name):
     module = make()
     inputs = {k: torch.randn(s, dtype=torch.float64) for k, s in shapes.items()}
     graph = load(saved(tmp_path / "model.pt2", module, inputs))
-    assert dump(attrs.evolve(graph, source="")) == dump(
+    assert dump_graph(attrs.evolve(graph, source="")) == dump_graph(
         attrs.evolve(load(module, inputs), source="")
     )
 

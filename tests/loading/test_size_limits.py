@@ -9,7 +9,7 @@ from torch import nn
 import parframe
 from parframe.errors import ParframeError
 from parframe.simulation.reference import run_graph
-from parframe.sizes import parse, within
+from parframe.sizes import parse_size, simplify_bounds
 from parframe.weights import read_state_dict
 
 pytestmark = pytest.mark.slow
@@ -57,7 +57,7 @@ def graph():
 
 def test_sizes_are_simplified_within_the_limit(graph):
     assert [graph.tensors[name].shape for name in graph.output_names] == [
-        (parse("batch"), parse("sequence"), parse("sequence"))
+        (parse_size("batch"), parse_size("sequence"), parse_size("sequence"))
     ]
 
 
@@ -73,7 +73,7 @@ def test_a_model_with_a_limit_computes_the_same_up_to_it(length):
 
 
 def test_more_than_the_limit_is_refused_by_graphs_and_plans_also_when_read_from_files(graph):
-    again = parframe.serial.parse(parframe.serial.dump(graph))
+    again = parframe.graph_json.parse_graph(parframe.graph_json.dump_graph(graph))
     assert again == graph
     plan = parframe.partition(again, "DP2")
     assert parframe.check(plan).ok
@@ -86,15 +86,15 @@ def test_more_than_the_limit_is_refused_by_graphs_and_plans_also_when_read_from_
 
 @pytest.mark.parametrize("most", [[None], [None, 0, None], [None, "40", None], [None, True, None]])
 def test_limits_that_are_not_one_number_for_each_axis_are_refused(graph, most):
-    content = json.loads(parframe.serial.dump(graph))
+    content = json.loads(parframe.graph_json.dump_graph(graph))
     content["inputs"]["x"]["most"] = most
     with pytest.raises(ParframeError, match="largest sizes are not one number for each axis"):
-        parframe.serial.parse(json.dumps(content))
+        parframe.graph_json.parse_graph(json.dumps(content))
 
 
 def test_a_branch_on_a_size_limits_the_graph_to_the_way_that_the_example_took():
     module = Branching()
-    graph = parframe.serial.parse(parframe.serial.dump(loaded(module)))
+    graph = parframe.graph_json.parse_graph(parframe.graph_json.dump_graph(loaded(module)))
     told = [note.what for note in parframe.partition(graph, "DP2").notes if note.kind == "remark"]
     assert told == [
         "the graph is valid for sequence of 5 or more",
@@ -123,4 +123,4 @@ def test_a_branch_on_a_size_limits_the_graph_to_the_way_that_the_example_took():
     ],
 )
 def test_a_maximum_goes_where_limits_decide_it(size, simple):
-    assert within(parse(size), {"s": 64}) == parse(simple)
+    assert simplify_bounds(parse_size(size), {"s": 64}) == parse_size(simple)

@@ -78,7 +78,7 @@ def test_a_variant_computes_what_transformers_computes(variant):
 @pytest.mark.parametrize("name", ["llama", "gemma2", "gemma3_text", "cohere2", "mistral"])
 def test_attention_is_one_operator_a_layer(name):
     graph = load(models.tiny_config(name))
-    targets = [operator.target for _, operator in graph.expanded()]
+    targets = [operator.target for _, operator in graph.expand()]
     assert targets.count("parframe.attention.default") == 2
     assert not any("softmax" in target for target in targets)
 
@@ -87,7 +87,7 @@ def test_windows_are_read_from_the_masks():
     graph = load(models.tiny_config("gemma2"))
     windows = [
         operator.args.get("window")
-        for _, operator in graph.expanded()
+        for _, operator in graph.expand()
         if operator.target == "parframe.attention.default"
     ]
     assert windows == [6, None]
@@ -104,7 +104,7 @@ def test_operators_have_the_module_and_the_line_they_came_from():
     graph = load(models.tiny_config("llama"))
     found = {
         operator.module: operator.source
-        for _, operator in graph.expanded()
+        for _, operator in graph.expand()
         if operator.target == "aten.linear.default"
     }
     assert "model.layers.1.mlp.down_proj" in found

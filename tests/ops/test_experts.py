@@ -121,5 +121,5 @@ def test_experts_and_their_width_are_named_without_a_models_name(family):
 @pytest.mark.parametrize("family", [name for name in models.MIXTURES if name != "llama4_text"])
 def test_experts_are_one_operator_a_layer(family):
     graph = load(models.tiny_config(family))
-    targets = [operator.target for _, operator in graph.expanded()]
+    targets = [operator.target for _, operator in graph.expand()]
     assert targets.count("parframe.experts.default") == 2

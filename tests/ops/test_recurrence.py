@@ -110,7 +110,7 @@ def test_transformers_is_left_as_it_was():
          "num_hidden_layers": 2, "vocab_size": 32, "state_size": 8, "n_groups": 2}
     )  # fmt: skip
     assert mamba.mamba2_chunk_scan is before
-    assert "parframe.recurrence.default" in {op.target for _, op in graph.expanded()}
+    assert "parframe.recurrence.default" in {op.target for _, op in graph.expand()}
 
 
 @pytest.mark.slow

@@ -27,7 +27,7 @@ def graph_calls(graph: OperatorGraph, values: Mapping[str, int]) -> Iterator[Cal
         computed = getattr(tensor, "data", None) is not None
         env[name] = _wide(decode_tensor(tensor)) if computed else _drawn(tensor, values)
     done: set[tuple[str, str]] = set()
-    for call, operator in graph.expanded():
+    for call, operator in graph.expand():
         block = graph.blocks[call.block]
         names = call.names(block)
         known.update({names[own]: described(t, names[own]) for own, t in block.tensors.items()})

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from parframe.errors import ParframeError
-from parframe.layout import Join, Span, region_length, region_size, runs
+from parframe.layout import Join, Span, region_length, region_runs, region_size
 from parframe.simulation.regions import evaluate_regions, put, take
 from parframe.sizes import symbol
 
@@ -27,7 +27,9 @@ def test_taking_and_putting_follow_the_runs_of_every_axis(axes):
     axes = evaluate_regions(axes, {})
     shape = [region_size(axis) for axis in axes]
     whole = torch.arange(float(torch.Size(shape).numel())).reshape(shape) + 1
-    index = [torch.tensor([i for a, b in runs(axis) for i in range(a, b)]).long() for axis in axes]
+    index = [
+        torch.tensor([i for a, b in region_runs(axis) for i in range(a, b)]).long() for axis in axes
+    ]
     expected = whole
     for axis, wanted in enumerate(index):
         expected = expected.index_select(axis, wanted)

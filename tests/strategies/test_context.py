@@ -12,7 +12,7 @@ from proving import assert_equal, communication
 from torch import nn
 
 from parframe.checking import check
-from parframe.layout import runs
+from parframe.layout import region_runs
 from parframe.loading import load
 from parframe.partitioning import partition
 from parframe.partitioning.chain_parts import mirrored
@@ -124,7 +124,7 @@ def pairs(plan, length):
         program = plan.program(device.rank)
         (part,) = [part for part in program.inputs if part.whole == "input_ids"]
         (_, region) = evaluate_regions(part.region, evaluate_sizes(device, symbols))
-        found.append(sum(p + 1 for start, stop in runs(region) for p in range(start, stop)))
+        found.append(sum(p + 1 for start, stop in region_runs(region) for p in range(start, stop)))
     assert sum(found) == length * (length + 1) // 2
     return found
 

@@ -10,7 +10,7 @@ import attrs
 import handmade
 import pytest
 
-from parframe import serial
+from parframe import graph_json
 from parframe.cli import group
 from parframe.cli.failures import run
 
@@ -44,7 +44,7 @@ class Caller:
 
 def write_spec(folder: Path, text: str = 'parallel = "TP2"\noutput = "out"\n') -> Path:
     """A spec beside a graph of two matrix products, written by hand."""
-    serial.write(handmade.mlp(), folder / "graph.json")
+    graph_json.write_graph(handmade.mlp(), folder / "graph.json")
     path = folder / "spec.toml"
     path.write_text(f'model = "graph.json"\n{text}', encoding="utf-8")
     return path

@@ -23,7 +23,7 @@ from parframe.graph import (
     Parameter,
     Ref,
     Tensor,
-    rename,
+    rename_arg,
 )
 from parframe.layout import Join, Region, Span
 from parframe.mesh import Mesh
@@ -116,7 +116,7 @@ def redirected(program: Program, old: str, new: str, after: Operator | None = No
     active = after is None
     for operator in program.operators:
         if active:
-            args = {slot: rename(arg, names) for slot, arg in operator.args.items()}
+            args = {slot: rename_arg(arg, names) for slot, arg in operator.args.items()}
             operator_ = attrs.evolve(operator, args=args)
         else:
             operator_ = operator
@@ -1079,7 +1079,7 @@ def another_operand(plan: Plan, random: Random) -> Plan | None:
         other = other_value(random, program, name, operator)
         if other is None:
             return None
-        args = {slot: rename(arg, {name: other}) for slot, arg in operator.args.items()}
+        args = {slot: rename_arg(arg, {name: other}) for slot, arg in operator.args.items()}
         return replaced(program, operator, attrs.evolve(operator, args=args))
 
     return anywhere(plan, random, change)

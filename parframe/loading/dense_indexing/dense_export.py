@@ -10,7 +10,7 @@ from typing import Any
 import attrs
 import torch
 
-from parframe.graph import map_leaves, rename
+from parframe.graph import map_outputs, rename_arg
 from parframe.loading.dense_indexing.dense_mode import DenseIndexingMode
 from parframe.loading.dense_indexing.rowwise_functions import SelectionError
 from parframe.loading.flat_graph import FlatGraph
@@ -65,10 +65,10 @@ def _computation(graph: FlatGraph) -> Any:
     numbers: dict[str, str] = {name: name for name in (*graph.inputs, *graph.parameters)}
     lines = []
     for operator in graph.operators:
-        args = {slot: rename(arg, numbers) for slot, arg in operator.args.items()}
+        args = {slot: rename_arg(arg, numbers) for slot, arg in operator.args.items()}
         numbers.update((name, f"%{len(numbers) + i}") for i, name in enumerate(operator.outputs))
         lines.append((operator.target, args, len(operator.outputs)))
-    return lines, map_leaves(graph.outputs, numbers)
+    return lines, map_outputs(graph.outputs, numbers)
 
 
 @contextmanager

@@ -8,9 +8,9 @@ from collections.abc import Callable
 import torch
 
 from parframe.errors import ParframeError
+from parframe.graph_json import encode_operator
 from parframe.loading.export import export
 from parframe.ops.activation import INPUT, run_activation
-from parframe.serial import encode_operator
 
 _ROWS = 5
 _CLOSE = 1e-9

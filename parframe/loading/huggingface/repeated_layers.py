@@ -7,7 +7,7 @@ from typing import Any
 
 import attrs
 
-from parframe.graph import Call, OperatorGraph, Parameter, map_leaves, verify_graph
+from parframe.graph import Call, OperatorGraph, Parameter, map_outputs, verify_graph
 from parframe.loading.huggingface.layer_stacks import Stack
 
 Source = tuple[str, Any]
@@ -59,7 +59,7 @@ def repeat_layers(
         attrs.evolve(
             graph,
             calls=(*graph.calls[:first], *calls, *after),
-            outputs=map_leaves(graph.outputs, names),
+            outputs=map_outputs(graph.outputs, names),
             parameters=parameters,
         )
     )

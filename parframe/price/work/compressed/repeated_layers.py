@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import attrs
 
-from parframe.graph import Call, OperatorGraph, map_leaves
+from parframe.graph import Call, OperatorGraph, map_outputs
 
 _LONGEST = 8
 """Most calls of a repeating pattern, such as windowed layers between full ones."""
@@ -120,7 +120,7 @@ def shorten(graph: OperatorGraph) -> ShortenedGraph | None:
         attrs.evolve(
             graph,
             calls=tuple(calls),
-            outputs=map_leaves(graph.outputs, stands),
+            outputs=map_outputs(graph.outputs, stands),
             parameters={name: part for name, part in graph.parameters.items() if name in used},
         ),
         runs,

@@ -1,4 +1,4 @@
-"""Graphs as JSON: there and back, and nothing illegal is read."""
+"""Graphs as JSON text and back; invalid text is refused."""
 
 import json
 import math
@@ -11,9 +11,16 @@ from hypothesis import strategies as st
 
 from parframe.errors import ParframeError
 from parframe.graph import Ref
+from parframe.graph_json import (
+    decode_arg,
+    dump_graph,
+    encode_arg,
+    parse_graph,
+    read_graph,
+    write_graph,
+)
 from parframe.layout import Join, Span
 from parframe.loading import load
-from parframe.serial import decode_arg, dump, encode_arg, parse, read, write
 from parframe.sizes import floordiv, symbol
 
 
@@ -22,20 +29,20 @@ def graph():
     return load(models.resnet(), {"image": torch.zeros(2, 3, 16, 16, dtype=torch.float64)})
 
 
-def test_a_graph_comes_back_as_it_was(graph):
-    assert parse(dump(graph)) == graph
-    assert dump(parse(dump(graph))) == dump(graph)
+def test_a_graph_reads_back_unchanged(graph):
+    assert parse_graph(dump_graph(graph)) == graph
+    assert dump_graph(parse_graph(dump_graph(graph))) == dump_graph(graph)
 
 
 @pytest.mark.parametrize("name", ["llama", "bloom", "vit"])
-def test_a_transformer_comes_back_as_it_was(name):
+def test_a_transformer_reads_back_unchanged(name):
     graph = load(models.tiny_config(name))
-    assert parse(dump(graph)) == graph
+    assert parse_graph(dump_graph(graph)) == graph
 
 
 def test_loading_twice_gives_the_same_text():
     config = models.tiny_config("gemma2")
-    assert dump(load(config)) == dump(load(config))
+    assert dump_graph(load(config)) == dump_graph(load(config))
 
 
 ROWS = symbol("batch")
@@ -62,19 +69,19 @@ arguments = st.recursive(
 
 @settings(max_examples=200, deadline=None)
 @given(arguments)
-def test_arguments_come_back_as_they_were(argument):
+def test_arguments_read_back_unchanged(argument):
     text = json.dumps(encode_arg(argument), allow_nan=False)
     back = decode_arg(json.loads(text))
     assert back == argument
     assert type(back) is type(argument)
 
 
-def test_not_a_number_comes_back():
+def test_nan_reads_back():
     assert math.isnan(decode_arg(encode_arg(math.nan)))
 
 
 def edited(graph, edit):
-    content = json.loads(dump(graph))
+    content = json.loads(dump_graph(graph))
     edit(content)
     return json.dumps(content)
 
@@ -119,24 +126,24 @@ EDITS = {
 
 
 @pytest.mark.parametrize("case", EDITS)
-def test_an_illegal_graph_is_refused(graph, case):
+def test_an_invalid_graph_is_refused(graph, case):
     with pytest.raises(ParframeError) as caught:
-        parse(edited(graph, EDITS[case]))
+        parse_graph(edited(graph, EDITS[case]))
     assert caught.value.kind == "graph"
 
 
 @pytest.mark.parametrize("text", ["", "[]", "3", "null", "{", "[" * 100_000, '{"schema": NaN}'])
-def test_what_is_no_graph_is_refused(text):
+def test_text_that_is_no_graph_is_refused(text):
     with pytest.raises(ParframeError) as caught:
-        parse(text)
+        parse_graph(text)
     assert caught.value.kind == "graph"
 
 
 def test_a_truncated_graph_is_refused(graph):
-    text = dump(graph)
+    text = dump_graph(graph)
     for stop in range(0, len(text) - 2, len(text) // 7):
         with pytest.raises(ParframeError):
-            parse(text[:stop])
+            parse_graph(text[:stop])
 
 
 def test_arguments_nested_too_deep_are_refused():
@@ -147,10 +154,10 @@ def test_arguments_nested_too_deep_are_refused():
         decode_arg(value)
 
 
-def test_a_file_is_written_beside_and_renamed(graph, tmp_path):
+def test_a_file_is_written_to_a_temporary_file_and_renamed(graph, tmp_path):
     path = tmp_path / "graph.json"
-    write(graph, path)
-    assert read(path) == graph
+    write_graph(graph, path)
+    assert read_graph(path) == graph
     assert [file.name for file in tmp_path.iterdir()] == ["graph.json"]
 
 
@@ -163,7 +170,7 @@ def test_a_failure_leaves_the_old_file_whole(graph, tmp_path, monkeypatch):
 
     monkeypatch.setattr("pathlib.Path.replace", fail)
     with pytest.raises(ParframeError, match="No space left") as caught:
-        write(graph, path)
+        write_graph(graph, path)
     assert caught.value.kind == "output"
     assert path.read_text() == "old"
     assert [file.name for file in tmp_path.iterdir()] == ["graph.json"]
@@ -177,4 +184,4 @@ def test_a_file_that_is_no_graph_is_refused(tmp_path, content):
     else:
         path.write_bytes(content)
     with pytest.raises(ParframeError):
-        read(path)
+        read_graph(path)

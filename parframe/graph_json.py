@@ -1,4 +1,4 @@
-"""Operator graphs as JSON text and back, without torch; the text may be a stranger's."""
+"""Operator graphs as JSON text and back, without torch; the text may be untrusted."""
 
 from __future__ import annotations
 
@@ -28,15 +28,13 @@ from parframe.graph import (
 )
 from parframe.json_input import parse_json, read_text
 from parframe.layout import Join, Region, Span
-from parframe.sizes import Size
-from parframe.sizes import parse as parse_size
-from parframe.sizes import text as size_text
+from parframe.sizes import Size, format_size, parse_size
 
 SCHEMA = 1
-"""The version of the JSON that `dump` writes and `parse` reads."""
+"""Version of the JSON that `dump_graph` writes and `parse_graph` reads."""
 
 LARGEST_SIZE = 1 << 48
-"""No axis of a tensor is longer."""
+"""Largest size of a tensor dim."""
 
 _DEEPEST = 40
 
@@ -44,25 +42,25 @@ T = TypeVar("T")
 
 
 def encode_size(size: Size) -> int | str:
-    """A size as JSON: a number, or text for an expression."""
-    return size if isinstance(size, int) else size_text(size)
+    """Return a size as JSON: a number, or text for an expression."""
+    return size if isinstance(size, int) else format_size(size)
 
 
 def decode_size(value: Any) -> Size:
-    """The size that `encode_size` wrote.
+    """Return the size that `encode_size` wrote.
 
     Raises
     ------
     ParframeError
-        If the value is not one.
+        If the value is not a size.
     """
     if isinstance(value, bool) or not isinstance(value, int | str):
-        raise _bad("size", f"{_shown(value)} is not a size")
+        raise _invalid("size", f"{_shown(value)} is not a size")
     return parse_size(value) if isinstance(value, str) else value
 
 
 def encode_arg(arg: Arg) -> Any:
-    """An operator's argument as JSON."""
+    """Return an operator's argument as JSON."""
     match arg:
         case None | bool() | int() | str():
             return arg
@@ -75,22 +73,22 @@ def encode_arg(arg: Arg) -> Any:
         case Span() | Join():
             return _encode_factor(arg)
         case sympy.Expr():
-            return {"size": size_text(arg)}
-    raise _bad("argument", f"{_shown(arg)} cannot be written")
+            return {"size": format_size(arg)}
+    raise _invalid("argument", f"{_shown(arg)} cannot be written")
 
 
 def decode_arg(value: Any, depth: int = _DEEPEST) -> Arg:
-    """The argument that `encode_arg` wrote.
+    """Return the argument that `encode_arg` wrote.
 
     Raises
     ------
     ParframeError
-        If the value is not one.
+        If the value is not an argument.
     """
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if depth == 0:
-        raise _bad("argument", "lists are nested too deep")
+        raise _invalid("argument", "lists are nested too deep")
     if isinstance(value, list):
         return tuple(decode_arg(part, depth - 1) for part in value)
     if isinstance(value, dict) and len(value) == 1:
@@ -103,7 +101,7 @@ def decode_arg(value: Any, depth: int = _DEEPEST) -> Arg:
                 return float(name)
             case {"span": _} | {"join": _}:
                 return _decode_factor(value, depth - 1)
-    raise _bad("argument", f"{_shown(value)} is not an argument")
+    raise _invalid("argument", f"{_shown(value)} is not an argument")
 
 
 def _encode_factor(factor: Span | Join) -> dict[str, Any]:
@@ -118,7 +116,7 @@ def _decode_factor(value: Any, depth: int) -> Span | Join:
             return Span(decode_size(size), decode_size(start), decode_size(stop))
         case {"join": list(parts)} if depth > 0:
             return Join(tuple(_decode_region(part, depth - 1) for part in parts))
-    raise _bad("argument", f"{_shown(value)} is not a part of an axis")
+    raise _invalid("argument", f"{_shown(value)} is not a part of a dim")
 
 
 def _decode_region(value: Any, depth: int) -> Region:
@@ -126,7 +124,7 @@ def _decode_region(value: Any, depth: int) -> Region:
 
 
 def encode_operator(operator: Operator) -> dict[str, Any]:
-    """An operator as JSON."""
+    """Return an operator as JSON."""
     return {
         "name": operator.name,
         "target": operator.target,
@@ -138,12 +136,12 @@ def encode_operator(operator: Operator) -> dict[str, Any]:
 
 
 def decode_operator(value: Any) -> Operator:
-    """The operator that `encode_operator` wrote.
+    """Return the operator that `encode_operator` wrote.
 
     Raises
     ------
     ParframeError
-        If the value is not one.
+        If the value is not an operator.
     """
     entry = _Entry(value, "operator")
     return Operator(
@@ -157,30 +155,30 @@ def decode_operator(value: Any) -> Operator:
 
 
 def encode_tensor(tensor: Tensor) -> list[Any]:
-    """A tensor's shape and dtype as JSON."""
+    """Return a tensor's shape and dtype as JSON."""
     return [tensor.dtype, *(encode_size(size) for size in tensor.shape)]
 
 
 def decode_tensor(name: str, value: Any) -> Tensor:
-    """The tensor that `encode_tensor` wrote.
+    """Return the tensor that `encode_tensor` wrote.
 
     Raises
     ------
     ParframeError
-        If the value is not one.
+        If the value is not a tensor.
     """
     match value:
         case [str(dtype), *sizes] if dtype in BYTES:
             shape = tuple(decode_size(size) for size in sizes)
             for size in shape:
                 if isinstance(size, int) and not 0 <= size <= LARGEST_SIZE:
-                    raise _bad(name, f"{_shown(size)} is not the length of an axis")
+                    raise _invalid(name, f"{_shown(size)} is not the size of a dim")
             return Tensor(name, shape, dtype)
-    raise _bad(name, f"{_shown(value)} is not a dtype and a shape")
+    raise _invalid(name, f"{_shown(value)} is not a dtype and a shape")
 
 
-def dump(graph: OperatorGraph) -> str:
-    """The graph as JSON text: the same graph gives the same text."""
+def dump_graph(graph: OperatorGraph) -> str:
+    """Return the graph as JSON text; the same graph gives the same text."""
     content = {
         "schema": SCHEMA,
         "source": graph.source,
@@ -200,18 +198,18 @@ def dump(graph: OperatorGraph) -> str:
     return json.dumps(content, indent=1, allow_nan=False) + "\n"
 
 
-def parse(text: str) -> OperatorGraph:
+def parse_graph(text: str) -> OperatorGraph:
     """Read the JSON text of a graph.
 
     Parameters
     ----------
     text
-        What `dump` wrote, perhaps changed by a stranger.
+        The text of `dump_graph`, perhaps changed by others.
 
     Raises
     ------
     ParframeError
-        Of kind ``graph`` if it is not a legal graph of this schema.
+        Of kind ``graph`` if it is not a valid graph of this schema.
     """
     entry = _Entry(parse_json(text, "graph", allow_nan=False), "graph")
     version = entry.get("schema", int)
@@ -238,18 +236,18 @@ def parse(text: str) -> OperatorGraph:
     return verify_graph(graph)
 
 
-def write(graph: OperatorGraph, path: str | os.PathLike[str]) -> None:
-    """Write a graph as JSON: beside the file and then renamed, so a failure leaves the old one.
+def write_graph(graph: OperatorGraph, path: str | os.PathLike[str]) -> None:
+    """Write a graph as JSON; a failure keeps the old file.
 
     Raises
     ------
     ParframeError
         Of kind ``output`` if the file cannot be written.
     """
-    write_text(path, dump(graph))
+    write_text(path, dump_graph(graph))
 
 
-def read(path: str | os.PathLike[str]) -> OperatorGraph:
+def read_graph(path: str | os.PathLike[str]) -> OperatorGraph:
     """Read a graph from a JSON file.
 
     Raises
@@ -257,7 +255,7 @@ def read(path: str | os.PathLike[str]) -> OperatorGraph:
     ParframeError
         Of kind ``graph`` if the file cannot be read or is not a graph.
     """
-    return parse(read_text(path, "graph"))
+    return parse_graph(read_text(path, "graph"))
 
 
 def _encode_parameter(parameter: Parameter) -> dict[str, Any]:
@@ -273,7 +271,7 @@ def _decode_parameter(name: str, value: Any) -> Parameter:
     entry = _Entry(value, f"parameter {name}")
     tensor = decode_tensor(name, entry.value.get("tensor"))
     if not all(isinstance(size, int) for size in tensor.shape):
-        raise _bad(f"parameter {name}", "its shape is not of numbers")
+        raise _invalid(f"parameter {name}", "its shape has symbols")
     return Parameter(
         name,
         tensor.shape,
@@ -296,11 +294,11 @@ def _decode_input(name: str, value: Any) -> Input:
     tensor = decode_tensor(name, entry.value.get("tensor"))
     axes = entry.texts("axes")
     if len(axes) != len(tensor.shape):
-        raise _bad(f"input {name}", "names another number of axes than it has")
+        raise _invalid(f"input {name}", "has another number of dim names than dims")
     least, most = (_limits(entry, name, key, len(axes)) for key in ("least", "most"))
     counted = entry.value.get("counted", False)
     if not isinstance(counted, bool):
-        raise _bad(f"input {name}", "its `counted` is neither true nor false")
+        raise _invalid(f"input {name}", "its `counted` is neither true nor false")
     return Input(
         name, tensor.shape, tensor.dtype, axes=axes, least=least, most=most, counted=counted
     )
@@ -310,8 +308,8 @@ def _limits(entry: _Entry, name: str, key: str, count: int) -> tuple[int | None,
     limits = tuple(entry.get(key, list)) if key in entry.value else ()
     numbers = all(limit is None or (type(limit) is int and limit > 0) for limit in limits)
     if not numbers or len(limits) not in (0, count):
-        told = {"least": "smallest", "most": "largest"}[key]
-        raise _bad(f"input {name}", f"its {told} sizes are not one number for each axis")
+        bound = {"least": "smallest", "most": "largest"}[key]
+        raise _invalid(f"input {name}", f"its {bound} sizes are not one number for each dim")
     return limits
 
 
@@ -342,7 +340,7 @@ def _decode_block(name: str, value: Any) -> Block:
     )
     for own in (*block.inputs, *block.parameters, *block.outputs):
         if own not in tensors:
-            raise _bad(f"block {name}", f"{own!r} has no shape")
+            raise _invalid(f"block {name}", f"{own!r} has no shape")
     return block
 
 
@@ -351,7 +349,7 @@ def _decode_call(value: Any) -> Call:
         case [str(name), str(block), list(inputs), list(parameters), list(outputs)]:
             lists = (inputs, parameters, outputs)
             return Call(name, block, *(_texts(part, f"call {name}") for part in lists))
-    raise _bad("calls", f"{_shown(value)} is not a call")
+    raise _invalid("calls", f"{_shown(value)} is not a call")
 
 
 def _decode_outputs(value: Any, depth: int = _DEEPEST) -> Any:
@@ -361,11 +359,11 @@ def _decode_outputs(value: Any, depth: int = _DEEPEST) -> Any:
         return tuple(_decode_outputs(part, depth - 1) for part in value)
     if depth and isinstance(value, dict):
         return {key: _decode_outputs(part, depth - 1) for key, part in value.items()}
-    raise _bad("outputs", f"{_shown(value)} is not a structure of names")
+    raise _invalid("outputs", f"{_shown(value)} is not a structure of names")
 
 
 class _Entry:
-    """A JSON object whose fields are read by type."""
+    """JSON object whose fields are read by type."""
 
     def __init__(self, value: Any, where: str) -> None:
         self.value: dict[str, Any] = _typed(value, dict, where)
@@ -373,7 +371,7 @@ class _Entry:
 
     def get(self, key: str, kind: type[T]) -> T:
         if key not in self.value:
-            raise _bad(self.where, f"{key!r} is missing")
+            raise _invalid(self.where, f"{key!r} is missing")
         return _typed(self.value[key], kind, f"{self.where}, {key}")
 
     def text(self, key: str) -> str:
@@ -392,7 +390,7 @@ def _texts(values: Sequence[Any], where: str) -> tuple[str, ...]:
 
 def _typed(value: Any, kind: type[T], where: str) -> T:
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-        raise _bad(where, f"{_shown(value)} is not a {_NAMES.get(kind, kind.__name__)}")
+        raise _invalid(where, f"{_shown(value)} is not a {_NAMES.get(kind, kind.__name__)}")
     return value
 
 
@@ -403,5 +401,5 @@ def _shown(value: Any) -> str:
     return repr(value)[:60]
 
 
-def _bad(where: str, what: str) -> ParframeError:
+def _invalid(where: str, what: str) -> ParframeError:
     return ParframeError("graph", where, what, "load the model again with parframe.load")
