@@ -14,7 +14,7 @@ import attrs
 from parframe import models
 from parframe.errors import ParframeError
 from parframe.mesh.composite_enumeration import enumerate_composites
-from parframe.price.choose.public_api import CODES, choose
+from parframe.price.choose.public_api import DEFAULT_STRATEGIES, choose
 from parframe.price.work.compressed.strategy_work import composite_work_reader
 
 CASES = (("mixtral-8x7b", 64, 2.0), ("deepseek-v3", 1024, 15.0))
@@ -40,11 +40,11 @@ def main() -> None:
             f"{name} on {count} devices: chosen in {watch}; at most {bar:.0f} s wanted\n"
             f"  {len(found.ranked)} composites ranked, {len(found.excluded)} excluded"
         )
-        graph = attrs.evolve(models.find(name).graph())
+        graph = attrs.evolve(models.find_model(name).graph())
         watch = Stopwatch()
         read = refused = 0
-        work = composite_work_reader(graph, CODES)
-        for composite in enumerate_composites(count, CODES):
+        work = composite_work_reader(graph, DEFAULT_STRATEGIES)
+        for composite in enumerate_composites(count, DEFAULT_STRATEGIES):
             try:
                 work(composite)
                 read += 1

@@ -114,8 +114,8 @@ def report(
             point = found.points[0]
             token = merged([one.token for one in seen[name]]).part(part)
             first = merged([one.first for one in seen[name]]).part(part)
-            row(name, "token", point.token, token)
-            row(name, "first token", point.first, first)
+            row(name, "TPOT", point.tpot, token)
+            row(name, "TTFT", point.ttft, first)
 
 
 def row(name: str, what: str, estimate: Estimate, measured: float) -> None:

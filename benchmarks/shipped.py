@@ -22,7 +22,7 @@ _LARGEST_DATA = 1 << 16
 """Characters of a buffer's contents that are kept; planning needs none."""
 
 
-def exported(model: models.Shipped) -> OperatorGraph:
+def exported(model: models.ShippedModel) -> OperatorGraph:
     """The graph of a shipped model as it is loaded now, without the contents of large buffers."""
     graph = parframe.load(model.config)
     parameters = {
@@ -36,7 +36,7 @@ def exported(model: models.Shipped) -> OperatorGraph:
 
 def main(names: list[str]) -> None:
     FOLDER.mkdir(exist_ok=True)
-    for model in [models.find(name) for name in names] or models.shipped():
+    for model in [models.find_model(name) for name in names] or models.shipped_models():
         text = graph_json.dump_graph(exported(model))
         packed = gzip.compress(text.encode("utf-8"), 9, mtime=0)
         (FOLDER / f"{model.file}.json.gz").write_bytes(packed)

@@ -22,7 +22,7 @@ from parframe.checking import KINDS as FINDINGS
 from parframe.cli import COMMANDS, group
 from parframe.cli.failures import CLOSED, INTERRUPTED, run
 from parframe.errors import KINDS
-from parframe.models import shipped
+from parframe.models import shipped_models
 from parframe.spec import KEYS, Spec
 
 ROOT = Path(__file__).parents[1]
@@ -144,7 +144,7 @@ def printed(arguments: list[str]) -> str:
 
 def models() -> str:
     """Every model that ships."""
-    rows = [[one.name, f"`{one.file}`", one.weights, one.note] for one in shipped()]
+    rows = [[one.name, f"`{one.file}`", one.weights, one.note] for one in shipped_models()]
     return table(("model", "name", "weights as published", "note"), rows)
 
 

@@ -14,18 +14,17 @@ from benchmarks.calibration.engine_fit import Case, Split, cases, errors, fit, l
 from benchmarks.calibration.engine_rows import Measured, read_folder
 from benchmarks.calibration.fitted_rows import split_rows
 from benchmarks.calibration.residuals import beside_of, by_kind, doubts, kind_of, spread
-from parframe.price.predict.query_resolution import Basis
-from parframe.price.predict.shipped_models import model
-from parframe.price.serving.engines import Engine, engine
+from parframe.price.predict.query_resolution import Registry
+from parframe.price.predict.shipped_models import servable_model
+from parframe.price.serving.engines import Engine, find_engine
 
 HEAD = """\
-# Engines: what each adds to its kernels' times, fitted to measured rows by
-# `python -m benchmarks.calibration.fit` and described in parframe/price/serving/engines.py.
-# `names`, `fitted` and
-# what is not fitted are written by hand and kept.
+# Constants of serving engines, fitted to measured rows by `python -m benchmarks.calibration.fit`;
+# parframe/price/serving/engines.py describes them. `aliases`, `fitted` and the constants that are
+# not fitted are written by hand and kept.
 """
 
-KINDS = ("rate", "token", "first", "whole")
+KINDS = ("throughput", "tpot", "ttft", "e2e_latency")
 """All kinds of figures."""
 
 FIGURES = 4
@@ -43,23 +42,23 @@ def rebuild(folder: Path, told: Callable[[str], None]) -> str:
         Called with what comes next.
     """
     rows, _ = split_rows(read_folder(folder))
-    return text(rebuilt(rows, Basis(model), told))
+    return text(rebuilt(rows, Registry(servable_model), told))
 
 
 def rebuilt(
-    rows: Sequence[Measured], basis: Basis, told: Callable[[str], None]
+    rows: Sequence[Measured], registry: Registry, told: Callable[[str], None]
 ) -> tuple[Engine, ...]:
-    """Fit all engines of a basis to the rows that name them."""
+    """Fit all engines of a registry to the rows that name them."""
     found = []
-    for own in basis.engines:
-        if own.known:
-            mine = _of(own, rows, basis)
+    for own in registry.engines:
+        if own.measured:
+            mine = _of(own, rows, registry)
             told(f"{own.name}: {len(mine)} rows")
-            found.append(_rebuilt(own, mine, basis))
+            found.append(_rebuilt(own, mine, registry))
     found = [_with_usual_spreads(own, found) for own in found]
     told("the middle of all engines")
-    pool = next(own for own in basis.engines if not own.known)
-    return (*found, _pooled(pool, found, rows, basis))
+    pool = next(own for own in registry.engines if not own.measured)
+    return (*found, _pooled(pool, found, rows, registry))
 
 
 def text(found: Iterable[Engine]) -> str:
@@ -67,13 +66,15 @@ def text(found: Iterable[Engine]) -> str:
     return "\n".join([HEAD, *(_entry(own) for own in found)])
 
 
-def _of(own: Engine, rows: Sequence[Measured], basis: Basis) -> list[Measured]:
-    return [row for row in rows if engine(row.asked.framework, basis.engines).name == own.name]
+def _of(own: Engine, rows: Sequence[Measured], registry: Registry) -> list[Measured]:
+    return [
+        row for row in rows if find_engine(row.asked.framework, registry.engines).name == own.name
+    ]
 
 
-def _rebuilt(own: Engine, rows: Sequence[Measured], basis: Basis) -> Engine:
+def _rebuilt(own: Engine, rows: Sequence[Measured], registry: Registry) -> Engine:
     """Fit one engine, and tell its errors with lengths, models and devices it was not fitted to."""
-    some = cases(rows, basis)
+    some = cases(rows, registry)
     if not some:
         return own
     found = fit(some, own, own.fitted)
@@ -82,27 +83,27 @@ def _rebuilt(own: Engine, rows: Sequence[Measured], basis: Basis) -> Engine:
     lengths = left_out(some, own, own.fitted, _alike(some))
     known = by_kind(lengths, some, np.zeros(len(some)))
     beside = beside_of(some, known, doubt, own_doubts)
-    other_model = other_device = 0.0
+    unseen_model = unseen_device = 0.0
     if _several(some, _model):
-        other_model = spread(left_out(some, own, own.fitted, _model), beside)
+        unseen_model = spread(left_out(some, own, own.fitted, _model), beside)
     if _several(some, _device):
 
         @cache
         def retimed(device: Hashable) -> Sequence[Case]:
-            return cases(rows, attrs.evolve(basis, unseen=str(device)))
+            return cases(rows, attrs.evolve(registry, unseen=str(device)))
 
         anew = [retimed(_device(case))[place] for place, case in enumerate(some)]
         beside = beside_of(anew, known, doubt, doubts(anew, found))
-        other_device = spread(left_out(some, own, own.fitted, _device, retimed), beside)
+        unseen_device = spread(left_out(some, own, own.fitted, _device, retimed), beside)
     return attrs.evolve(
         found,
-        spread=known,
-        doubt=doubt,
-        models=tuple(sorted({case.found.model for case in some})),
-        devices=tuple(sorted({case.found.device for case in some})),
-        other_model=other_model,
-        other_device=other_device,
-        source=dict(Counter(row.table for row in rows)),
+        residual=known,
+        kernel_error=doubt,
+        fitted_models=tuple(sorted({case.found.model for case in some})),
+        fitted_devices=tuple(sorted({case.found.device for case in some})),
+        unseen_model=unseen_model,
+        unseen_device=unseen_device,
+        sources=dict(Counter(row.table for row in rows)),
     )
 
 
@@ -134,13 +135,13 @@ def _device(case: Case) -> Hashable:
 def _with_usual_spreads(own: Engine, among: Sequence[Engine]) -> Engine:
     """Give an engine with rows of one model or one device the widest that others have beyond."""
     usual = {
-        name: max(getattr(one, name) for one in among) for name in ("other_model", "other_device")
+        name: max(getattr(one, name) for one in among) for name in ("unseen_model", "unseen_device")
     }
     return own.with_constants({name: getattr(own, name) or value for name, value in usual.items()})
 
 
 def _pooled(
-    pool: Engine, among: Sequence[Engine], rows: Sequence[Measured], basis: Basis
+    pool: Engine, among: Sequence[Engine], rows: Sequence[Measured], registry: Registry
 ) -> Engine:
     """The middle of all engines; its spread is that of each family's rows by the others' middle.
 
@@ -151,12 +152,14 @@ def _pooled(
         others = [one for one in among if _family(one) != family]
         middle = _middle(pool, others)
         kin = [
-            (own, cases(_of(own, rows, basis), basis)) for own in among if _family(own) == family
+            (own, cases(_of(own, rows, registry), registry))
+            for own in among
+            if _family(own) == family
         ]
         some = [case for _, its in kin for case in its]
         off += errors(some, middle).tolist()
         beside += [one for own, its in kin for one in doubts(its, own).tolist()]
-        kinds = ["first" if kind_of(case) == "first" else "other" for case in some]
+        kinds = ["ttft" if kind_of(case) == "ttft" else "other" for case in some]
         counts = Counter(kinds)
         group += kinds
         weights += [1 / counts[one] for one in kinds]
@@ -166,12 +169,12 @@ def _pooled(
             np.zeros(group.count(one)),
             np.array(weights)[np.array(group) == one],
         )
-        for one in ("first", "other")
+        for one in ("ttft", "other")
     }
     return attrs.evolve(
         _middle(pool, among),
-        spread={kind: known["first" if kind == "first" else "other"] for kind in KINDS},
-        doubt=float(np.quantile(beside, 0.9)),
+        residual={kind: known["ttft" if kind == "ttft" else "other"] for kind in KINDS},
+        kernel_error=float(np.quantile(beside, 0.9)),
     )
 
 

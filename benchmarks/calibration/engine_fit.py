@@ -12,25 +12,25 @@ from numpy.typing import NDArray
 from benchmarks.calibration.engine_rows import Measured
 from parframe.errors import ParframeError
 from parframe.price.predict.metrics import METRICS, metric_name
-from parframe.price.predict.predictions import estimated
-from parframe.price.predict.query_resolution import Basis, Concrete, concrete
+from parframe.price.predict.predictions import estimate_query
+from parframe.price.predict.query_resolution import Registry, ResolvedQuery, resolve_query
 from parframe.price.serving.engines import Engine
 
 USUAL: Mapping[str, tuple[float, float, float, float]] = {
-    "products": (0.9, 0.2, 0.5, 2.5),
+    "matmul": (0.9, 0.2, 0.5, 2.5),
     "experts": (1.0, 0.2, 0.5, 2.5),
     "attention": (0.9, 0.2, 0.4, 3.0),
-    "exchanges": (1.0, 0.5, 0.3, 6.0),
-    "regrouping": (0.05, 1.5, 1e-3, 1.0),
-    "step": (5e-4, 1.5, 1e-6, 5e-2),
-    "layer": (1e-5, 1.5, 1e-7, 1e-3),
-    "row": (2e-6, 1.5, 1e-8, 1e-3),
-    "launch": (1e-4, 1.5, 1e-6, 1e-2),
-    "overlap": (0.5, 1.0, 0.01, 1.0),
-    "reserve": (2e9, 0.4, 2e8, 8e9),
-    "request": (1e-3, 1.5, 1e-5, 1e-1),
-    "turns": (0.3, 1.0, 1e-3, 3.0),
-    "burst": (0.05, 1.0, 1e-4, 1.0),
+    "communication": (1.0, 0.5, 0.3, 6.0),
+    "kv_reread": (0.05, 1.5, 1e-3, 1.0),
+    "step_overhead": (5e-4, 1.5, 1e-6, 5e-2),
+    "layer_overhead": (1e-5, 1.5, 1e-7, 1e-3),
+    "sequence_overhead": (2e-6, 1.5, 1e-8, 1e-3),
+    "launch_overhead": (1e-4, 1.5, 1e-6, 1e-2),
+    "stage_overlap": (0.5, 1.0, 0.01, 1.0),
+    "reserved_bytes": (2e9, 0.4, 2e8, 8e9),
+    "request_overhead": (1e-3, 1.5, 1e-5, 1e-1),
+    "admission_wait": (0.3, 1.0, 1e-3, 3.0),
+    "prefill_burst": (0.05, 1.0, 1e-4, 1.0),
 }
 """What is taken of each constant before any row is seen: its middle, the standard deviation of its
 logarithm, and its bounds. Rows must outweigh it."""
@@ -47,21 +47,21 @@ class Case:
     """A measured row with what it names."""
 
     measured: Measured
-    found: Concrete
+    found: ResolvedQuery
 
 
-def cases(rows: Sequence[Measured], basis: Basis) -> list[Case]:
+def cases(rows: Sequence[Measured], registry: Registry) -> list[Case]:
     """Return the rows that say enough to be predicted, and whose figure is the engine's doing.
 
     How many requests are answered a second is what was offered, where that is less than can be.
     """
     found = []
     for row in rows:
-        offered = row.asked.rate is not None and row.asked.rate < math.inf
-        if offered and METRICS[metric_name(row.asked.metric)].kind == "rate":
+        offered = row.asked.request_rate is not None and row.asked.request_rate < math.inf
+        if offered and METRICS[metric_name(row.asked.metric)].kind == "throughput":
             continue
         try:
-            found.append(Case(row, concrete(row.asked, basis)))
+            found.append(Case(row, resolve_query(row.asked, registry)))
         except ParframeError:
             continue
     return found
@@ -75,7 +75,7 @@ def errors(some: Sequence[Case], engine: Engine) -> NDArray[np.float64]:
 def _error(case: Case, engine: Engine) -> float:
     deployment = attrs.evolve(case.found.deployment, engine=engine)
     try:
-        found = estimated(case.measured.asked, attrs.evolve(case.found, deployment=deployment))
+        found = estimate_query(case.measured.asked, attrs.evolve(case.found, deployment=deployment))
     except ParframeError:
         return math.nan
     return math.log(found.value / case.measured.value)

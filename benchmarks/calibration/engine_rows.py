@@ -10,7 +10,7 @@ import attrs
 
 from parframe.errors import ParframeError
 from parframe.price.predict.metrics import METRICS, metric_name, unit_size
-from parframe.price.predict.queries import Question, question
+from parframe.price.predict.queries import Query, parse_query
 
 TABLES = (
     "trtllm_throughput_ifb.csv",
@@ -48,7 +48,7 @@ class Measured:
     """
 
     table: str
-    asked: Question
+    asked: Query
     value: float
     id: str = ""
 
@@ -79,7 +79,7 @@ def read_table(path: Path) -> Iterator[Measured]:
 
 def measured(table: str, line: Mapping[str, str], value: float) -> Measured:
     """Return a line's figure in basic units."""
-    asked = question(line)
+    asked = parse_query(line)
     unit = unit_size(asked.unit, METRICS[metric_name(asked.metric)])
     return Measured(table, asked, value * unit, line.get("id", ""))
 

@@ -19,8 +19,8 @@ from benchmarks.calibration.validation import (
     shipped_outcomes,
     summary,
 )
-from parframe.price.predict.query_resolution import Basis
-from parframe.price.predict.shipped_models import model
+from parframe.price.predict.query_resolution import Registry
+from parframe.price.predict.shipped_models import servable_model
 
 FOLDER = Path(__file__).parents[2] / "shared" / "measurements"
 
@@ -37,12 +37,12 @@ def tables(folder: Path) -> None:
     if lacking:
         print(f"skipped: {folder} has no {', '.join(lacking)}")
         return
-    basis = Basis(model)
+    registry = Registry(servable_model)
     rows, held_out_rows = split_rows(read_folder(folder))
-    held_out(held_out_rows, basis)
-    fitted = shipped_outcomes(rows, basis)
+    held_out(held_out_rows, registry)
+    fitted = shipped_outcomes(rows, registry)
     show("Rows that constants were fitted to", summary(fitted, by_engine_device_model))
-    left = left_out_outcomes(rows, basis)
+    left = left_out_outcomes(rows, registry)
     for split in ("model", "device", "lengths"):
         own = [one for one in left if one.left == split]
         show(f"Left out, one {split} at a time", summary(own, by_engine))
@@ -52,9 +52,9 @@ def tables(folder: Path) -> None:
     exchanges(folder)
 
 
-def held_out(rows: Sequence[Measured], basis: Basis) -> None:
+def held_out(rows: Sequence[Measured], registry: Registry) -> None:
     """Print the errors of rows that no constant was fitted to, and how many are not predicted."""
-    outcomes = shipped_outcomes(rows, basis)
+    outcomes = shipped_outcomes(rows, registry)
     unpredicted = len(rows) - len(outcomes)
     print(f"\nHeld-out rows: {len(rows)}, {unpredicted} of them without a prediction")
     if outcomes:

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from benchmarks.calibration.engine_fit import Case
 from parframe.errors import ParframeError
-from parframe.price.predict.metrics import METRICS, Kind, metric_name
-from parframe.price.predict.predictions import estimated
+from parframe.price.predict.metrics import METRICS, MetricKind, metric_name
+from parframe.price.predict.predictions import estimate_query
 from parframe.price.serving.engines import Engine
 
 Floats = NDArray[np.float64]
@@ -29,7 +29,7 @@ def kinds(some: Sequence[Case]) -> NDArray[np.str_]:
     return np.array([kind_of(case) for case in some])
 
 
-def kind_of(case: Case) -> Kind:
+def kind_of(case: Case) -> MetricKind:
     """Return what kind of figure a row is."""
     return METRICS[metric_name(case.measured.asked.metric)].kind
 
@@ -43,7 +43,7 @@ def _doubt(case: Case, engine: Engine) -> float:
     deployment = attrs.evolve(case.found.deployment, engine=engine)
     try:
         found = attrs.evolve(case.found, deployment=deployment)
-        return estimated(case.measured.asked, found).log_std
+        return estimate_query(case.measured.asked, found).log_std
     except ParframeError:
         return 0.0
 

@@ -15,10 +15,10 @@ from benchmarks.calibration.engine_fit import Case, cases, errors, left_out
 from benchmarks.calibration.engine_rows import Measured
 from parframe.errors import ParframeError
 from parframe.price.predict.metrics import METRICS, metric_name
-from parframe.price.predict.prediction_intervals import judged
-from parframe.price.predict.predictions import estimated
-from parframe.price.predict.query_resolution import Basis
-from parframe.price.serving.engines import Engine, engine
+from parframe.price.predict.prediction_intervals import with_engine_error
+from parframe.price.predict.predictions import estimate_query
+from parframe.price.predict.query_resolution import Registry
+from parframe.price.serving.engines import Engine, find_engine
 
 REACH = NormalDist().inv_cdf(0.9)
 """Spreads to either side within which an interval's outcomes lie."""
@@ -91,11 +91,11 @@ class Errors:
 Key = Callable[[Outcome], tuple[str, ...]]
 
 
-def shipped_outcomes(rows: Sequence[Measured], basis: Basis) -> list[Outcome]:
+def shipped_outcomes(rows: Sequence[Measured], registry: Registry) -> list[Outcome]:
     """Return how the constants that ship predict rows."""
     found = []
-    for own in basis.engines:
-        some = cases(_of(own, rows, basis), basis)
+    for own in registry.engines:
+        some = cases(_of(own, rows, registry), registry)
         off = errors(some, own)
         found += [
             Outcome(case, own.name, "nothing", float(one), _spread(case, own, "nothing"))
@@ -105,23 +105,23 @@ def shipped_outcomes(rows: Sequence[Measured], basis: Basis) -> list[Outcome]:
     return found
 
 
-def left_out_outcomes(rows: Sequence[Measured], basis: Basis) -> list[Outcome]:
+def left_out_outcomes(rows: Sequence[Measured], registry: Registry) -> list[Outcome]:
     """Return how constants predict models, devices and lengths that they were not fitted to.
 
     Where a device is left out, its own kernel times are as well.
     """
     found = []
-    for own in basis.engines:
-        if not own.known:
+    for own in registry.engines:
+        if not own.measured:
             continue
-        own_rows = _of(own, rows, basis)
-        some = cases(own_rows, basis)
+        own_rows = _of(own, rows, registry)
+        some = cases(own_rows, registry)
 
         @cache
         def retimed(
             device: Hashable, own_rows: tuple[Measured, ...] = tuple(own_rows)
         ) -> Sequence[Case]:
-            return cases(own_rows, attrs.evolve(basis, unseen=str(device)))
+            return cases(own_rows, attrs.evolve(registry, unseen=str(device)))
 
         for left, by in SPLITS.items():
             if len({by(case) for case in some}) < 2:
@@ -221,20 +221,23 @@ def _errors(what: tuple[str, ...], several: Sequence[Outcome]) -> Errors:
     )
 
 
-def _of(own: Engine, rows: Sequence[Measured], basis: Basis) -> list[Measured]:
-    return [row for row in rows if engine(row.asked.framework, basis.engines).name == own.name]
+def _of(own: Engine, rows: Sequence[Measured], registry: Registry) -> list[Measured]:
+    return [
+        row for row in rows if find_engine(row.asked.framework, registry.engines).name == own.name
+    ]
 
 
 def _spread(case: Case, own: Engine, left: Left) -> float:
     """The spread that a prediction would have, had what was left out never been measured."""
     if left == "model":
-        own = attrs.evolve(own, models=())
+        own = attrs.evolve(own, fitted_models=())
     if left == "device":
-        own = attrs.evolve(own, devices=())
+        own = attrs.evolve(own, fitted_devices=())
     found = attrs.evolve(case.found, deployment=attrs.evolve(case.found.deployment, engine=own))
     metric = METRICS[metric_name(case.measured.asked.metric)]
     try:
-        told = estimated(case.measured.asked, found)
+        told = estimate_query(case.measured.asked, found)
     except ParframeError:
         return math.nan
-    return judged(metric.kind, told, found.deployment, found.model, found.device).log_std
+    own = with_engine_error(metric.kind, told, found.deployment, found.model, found.device)
+    return own.log_std

@@ -1,4 +1,4 @@
-"""`parframe choose`: which composite to use on which devices, and why."""
+"""`parframe choose`: composites of a model ranked for given devices, with explanations."""
 
 from __future__ import annotations
 
@@ -11,170 +11,195 @@ import click
 
 from parframe.atomic_files import write_text
 from parframe.cli.answer import Answer, answers
-from parframe.cli.deployment_options import deploying_options, model_named, setting_of
+from parframe.cli.deployment_options import (
+    deployment_options,
+    find_model_source,
+    find_setup,
+    length_options,
+)
 from parframe.cli.progress import counting
 from parframe.errors import ParframeError
 
 if TYPE_CHECKING:
-    from parframe.cli.deployment_options import Named
-    from parframe.price.choose.candidates import Setting
+    from parframe.cli.deployment_options import ModelSource
     from parframe.price.choose.ranking import Choice
-    from parframe.price.choose.use_cases import UseCase
 
 
 @answers("choose")
 @click.argument("model")
-@deploying_options
+@deployment_options
 @click.option(
     "--use-case",
     default="chat",
     show_default=True,
     metavar="NAME",
-    help="chat, batch, recommend, sentiment or voice: lengths, requests in flight and limits.",
+    help="Use case with lengths, concurrency and limits: chat, batch, recommend, sentiment, voice.",
 )
 @click.option(
     "--objective",
     type=click.Choice(("throughput", "latency", "cost")),
     default="throughput",
     show_default=True,
+    help="Rank by output tok/s under the limits, by latency, or by device-seconds per token.",
 )
-@click.option("--prompt", type=click.FloatRange(1), help="Tokens of a prompt.")
-@click.option("--output-tokens", "answer", type=click.FloatRange(1), help="Tokens of an answer.")
-@click.option("--concurrency", type=click.FloatRange(1), help="Requests in flight.")
-@click.option("--max-first", type=float, metavar="MS", help="Limit of the time to first token.")
-@click.option("--max-token", type=float, metavar="MS", help="Limit of the time per token.")
+@length_options
 @click.option(
-    "--strategies", default="PP,EP,DP,TP", show_default=True, help="Codes, those of plugins too."
+    "--concurrency",
+    type=click.FloatRange(1),
+    help="Requests in flight (default: the use case's).",
 )
-@click.option("--explain", multiple=True, metavar="COMPOSITE", help="Tell of one why; repeatable.")
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="Write the winner's spec.")
-@click.option("--plot", type=click.Path(path_type=Path), help="Draw the Pareto front as SVG.")
+@click.option(
+    "--max-ttft", type=float, metavar="MS", help="Limit of TTFT (default: the use case's)."
+)
+@click.option(
+    "--max-tpot", type=float, metavar="MS", help="Limit of TPOT (default: the use case's)."
+)
+@click.option(
+    "--strategies",
+    default="PP,EP,DP,TP",
+    show_default=True,
+    metavar="CODES",
+    help="Codes of the strategies to combine, also of plugins, separated by commas.",
+)
+@click.option(
+    "--explain", multiple=True, metavar="COMPOSITE", help="Explain a composite's rank. Repeatable."
+)
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    metavar="TOML",
+    help="File to write the spec of the best composite to.",
+)
+@click.option(
+    "--plot",
+    type=click.Path(path_type=Path),
+    metavar="SVG",
+    help="File to draw the Pareto front to.",
+)
 def command(
     model: str,
     use_case: str,
     objective: Any,
-    prompt: float | None,
-    answer: float | None,
+    prompt_tokens: float | None,
+    output_tokens: float | None,
     concurrency: float | None,
-    max_first: float | None,
-    max_token: float | None,
+    max_ttft: float | None,
+    max_tpot: float | None,
     strategies: str,
     explain: tuple[str, ...],
     output: Path | None,
     plot: Path | None,
-    **deploying: Any,
+    **deployment: Any,
 ) -> Answer:
     """Rank every composite of a model for a number of devices.
 
     MODEL is a name such as llama-3-70b, a Hugging Face folder, a config.json or a graph.
     """
-    from parframe.price.choose import use_cases
-    from parframe.price.choose.public_api import overridden
-    from parframe.price.choose.ranking import choose
+    from parframe.price.choose.ranking import rank_composites
+    from parframe.price.choose.use_cases import find_use_case
     from parframe.price.work.compressed.strategy_work import (
         composite_work_reader,
         usable_strategies,
     )
-    from parframe.report.choice import draw, facts_of, svg
+    from parframe.report.choice import choice_facts, draw_choice
+    from parframe.report.pareto import front_as_svg
 
     if plot is not None and plot.suffix.lower() != ".svg":
         raise ParframeError(
-            "usage", f"--plot {plot}", "is no name of an SVG file", "give a name that ends in .svg"
+            "usage", f"--plot {plot}", "is not an SVG file", "use a file name that ends in .svg"
         )
-    named = model_named(model)
-    setting = setting_of(named, **deploying)
-    use = overridden(
-        use_cases.use_case(use_case),
-        prompt=prompt,
-        output=answer,
+    source = find_model_source(model)
+    setup = find_setup(source, **deployment)
+    use = find_use_case(use_case).override(
+        prompt_tokens=prompt_tokens,
+        output_tokens=output_tokens,
         concurrency=concurrency,
-        first=None if max_first is None else max_first / 1e3,
-        token=None if max_token is None else max_token / 1e3,
+        max_ttft=None if max_ttft is None else max_ttft / 1e3,
+        max_tpot=None if max_tpot is None else max_tpot / 1e3,
     )
     codes = [code.strip().upper() for code in strategies.split(",") if code.strip()]
-    codes = usable_strategies(named.graph, codes)
-    work = composite_work_reader(named.graph, codes)
-    with counting("pricing composites") as told:
-        found = choose(work, setting, use, codes, objective, told)
-    error = _failure(found, work, setting, use, codes)
-    if error is None and found.best is not None and output is not None:
-        _write_spec(output, named, found.best.composite, setting.cluster.devices)
-    if plot is not None and found.ranked:
-        write_text(plot, svg(found))
-    return Answer(facts_of(found), partial(draw, found, _legal(found, explain)), error)
+    codes = usable_strategies(source.graph, codes)
+    work = composite_work_reader(source.graph, codes)
+    with counting("estimating composites") as progress:
+        choice = rank_composites(work, setup, use, codes, objective, progress)
+    error = _failure(choice, work, codes)
+    if error is None and choice.best is not None and output is not None:
+        _write_spec(output, source, choice.best.composite, setup.cluster.devices)
+    if plot is not None and choice.ranked:
+        write_text(plot, front_as_svg(choice))
+    picture = partial(draw_choice, choice, _find_composites(choice, explain))
+    return Answer(choice_facts(choice), picture, error)
 
 
-def _legal(found: Choice, explained: tuple[str, ...]) -> list[str]:
-    """The composites to explain, as they are written here."""
+def _find_composites(choice: Choice, names: tuple[str, ...]) -> list[str]:
+    """Return the composites of a choice that names refer to, in the choice's spelling."""
     from parframe.mesh import composite_degrees
 
     known = {
         frozenset(composite_degrees(name).items()): name
-        for name in (*(one.composite for one in found.ranked), *found.excluded)
+        for name in (*(ranked.composite for ranked in choice.ranked), *choice.excluded)
     }
-    names = []
-    for name in explained:
+    composites = []
+    for name in names:
         wanted = frozenset(item for item in composite_degrees(name).items() if item[1] > 1)
         if wanted not in known:
             raise ParframeError(
                 "choice",
                 f"composite {name}",
-                f"is not one of {found.setting.cluster.devices} devices by these strategies",
-                "give one whose degrees multiply to the number of devices",
+                f"is not a composite of {choice.setup.cluster.devices} devices and these "
+                "strategies",
+                "use a composite whose degrees multiply to the number of devices",
             )
-        names.append(known[wanted])
-    return names
+        composites.append(known[wanted])
+    return composites
 
 
-def _failure(
-    found: Choice, work: Callable[[str], Any], setting: Setting, use: UseCase, codes: list[str]
-) -> ParframeError | None:
-    """What is wrong if nothing can be chosen."""
-    from parframe.price.choose.ranking import fewest_devices
+def _failure(choice: Choice, work: Callable[[str], Any], codes: list[str]) -> ParframeError | None:
+    """Return the error of a choice without a best composite."""
+    from parframe.price.choose.ranking import find_larger_cluster
 
-    where = setting.place
-    if not found.ranked:
-        why = next(iter(found.excluded.values()), "no composite")
-        larger = fewest_devices(work, setting, use, codes)
-        hint = (
-            f"use {larger[0]} devices, such as {larger[1]}{_whole(larger[0], setting)}"
-            if larger
-            else "no larger number does either; use narrower weights, shorter sequences or larger "
-            "devices"
-        )
+    where = choice.setup.cluster_label
+    if not choice.ranked:
+        why = next(iter(choice.excluded.values()), "there is no composite")
+        larger = find_larger_cluster(work, choice.setup, choice.use, codes)
+        hint = "use a smaller weight dtype, shorter sequences or larger devices"
+        if larger:
+            nodes = _whole_nodes(larger[0], choice.setup.cluster.machine.per_node)
+            hint = f"use {larger[0]} devices{nodes}, such as {larger[1]}"
         return ParframeError("choice", where, f"no composite fits: {why}", hint)
-    if found.best is None:
-        first = found.ranked[0]
+    if choice.best is None:
+        nearest = choice.ranked[0]
         return ParframeError(
             "choice",
             where,
-            f"no composite keeps the limits; {first.composite} comes nearest: "
-            f"{'; '.join(first.broken)}",
-            "allow more time, or use more or faster devices",
+            f"no composite meets the limits; the nearest is {nearest.composite}: "
+            f"{'; '.join(nearest.violations)}",
+            "raise the limits, or use more or faster devices",
         )
     return None
 
 
-def _whole(devices: int, setting: Setting) -> str:
-    """How many devices of whole nodes that is, if it is more than one and no whole ones."""
-    node = setting.cluster.machine.per_node
-    nodes = -(-devices // node)
-    return f" ({nodes} whole nodes have {nodes * node})" if nodes > 1 and devices % node else ""
+def _whole_nodes(devices: int, per_node: int) -> str:
+    """Return the devices of as many whole nodes, if several nodes are needed and not all full."""
+    nodes = -(-devices // per_node)
+    whole = nodes > 1 and devices % per_node
+    return f" ({nodes * per_node} in {nodes} whole nodes)" if whole else ""
 
 
-def _write_spec(output: Path, named: Named, composite: str, devices: int) -> None:
-    """Write the winner as a spec, and beside it the configuration of a model that ships."""
+def _write_spec(output: Path, model: ModelSource, composite: str, devices: int) -> None:
+    """Write the best composite as a spec, and next to it the configuration of a shipped model."""
     import json
 
-    source = named.path
+    source = model.path
     if source is None:
-        source = output.with_name(f"{named.key}.json")
-        write_text(source, json.dumps(named.config, indent=2) + "\n")
-    relative = source.absolute()
+        source = output.with_name(f"{model.key}.json")
+        write_text(source, json.dumps(model.config, indent=2) + "\n")
+    path = source.absolute()
     try:
-        shown = relative.relative_to(output.absolute().parent).as_posix()
+        shown = path.relative_to(output.absolute().parent).as_posix()
     except ValueError:
-        shown = relative.as_posix()
+        shown = path.as_posix()
     lines = (f"model = {json.dumps(shown)}", f"parallel = {json.dumps(composite)}",
              f"devices = {devices}")  # fmt: skip
     write_text(output, "\n".join(lines) + "\n")

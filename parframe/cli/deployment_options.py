@@ -1,4 +1,4 @@
-"""What commands that price share: a model by name or path, devices, dtypes, an engine."""
+"""Options of the commands that estimate a deployment: model, devices, dtypes and engine."""
 
 from __future__ import annotations
 
@@ -11,16 +11,22 @@ import click
 
 if TYPE_CHECKING:
     from parframe.graph import OperatorGraph
-    from parframe.price.choose.candidates import Setting
+    from parframe.price.choose.setup import ServingSetup
     from parframe.spec import DemoModel
 
-_WEIGHTS = ("bf16", "fp16", "fp8", "int8", "int4", "fp4", "fp32")
-_CACHE = ("bf16", "fp16", "fp8", "fp32")
+_WEIGHT_DTYPES = ("bf16", "fp16", "fp8", "int8", "int4", "fp4", "fp32")
+_CACHE_DTYPES = ("bf16", "fp16", "fp8", "fp32")
+
+hardware_option = click.option(
+    "--hardware", multiple=True, type=click.Path(path_type=Path), metavar="TOML",
+    help="File with devices and machines of your own. Repeatable.",
+)  # fmt: skip
+"""Option ``--hardware``."""
 
 
 @attrs.frozen
-class Named:
-    """A model as a command names it.
+class ModelSource:
+    """Model that a command is given.
 
     Parameters
     ----------
@@ -29,11 +35,11 @@ class Named:
     graph
         Its operator graph.
     weights
-        The dtype of its weights.
+        Dtype of its weights.
     path
-        Where it lies; None for one that ships.
+        Its path; None for a shipped or a demo model.
     config
-        The configuration of one that ships.
+        Its configuration, of a shipped or a demo model.
     """
 
     key: str
@@ -43,82 +49,97 @@ class Named:
     config: Mapping[str, Any] | None = None
 
 
-def deploying_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Where it runs: ``devices``, ``hardware``, ``engine``, ``weights_dtype``, ``cache_dtype``."""
+def deployment_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add ``--devices``, ``--hardware``, ``--engine``, ``--dtype`` and ``--cache-dtype``."""
     for option in (
         click.option(
-            "--cache-dtype", type=click.Choice(_CACHE),
-            help="Of keys and values; fp32 with weights of fp32, else bf16.",
+            "--cache-dtype", type=click.Choice(_CACHE_DTYPES),
+            help="Dtype of the KV cache (default: bf16; fp32 with fp32 weights).",
         ),
         click.option(
-            "--dtype", "weights_dtype", type=click.Choice(_WEIGHTS),
-            help="Of weights, if not the model's own.",
+            "--dtype", "weight_dtype", type=click.Choice(_WEIGHT_DTYPES),
+            help="Dtype of the weights (default: the model's).",
         ),
         click.option(
             "--engine", default="", metavar="NAME",
-            help="What serves, such as vLLM or TensorRT-LLM; the middle of all without it.",
+            help="Serving engine, such as vLLM or TensorRT-LLM (default: the median of the "
+            "measured engines).",
         ),
+        hardware_option,
         click.option(
-            "--hardware", multiple=True, type=click.Path(path_type=Path),
-            help="A file of TOML with devices and machines of your own; may be repeated.",
+            "--devices", required=True, metavar="NxGPU",
+            help="Number and name of the devices, such as 64xH100.",
         ),
-        click.option("--devices", required=True, metavar="NxGPU", help="Such as 64xH100."),
     ):  # fmt: skip
         function = option(function)
     return function
 
 
-def setting_of(
-    named: Named,
+def length_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add ``--prompt-tokens`` and ``--output-tokens``."""
+    for option in (
+        click.option(
+            "--output-tokens", type=click.FloatRange(1),
+            help="Tokens of an output (default: the use case's).",
+        ),
+        click.option(
+            "--prompt-tokens", type=click.FloatRange(1),
+            help="Tokens of a prompt (default: the use case's).",
+        ),
+    ):  # fmt: skip
+        function = option(function)
+    return function
+
+
+def find_setup(
+    model: ModelSource,
     devices: str,
     hardware: tuple[Path, ...],
     engine: str,
-    weights_dtype: str | None,
+    weight_dtype: str | None,
     cache_dtype: str | None,
-) -> Setting:
-    """Find devices, dtypes and engine; doubts about a file of hardware are told on stderr.
+) -> ServingSetup:
+    """Find devices, dtypes and engine; warnings about hardware files go to stderr.
 
-    A model in float32 is priced so where the device is known to compute so, and else in bfloat16,
-    as it would be served.
+    The weights of a float32 model are taken as float32 where the device has a float32 rate, and
+    else as bfloat16, as it would be served.
     """
-    from parframe.price.choose.public_api import setting_of as found_setting
-    from parframe.price.serving.hardware_lookup import cluster, known
+    from parframe.price.choose import setup
+    from parframe.price.serving.hardware_lookup import find_cluster, load_catalog
 
     if hardware:
-        for doubt in known(devices, hardware).warnings:
-            click.echo(f"warning: {doubt}", err=True)
-    weights = weights_dtype or named.weights
-    if weights_dtype is None and weights == "fp32":
-        rates = cluster(devices, hardware).machine.device.rates
+        for warning in load_catalog(devices, hardware).warnings:
+            click.echo(f"warning: {warning}", err=True)
+    weights = weight_dtype or model.weights
+    if weight_dtype is None and weights == "fp32":
+        rates = find_cluster(devices, hardware).machine.device.rates
         weights = weights if weights in rates else "bf16"
     cache = cache_dtype or ("fp32" if weights == "fp32" else "bf16")
-    setting = found_setting(devices, weights, cache, engine, hardware, named.graph.source)
-    if engine and not setting.engine.known:
+    found = setup.find_setup(devices, weights, cache, engine, hardware, model.graph.source)
+    if engine and not found.engine.measured:
         click.echo(
-            f"warning: nothing was measured of the engine {engine[:60]!r}: "
-            "the middle of those known",
-            err=True,
+            f"warning: engine {engine[:60]!r} was not measured; using the median engine", err=True
         )
-    return setting
+    return found
 
 
-def model_named(source: str | Path | DemoModel) -> Named:
-    """Find a model that ships, or load one from a path.
+def find_model_source(source: str | Path | DemoModel) -> ModelSource:
+    """Find a shipped model by its name, or load a model from a path.
 
     Raises
     ------
     ParframeError
-        Of kind ``load``, if it is neither.
+        Of kind ``load``, if the source is neither.
     """
-    from parframe import models
+    from parframe.models import find_model
 
     if not isinstance(source, str | Path) or Path(source).exists():
-        return _loaded(Path(source) if isinstance(source, str) else source)
-    found = models.find(str(source))
-    return Named(found.file, found.graph(), found.weights, config=found.config)
+        return _load(Path(source) if isinstance(source, str) else source)
+    model = find_model(str(source))
+    return ModelSource(model.file, model.graph(), model.weights, config=model.config)
 
 
-def _loaded(source: Path | DemoModel) -> Named:
+def _load(source: Path | DemoModel) -> ModelSource:
     from parframe.cli.source import load_model
 
     graph = load_model(source)
@@ -126,5 +147,5 @@ def _loaded(source: Path | DemoModel) -> Named:
     dtypes = {"bfloat16": "bf16", "float16": "fp16", "float32": "fp32"}
     weights = dtypes.get(floats[0] if floats else "", "bf16")
     if isinstance(source, Path):
-        return Named(source.stem, graph, weights, path=source)
-    return Named("model", graph, weights, config=source.config)
+        return ModelSource(source.stem, graph, weights, path=source)
+    return ModelSource("model", graph, weights, config=source.config)

@@ -1,4 +1,4 @@
-"""`parframe devices`: the hardware that is known, and one device with the machines it comes in."""
+"""`parframe devices`: known devices, and one device with its machines."""
 
 from __future__ import annotations
 
@@ -8,32 +8,31 @@ from pathlib import Path
 import click
 
 from parframe.cli.answer import Answer, answers
+from parframe.cli.deployment_options import hardware_option
 
 
 @answers("devices")
 @click.argument("name", required=False)
-@click.option(
-    "--hardware",
-    multiple=True,
-    type=click.Path(path_type=Path),
-    help="A file of TOML with devices and machines of your own; may be repeated.",
-)
+@hardware_option
 def command(name: str | None, hardware: tuple[Path, ...]) -> Answer:
-    """List the hardware that is known, or show one GPU with its machines."""
-    from parframe import hooks
-    from parframe.price.serving.hardware_lookup import known
-    from parframe.report.devices import device_facts, draw_device, draw_devices
+    """List the known devices, or show one device with its machines.
 
-    found = known(name or "", hardware)
-    for doubt in found.warnings:
-        click.echo(f"warning: {doubt}", err=True)
-    machines = tuple(found.machines.values())
+    NAME is a device or a machine, such as H100.
+    """
+    from parframe import hooks
+    from parframe.price.serving.hardware_lookup import load_catalog
+    from parframe.report.devices import catalog_facts, device_facts, draw_device, draw_devices
+
+    catalog = load_catalog(name or "", hardware)
+    for warning in catalog.warnings:
+        click.echo(f"warning: {warning}", err=True)
+    machines = tuple(catalog.machines.values())
     if name is not None:
-        device = found.device(name)
+        device = catalog.device(name)
         if any(machine.device == device for machine in machines):
-            device = found.machine(name).device
+            device = catalog.machine(name).device
         facts = device_facts(device, machines)
         return Answer(facts, partial(draw_device, facts))
-    every = [device_facts(device, machines) for device in found.devices.values()]
-    listed = {"devices": every, "claimed": hooks.claimed_hardware(), "doubts": list(found.warnings)}
-    return Answer(listed, partial(draw_devices, every))
+    devices = catalog.devices.values()
+    facts = catalog_facts(devices, machines, hooks.claimed_hardware(), catalog.warnings)
+    return Answer(facts, partial(draw_devices, facts["devices"]))

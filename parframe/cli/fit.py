@@ -1,4 +1,4 @@
-"""`parframe fit`: which model fits on how many of which GPU."""
+"""`parframe fit`: the minimum number of GPUs that a model fits on."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from parframe.cli.answer import Answer, answers, steps
+from parframe.cli.deployment_options import hardware_option
 
 if TYPE_CHECKING:
     from parframe.graph import OperatorGraph
@@ -16,71 +17,71 @@ if TYPE_CHECKING:
 
 @answers("fit")
 @click.argument("models", nargs=-1)
-@click.option("--gpu", multiple=True, help="A GPU by its name; may be repeated. All if none.")
-@click.option("--length", default=4096, show_default=True, type=click.IntRange(1),
-              help="Positions that are allocated for a sequence.")  # fmt: skip
-@click.option("--weights", default="bf16,fp8,int4", show_default=True,
-              help="Dtypes of the weights, with commas between.")  # fmt: skip
-@click.option("--cache", default="bf16", show_default=True, help="The dtype of the cache.")
+@click.option("--gpu", multiple=True, help="Name of a GPU (default: all). Repeatable.")
+@click.option("--sequence-length", default=4096, show_default=True, type=click.IntRange(1),
+              help="Tokens that the KV cache is allocated for per sequence.")  # fmt: skip
+@click.option("--dtypes", default="bf16,fp8,int4", show_default=True,
+              help="Dtypes of the weights, separated by commas.")  # fmt: skip
+@click.option("--cache-dtype", default="bf16", show_default=True,
+              help="Dtype of the KV cache.")  # fmt: skip
 @click.option("--engine", default="vllm", show_default=True,
-              help="The serving engine: vllm or trtllm.")  # fmt: skip
-@click.option("--most", default=64, show_default=True, type=click.IntRange(1, 4096),
-              help="The most devices to try.")  # fmt: skip
-@click.option(
-    "--hardware",
-    multiple=True,
-    type=click.Path(path_type=Path),
-    help="A file of TOML with devices of your own; may be repeated.",
-)
+              help="Serving engine: vllm or trtllm.")  # fmt: skip
+@click.option("--max-devices", default=64, show_default=True, type=click.IntRange(1, 4096),
+              help="Maximum number of GPUs.")  # fmt: skip
+@hardware_option
 def command(
     models: tuple[str, ...],
     gpu: tuple[str, ...],
-    length: int,
-    weights: str,
-    cache: str,
+    sequence_length: int,
+    dtypes: str,
+    cache_dtype: str,
     engine: str,
-    most: int,
+    max_devices: int,
     hardware: tuple[Path, ...],
 ) -> Answer:
-    """Tell on how many GPUs a model fits, with how many sequences.
+    """Show the minimum number of GPUs that a model fits on.
 
-    MODELS are names such as llama-3.1-70b, or models that `parframe load` takes; all that ship
-    if none is given. No torch is needed for those that ship.
+    Each cell also has the number of sequences that fit there at once, and the composite.
+
+    MODELS are names such as llama-3.1-70b, or models that `parframe load` accepts (default: all
+    shipped models, which do not need torch).
     """
-    from parframe.models import shipped
-    from parframe.price.choose.minimum_devices import Layouts, fewest
-    from parframe.price.serving import capacity
-    from parframe.price.serving.hardware_lookup import known
-    from parframe.report.fit import draw_fits, fit_fact
+    from parframe.models import shipped_models
+    from parframe.price.choose.minimum_devices import CandidateLayouts, find_minimum_devices
+    from parframe.price.serving.capacity import device_memory, memory_policy
+    from parframe.price.serving.hardware_lookup import load_catalog
+    from parframe.report.fit import draw_fits, fit_facts, model_facts
 
-    found = known("", hardware)
-    devices = [found.device(name) for name in gpu] or list(found.devices.values())
-    dtypes = [dtype.strip() for dtype in weights.split(",") if dtype.strip()]
-    for dtype in dtypes:
-        capacity.room(0, dtype, cache)
-    made = capacity.allocation(engine)
-    names = models or tuple(model.name for model in shipped())
-    facts: list[dict[str, object]] = []
+    catalog = load_catalog("", hardware)
+    devices = [catalog.device(name) for name in gpu] or list(catalog.devices.values())
+    weight_dtypes = [dtype.strip() for dtype in dtypes.split(",") if dtype.strip()]
+    for dtype in weight_dtypes:
+        device_memory(0, dtype, cache_dtype)  # raises an error for an unknown dtype
+    policy = memory_policy(engine)
+    names = models or tuple(model.name for model in shipped_models())
+    fits = []
     with steps(len(names)) as step:
         for name in names:
             step(name)
-            label, graph = _graph(name)
-            layouts = Layouts(graph, most)
+            label, graph = _load_graph(name)
+            layouts = CandidateLayouts(graph, max_devices)
             for device in devices:
-                for dtype in dtypes:
-                    best = fewest(layouts, device, length, dtype, cache, made)
-                    facts.append(fit_fact(label, device.name, dtype, best))
-    told = {"length": length, "engine": engine, "cache": cache, "most": most, "fits": facts}
-    return Answer(told, partial(draw_fits, told))
+                for dtype in weight_dtypes:
+                    fit = find_minimum_devices(
+                        layouts, device, sequence_length, dtype, cache_dtype, policy
+                    )
+                    fits.append(model_facts(label, device.name, dtype, fit))
+    facts = fit_facts(fits, sequence_length, engine, cache_dtype, max_devices)
+    return Answer(facts, partial(draw_fits, facts))
 
 
-def _graph(name: str) -> tuple[str, OperatorGraph]:
-    """The graph of a model that ships, or of a folder or file, with what it is called."""
-    from parframe import models
+def _load_graph(name: str) -> tuple[str, OperatorGraph]:
+    """Return the name and the graph of a shipped model, or of a model at a path."""
+    from parframe.models import find_model
 
     if Path(name).exists():
         import parframe
 
         return Path(name).name, parframe.load(name)
-    model = models.find(name)
+    model = find_model(name)
     return model.name, model.graph()

@@ -21,10 +21,10 @@ from parframe.measurement.machine import DTYPES, Asked
 from parframe.measurement.samples import Part, Times, times_of
 from parframe.measurement.token_timing import arrivals
 from parframe.plan import Plan
-from parframe.price.choose.candidates import Setting, deployed
+from parframe.price.choose.setup import ServingSetup, deploy
 from parframe.price.cost.dtypes import Dtypes
 from parframe.price.serving.engines import Engine
-from parframe.price.serving.step_time import Load
+from parframe.price.serving.step_time import StepBatch
 from parframe.price.work.work import Work
 from parframe.price.work.work_from_plan import work_from_plan
 
@@ -136,19 +136,20 @@ def with_engine(machine: Machine, found: Runs, resident: int, part: Part) -> Mac
         Which of several times counts.
     """
     bare: dict[str, Any] = {
-        "step": 0.0, "reserve": float(resident), "share": 1.0, "tokens": CHUNK, "windows": False,
-        "batches": True, "all_logits": True,
+        "step_overhead": 0.0, "reserved_bytes": float(resident), "cache_fraction": 1.0,
+        "max_batched_tokens": CHUNK, "sliding_window": False, "static_batching": True,
+        "all_logits": True,
     }  # fmt: skip
     engine = Engine(NAME, **bare)
     own = _beside(found, machine, engine, part)
     known = engine.with_constants(own)
     off = [_off(one, machine, known, part) for one in found.checked]
     scatters = machine.device.measured["product"][found.dtype].log_std
-    spread = {
+    residual = {
         kind: math.hypot(scatters, math.hypot(*(one[at] for one in off)) / math.sqrt(len(off)))
-        for at, kind in enumerate(("token", "first"))
+        for at, kind in enumerate(("tpot", "ttft"))
     }
-    return attrs.evolve(machine, engines={NAME: {**bare, **own, "spread": spread}})
+    return attrs.evolve(machine, engines={NAME: {**bare, **own, "residual": residual}})
 
 
 def _beside(found: Runs, machine: Machine, engine: Engine, part: Part) -> dict[str, float]:
@@ -160,24 +161,24 @@ def _beside(found: Runs, machine: Machine, engine: Engine, part: Part) -> dict[s
     pair = found.stages or found.tensor
     (shallow, first), (deep, deep_first) = (_left(run, machine, engine, part) for run in pair)
     layers = pair[1].layers - pair[0].layers
-    own = {"layer": max((deep - shallow) / layers, 0.0)}
-    own["reading"] = max((deep_first - first) / layers - own["layer"], 0.0)
+    own = {"layer_overhead": max((deep - shallow) / layers, 0.0)}
+    own["prefill_overhead"] = max((deep_first - first) / layers - own["layer_overhead"], 0.0)
     if found.stages is not None:
-        own["exchanges"] = _exchanges(found.tensor, machine, engine.with_constants(own), part)
+        own["communication"] = _exchanges(found.tensor, machine, engine.with_constants(own), part)
     known = engine.with_constants(own)
-    own["step"] = max(_left(found.tensor[0], machine, known, part)[0], 0.0)
+    own["step_overhead"] = max(_left(found.tensor[0], machine, known, part)[0], 0.0)
     known = engine.with_constants(own)
     if found.stages is not None:
         left = _left(found.stages[0], machine, known, part)[0]
-        own["stage"] = max(left / (len(found.stages[0].work.stages) - 1), 0.0)
+        own["stage_overhead"] = max(left / (len(found.stages[0].work.stages) - 1), 0.0)
     known = engine.with_constants(own)
-    own["request"] = max(_left(pair[0], machine, known, part)[1], 0.0)
+    own["request_overhead"] = max(_left(pair[0], machine, known, part)[1], 0.0)
     return own
 
 
 def _exchanges(pair: Pair, machine: Machine, engine: Engine, part: Part) -> float:
     """How many times as long exchanges take in a run as by themselves: what depth adds of them."""
-    bare = engine.with_constants({"exchanges": 0.0})
+    bare = engine.with_constants({"communication": 0.0})
     left = [_left(run, machine, bare, part)[0] for run in pair]
     alone = [predicted(run, machine, engine)[0] - predicted(run, machine, bare)[0] for run in pair]
     return max((left[1] - left[0]) / (alone[1] - alone[0]), 0.0)
@@ -198,10 +199,12 @@ def _off(run: Run, machine: Machine, engine: Engine, part: Part) -> tuple[float,
 def predicted(run: Run, machine: Machine, engine: Engine) -> tuple[float, float]:
     """Seconds of a token and of a first one."""
     cluster = Cluster(machine, machine.per_node)
-    deployment = deployed(run.work, Setting.of(cluster, Dtypes(run.dtype, run.dtype), engine))
-    token = deployment.step(Load(1, PROMPT + NEW / 2))
-    first = deployment.step(Load(prompts=1, prompt=PROMPT))
-    return token.value, first.value + engine.request
+    dtypes = Dtypes(run.dtype, run.dtype)
+    setup = ServingSetup.with_engine_collectives(cluster, dtypes, engine)
+    deployment = deploy(run.work, setup)
+    token = deployment.step_time(StepBatch(1, PROMPT + NEW / 2))
+    first = deployment.step_time(StepBatch(prefills=1, prefill_tokens=PROMPT))
+    return token.value, first.value + engine.request_overhead
 
 
 def _timed(plan: Plan, layers: int, asked: Asked, batches: int) -> Run:

@@ -1,5 +1,5 @@
-"""Models known without a download: their configurations, and their graphs exported before."""
+"""Models that ship with parframe: their configurations, and their operator graphs."""
 
-from parframe.models.catalog import Shipped, find, known, shipped
+from parframe.models.catalog import ShippedModel, find_model, lookup_model, shipped_models
 
-__all__ = ["Shipped", "find", "known", "shipped"]
+__all__ = ["ShippedModel", "find_model", "lookup_model", "shipped_models"]

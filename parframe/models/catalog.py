@@ -1,4 +1,4 @@
-"""The models that ship, found by any usual spelling of their names."""
+"""Catalog of shipped models, with lookup by any usual spelling of a name."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ _SUFFIXES = {
     "fp4": "fp4", "nvfp4": "fp4", "mxfp4": "fp4",
     "bf16": "bf16", "bfloat16": "bf16", "fp16": "fp16", "float16": "fp16",
 }  # fmt: skip
-"""Words of a name that tell the dtype of the weights and not the model."""
+"""Words of a name that give the dtype of the weights."""
 
-_TUNED = {"instruct", "chat", "base", "it", "hf", "meta", "thinking", "dynamic", "block", "kv"}
-"""Words of a name that tell how a model was trained or packed: its shape is the same."""
+_IGNORED = {"instruct", "chat", "base", "it", "hf", "meta", "thinking", "dynamic", "block", "kv"}
+"""Words of a name that are ignored: the model has the same shape with and without them."""
 
 _DTYPES = {"bfloat16": "bf16", "float16": "fp16", "float32": "fp32"}
 
@@ -36,7 +36,7 @@ _DATE = re.compile(r"(?:\d{4}|20\d{6})$")
 
 
 @attrs.frozen
-class Shipped:
+class ShippedModel:
     """A model that ships with parframe.
 
     Parameters
@@ -44,12 +44,12 @@ class Shipped:
     name
         Its usual name.
     file
-        The stem of its files.
+        Stem of its file names.
     weights
-        The dtype of its weights: what the name that it was found by says, or as it was published
+        Dtype of its weights, as the name that it was model by gives it, or as published
         (``bf16``, ``fp16``, ``fp8``, ``int8``, ``int4``, ``fp4``).
     note
-        What its user should know of its description, or nothing.
+        Note on its configuration, or empty.
     """
 
     name: str
@@ -59,88 +59,87 @@ class Shipped:
 
     @property
     def config(self) -> dict[str, Any]:
-        """Its configuration, as in a config.json."""
+        """Configuration, as in a config.json."""
         return _config(self.file)
 
     def graph(self) -> OperatorGraph:
-        """Its operator graph, exported before; equal layers once."""
+        """Return its operator graph, which has equal layers once."""
         return _graph(self.file)
 
 
 @cache
-def shipped() -> tuple[Shipped, ...]:
-    """Every model that ships, as the catalogue lists them."""
+def shipped_models() -> tuple[ShippedModel, ...]:
+    """Return all shipped models in the order of the catalog."""
     return tuple(
-        Shipped(
+        ShippedModel(
             entry["name"],
             entry["file"],
             entry.get("weights") or _DTYPES[_config(entry["file"])["dtype"]],
             entry.get("note", ""),
         )
-        for entry in _catalogue()
+        for entry in _catalog_entries()
     )
 
 
-def known(name: str) -> Shipped | None:
-    """The model that a name means, or None if none of that name ships.
+def lookup_model(name: str) -> ShippedModel | None:
+    """Return the shipped model of a name, or None.
 
-    Owners (``openai/``), case, signs between words, dates and words such as ``Instruct`` do not
-    count; a suffix of quantisation (``FP8``, ``AWQ``) says the dtype of the weights.
+    Owners (``openai/``), case, signs between words, dates and words such as ``Instruct`` are
+    ignored. A quantization suffix (``FP8``, ``AWQ``) gives the dtype of the weights.
     """
     key, dtype = _key(name)
-    found = _keys().get(key)
-    if found is None:
+    model = _keys().get(key)
+    if model is None:
         return None
-    return attrs.evolve(found, weights=dtype) if dtype else found
+    return attrs.evolve(model, weights=dtype) if dtype else model
 
 
-def find(name: str) -> Shipped:
-    """The model that a name means.
+def find_model(name: str) -> ShippedModel:
+    """Return the shipped model of a name.
 
     Raises
     ------
     ParframeError
-        Of kind ``load``, with the nearest names, if none of that name ships.
+        Of kind ``load``, with the nearest names, if no shipped model has this name.
     """
-    found = known(name)
-    if found is not None:
-        return found
+    model = lookup_model(name)
+    if model is not None:
+        return model
     keys = _keys()
     near = difflib.get_close_matches(_key(name)[0], keys, n=3, cutoff=0.5)
     names = list(dict.fromkeys(keys[key].name for key in near))
     raise ParframeError(
         "load",
         f"model {name[:80]!r}",
-        "is not one that ships with parframe"
-        + (f" (the nearest are {', '.join(names)})" if names else ""),
-        "name one of those that `parframe fit` lists, or give a model's folder or config.json",
+        "is not a shipped model" + (f" (did you mean {' or '.join(names)}?)" if names else ""),
+        "use a name that `parframe fit` lists, or the path of a model folder or a config.json",
     )
 
 
 def _key(name: str) -> tuple[str, str]:
-    """What of a name tells the model, and the dtype that it says (or nothing)."""
+    """Return the normalized name of the model, and the dtype in the name (or empty)."""
     words = _WORD.findall(name.casefold().rstrip("/").rsplit("/", 1)[-1])
     dtype = next((_SUFFIXES[word] for word in reversed(words) if word in _SUFFIXES), "")
     kept = [
         word
         for place, word in enumerate(words)
-        if word not in _SUFFIXES and word not in _TUNED and not (place and _DATE.match(word))
+        if word not in _SUFFIXES and word not in _IGNORED and not (place and _DATE.match(word))
     ]
     return "".join(kept), dtype
 
 
 @cache
-def _keys() -> dict[str, Shipped]:
-    """Every spelling of a shipped model's name, as `_key` writes it."""
-    found: dict[str, Shipped] = {}
-    for model, entry in zip(shipped(), _catalogue(), strict=True):
+def _keys() -> dict[str, ShippedModel]:
+    """Return the shipped models by every spelling of their names, normalized by `_key`."""
+    by_key: dict[str, ShippedModel] = {}
+    for model, entry in zip(shipped_models(), _catalog_entries(), strict=True):
         for name in (entry["name"], entry["file"], *entry.get("names", ())):
-            found[_key(name)[0]] = model
-    return found
+            by_key[_key(name)[0]] = model
+    return by_key
 
 
 @cache
-def _catalogue() -> tuple[dict[str, Any], ...]:
+def _catalog_entries() -> tuple[dict[str, Any], ...]:
     text = files(__package__).joinpath("catalogue.toml").read_text(encoding="utf-8")
     return tuple(tomllib.loads(text)["model"])
 

@@ -1,4 +1,4 @@
-"""The catalog of hardware: every device, and one with the machines that it comes in."""
+"""Known devices as a table, and one device with its machines, as facts for JSON and tables."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from parframe.hardware import DTYPES, Device, Link, Machine
 from parframe.report.formatting import counted
 from parframe.report.screen import BLANK, heading, lines, table
 
-_NONE = "-"
+_EMPTY = "-"
 
 
 def device_facts(device: Device, machines: Iterable[Machine]) -> dict[str, Any]:
-    """The figures of a device, its machines, and where all of it comes from."""
+    """Return a device and its machines as facts for JSON."""
     return {
         "key": device.key,
         "name": device.name,
@@ -32,8 +32,23 @@ def device_facts(device: Device, machines: Iterable[Machine]) -> dict[str, Any]:
     }
 
 
+def catalog_facts(
+    devices: Iterable[Device],
+    machines: Iterable[Machine],
+    claimed: Sequence[str],
+    warnings: Iterable[str],
+) -> dict[str, Any]:
+    """Return all devices as facts for JSON, with names that plugins claim and warnings."""
+    known = tuple(machines)
+    return {
+        "devices": [device_facts(device, known) for device in devices],
+        "claimed": list(claimed),
+        "warnings": list(warnings),
+    }
+
+
 def machine_facts(machine: Machine) -> dict[str, Any]:
-    """What joins the devices of a machine, and its nodes."""
+    """Return the links of a machine as facts for JSON."""
     return {
         "key": machine.key,
         "name": machine.name,
@@ -46,7 +61,7 @@ def machine_facts(machine: Machine) -> dict[str, Any]:
 
 
 def link_facts(link: Link) -> dict[str, Any]:
-    """A link's shape and speed; how many devices it joins, unless it joins nodes."""
+    """Return a link as facts for JSON; a network has no number of devices."""
     facts: dict[str, Any] = {
         "kind": link.kind,
         "shape": link.shape,
@@ -55,22 +70,23 @@ def link_facts(link: Link) -> dict[str, Any]:
     if link.shape != "network":
         facts |= {
             "devices": link.devices,
-            "bytes_per_second_of_a_pair": link.between(2),
-            "reduces": link.reduces,
-            "peer": link.peer,
+            "bytes_per_second_per_pair": link.between(2),
+            "in_network_reduction": link.reduces,
+            "peer_access": link.peer,
         }
     return facts
 
 
 def draw_devices(facts: Sequence[Mapping[str, Any]]) -> Iterator[RenderableType]:
-    """A row for every device, with its usual machine."""
-    yield heading("Devices", f"{len(facts)} known, dense TFLOPS")
-    columns = ("device", "GiB", "GB/s", "bf16", "fp8", "fp4", "W", "joined by", "each way")
-    yield table(columns, map(_row, facts), right=("GiB", "GB/s", "bf16", "fp8", "fp4", "W"))
+    """Draw a row for every device, with its usual machine."""
+    yield heading("Devices", f"{len(facts)} known; bf16, fp8 and fp4 in dense TFLOPS")
+    columns = ("device", "GiB", "GB/s", "bf16", "fp8", "fp4", "W", "link", "link GB/s")
+    numbers = ("GiB", "GB/s", "bf16", "fp8", "fp4", "W", "link GB/s")
+    yield table(columns, map(_row, facts), right=numbers)
 
 
 def draw_device(facts: Mapping[str, Any]) -> Iterator[RenderableType]:
-    """One device: its figures, its machines, sources and notes."""
+    """Draw one device: its figures, machines, sources and notes."""
     yield heading(facts["name"], f"{facts['maker']}, {facts['architecture']}")
     rates = facts["dense_tflops"]
     rows = [(f"{dtype}, dense", f"{rates[dtype]:g} TFLOPS") for dtype in DTYPES if dtype in rates]
@@ -86,18 +102,18 @@ def draw_device(facts: Mapping[str, Any]) -> Iterator[RenderableType]:
         yield from _draw_machine(machine)
     yield BLANK
     yield heading("Sources")
-    yield lines(facts["sources"] or ["none is given"])
+    yield lines(facts["sources"] or ["no source given"])
     yield from (lines([f"{key}: {text}"], "dim") for key, text in facts["notes"].items())
 
 
 def _draw_machine(facts: Mapping[str, Any]) -> Iterator[RenderableType]:
-    yield heading(facts["name"], f"{counted(facts['devices_per_node'], 'device')} in a node")
+    yield heading(facts["name"], f"{counted(facts['devices_per_node'], 'device')} per node")
     rows = []
-    for key, place in (("link", "directly"), ("pcie", "in a node"), ("network", "between nodes")):
+    for key, place in (("link", "GPU to GPU"), ("pcie", "PCIe"), ("network", "between nodes")):
         link = facts[key]
         if link is not None:
             rows.append((place, link["kind"], _speed(link), _shape(link)))
-    yield table(("joined", "by", "each way", "how"), rows)
+    yield table(("connection", "kind", "each direction", "topology"), rows)
     yield from (lines([f"{key}: {text}"], "dim") for key, text in facts["notes"].items())
 
 
@@ -109,9 +125,9 @@ def _row(facts: Mapping[str, Any]) -> tuple[str, ...]:
         facts["name"],
         f"{facts['memory_bytes'] / 2**30:g}",
         f"{facts['bandwidth_bytes_per_second'] / 1e9:.0f}",
-        *(_NONE if rate is None else f"{rate:.0f}" for rate in shown),
-        f"{facts['power_watts']:.0f}" if facts["power_watts"] else _NONE,
-        f"{link['devices']} {link['kind']}" if link else _NONE,
+        *(_EMPTY if rate is None else f"{rate:.0f}" for rate in shown),
+        f"{facts['power_watts']:.0f}" if facts["power_watts"] else _EMPTY,
+        f"{link['devices']} {link['kind']}" if link else _EMPTY,
         f"{link['bytes_per_second_each_direction'] / 1e9:g}" if link else "",
     )
 
@@ -128,13 +144,13 @@ def _speed(link: Mapping[str, Any]) -> str:
 
 
 def _shape(link: Mapping[str, Any]) -> str:
-    pair = link.get("bytes_per_second_of_a_pair", 0) / 1e9
-    ways = {
-        "switch": "a switch of {n}",
-        "mesh": "a mesh of {n}: {pair:g} GB/s for a pair",
+    pair = link.get("bytes_per_second_per_pair", 0) / 1e9
+    shapes = {
+        "switch": "switch of {n}",
+        "mesh": "full mesh of {n}, {pair:g} GB/s per pair",
         "pairs": "pairs",
-        "tree": "{n} over PCIe" + ("" if link.get("peer", True) else ", through the host"),
-        "network": "for each device",
+        "tree": "{n} over PCIe" + ("" if link.get("peer_access", True) else ", through CPU memory"),
+        "network": "per device",
     }
-    told = ways[link["shape"]].format(n=link.get("devices"), pair=pair)
-    return f"{told}, which sums" if link.get("reduces") else told
+    text = shapes[link["shape"]].format(n=link.get("devices"), pair=pair)
+    return f"{text}, in-network reduction" if link.get("in_network_reduction") else text

@@ -1,95 +1,87 @@
-"""What a plan costs: memory, where a step's time goes, and how it serves."""
+"""Estimate of one plan as a table over concurrencies, and as facts for JSON."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Mapping
+from typing import Any
 
-from parframe.price.choose.bottlenecks import account
-from parframe.price.choose.candidates import Candidate, Setting
+from rich.console import RenderableType
+
+from parframe.price.choose.bottlenecks import break_down
+from parframe.price.choose.candidates import Candidate, OperatingPoint
+from parframe.price.choose.setup import ServingSetup
 from parframe.price.choose.use_cases import UseCase
-from parframe.price.cost.estimate import Estimate
-from parframe.price.serving.engines import POOLED
+from parframe.report.formatting import gib
+from parframe.report.screen import FirstThatFits, heading, lines, table
+from parframe.report.serving_figures import (
+    interval_below,
+    interval_beside,
+    latency_facts,
+    number,
+    setup_facts,
+    setup_label,
+)
 
-if TYPE_CHECKING:
-    from rich.console import RenderableType
 
-
-def facts_of(found: Candidate, setting: Setting, use: UseCase) -> dict[str, Any]:
-    """All of an estimate, for JSON; times are [low, middle, high] of an 80 % interval."""
-    points = []
-    for at in found.points:
-        told = account(found, at, use)
-        points.append(
-            {
-                "requests": at.rows,
-                "first_token_seconds": interval(at.first),
-                "token_seconds": interval(at.token),
-                "tokens_per_second": at.rate.value,
-                "binds": told.binds,
-                "stage_seconds": told.seconds,
-                "cache_bytes": told.cache,
-                "why": list(dict.fromkeys((*at.first.notes, *at.token.notes))),
-            }
-        )
-    first = account(found, found.points[0], use)
+def estimate_facts(candidate: Candidate, setup: ServingSetup, use: UseCase) -> dict[str, Any]:
+    """Return an estimate as facts for JSON; latencies are [low, median, high] of 80 %."""
+    first = break_down(candidate, candidate.points[0], use)
     return {
-        "plan": found.composite,
-        "devices": setting.cluster.devices,
-        "device": setting.cluster.machine.device.name,
-        "machine": setting.cluster.machine.name,
-        "engine": setting.engine.name,
-        "prompt": use.prompt,
-        "output": use.output,
+        "plan": candidate.composite,
+        **setup_facts(setup),
+        "prompt_tokens": use.prompt_tokens,
+        "output_tokens": use.output_tokens,
         "weight_bytes": first.weights,
-        "room_bytes": first.room,
-        "most_requests": found.most,
-        "limit": found.limit,
-        "points": points,
+        "memory_bytes": first.memory,
+        "max_concurrency": candidate.max_concurrency,
+        "limited_by": candidate.limited_by,
+        "points": [_point_facts(candidate, point, use) for point in candidate.points],
     }
 
 
-def interval(estimate: Estimate) -> tuple[float, float, float]:
-    """The low end of an estimate's 80 % interval, its middle, and the high end."""
-    low, high = estimate.interval()
-    return low, estimate.value, high
+def _point_facts(candidate: Candidate, point: OperatingPoint, use: UseCase) -> dict[str, Any]:
+    breakdown = break_down(candidate, point, use)
+    return {
+        **latency_facts(point),
+        "output_tokens_per_second": point.output_rate.value,
+        "bound_by": breakdown.bound_by,
+        "stage_ms": {name: seconds * 1e3 for name, seconds in breakdown.seconds.items()},
+        "kv_cache_bytes": breakdown.kv_cache,
+        "notes": list(dict.fromkeys((*point.ttft.notes, *point.tpot.notes))),
+    }
 
 
-def engine_in_words(name: str) -> str:
-    """Under which engine figures hold."""
-    return "under the middle of all engines" if name == POOLED else f"under {name}"
-
-
-def draw(facts: Mapping[str, Any]) -> Iterable[RenderableType]:
-    """A table of how the plan serves at every number in flight."""
-    from rich.table import Table
-
-    table = Table(
-        title=f"{facts['plan']} on {facts['devices']} x {facts['device']} ({facts['machine']}), "
-        f"{engine_in_words(facts['engine'])}; prompts of {facts['prompt']:g} tokens, answers of "
-        f"{facts['output']:g}",
-        caption="below each time its 80 % interval",
+def draw_estimate(facts: Mapping[str, Any]) -> Iterator[RenderableType]:
+    """Draw a row for every concurrency."""
+    yield heading(
+        facts["plan"],
+        f"{facts['prompt_tokens']:g} prompt tokens, {facts['output_tokens']:g} output tokens, "
+        f"{setup_label(facts)}",
     )
-    for column in ("in flight", "first token, ms", "token, ms", "tokens/s", "binds"):
-        table.add_column(column, justify="right", overflow="fold")
-    for at in facts["points"]:
-        table.add_row(
-            f"{at['requests']:.0f}",
-            _range(at["first_token_seconds"]),
-            _range(at["token_seconds"]),
-            f"{at['tokens_per_second']:,.0f}",
-            at["binds"],
+    yield FirstThatFits(_points_table(facts, True), _points_table(facts, False))
+    yield lines(["intervals contain 80 % of outcomes"], "dim")
+    yield lines(
+        [
+            f"weights {gib(facts['weight_bytes'])} of {gib(facts['memory_bytes'])} on the fullest "
+            f"device; max concurrency {facts['max_concurrency']:,.0f} (limited by "
+            f"{facts['limited_by']})"
+        ]
+    )
+    for note in dict.fromkeys(note for point in facts["points"] for note in point["notes"]):
+        yield lines([f"note: {note}"])
+
+
+def _points_table(facts: Mapping[str, Any], intervals_beside: bool) -> RenderableType:
+    cell = interval_beside if intervals_beside else interval_below
+    numbers = ("concurrency", "TTFT (ms)", "TPOT (ms)", "output tok/s")
+    rows = [
+        (
+            f"{point['concurrency']:,.0f}",
+            cell(point["ttft_ms"]),
+            cell(point["tpot_ms"]),
+            number(point["output_tokens_per_second"]),
+            point["bound_by"],
         )
-    yield table
-    yield (
-        f"weights take {facts['weight_bytes'] / 1e9:.1f} of {facts['room_bytes'] / 1e9:.1f} GB of "
-        f"the fullest device; at most {facts['most_requests']:.0f} requests in flight "
-        f"({facts['limit']})"
-    )
-    for why in dict.fromkeys(why for at in facts["points"] for why in at["why"]):
-        yield f"note: {why}"
-
-
-def _range(seconds: tuple[float, float, float]) -> str:
-    low, middle, high = (value * 1e3 for value in seconds)
-    return f"{middle:.1f}\n{low:.1f}-{high:.1f}"
+        for point in facts["points"]
+    ]
+    return table((*numbers, "bound by"), rows, right=numbers)

@@ -1,4 +1,4 @@
-"""Which model fits on how many of which GPU, as tables."""
+"""Minimum number of devices of each model, GPU and dtype, as tables and as facts for JSON."""
 
 from __future__ import annotations
 
@@ -7,46 +7,83 @@ from typing import Any
 
 from rich.console import RenderableType
 
-from parframe.price.choose.minimum_devices import Fitting
-from parframe.report.screen import BLANK, heading, line, table
+from parframe.price.choose.minimum_devices import Fit
+from parframe.report.screen import BLANK, FirstThatFits, heading, lines, table
 
-NONE = "no"
-"""What stands where nothing fits."""
+DOES_NOT_FIT = "no"
+"""Cell of a model that does not fit."""
 
 
-def fit_fact(model: str, device: str, dtype: str, found: Fitting | None) -> dict[str, Any]:
-    """One model on one GPU in one dtype; without devices where it fits on none."""
+def fit_facts(
+    fits: Sequence[Mapping[str, Any]], length: int, engine: str, cache_dtype: str, max_devices: int
+) -> dict[str, Any]:
+    """Return all fits with their common settings as facts for JSON."""
+    return {
+        "sequence_length": length,
+        "engine": engine,
+        "cache_dtype": cache_dtype,
+        "max_devices": max_devices,
+        "fits": list(fits),
+    }
+
+
+def model_facts(model: str, device: str, dtype: str, fit: Fit | None) -> dict[str, Any]:
+    """Return the fit of one model on one GPU in one dtype; ``devices`` is None where none fits."""
     return {
         "model": model,
         "gpu": device,
-        "weights": dtype,
-        "devices": found.devices if found else None,
-        "composite": found.composite if found else None,
-        "sequences": found.sequences if found else None,
+        "weight_dtype": dtype,
+        "devices": fit.devices if fit else None,
+        "composite": fit.composite if fit else None,
+        "sequences": fit.sequences if fit else None,
     }
 
 
 def draw_fits(facts: Mapping[str, Any]) -> Iterator[RenderableType]:
-    """A table for every GPU: a row for a model, a column for a dtype."""
-    yield line(
-        f"Devices x sequences of {facts['length']} positions, in {facts['engine']}; "
-        f"a cache of {facts['cache']}; at most {facts['most']} devices"
+    """Draw a table for every GPU, with a row for each model and a column for each dtype."""
+    yield lines(
+        [
+            f"GPUs x concurrent sequences of {facts['sequence_length']:,} tokens, by weight dtype; "
+            f"engine {facts['engine']}, {facts['cache_dtype']} KV cache, at most "
+            f"{facts['max_devices']:,} GPUs"
+        ]
     )
     for device in dict.fromkeys(fit["gpu"] for fit in facts["fits"]):
-        own = [fit for fit in facts["fits"] if fit["gpu"] == device]
-        dtypes = list(dict.fromkeys(fit["weights"] for fit in own))
-        models = dict.fromkeys(fit["model"] for fit in own)
+        fits = [fit for fit in facts["fits"] if fit["gpu"] == device]
+        dtypes = list(dict.fromkeys(fit["weight_dtype"] for fit in fits))
         yield BLANK
         yield heading(device)
-        cells = {(fit["model"], fit["weights"]): _cell(fit) for fit in own}
-        rows: list[Sequence[str]] = [
-            (model, *(cells[model, dtype] for dtype in dtypes)) for model in models
-        ]
-        yield table(("model", *dtypes), rows)
+        yield FirstThatFits(
+            _table_by_dtype(fits, dtypes, " "), _table_by_dtype(fits, dtypes, "\n"), _list(fits)
+        )
 
 
-def _cell(fit: Mapping[str, Any]) -> str:
+def _table_by_dtype(
+    fits: Sequence[Mapping[str, Any]], dtypes: Sequence[str], separator: str
+) -> RenderableType:
+    """Return a table with a column for each dtype, with the composite after the separator."""
+    cells = {(fit["model"], fit["weight_dtype"]): _cell(fit, separator) for fit in fits}
+    models = dict.fromkeys(fit["model"] for fit in fits)
+    rows = [(model, *(cells[model, dtype] for dtype in dtypes)) for model in models]
+    return table(("model", *dtypes), rows, whole=dtypes)
+
+
+def _list(fits: Sequence[Mapping[str, Any]]) -> RenderableType:
+    """Return a table with a row for each model and dtype."""
+    columns = ("dtype", "GPUs", "sequences", "composite")
+    rows = [
+        (fit["model"], fit["weight_dtype"], *_parts(fit), fit["composite"] or "") for fit in fits
+    ]
+    return table(("model", *columns), rows, right=columns[1:3], whole=columns)
+
+
+def _cell(fit: Mapping[str, Any], separator: str) -> str:
+    devices, sequences = _parts(fit)
+    composite = f"{separator}{fit['composite']}" if fit["composite"] else ""
+    return f"{devices} x {sequences}{composite}" if sequences else devices
+
+
+def _parts(fit: Mapping[str, Any]) -> tuple[str, str]:
     if fit["devices"] is None:
-        return NONE
-    how = f" ({fit['composite']})" if fit["composite"] else ""
-    return f"{fit['devices']} x {fit['sequences']}{how}"
+        return DOES_NOT_FIT, ""
+    return f"{fit['devices']:,}", f"{fit['sequences']:,}"

@@ -24,6 +24,17 @@ def amount(size: float) -> str:
     return f"{value:.{digits}f} {_UNITS[unit]}"
 
 
+def gib(size: float) -> str:
+    """Return an amount of memory in GiB, to compare it with others.
+
+    Examples
+    --------
+    >>> gib(80 * 1024**3)
+    '80.0 GiB'
+    """
+    return f"{size / 2**30:.1f} GiB"
+
+
 def counted(number: int, thing: str) -> str:
     """Return a number with its noun, plural if need be.
 

@@ -6,7 +6,15 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import TextIO
 
-from rich.console import Console, Group, RenderableType
+from rich.console import (
+    Console,
+    ConsoleOptions,
+    Group,
+    JustifyMethod,
+    RenderableType,
+    RenderResult,
+)
+from rich.measure import Measurement
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
@@ -38,14 +46,20 @@ def lines(texts: Iterable[str], style: str = "") -> RenderableType:
 
 
 def table(
-    columns: Sequence[str], rows: Iterable[Sequence[str]], right: Sequence[str] = ()
+    columns: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    right: Sequence[str] = (),
+    whole: Sequence[str] = (),
 ) -> RenderableType:
-    """A table, indented; the columns in ``right`` hold numbers. Nothing in it is cut off."""
+    """Return a table, indented; no cell is cut off.
+
+    Columns in ``right`` hold numbers. Their cells and those of columns in ``whole`` do not wrap.
+    """
     drawn = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
     for column in columns:
-        drawn.add_column(
-            printable(column), justify="right" if column in right else "left", overflow="fold"
-        )
+        justify: JustifyMethod = "right" if column in right else "left"
+        no_wrap = column in right or column in whole
+        drawn.add_column(printable(column), justify=justify, overflow="fold", no_wrap=no_wrap)
     for row in rows:
         drawn.add_row(*(Text(printable(cell)) for cell in row))
     return Padding(drawn, (0, 0, 0, 2))
@@ -55,6 +69,30 @@ def line(text: str, style: str = "") -> RenderableType:
     """Return one line, indented, that does not wrap, so that a path can be copied from it."""
     return Group(Text(f"  {printable(text)}", style=style, no_wrap=True, overflow="ignore"))
 
+
+class FirstThatFits:
+    """The first of several renderables that fits the width of the console, else the last.
+
+    Parameters
+    ----------
+    alternatives
+        The renderables, the widest first.
+    """
+
+    def __init__(self, *alternatives: RenderableType) -> None:
+        self.alternatives = alternatives
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        unlimited = options.update(max_width=UNLIMITED)
+        for alternative in self.alternatives:
+            if Measurement.get(console, unlimited, alternative).maximum <= options.max_width:
+                yield alternative
+                return
+        yield self.alternatives[-1]
+
+
+UNLIMITED = 10_000
+"""Width at which the natural width of a renderable is measured."""
 
 BLANK = Text("")
 """Empty line between sections."""

@@ -8,10 +8,10 @@ import pytest
 from benchmarks.calibration.engine_rows import TABLES, TRACES, Measured, read_folder, read_table
 from benchmarks.calibration.fitted_rows import fitted_ids, record, recorded_ids, split_rows
 from benchmarks.calibration.validation import by_engine, chosen, shipped_outcomes, summary
-from parframe.price.predict.queries import question
-from parframe.price.predict.query_resolution import Basis
-from parframe.price.predict.shipped_models import model
-from parframe.price.serving.engines import engine, engines
+from parframe.price.predict.queries import parse_query
+from parframe.price.predict.query_resolution import Registry
+from parframe.price.predict.shipped_models import servable_model
+from parframe.price.serving.engines import find_engine, shipped_engines
 
 FOLDER = Path(__file__).parents[3] / "shared" / "measurements"
 
@@ -21,7 +21,7 @@ def outcomes():
     if not all((FOLDER / name).is_file() for name in TABLES):
         pytest.skip("the tables of measurements are not beside the checkout")
     rows, _ = split_rows(row for name in TABLES for row in read_table(FOLDER / name))
-    return shipped_outcomes(rows, Basis(model))
+    return shipped_outcomes(rows, Registry(servable_model))
 
 
 def test_rows_that_constants_were_not_fitted_to_are_held_out():
@@ -32,15 +32,17 @@ def test_rows_that_constants_were_not_fitted_to_are_held_out():
     assert {row.id for row in fitted} == fitted_ids()
     assert not {row.id for row in held_out} & fitted_ids()
     assert len(fitted) + len(held_out) == len(rows)
-    counts = Counter((engine(row.asked.framework).name, row.table) for row in fitted)
+    counts = Counter((find_engine(row.asked.framework).name, row.table) for row in fitted)
     assert counts == {
-        (one.name, table): count for one in engines() for table, count in one.source.items()
+        (one.name, table): count
+        for one in shipped_engines()
+        for table, count in one.sources.items()
     }
 
 
 def test_a_record_of_rows_gives_back_their_ids():
     numbers = (1, 2, 3, 7, 9, 10)
-    rows = [Measured("a.csv", question({}), 1.0, f"a-{number:05d}") for number in numbers]
+    rows = [Measured("a.csv", parse_query({}), 1.0, f"a-{number:05d}") for number in numbers]
     text = record(rows)
     assert '"a.csv" = "1-3 7 9-10"' in text
     assert recorded_ids(text) == {row.id for row in rows}

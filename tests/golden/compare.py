@@ -17,10 +17,11 @@ SHOWN = 10
 
 
 class Names:
-    """The table of `renames.toml`; ``used`` collects the entries that were applied."""
+    """The tables of `renames.toml`; ``used`` collects the names that were applied."""
 
-    def __init__(self, table: Mapping[str, str]) -> None:
+    def __init__(self, table: Mapping[str, str], scales: Mapping[str, float] | None = None) -> None:
         self.table = dict(table)
+        self.scales = dict(scales or {})
         self.used: set[str] = set()
         plain = sorted((name for name in self.table if "/" not in name), key=len, reverse=True)
         joined = "|".join(map(re.escape, plain))
@@ -29,7 +30,8 @@ class Names:
     @classmethod
     def read(cls) -> "Names":
         """Read the table beside this file."""
-        return cls(tomllib.loads((FOLDER / "renames.toml").read_text(encoding="utf-8"))["names"])
+        content = tomllib.loads((FOLDER / "renames.toml").read_text(encoding="utf-8"))
+        return cls(content["names"], content.get("scales"))
 
     def word(self, name: str, path: tuple[str, ...] = ()) -> str:
         """Return the old name of a key or value at a path; text without an entry by its words."""

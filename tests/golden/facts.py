@@ -31,7 +31,7 @@ SETTINGS = (
     ("--dtype", "fp8"),
     ("--use-case", "batch", "--objective", "cost"),
     ("--use-case", "voice", "--objective", "latency"),
-    ("--dtype", "int4", "--prompt", "3000", "--output-tokens", "100", "--concurrency", "7"),
+    ("--dtype", "int4", "--prompt-tokens", "3000", "--output-tokens", "100", "--concurrency", "7"),
 )
 METRICS = (
     ("tpot", "ms"), ("ttft", "ms"), ("e2e_latency", "s"), ("output_tokens_per_s_total", "tokens/s"),
@@ -45,7 +45,7 @@ def cases() -> Iterator[tuple[str, tuple[str, ...]]]:
     """Yield every golden file's name, and the command that it holds, `FILE` apart."""
     for number, (model, devices) in enumerate(MODELS.items()):
         gpus = [word for gpu in GPUS for word in ("--gpu", gpu)]
-        yield f"fit-{model}", ("fit", model, "--most", "32", *gpus)
+        yield f"fit-{model}", ("fit", model, "--max-devices", "32", *gpus)
         for turn in (0, 3):
             gpu = GPUS[(number + turn) % len(GPUS)]
             settings = (*_engine(number + turn), *SETTINGS[(number + turn) % len(SETTINGS)])
@@ -94,7 +94,7 @@ def recorded(value: Any, names: Names, path: tuple[str, ...]) -> Any:
     """
     if isinstance(value, dict):
         items = [
-            (names.word(key, path), recorded(inner, names, (*path, key)))
+            (names.word(key, path), _scaled(recorded(inner, names, (*path, key)), names, key))
             for key, inner in value.items()
         ]
         if any(" " in key for key, _ in items):
@@ -111,6 +111,17 @@ def recorded(value: Any, names: Names, path: tuple[str, ...]) -> Any:
         old = names.word(value, path)
         return None if " " in old else old
     return value
+
+
+def _scaled(value: Any, names: Names, key: str) -> Any:
+    """Return the numbers of a value in the unit that the golden files have."""
+    if key not in names.scales:
+        return value
+    if isinstance(value, dict):
+        return {name: _scaled(inner, names, key) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [_scaled(inner, names, key) for inner in value]
+    return None if value is None else value / names.scales[key]
 
 
 def _call(*arguments: str) -> tuple[int, Any]:

@@ -9,8 +9,7 @@ from test_hooks import Site, site  # noqa: F401 - a fixture
 from parframe import hooks
 from parframe.errors import ParframeError
 from parframe.hardware import DTYPES, Cluster, catalog, cluster, shipped
-from parframe.price.serving.hardware_lookup import cluster as found_cluster
-from parframe.price.serving.hardware_lookup import known
+from parframe.price.serving.hardware_lookup import find_cluster, load_catalog
 
 MEASURED = Path(__file__).parents[3] / "shared" / "measurements"
 
@@ -257,16 +256,16 @@ def test_a_plugin_that_adds_hardware_is_imported_when_it_is_named(site: Site):  
     source = HOOK.format(f'"""{ACME}"""')
     module = site.install("acme", "acme-x1", source, "hardware")
     assert hooks.claimed_hardware() == ["acme-x1"]
-    assert found_cluster("8xH100").machine.key == "hgx_h100"
+    assert find_cluster("8xH100").machine.key == "hgx_h100"
     assert module not in sys.modules
-    assert found_cluster("8xAcme X1").machine.key == "acme_box"
+    assert find_cluster("8xAcme X1").machine.key == "acme_box"
     assert module in sys.modules
 
 
 def test_a_plugin_that_offers_no_hardware_is_named(site: Site):  # noqa: F811
     site.install("acme", "acme", HOOK.format(3), "hardware")
     with pytest.raises(ParframeError, match="offers 3 as hardware"):
-        known("acme")
+        load_catalog("acme")
 
 
 def test_devices_are_listed_and_shown(call, tmp_path):
@@ -274,7 +273,7 @@ def test_devices_are_listed_and_shown(call, tmp_path):
     assert expected.code == 0
     assert "H100 SXM" in expected.out
     shown = call("devices", "MI300X")
-    assert "64 GB/s for a pair" in shown.out
+    assert "64 GB/s per pair" in shown.out
     facts = call("devices", "h100_sxm", "--json").json
     assert facts["dense_tflops"]["bf16"] == 989
     assert [machine["key"] for machine in facts["machines"]] == ["hgx_h100", "h100_a3_mega"]
@@ -287,7 +286,7 @@ def test_devices_of_a_file_are_listed_with_warnings(call, tmp_path):
     path = tmp_path / "lab.toml"
     path.write_text(ACME.replace("fp8 = 800", "fp8 = 1600"))
     expected = call("devices", "acme x1", "--hardware", path)
-    assert "a mesh of 4: 100 GB/s for a pair" in expected.out
+    assert "full mesh of 4, 100 GB/s per pair" in expected.out
     assert "warning: Acme X1: 1600 TFLOPS of fp8" in expected.err
 
 
@@ -295,7 +294,7 @@ def test_hardware_needs_no_torch():
     code = """
 import sys
 import parframe.price.serving.hardware_lookup
-parframe.price.serving.hardware_lookup.cluster("64xH100").span(range(64))
+parframe.price.serving.hardware_lookup.find_cluster("64xH100").span(range(64))
 print(sorted({"torch", "transformers", "sympy", "networkx", "numpy"} & set(sys.modules)))
 """
     expected = subprocess.run(

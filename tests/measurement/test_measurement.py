@@ -13,7 +13,7 @@ from parframe.measurement.samples import Times, over_rounds, times_of
 from parframe.measurement.token_timing import Arrivals, figures
 from parframe.price.choose.use_cases import UseCase
 from parframe.price.cost.communication_times import communication_time
-from parframe.price.serving.engines import Engine, engine_on
+from parframe.price.serving.engines import Engine, find_engine_on
 from parframe.price.work.work import Communication
 from parframe.price.work.work_from_plan import work_from_plan
 
@@ -39,8 +39,8 @@ def box(ranks, speed, alone=None):
         + (device(f"{key}_alone", alone) if alone else "")
         + f'[machine.{key}]\nname = "here"\ndevice = "{key}"\ngpus = {ranks}\n{more}'
         f"divided = {ranks}\npcie = {{ gb_s = 5 }}\n"
-        f"[machine.{key}.engine.parframe]\nstep = 0.001\nreserve = 1e8\nshare = 1.0\n"
-        f"batches = true\nall_logits = true\n"
+        f"[machine.{key}.engine.parframe]\nstep_overhead = 0.001\nreserved_bytes = 1e8\n"
+        "cache_fraction = 1.0\nstatic_batching = true\nall_logits = true\n"
         f"[[machine.{key}.collective]]\n"
         'kind = "all_reduce"\nranks = 2\nbytes = [1024, 1048576]\nus = [100, 1000]\n'
         f"[[machine.{key}.collective]]\n"
@@ -71,17 +71,17 @@ def point(graph, composite, devices, text, tmp_path):
 
 
 def test_an_estimate_is_what_the_file_says(graph, tmp_path):
-    usual = point(graph, "TP1", "1xhere", HERE, tmp_path).token.value
-    slower = point(graph, "TP1", "1xhere", box(1, 0.2), tmp_path).token.value
+    usual = point(graph, "TP1", "1xhere", HERE, tmp_path).tpot.value
+    slower = point(graph, "TP1", "1xhere", box(1, 0.2), tmp_path).tpot.value
     assert slower - 1e-3 == pytest.approx(10 * (usual - 1e-3))
-    step = HERE.replace("step = 0.001", "step = 0.003")
-    assert point(graph, "TP1", "1xhere", step, tmp_path).token.value == pytest.approx(usual + 2e-3)
+    step = HERE.replace("step_overhead = 0.001", "step_overhead = 0.003")
+    assert point(graph, "TP1", "1xhere", step, tmp_path).tpot.value == pytest.approx(usual + 2e-3)
 
 
 def test_exchanges_of_a_measured_box_take_what_was_measured(graph, tmp_path):
-    usual = point(graph, "TP2", "2xhere", HERE, tmp_path).token.value
+    usual = point(graph, "TP2", "2xhere", HERE, tmp_path).tpot.value
     longer = HERE.replace("us = [100, 1000]", "us = [200, 2000]")
-    more = point(graph, "TP2", "2xhere", longer, tmp_path).token.value - usual
+    more = point(graph, "TP2", "2xhere", longer, tmp_path).tpot.value - usual
     assert more == pytest.approx(9 * 100e-6, rel=0.05)  # two in each layer, one of the embedding
     boxes = catalog([HERE]).cluster("2xhere")
     found = communication_time(Communication("all_reduce", 1, (0, 1)), 32768, boxes)
@@ -90,10 +90,10 @@ def test_exchanges_of_a_measured_box_take_what_was_measured(graph, tmp_path):
 
 
 def test_stages_that_take_turns_have_the_machine_to_themselves(graph, tmp_path):
-    usual = point(graph, "PP2", "2xhere", HERE, tmp_path).token.value
-    alike = point(graph, "PP2", "2xhere", box(2, 1, alone=1), tmp_path).token.value
-    tensor = point(graph, "TP2", "2xhere", HERE, tmp_path).token.value
-    assert tensor == point(graph, "TP2", "2xhere", box(2, 1, alone=1), tmp_path).token.value
+    usual = point(graph, "PP2", "2xhere", HERE, tmp_path).tpot.value
+    alike = point(graph, "PP2", "2xhere", box(2, 1, alone=1), tmp_path).tpot.value
+    tensor = point(graph, "TP2", "2xhere", HERE, tmp_path).tpot.value
+    assert tensor == point(graph, "TP2", "2xhere", box(2, 1, alone=1), tmp_path).tpot.value
     spent = 1e-3 + 50e-6
     assert alike - spent == pytest.approx(1.5 * (usual - spent), rel=0.01)
 
@@ -139,15 +139,24 @@ def test_a_wrong_file_is_refused_with_the_key(change, told):
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        (("step = 0.001", "stepp = 0.001"), "has no key 'stepp' (did you mean 'step'?)"),
-        (("step = 0.001", "step = -1"), "engine.parframe.step: is -1; give a number from 0"),
-        (("batches = true", "batches = 1"), "engine.parframe.batches: is 1; give true or false"),
+        (
+            ("step_overhead = 0.001", "step_overhea = 0.001"),
+            "unknown key 'step_overhea' (did you mean 'step_overhead'?)",
+        ),
+        (
+            ("step_overhead = 0.001", "step_overhead = -1"),
+            "step_overhead: -1 is not a number of 0 or more; set a number of 0 or more",
+        ),
+        (
+            ("static_batching = true", "static_batching = 1"),
+            "engine.parframe.static_batching: 1 is not a boolean; set true or false",
+        ),
     ],
 )
 def test_a_wrong_engine_is_refused_with_the_key(change, told):
     machine = catalog([HERE.replace(*change, 1)]).cluster("1xhere").machine
     with pytest.raises(ParframeError) as caught:
-        engine_on(machine)
+        find_engine_on(machine)
     assert told in str(caught.value)
 
 
@@ -181,8 +190,11 @@ def test_a_written_file_is_read_as_what_was_measured():
 
 def test_the_engine_is_what_small_models_take_beside_their_kernels():
     machine = attrs.evolve(catalog([HERE]).cluster("2xhere").machine, engines={})
-    planted = Engine("parframe", step=2e-3, layer=1e-4, reading=3e-4, stage=5e-4, request=4e-3)
-    planted = attrs.evolve(planted, exchanges=1.2, batches=True, all_logits=True, tokens=512)
+    planted = Engine(
+        "parframe", step_overhead=2e-3, layer_overhead=1e-4, prefill_overhead=3e-4,
+        stage_overhead=5e-4, request_overhead=4e-3, communication=1.2, static_batching=True,
+        all_logits=True, max_batched_tokens=512,
+    )  # fmt: skip
 
     def run(layers, composite):
         graph = parframe.load({**LLAMA, "num_hidden_layers": layers})
@@ -195,12 +207,15 @@ def test_the_engine_is_what_small_models_take_beside_their_kernels():
         (run(2, "PP2"), run(6, "PP2")),
         (run(4, "TP2"), run(4, "PP2")),
     )
-    found = engine_on(with_engine(machine, runs, 1000, "low"))
-    for name in ("step", "layer", "reading", "stage", "request", "exchanges"):
+    found = find_engine_on(with_engine(machine, runs, 1000, "low"))
+    for name in (
+        "step_overhead", "layer_overhead", "prefill_overhead", "stage_overhead",
+        "request_overhead", "communication",
+    ):  # fmt: skip
         assert getattr(found, name) == pytest.approx(getattr(planted, name)), name
-    assert found.spread == {
-        "token": pytest.approx(0, abs=1e-6),
-        "first": pytest.approx(0, abs=1e-6),
+    assert found.residual == {
+        "tpot": pytest.approx(0, abs=1e-6),
+        "ttft": pytest.approx(0, abs=1e-6),
     }
 
 
@@ -275,11 +290,11 @@ def test_a_spec_in_float32_is_priced_in_it_where_the_device_can(call, tmp_path):
     )
     answer = call(
         "estimate", tmp_path / "spec.toml", "--hardware", tmp_path / "here.toml",
-        "--devices", "2xhere", "--prompt", 32, "--output-tokens", 64, "--json",
+        "--devices", "2xhere", "--prompt-tokens", 32, "--output-tokens", 64, "--json",
     )  # fmt: skip
     facts = json.loads(answer.out)
     assert facts["engine"] == "parframe"
-    assert facts["points"][0]["token_seconds"][1] > 1e-3
+    assert facts["points"][0]["tpot_ms"][1] > 1
     elements = parframe.load(LLAMA).parameters.values()
     whole = sum(4 * parameter.elements for parameter in elements)
     assert whole / 2 < facts["weight_bytes"] < whole

@@ -42,29 +42,29 @@ PARAMETERS = {  # in billions, as their publishers say
 
 @pytest.mark.parametrize("spelling", SPELLINGS)
 def test_a_usual_spelling_finds_the_model_and_its_dtype(spelling: str) -> None:
-    found = models.find(spelling)
+    found = models.find_model(spelling)
     assert (found.name, found.weights) == SPELLINGS[spelling]
 
 
 def test_an_unknown_name_is_refused_with_the_nearest() -> None:
     with pytest.raises(ParframeError, match=r"Llama 3\.1 8B"):
-        models.find("meta-llama/Llama-3.1-9B")
-    assert models.known("some/other-model") is None
+        models.find_model("meta-llama/Llama-3.1-9B")
+    assert models.lookup_model("some/other-model") is None
 
 
 def test_no_two_models_share_a_spelling() -> None:
-    from parframe.models.catalog import _catalogue, _key
+    from parframe.models.catalog import _catalog_entries, _key
 
     keys = [
         {_key(name)[0] for name in (entry["name"], entry["file"], *entry.get("names", ()))}
-        for entry in _catalogue()
+        for entry in _catalog_entries()
     ]
     assert sum(map(len, keys)) == len(set().union(*keys))
 
 
 @pytest.mark.parametrize("name", PARAMETERS)
 def test_a_graph_has_the_parameters_that_are_published(name: str) -> None:
-    graph = models.find(name).graph()
+    graph = models.find_model(name).graph()
     count = sum(
         math.prod(part.shape) for part in graph.parameters.values() if part.kind == "parameter"
     )
@@ -75,7 +75,7 @@ def test_a_graph_has_the_parameters_that_are_published(name: str) -> None:
 def test_a_shipped_graph_is_what_loading_gives(name: str) -> None:
     maker = Path(__file__).parents[2] / "benchmarks" / "shipped.py"
     exported = runpy.run_path(str(maker))["exported"]
-    model = models.find(name)
+    model = models.find_model(name)
     now, before = exported(model), model.graph()
     assert now.blocks == before.blocks
     assert now.calls == before.calls
@@ -92,12 +92,12 @@ def test_every_model_that_was_measured_ships() -> None:
         with path.open(encoding="utf-8") as lines:
             names |= {row.get("model") or "" for row in csv.DictReader(lines)} - {""}
     assert names
-    assert not [name for name in sorted(names) if models.known(name) is None]
+    assert not [name for name in sorted(names) if models.lookup_model(name) is None]
 
 
 def test_models_are_found_without_torch() -> None:
     code = (
-        "import sys\nfrom parframe import models\nmodels.find('mixtral-8x7b').graph()\n"
+        "import sys\nfrom parframe import models\nmodels.find_model('mixtral-8x7b').graph()\n"
         "sys.exit(any(name in sys.modules for name in ('torch', 'transformers')))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

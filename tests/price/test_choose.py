@@ -10,16 +10,20 @@ import pytest
 import parframe
 from parframe.hardware import cluster
 from parframe.mesh.composite_enumeration import enumerate_composites
-from parframe.models import find
-from parframe.price.choose.bottlenecks import account, explain, loss, reason
-from parframe.price.choose.candidates import alike
-from parframe.price.choose.public_api import overridden
-from parframe.price.choose.ranking import fewest_devices
-from parframe.price.choose.use_cases import use_case
+from parframe.models import find_model
+from parframe.price.choose.bottlenecks import break_down
+from parframe.price.choose.ranking import find_larger_cluster
+from parframe.price.choose.setup import share_equal_stages
+from parframe.price.choose.use_cases import find_use_case
 from parframe.price.predict.predictions import predict_row
-from parframe.price.predict.query_resolution import Basis
-from parframe.price.predict.shipped_models import model
+from parframe.price.predict.query_resolution import Registry
+from parframe.price.predict.shipped_models import servable_model
 from parframe.price.work.compressed.strategy_work import composite_work_reader, usable_strategies
+from parframe.report.explanations import (
+    explain_bottleneck,
+    explain_composite,
+    explain_loss,
+)
 
 
 @pytest.fixture(scope="module")
@@ -37,75 +41,76 @@ def test_every_product_of_degrees_is_a_composite_once():
 def test_all_composites_are_ranked_or_excluded_with_a_reason(on_eight):
     named = {one.composite for one in on_eight.ranked} | set(on_eight.excluded)
     assert named == set(enumerate_composites(8, ("PP", "DP", "TP")))
-    assert "weights take 141" in on_eight.excluded["DP8"]
+    assert "weights need 131" in on_eight.excluded["DP8"]
 
 
 def test_strategies_are_tried_where_the_model_has_what_they_need():
     codes = ("PP", "EP", "TP")
-    assert usable_strategies(find("mixtral-8x7b").graph(), codes) == ["PP", "EP", "TP"]
-    assert usable_strategies(find("mistral-7b").graph(), codes) == ["PP", "TP"]
+    assert usable_strategies(find_model("mixtral-8x7b").graph(), codes) == ["PP", "EP", "TP"]
+    assert usable_strategies(find_model("mistral-7b").graph(), codes) == ["PP", "TP"]
 
 
 def test_the_best_keeps_the_limits_and_gives_the_most(on_eight):
     best, use = on_eight.best, on_eight.use
-    assert best.point.first.value <= use.first
-    assert best.point.token.value <= use.token
-    keeping = [one for one in on_eight.ranked if not one.broken]
-    assert best.point.rate.value == max(one.point.rate.value for one in keeping)
+    assert best.point.ttft.value <= use.max_ttft
+    assert best.point.tpot.value <= use.max_tpot
+    keeping = [one for one in on_eight.ranked if not one.violations]
+    assert best.point.output_rate.value == max(one.point.output_rate.value for one in keeping)
 
 
 def test_stages_that_do_the_same_over_like_links_are_one():
-    work = composite_work_reader(find("llama-3-70b").graph(), ("PP", "TP"))("PP8TP4")
-    _, across, within, again, *_ = alike(work, cluster("32xH100")).stages
+    work = composite_work_reader(find_model("llama-3-70b").graph(), ("PP", "TP"))("PP8TP4")
+    _, across, within, again, *_ = share_equal_stages(work, cluster("32xH100")).stages
     assert across is again  # both send to the next node of two stages
     assert across.communication[0] == within.communication[0]
     assert across.communication[1].ranks != within.communication[1].ranks
 
 
 def test_no_point_beats_one_of_the_front(on_eight):
-    front = on_eight.front()
+    front = on_eight.pareto_front()
     for one in on_eight.ranked:
         for at in one.candidate.points:
             assert any(
-                on.per_user >= at.per_user and on.per_device >= at.per_device for _, on in front
+                on.rate_per_user >= at.rate_per_user and on.rate_per_device >= at.rate_per_device
+                for _, on in front
             )
-    users = [at.per_user for _, at in front]
+    users = [at.rate_per_user for _, at in front]
     assert users == sorted(users, reverse=True)
     assert len(front) > 3
 
 
 def test_latency_prefers_tensor_parallelism_and_throughput_fits_more_in(on_eight):
-    use = overridden(use_case("chat"), concurrency=1.0)
+    use = find_use_case("chat").override(concurrency=1.0)
     quick = parframe.choose("llama-3-70b", "8xH100", use, objective="latency")
     assert quick.ranked[0].composite == "TP8"
-    assert quick.ranked[0].point.token.value < on_eight.best.point.token.value
+    assert quick.ranked[0].point.tpot.value < on_eight.best.point.tpot.value
 
 
 def test_reasons_name_what_binds_and_what_the_runner_up_loses(on_eight):
     best, second = on_eight.ranked[:2]
-    assert "binds" in reason(best, on_eight.use)
-    assert loss(best, second, on_eight.use)
-    assert explain(on_eight, "DP8").startswith("excluded: weights take")
-    assert "place 2 of" in explain(on_eight, second.composite)
+    assert "bound by" in explain_bottleneck(best, on_eight.use)
+    assert explain_loss(best, second, on_eight.use)
+    assert explain_composite(on_eight, "DP8").startswith("excluded: weights need")
+    assert "rank 2 of" in explain_composite(on_eight, second.composite)
     split = next(one for one in on_eight.ranked if one.composite == "TP8")
-    told = account(split.candidate, split.point, on_eight.use)
-    assert told.weights == pytest.approx(70.6e9 * 2 / 8, rel=0.03)
+    breakdown = break_down(split.candidate, split.point, on_eight.use)
+    assert breakdown.weights == pytest.approx(70.6e9 * 2 / 8, rel=0.03)
 
 
 def test_compute_binds_where_prompts_are_nearly_all_there_is():
     labels = parframe.choose("llama-3-8b", "1xL4", "sentiment")
-    assert "compute binds" in reason(labels.ranked[0], labels.use)
-    alone = overridden(use_case("chat"), concurrency=1.0, first=None, token=None)
+    assert "bound by compute" in explain_bottleneck(labels.ranked[0], labels.use)
+    alone = find_use_case("chat").override(concurrency=1.0)
     talk = parframe.choose("llama-3-8b", "1xL4", alone, objective="latency")
-    assert "bandwidth binds" in reason(talk.ranked[0], talk.use)
+    assert "bound by memory bandwidth" in explain_bottleneck(talk.ranked[0], talk.use)
 
 
 def test_a_model_too_large_is_told_how_many_devices_it_needs():
     small = parframe.choose("llama-3-70b", "1xH100")
     assert not small.ranked
     codes = ("PP", "DP", "TP")
-    work = composite_work_reader(find("llama-3-70b").graph(), codes)
-    devices, composite = fewest_devices(work, small.setting, small.use, codes)
+    work = composite_work_reader(find_model("llama-3-70b").graph(), codes)
+    devices, composite = find_larger_cluster(work, small.setup, small.use, codes)
     assert devices == 2
     assert composite in ("TP2", "PP2")
 
@@ -113,39 +118,39 @@ def test_a_model_too_large_is_told_how_many_devices_it_needs():
 def test_no_smaller_number_of_devices_is_passed_over():
     small = parframe.choose("llama-3.1-405b", "1xH100")
     codes = ("PP", "DP", "TP")
-    work = composite_work_reader(find("llama-3.1-405b").graph(), codes)
-    devices, _ = fewest_devices(work, small.setting, small.use, codes)
+    work = composite_work_reader(find_model("llama-3.1-405b").graph(), codes)
+    devices, _ = find_larger_cluster(work, small.setup, small.use, codes)
     assert devices == 11
     assert not parframe.choose("llama-3.1-405b", "10xH100").ranked
     assert parframe.choose("llama-3.1-405b", "11xH100").ranked
 
 
 def test_intervals_are_those_that_a_row_of_a_table_has():
-    use = overridden(use_case("chat"), concurrency=8.0)
+    use = find_use_case("chat").override(concurrency=8.0)
     found = parframe.choose("llama-3.1-8b", "1xL4", use, objective="latency", engine="vLLM")
-    low, high = found.ranked[0].point.token.interval()
+    low, high = found.ranked[0].point.tpot.interval()
     row = {
         "model": "llama-3.1-8b", "gpu": "L4", "concurrency": "8", "isl": "1024", "osl": "256",
         "metric": "tpot", "unit": "s", "framework": "vLLM",
     }  # fmt: skip
-    predicted = predict_row(row, Basis(model))
+    predicted = predict_row(row, Registry(servable_model))
     assert (low, high) == pytest.approx((predicted.low, predicted.high), rel=1e-3)
-    assert "no rows of vLLM on l4" in found.ranked[0].point.token.notes
+    assert "vLLM was not measured on l4" in found.ranked[0].point.tpot.notes
 
 
 def test_a_plan_costs_what_its_composite_does(on_eight):
-    plan = parframe.partition(find("llama-3-70b").graph(), "TP8")
+    plan = parframe.partition(find_model("llama-3-70b").graph(), "TP8")
     alone = parframe.estimate(plan, "8xH100")
     ranked = next(one for one in on_eight.ranked if one.composite == "TP8")
     mine, theirs = alone.points[3], ranked.candidate.points[3]
-    assert mine.token.value == pytest.approx(theirs.token.value, rel=1e-9)
-    assert alone.most == pytest.approx(ranked.candidate.most, rel=1e-9)
+    assert mine.tpot.value == pytest.approx(theirs.tpot.value, rel=1e-9)
+    assert alone.max_concurrency == pytest.approx(ranked.candidate.max_concurrency, rel=1e-9)
 
 
 def test_a_strategy_of_a_third_party_is_priced_like_any(call, tmp_path):
     spec = tmp_path / "declared.toml"
     model = tmp_path / "config.json"
-    model.write_text(json.dumps(find("mistral-7b").config))
+    model.write_text(json.dumps(find_model("mistral-7b").config))
     spec.write_text(
         f'model = "{model.name}"\nparallel = "WP2"\n[strategies.wp]\nsplits = ["ffn", "vocab"]\n'
     )
@@ -173,22 +178,22 @@ def test_the_winner_is_a_spec_that_apply_takes(call, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "code", "told"),
     [
-        (("llama-3-70c", "--devices", "8xH100"), 20, "nearest are Llama 3 70B"),
+        (("llama-3-70c", "--devices", "8xH100"), 20, "did you mean Llama 3 70B"),
         (("llama-3-70b", "--devices", "8xH10"), 15, "H10"),
         (("llama-3-70b", "--devices", "0xH100"), 15, "give 1"),
         (("mistral-7b", "--devices", "1xH100", "--use-case", "chatt"), 36, "did you mean 'chat'"),
         (("llama-3-70b", "--devices", "1xL4"), 36, "no composite fits"),
-        (("mistral-7b", "--devices", "1xH100", "--max-first", "10", "--max-token", "50"), 36,
+        (("mistral-7b", "--devices", "1xH100", "--max-ttft", "10", "--max-tpot", "50"), 36,
          "contradict each other"),
-        (("mistral-7b", "--devices", "1xL4", "--max-token", "1"), 36, "comes nearest"),
-        (("mistral-7b", "--devices", "2xH100", "--explain", "TP4"), 36, "is not one of 2 devices"),
+        (("mistral-7b", "--devices", "1xL4", "--max-tpot", "1"), 36, "the nearest is"),
+        (("mistral-7b", "--devices", "2xH100", "--explain", "TP4"), 36, "not a composite of 2"),
         (("mistral-7b", "--devices", "7xH100", "--strategies", "EP"), 36, "strategies"),
         (("mistral-7b", "--devices", "2xH100", "--strategies", "TP,XP"), 13, "XP"),
         (("mistral-7b", "--devices", "2xH100", "--strategies", "XX"), 11, "strategies XX"),
         (("mistral-7b", "--devices", "2xH100", "--plot", "front.png"), 2, "ends in .svg"),
         (("mistral-7b", "--devices", "65536xH100"), 36, "16,384 devices at most"),
-        (("mistral-7b", "--devices", "2xH100", "--max-token", "nan"), 36, "limit of later tokens"),
-        (("mistral-7b", "--devices", "2xH100", "--prompt", "1e30"), 36, "tokens of a prompt"),
+        (("mistral-7b", "--devices", "2xH100", "--max-tpot", "nan"), 36, "maximum TPOT in seconds"),
+        (("mistral-7b", "--devices", "2xH100", "--prompt-tokens", "1e30"), 36, "prompt tokens"),
         (("mistral-7b", "--devices", "1xT4"), 36, "use 2 devices"),
     ],
 )  # fmt: skip

@@ -39,7 +39,7 @@ CASES = {
     ("name", "composite"), [(name, one) for name, many in CASES.items() for one in many]
 )
 def test_work_of_a_composite_equals_the_work_of_its_plan(name: str, composite: str) -> None:
-    graph = models.find(name).graph()
+    graph = models.find_model(name).graph()
     assert parts(work_from_composite(graph, composite)) == parts(
         work_from_plan(partition(graph, composite))
     )
@@ -47,14 +47,14 @@ def test_work_of_a_composite_equals_the_work_of_its_plan(name: str, composite: s
 
 def test_stage_starts_that_are_given_are_kept() -> None:
     spec = Spec(parallel="TP2PP2", strategies={"pp": {"stage_starts": (5,)}})
-    graph = models.find("Llama 3.1 8B").graph()
+    graph = models.find_model("Llama 3.1 8B").graph()
     work = work_from_composite(graph, spec)
     assert parts(work) == parts(work_from_plan(partition(graph, spec)))
     assert work.stages[0].footprint.cache == ((5 * 2 * 4 * 128, None),)
 
 
 def test_stages_beyond_layers_are_refused_as_a_plan_refuses_them() -> None:
-    graph = models.find("Llama 3.1 8B").graph()
+    graph = models.find_model("Llama 3.1 8B").graph()
     with pytest.raises(ParframeError) as fast:
         work_from_composite(graph, "PP64")
     with pytest.raises(ParframeError) as slow:
@@ -63,7 +63,7 @@ def test_stages_beyond_layers_are_refused_as_a_plan_refuses_them() -> None:
 
 
 def test_composites_of_other_degrees_share_steps() -> None:
-    reader = WorkReader(models.find("Mixtral 8x7B").graph(), ())
+    reader = WorkReader(models.find_model("Mixtral 8x7B").graph(), ())
     for composite in ("TP2EP2", "TP4EP8", "DP2TP8EP4", "PP2TP4EP4"):
         reader.work(Spec(parallel=composite).placing())
     with_data, without = reader.device_steps.shared.values()
@@ -73,7 +73,7 @@ def test_composites_of_other_degrees_share_steps() -> None:
 
 def test_a_graph_is_shortened_to_a_few_of_its_layers() -> None:
     for name, most in (("Llama 3.1 405B", 7), ("DeepSeek-V3", 10), ("GPT-OSS 120B", 11)):
-        graph: OperatorGraph = models.find(name).graph()
+        graph: OperatorGraph = models.find_model(name).graph()
         short = shorten(graph)
         assert short is not None
         assert len(short.graph.calls) <= most < len(graph.calls)

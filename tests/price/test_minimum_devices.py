@@ -10,7 +10,11 @@ from command import Caller
 
 from parframe import models
 from parframe.hardware import shipped
-from parframe.price.choose.minimum_devices import Layouts, composites, fewest
+from parframe.price.choose.minimum_devices import (
+    CandidateLayouts,
+    candidate_composites,
+    find_minimum_devices,
+)
 
 
 @pytest.fixture
@@ -21,23 +25,25 @@ def parframe(capsys: pytest.CaptureFixture[str]) -> Caller:
 def test_the_fewest_devices_are_told_for_every_dtype(parframe: Caller) -> None:
     called = parframe("fit", "llama-3.1-70b", "--gpu", "H100", "--gpu", "L4", "--json")
     assert called.code == 0, called.err
-    fits = {(fit["gpu"], fit["weights"]): fit for fit in called.json["fits"]}
+    fits = {(fit["gpu"], fit["weight_dtype"]): fit for fit in called.json["fits"]}
     assert {fits["H100 SXM", dtype]["devices"] for dtype in ("bf16", "fp8", "int4")} == {4, 2, 1}
     assert fits["L4", "int4"]["devices"] == 4
     assert all(fit["sequences"] > 0 for fit in fits.values())
 
 
 def test_longer_sequences_are_fewer() -> None:
-    layouts = Layouts(models.find("llama-3.1-8b").graph(), 1)
+    layouts = CandidateLayouts(models.find_model("llama-3.1-8b").graph(), 1)
     device = shipped().machine("H100").device
-    short, long = (fewest(layouts, device, length, "bf16") for length in (2048, 8192))
+    short, long = (find_minimum_devices(layouts, device, length, "bf16") for length in (2048, 8192))
     assert short is not None
     assert long is not None
     assert short.sequences // 4 - 1 <= long.sequences <= short.sequences // 4
 
 
 def test_nothing_that_fits_is_said_so(parframe: Caller) -> None:
-    called = parframe("fit", "llama-3.1-405b", "--gpu", "T4", "--weights", "bf16", "--most", "4")
+    called = parframe(
+        "fit", "llama-3.1-405b", "--gpu", "T4", "--dtypes", "bf16", "--max-devices", "4"
+    )
     assert called.code == 0
     assert "no" in called.out.split()
 
@@ -47,7 +53,7 @@ def test_all_ways_use_all_devices() -> None:
     import re
 
     for count in (2, 4, 8, 16, 64):
-        for composite in composites(count):
+        for composite in candidate_composites(count):
             assert math.prod(map(int, re.findall(r"\d+", composite))) == count
 
 
@@ -56,7 +62,7 @@ def test_all_ways_use_all_devices() -> None:
     [
         (("llama-3.1-9b",), "Llama 3.1 8B"),
         (("llama-3.1-8b", "--gpu", "H101"), "parframe devices"),
-        (("llama-3.1-8b", "--weights", "fp9"), "fp8"),
+        (("llama-3.1-8b", "--dtypes", "fp9"), "fp8"),
         (("llama-3.1-8b", "--engine", "vlm"), "vllm"),
     ],
 )
@@ -71,7 +77,7 @@ def test_what_is_not_known_is_refused_with_the_nearest(
 def test_it_needs_no_torch() -> None:
     code = (
         "import sys\nfrom parframe.cli import group\nfrom parframe.cli.failures import run\n"
-        "run(group, ['fit', 'llama-3.1-8b', '--gpu', 'H100', '--most', '2'])\n"
+        "run(group, ['fit', 'llama-3.1-8b', '--gpu', 'H100', '--max-devices', '2'])\n"
         "sys.exit(any(name in sys.modules for name in ('torch', 'transformers')))"
     )
     told = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True)

@@ -9,12 +9,12 @@ import attrs
 import pytest
 from price_outline import outline
 
-from parframe.models import find
+from parframe.models import find_model
 from parframe.price.predict.predictions import predict_row
-from parframe.price.predict.query_resolution import Basis, Layout
-from parframe.price.predict.shipped_models import model
+from parframe.price.predict.query_resolution import Layout, Registry
+from parframe.price.predict.shipped_models import servable_model
 
-BASIS = Basis(model)
+REGISTRY = Registry(servable_model)
 ROW = {
     "model": "LLaMA-3.1-8B", "weight_dtype": "fp16", "kv_dtype": "fp16", "gpu": "H100-SXM-80GB",
     "n_gpus": "1", "tp": "1", "pp": "1", "ep": "1", "dp": "1", "batch": "", "concurrency": "inf",
@@ -24,7 +24,7 @@ ROW = {
 
 
 def predicted(**cells):
-    return predict_row({**ROW, **cells}, BASIS)
+    return predict_row({**ROW, **cells}, REGISTRY)
 
 
 def width(found):
@@ -44,7 +44,7 @@ def width(found):
     ],
 )
 def test_the_work_of_a_layout_holds_what_the_configuration_says(name, layout):
-    found, by_hand = model(name).work(layout), outline(find(name).name, layout)
+    found, by_hand = servable_model(name).work(layout), outline(find_model(name).name, layout)
     assert (found.devices, found.replicas) == (by_hand.devices, by_hand.replicas)
     held, expected = found.stages[0].footprint, by_hand.stages[0].footprint
     assert held.weights == expected.weights
@@ -56,15 +56,15 @@ def test_the_work_of_a_layout_holds_what_the_configuration_says(name, layout):
 def test_a_row_is_predicted_with_its_interval_and_what_decides():
     found = predicted()
     assert found.low < found.value < found.high
-    assert "sequences in flight: memory" in found.why
+    assert "limited by KV cache memory" in found.why
 
 
 def test_rows_may_leave_out_what_they_do_not_know():
     row = {"model": "LLaMA-3.1-8B", "gpu": "H100", "metric": "tpot", "isl": "100", "osl": "10"}
-    found = predict_row(row, BASIS)
+    found = predict_row(row, REGISTRY)
     assert found.value > 0
-    assert "weights taken for bf16" in found.why
-    assert "no rows of this engine" in found.why
+    assert "bf16 weights assumed" in found.why
+    assert "median engine assumed" in found.why
 
 
 @pytest.mark.parametrize(
@@ -86,7 +86,7 @@ def test_lengths_on_which_a_figure_hangs_are_not_guessed(cells, lacking):
 def test_a_tokens_time_in_a_batch_says_what_lengths_it_takes():
     told = {"metric": "tpot", "unit": "ms", "batch": "4", "concurrency": ""}
     found = predicted(**told, isl="", osl="")
-    assert "isl is not given: taken for 0; osl is not given: taken for 128" in found.why
+    assert "isl=0 assumed; osl=128 assumed" in found.why
     assert width(found) > width(predicted(**told, isl="1", osl="128"))
 
 
@@ -100,17 +100,17 @@ def test_what_no_row_of_an_engine_tells_widens_the_interval():
     known = predicted(n_gpus="4", tp="4")
     piped = predicted(n_gpus="4", tp="2", pp="2")
     assert width(piped) > width(known)
-    assert "tell of pipelines" in piped.why
+    assert "pipeline parallelism was not measured" in piped.why
 
 
 @pytest.mark.parametrize(
     ("cells", "why"),
     [
-        ({"model": "Nonesuch-7B"}, "not one that ships"),
+        ({"model": "Nonesuch-7B"}, "not a shipped model"),
         ({"gpu": "Voodoo 2"}, "no such GPU"),
         ({"model": "Llama-2-70B", "gpu": "L4"}, "weights need"),
-        ({"metric": "joy"}, "not one that is predicted"),
-        ({"n_gpus": "3", "tp": "2"}, "does not divide"),
+        ({"metric": "joy"}, "unknown metric"),
+        ({"n_gpus": "3", "tp": "2"}, "not a multiple"),
         ({"tp": "x"}, "column tp"),
         ({"metric": "ttft", "unit": "ms"}, "grows"),
     ],
@@ -163,9 +163,9 @@ def test_more_devices_shorten_a_tokens_time():
 
 
 def test_a_basis_may_have_engines_of_its_own():
-    slow = tuple(attrs.evolve(own, step=1.0) for own in BASIS.engines)
+    slow = tuple(attrs.evolve(own, step_overhead=1.0) for own in REGISTRY.engines)
     row = {**ROW, "metric": "tpot", "unit": "s", "batch": "1"}
-    found = predict_row(row, attrs.evolve(BASIS, engines=slow))
+    found = predict_row(row, attrs.evolve(REGISTRY, engines=slow))
     assert found.value > 1.0
 
 
@@ -198,7 +198,7 @@ def test_the_command_adds_columns_and_needs_no_torch(table):
     assert first["extra"] == "kept"
     assert float(first["low"]) < float(first["predicted"]) < float(first["high"])
     assert second["predicted"] == second["low"] == second["high"] == ""
-    assert "not one that ships" in second["why"]
+    assert "not a shipped model" in second["why"]
 
 
 def test_a_table_without_a_column_that_is_needed_is_refused(call, tmp_path):

@@ -6,37 +6,37 @@ import pytest
 
 from parframe.errors import ParframeError
 from parframe.price.predict.metrics import METRICS, metric_name, unit_size
-from parframe.price.predict.queries import question
+from parframe.price.predict.queries import parse_query
 
 
 def test_an_empty_cell_says_nothing():
-    asked = question({"model": "m", "gpu": "g", "metric": "ttft", "tp": "", "kv_dtype": ""})
+    asked = parse_query({"model": "m", "gpu": "g", "metric": "ttft", "tp": "", "kv_dtype": ""})
     assert asked.tensor is None
     assert asked.cache is None
     assert asked.batch is None
 
 
 def test_words_say_that_the_engine_filled_its_batch():
-    asked = question({"batch": "max (in-flight batching, not reported)", "concurrency": "inf"})
+    asked = parse_query({"batch": "max (in-flight batching, not reported)", "concurrency": "inf"})
     assert asked.batch is None
     assert asked.concurrency == math.inf
 
 
 def test_an_offered_rate_is_no_concurrency():
-    asked = question({"concurrency": "qps=4", "notes": "online serving, 500 requests, averages"})
-    assert (asked.concurrency, asked.rate, asked.requests) == (None, 4.0, 500.0)
-    assert question({"concurrency": "qps=INF"}).rate == math.inf
+    asked = parse_query({"concurrency": "qps=4", "notes": "online serving, 500 requests, averages"})
+    assert (asked.concurrency, asked.request_rate, asked.requests) == (None, 4.0, 500.0)
+    assert parse_query({"concurrency": "qps=INF"}).request_rate == math.inf
 
 
 def test_a_range_of_requests_is_no_number():
-    assert question({"notes": "30000..1000 requests per point"}).requests is None
+    assert parse_query({"notes": "30000..1000 requests per point"}).requests is None
 
 
 @pytest.mark.parametrize(
     ("cell", "dtype"), [("bf16?", "bf16"), ("FP8 (block)", "fp8"), ("AWQ", "int4")]
 )
 def test_dtypes_are_known_by_their_spellings(cell, dtype):
-    assert question({"weight_dtype": cell}).weights == dtype
+    assert parse_query({"weight_dtype": cell}).weights == dtype
 
 
 @pytest.mark.parametrize(
@@ -59,13 +59,13 @@ def test_dtypes_are_known_by_their_spellings(cell, dtype):
 )
 def test_what_makes_no_sense_is_refused_with_its_column(column, cell):
     with pytest.raises(ParframeError) as refused:
-        question({column: cell})
+        parse_query({column: cell})
     assert column in str(refused.value)
 
 
 def test_no_expert_parallelism_is_also_written_as_zero():
-    assert question({"ep": "0"}).expert == question({"ep": "1"}).expert == 1
-    assert question({"ep": ""}).expert is None
+    assert parse_query({"ep": "0"}).expert == parse_query({"ep": "1"}).expert == 1
+    assert parse_query({"ep": ""}).expert is None
 
 
 def test_metrics_have_other_names_and_means():

@@ -13,7 +13,7 @@ from parframe.price.work.work_from_plan import work_from_plan
 
 
 def read(name: str, composite: str) -> tuple[dict[str, Any], Work]:
-    model = models.find(name)
+    model = models.find_model(name)
     return model.config, work_from_plan(partition(model.graph(), composite))
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-from parframe.models import find
-from parframe.price.predict.query_resolution import Layout, Model
+from parframe.models import find_model
+from parframe.price.predict.query_resolution import Layout, ServableModel
 from parframe.price.work.work import (
     Attention,
     Communication,
@@ -18,16 +18,16 @@ from parframe.price.work.work import (
 )
 
 
-def model(name: str) -> Model:
+def model(name: str) -> ServableModel:
     """Look a shipped model up, with its work by hand."""
-    found = find(name)
-    return Model(found.name, found.weights, lambda layout: outline(found.name, layout))
+    found = find_model(name)
+    return ServableModel(found.name, found.weights, lambda layout: outline(found.name, layout))
 
 
 @lru_cache(maxsize=512)
 def outline(name: str, layout: Layout) -> Work:
     """Return the work of a shipped model, Megatron's way of splitting it."""
-    config = find(name).config
+    config = find_model(name).config
     layers = _get(config, "num_hidden_layers", "n_layer")
     dense = config.get("first_k_dense_replace", 0)
     stages = []

@@ -1,1 +1,1 @@
-"""The choice of a composite: candidates, their ranking, and the reasons for it."""
+"""Choice of a composite: candidates, ranking by an objective under limits, and bottlenecks."""

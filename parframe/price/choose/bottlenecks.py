@@ -1,4 +1,4 @@
-"""Why a composite is what it is, in words: what fits, what binds, what another loses."""
+"""Time of a step by kind of kernel, memory of a device, and what bounds the throughput."""
 
 from __future__ import annotations
 
@@ -6,193 +6,137 @@ from collections.abc import Mapping, Sequence
 
 import attrs
 
-from parframe.price.choose.candidates import Candidate, Point
-from parframe.price.choose.ranking import Choice, Ranked
+from parframe.price.choose.candidates import Candidate, OperatingPoint
 from parframe.price.choose.use_cases import UseCase
-from parframe.price.serving.memory_traffic import decode_bytes
-from parframe.price.serving.steady_state import Deployment, mixture
-from parframe.price.serving.step_time import Load, parts
+from parframe.price.serving.deployment import Deployment
+from parframe.price.serving.memory_traffic import decode_read_bytes
+from parframe.price.serving.steady_state import CAPACITY, step_mixture
+from parframe.price.serving.step_time import StepBatch, stage_times
 from parframe.price.work.work import Attention, Experts, Product, Stage
 
 
 @attrs.frozen
-class Account:
-    """Where the time of a step goes, prompts that are read in it included, and a device's memory.
+class Breakdown:
+    """Breakdown of a mean step and of the memory of the fullest device.
 
     Parameters
     ----------
     seconds
-        By what takes them: ``products``, ``experts``, ``attention``, ``pointwise``,
-        ``exchanges``, on the slowest stage for one micro-batch.
-    reading, computing
-        Seconds that the memory's bandwidth, and the dense rate, would need at least.
-    weights, cache
-        Bytes of a device.
-    room
-        Bytes that software sees.
-    binds
-        ``memory``, ``bandwidth``, ``compute``, ``links`` or ``the engine``.
+        Seconds of the slowest stage for one micro-batch by kind: ``matmul``, ``experts``,
+        ``attention``, ``pointwise``, ``communication``.
+    read_time, compute_time
+        Lower bounds in seconds by the memory bandwidth and by the dense compute rate.
+    weights, kv_cache
+        Bytes on a device.
+    memory
+        Bytes of a device that software can use.
+    bound_by
+        ``memory bandwidth``, ``compute``, ``communication``, ``capacity`` or ``engine overhead``.
     """
 
     seconds: Mapping[str, float]
-    reading: float
-    computing: float
+    read_time: float
+    compute_time: float
     weights: float
-    cache: float
-    room: float
-    binds: str
+    kv_cache: float
+    memory: float
+    bound_by: str
 
 
-def account(one: Candidate, at: Point, use: UseCase) -> Account:
-    """Give an account of a candidate at a point, over the steps that it makes there."""
-    deployment = one.deployment
-    work, room = deployment.work, deployment.room
-    micro = max(1, min(len(work.stages), int(at.rows / work.replicas)))
-    kinds = mixture(deployment, at.rows, use.prompt, use.output)
-    shares = [(share, load.part(1 / micro)) for share, load in kinds]
-    every = [_mean(stage, deployment, shares) for stage in work.stages]
-    totals = [sum(seconds.values()) for seconds in every]
-    seconds = every[totals.index(max(totals))]
+def break_down(candidate: Candidate, point: OperatingPoint, use: UseCase) -> Breakdown:
+    """Return the breakdown of a candidate at a point, over the mean of its steps there."""
+    deployment = candidate.deployment
+    work, memory = deployment.work, deployment.memory
+    micro = max(1, min(len(work.stages), int(point.concurrency / work.replicas)))
+    prompt, output = use.prompt_tokens, use.output_tokens
+    steps = step_mixture(deployment, point.concurrency, prompt, output)
+    parts = [(share, batch.micro_batch(1 / micro)) for share, batch in steps]
+    by_stage = [_mean_seconds(stage, deployment, parts) for stage in work.stages]
+    totals = [sum(seconds.values()) for seconds in by_stage]
+    seconds = by_stage[totals.index(max(totals))]
     device = deployment.clock.cluster.machine.device  # type: ignore[attr-defined]
     dtypes = deployment.clock.dtypes  # type: ignore[attr-defined]
-    reading = sum(share * _read(deployment, load) for share, load in shares) / device.bandwidth
-    computing = sum(share * _operations(deployment, load) for share, load in shares)
-    computing /= device.rates[dtypes.products(device.rates)]
-    fullest = max(work.stages, key=lambda stage: room.weights(stage.footprint))
-    cache = (
-        at.rows
-        * fullest.footprint.batch_share
-        * room.row(fullest.footprint, use.prompt + use.output)
-    )
-    weights = room.weights(fullest.footprint)
+    read = sum(share * _read_bytes(deployment, batch) for share, batch in parts)
+    read_time = read / device.bandwidth
+    compute_time = sum(share * _operations(deployment, batch) for share, batch in parts)
+    compute_time /= device.rates[dtypes.products(device.rates)]
+    fullest = max(work.stages, key=lambda stage: memory.weight_bytes(stage.footprint))
+    sequence = memory.sequence_bytes(fullest.footprint, prompt + output)
+    kv_cache = point.concurrency * fullest.footprint.batch_share * sequence
+    weights = memory.weight_bytes(fullest.footprint)
     busy = max(sum(totals), micro * max(totals))
-    step = sum(share * deployment.step(load).value for share, load in kinds)
-    full = at.rows >= 0.95 * one.most and one.limit == "memory"
-    binds = _binds(seconds, reading, computing, step > 2 * busy, full)
-    return Account(seconds, reading, computing, weights, cache, room.memory, binds)
+    step = sum(share * deployment.step_time(batch).value for share, batch in steps)
+    full = (
+        point.concurrency >= 0.95 * candidate.max_concurrency and candidate.limited_by == CAPACITY
+    )
+    bound_by = _bound_by(seconds, read_time, compute_time, step > 2 * busy, full)
+    return Breakdown(seconds, read_time, compute_time, weights, kv_cache, memory.total, bound_by)
 
 
-def _mean(
-    stage: Stage, deployment: Deployment, shares: Sequence[tuple[float, Load]]
+def _mean_seconds(
+    stage: Stage, deployment: Deployment, parts: Sequence[tuple[float, StepBatch]]
 ) -> dict[str, float]:
-    """Seconds of a stage in the mean over steps, by what takes them."""
+    """Return the seconds of a stage by kind of kernel, as the mean over steps."""
     engine = deployment.engine
     factors = {
-        "products": engine.products,
-        "experts": engine.products * engine.experts,
+        "matmul": engine.matmul,
+        "experts": engine.matmul * engine.experts,
         "attention": engine.attention,
         "pointwise": 1.0,
-        "exchanges": engine.exchanges,
+        "communication": engine.communication,
     }
     seconds = dict.fromkeys(factors, 0.0)
-    for share, load in shares:
-        found = parts(stage, deployment.clock, load, deployment.work.replicas)
+    for share, batch in parts:
+        times = stage_times(stage, deployment.clock, batch, deployment.work.replicas)
         for name, factor in factors.items():
-            seconds[name] += share * getattr(found, name).value * factor
-        again = found.again.value * engine.attention * engine.regrouping
-        seconds["attention"] += share * again
+            seconds[name] += share * getattr(times, name).value * factor
+        kv_reread = times.kv_reread.value * engine.attention * engine.kv_reread
+        seconds["attention"] += share * kv_reread
     return seconds
 
 
-def _read(deployment: Deployment, load: Load) -> float:
-    prompts = load.tokens - load.decoding
-    return decode_bytes(deployment, load.decoding, load.context, prompts)
+def _read_bytes(deployment: Deployment, batch: StepBatch) -> float:
+    prefill_tokens = batch.tokens - batch.decodes
+    return decode_read_bytes(deployment, batch.decodes, batch.context, prefill_tokens)
 
 
-def _operations(deployment: Deployment, load: Load) -> float:
-    """Operations of the busiest stage's device in a step."""
-    most = 0.0
-    prompts = load.prompts * load.prompt
-    looked = load.decoding * load.context + prompts * load.prompt / 2
-    for stage in deployment.work.stages:
-        total = 0.0
-        for kernel in stage.kernels:
-            tokens = load.tokens * kernel.share
-            if isinstance(kernel, Product):
-                own = tokens if kernel.per == "token" else load.rows * kernel.share
-                total += 2 * own * kernel.inner * kernel.columns * kernel.count
-            elif isinstance(kernel, Experts):
-                visited = tokens * kernel.top_k * kernel.local_experts / kernel.experts
-                total += 2 * visited * kernel.matrices * kernel.hidden * kernel.ffn * kernel.count
-            elif isinstance(kernel, Attention):
-                width = kernel.heads * (kernel.key_width + kernel.value_width)
-                total += 2 * looked * kernel.share * kernel.position_share * width * kernel.count
-        most = max(most, total)
-    return most
+def _operations(deployment: Deployment, batch: StepBatch) -> float:
+    """Return the arithmetic operations of a step on the device of the busiest stage."""
+    prefill_tokens = batch.prefills * batch.prefill_tokens
+    pairs = batch.decodes * batch.context + prefill_tokens * batch.prefill_tokens / 2
+    return max(
+        (_stage_operations(stage, batch, pairs) for stage in deployment.work.stages), default=0.0
+    )
 
 
-def _binds(
-    seconds: Mapping[str, float], reading: float, computing: float, hosted: bool, full: bool
+def _stage_operations(stage: Stage, batch: StepBatch, pairs: float) -> float:
+    """Return the operations of a stage; ``pairs`` are the pairs of query and key positions."""
+    total = 0.0
+    for kernel in stage.kernels:
+        tokens = batch.tokens * kernel.share
+        if isinstance(kernel, Product):
+            rows = tokens if kernel.per == "token" else batch.sequences * kernel.share
+            total += 2 * rows * kernel.inner * kernel.columns * kernel.count
+        elif isinstance(kernel, Experts):
+            routed = tokens * kernel.top_k * kernel.local_experts / kernel.experts
+            total += 2 * routed * kernel.matrices * kernel.hidden * kernel.ffn * kernel.count
+        elif isinstance(kernel, Attention):
+            width = kernel.heads * (kernel.key_width + kernel.value_width)
+            total += 2 * pairs * kernel.share * kernel.position_share * width * kernel.count
+    return total
+
+
+def _bound_by(
+    seconds: Mapping[str, float],
+    read_time: float,
+    compute_time: float,
+    mostly_overhead: bool,
+    full: bool,
 ) -> str:
     if full:
-        return "memory"
-    if hosted:
-        return "the engine"
-    if seconds["exchanges"] > sum(seconds.values()) / 2:
-        return "links"
-    return "compute" if computing > reading else "bandwidth"
-
-
-def reason(one: Ranked, use: UseCase) -> str:
-    """Say what fits and what binds."""
-    found = account(one.candidate, one.point, use)
-    longest = max(found.seconds, key=lambda name: found.seconds[name])
-    total = sum(found.seconds.values()) or 1.0
-    requests = "1 request" if one.point.rows == 1 else f"{one.point.rows:.0f} requests"
-    fits = (
-        f"weights take {found.weights / 1e9:.1f} of {found.room / 1e9:.1f} GB, the cache of "
-        f"{requests} {found.cache / 1e9:.1f}; at most {one.candidate.most:.0f} fit "
-        f"({one.candidate.limit})"
-    )
-    time = (
-        f"{found.binds} binds: of a stage's step {longest} take "
-        f"{found.seconds[longest] / total:.0%}"
-    )
-    if longest != "exchanges":
-        time += f", exchanges {found.seconds['exchanges'] / total:.0%}"
-    return f"{fits}; {time}"
-
-
-def loss(best: Ranked, other: Ranked, use: UseCase) -> str:
-    """Say what another loses against the best."""
-    if other.broken:
-        return f"breaks a limit: {'; '.join(other.broken)}"
-    mine, theirs = best.point, other.point
-    said = []
-    if theirs.rate.value < mine.rate.value:
-        said.append(f"{1 - theirs.rate.value / mine.rate.value:.0%} fewer tokens a second")
-    if theirs.token.value > mine.token.value:
-        said.append(f"a token takes {theirs.token.value / mine.token.value:.2f} times as long")
-    if theirs.first.value > mine.first.value:
-        said.append(f"the first {theirs.first.value / mine.first.value:.2f} times")
-    ours, its = (account(x.candidate, x.point, use) for x in (best, other))
-    per_row = {
-        name: its.seconds[name] / theirs.rows - ours.seconds[name] / mine.rows
-        for name in ours.seconds
-    }
-    worst = max(per_row, key=lambda name: per_row[name])
-    if per_row[worst] > 0:
-        said.append(f"most of it by {worst}")
-    return ", ".join(said) or "nothing"
-
-
-def explain(choice: Choice, composite: str) -> str:
-    """Say of one composite why it is where it is.
-
-    Returns
-    -------
-    str
-        Its reason and what it loses, or why it is excluded; empty if it is not among them.
-    """
-    if composite in choice.excluded:
-        return f"excluded: {choice.excluded[composite]}"
-    for place, one in enumerate(choice.ranked, 1):
-        if one.composite == composite:
-            best = choice.ranked[0]
-            told = f"place {place} of {len(choice.ranked)}: {reason(one, choice.use)}"
-            return (
-                told
-                if one is best
-                else f"{told}; against {best.composite}: " + loss(best, one, choice.use)
-            )
-    return ""
+        return "capacity"
+    if mostly_overhead:
+        return "engine overhead"
+    if seconds["communication"] > sum(seconds.values()) / 2:
+        return "communication"
+    return "compute" if compute_time > read_time else "memory bandwidth"

@@ -1,4 +1,4 @@
-"""Which model fits on how many of which GPU, and with how many sequences of which length."""
+"""Minimum number of devices that a model fits on, and the sequences that fit there."""
 
 from __future__ import annotations
 
@@ -9,26 +9,28 @@ import attrs
 from parframe.errors import ParframeError
 from parframe.graph import OperatorGraph
 from parframe.hardware import Device
-from parframe.price.serving.capacity import Allocation, most_sequences
+from parframe.mesh import composite_degrees
+from parframe.mesh.composite_enumeration import enumerate_composites
+from parframe.price.serving.capacity import MemoryPolicy, max_sequences
 from parframe.price.work.compressed.work_from_composite import work_from_composite
 from parframe.price.work.work import Work
 
-NODE = 8
-"""Ranks that share layers at most; beyond these, stages follow each other."""
+NODE_SIZE = 8
+"""Maximum number of ranks that share a layer; beyond it, pipeline stages are added."""
 
 
 @attrs.frozen
-class Fitting:
-    """The fewest devices that a model fits on.
+class Fit:
+    """Minimum number of devices that a model fits on.
 
     Parameters
     ----------
     devices
-        How many.
+        Number of devices.
     composite
-        How the model is divided among them; empty for one device.
+        Composite that partitions the model over them; empty for one device.
     sequences
-        How many sequences have room on them at once.
+        Sequences that fit on them at once.
     """
 
     devices: int
@@ -36,35 +38,35 @@ class Fitting:
     sequences: int
 
 
-class Layouts:
-    """The ways of dividing one model that are tried, with the work of each, read once.
+class CandidateLayouts:
+    """Composites of one model that are tried, with their work, which is computed once.
 
     Parameters
     ----------
     graph
         The model.
-    most
-        The most devices to try.
+    max_devices
+        Maximum number of devices.
     """
 
-    def __init__(self, graph: OperatorGraph, most: int) -> None:
+    def __init__(self, graph: OperatorGraph, max_devices: int) -> None:
         self.graph = graph
-        self.most = most
-        self.known: dict[str, Work | None] = {}
+        self.max_devices = max_devices
+        self._works: dict[str, Work | None] = {}
 
-    def counts(self) -> Iterator[int]:
-        """Numbers of devices: powers of two."""
+    def device_counts(self) -> Iterator[int]:
+        """Yield the numbers of devices: powers of two."""
         count = 1
-        while count <= self.most:
+        while count <= self.max_devices:
             yield count
             count *= 2
 
     def works(self, count: int) -> Iterator[tuple[str, Work]]:
-        """The ways of dividing the model among so many devices, with their work."""
-        for composite in composites(count):
-            if composite not in self.known:
-                self.known[composite] = self._work(composite)
-            work = self.known[composite]
+        """Yield the composites of this number of devices that are valid, with their work."""
+        for composite in candidate_composites(count):
+            if composite not in self._works:
+                self._works[composite] = self._work(composite)
+            work = self._works[composite]
             if work is not None:
                 yield composite, work
 
@@ -73,62 +75,63 @@ class Layouts:
             return work_from_composite(self.graph, composite or "TP1")
         except ParframeError as error:
             if error.kind in ("partition", "strategy"):
-                return None  # the model has not what is split, or too little of it
+                return None  # the model does not have what the composite splits, or too little
             raise
 
 
-def composites(count: int) -> tuple[str, ...]:
-    """The composites that are tried for a number of devices.
+def candidate_composites(count: int) -> tuple[str, ...]:
+    """Return the composites that are tried for a number of devices.
 
-    Tensor parallelism within a node and stages across; the same with the experts whole on ranks
-    of their own, which data parallelism has the rest on.
+    Within a node: tensor parallelism, expert parallelism, or expert parallelism with TP2. Across
+    nodes: pipeline parallelism.
     """
     if count == 1:
         return ("",)
-    inner = min(count, NODE)
-    stages = count // inner
-    behind = f"PP{stages}" if stages > 1 else ""
-    ways = [f"{behind}TP{inner}", f"{behind}EP{inner}"]
-    if inner >= 4:
-        ways.append(f"{behind}EP{inner // 2}TP2")
-    return tuple(ways)
+    node = min(count, NODE_SIZE)
+    tensor_degrees = [node, 1, 2] if node >= 4 else [node, 1]
+    within = {
+        composite: composite_degrees(composite).get("TP", 1)
+        for composite in enumerate_composites(count, ("PP", "EP", "TP"))
+        if composite_degrees(composite).get("PP", 1) == count // node
+    }
+    candidates = [name for name, tensor in within.items() if tensor in tensor_degrees]
+    return tuple(sorted(candidates, key=lambda name: tensor_degrees.index(within[name])))
 
 
-def fewest(
-    layouts: Layouts,
+def find_minimum_devices(
+    layouts: CandidateLayouts,
     device: Device,
     length: int,
     weights: str,
     cache_dtype: str = "bf16",
-    of: Allocation | str = "vllm",
-) -> Fitting | None:
-    """The fewest devices on which a sequence of a length has room, and how many then have.
+    policy: MemoryPolicy | str = "vllm",
+) -> Fit | None:
+    """Return the minimum number of devices that fits a sequence of a length.
 
     Parameters
     ----------
     layouts
-        The ways of dividing the model.
+        Composites of the model.
     device
         The GPU.
     length
         Positions that are allocated for a sequence.
     weights, cache_dtype
-        Dtypes.
-    of
-        The serving engine.
+        Dtypes of the weights and of the KV cache.
+    policy
+        Memory policy of the serving engine, or its name.
 
     Returns
     -------
-    Fitting or None
-        Of the ways to divide the model that with the most sequences; None if none fits.
+    Fit or None
+        The composite that fits the most sequences; None if the model does not fit.
     """
-    for count in layouts.counts():
-        found = [
-            Fitting(count, composite, fit.sequences)
-            for composite, work in layouts.works(count)
-            for fit in [most_sequences(work, device.usable, length, weights, cache_dtype, of)]
-            if fit.sequences > 0
-        ]
-        if found:
-            return max(found, key=lambda one: one.sequences)
+    for count in layouts.device_counts():
+        fits = []
+        for composite, work in layouts.works(count):
+            capacity = max_sequences(work, device.usable, length, weights, cache_dtype, policy)
+            if capacity.sequences > 0:
+                fits.append(Fit(count, composite, capacity.sequences))
+        if fits:
+            return max(fits, key=lambda fit: fit.sequences)
     return None

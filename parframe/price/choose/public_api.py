@@ -1,36 +1,31 @@
-"""What users ask for: which composite to use, and what a plan costs."""
+"""Public functions: choose a composite, and estimate the figures of a plan."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 import attrs
 
 from parframe.errors import ParframeError
 from parframe.graph import OperatorGraph
-from parframe.models import find
+from parframe.models import find_model
 from parframe.plan import Plan
 from parframe.price.choose.candidates import (
     Candidate,
-    Setting,
-    candidate,
-    deployed,
-    finer,
-    judged_point,
+    make_candidate,
+    with_intervals,
+    with_more_points,
 )
-from parframe.price.choose.ranking import Choice, Objective
-from parframe.price.choose.ranking import choose as choose_by
-from parframe.price.choose.use_cases import UseCase, use_case
-from parframe.price.cost.dtypes import Dtypes
-from parframe.price.serving.engines import engine_on
-from parframe.price.serving.hardware_lookup import cluster
+from parframe.price.choose.ranking import Choice, Objective, rank_composites
+from parframe.price.choose.setup import ServingSetup, deploy, find_setup
+from parframe.price.choose.use_cases import UseCase, find_use_case
 from parframe.price.work.compressed.strategy_work import composite_work_reader, usable_strategies
+from parframe.price.work.work import Work
 from parframe.price.work.work_from_plan import work_from_plan
 
-CODES = ("PP", "EP", "DP", "TP")
-"""The strategies that are tried unless others are named."""
+DEFAULT_STRATEGIES = ("PP", "EP", "DP", "TP")
+"""Codes of the strategies that are tried unless others are given."""
 
 
 def choose(
@@ -39,41 +34,42 @@ def choose(
     use: UseCase | str = "chat",
     *,
     objective: Objective = "throughput",
-    strategies: Sequence[str] = CODES,
+    strategies: Sequence[str] = DEFAULT_STRATEGIES,
     engine: str = "",
     weights: str | None = None,
     cache: str = "bf16",
     hardware: Iterable[Path] = (),
     progress: Callable[[int, int], None] | None = None,
 ) -> Choice:
-    """Rank every composite of a model for a number of devices.
+    """Rank every composite of a model on a number of devices.
 
     Parameters
     ----------
     model
-        A graph, or the name of a model that ships.
+        A graph, or the name of a shipped model.
     devices
-        Such as ``"64xH100"``.
+        Number and name of the devices, such as ``"64xH100"``.
     use
         A use case or its name.
     objective
-        ``throughput``, ``latency`` or ``cost``; see `parframe.price.choose.ranking.choose`.
+        ``throughput``, ``latency`` or ``cost``; see
+        `parframe.price.choose.ranking.rank_composites`.
     strategies
-        The codes of the strategies.
+        Codes of the strategies to combine.
     engine
-        What serves; the middle of those known if empty.
+        Serving engine (default: the median engine).
     weights, cache
-        Dtypes: ``bf16``, ``fp16``, ``fp8``, ``int8``, ``int4``, ``fp4``; of weights, if not those
-        that a model that ships is published in, and else ``bf16``.
+        Dtypes of the weights (default: as published, or ``bf16`` for a graph) and of the KV cache:
+        ``bf16``, ``fp16``, ``fp8``, ``int8``, ``int4``, ``fp4``.
     hardware
-        Files with devices and machines of the user's own.
+        Files with devices and machines of your own.
     progress
-        Told how many of how many composites are done.
+        Function that is called with the number of priced composites and the number of all.
 
     Raises
     ------
     ParframeError
-        If something is not known, or there is nothing to choose from.
+        If a name is unknown, or there is no composite to choose from.
 
     Examples
     --------
@@ -81,14 +77,16 @@ def choose(
     'DP2'
     """
     if isinstance(model, str):
-        known = find(model)
-        graph, own = known.graph(), known.weights
+        shipped = find_model(model)
+        graph, published = shipped.graph(), shipped.weights
     else:
-        graph, own = model, "bf16"
-    use = use_case(use) if isinstance(use, str) else use
-    setting = setting_of(devices, weights or own, cache, engine, hardware, graph.source)
+        graph, published = model, "bf16"
+    use = find_use_case(use) if isinstance(use, str) else use
+    setup = find_setup(devices, weights or published, cache, engine, hardware, graph.source)
     codes = usable_strategies(graph, strategies)
-    return choose_by(composite_work_reader(graph, codes), setting, use, codes, objective, progress)
+    return rank_composites(
+        composite_work_reader(graph, codes), setup, use, codes, objective, progress
+    )
 
 
 def estimate(
@@ -101,64 +99,49 @@ def estimate(
     cache: str = "bf16",
     hardware: Iterable[Path] = (),
 ) -> Candidate:
-    """Price one plan.
+    """Estimate memory, latency and throughput of one plan.
 
     Parameters
     ----------
     plan
-        The plan; of whatever strategies, since its device graphs are read.
+        A plan of any strategies: its device graphs are read.
     devices, use, engine, weights, cache, hardware
         As for `choose`.
 
     Raises
     ------
     ParframeError
-        Of kind ``memory``, if it does not fit; of kind ``mesh``, if it is for other devices.
+        Of kind ``memory``, if the plan does not fit; of kind ``mesh``, if it is for another number
+        of devices.
     """
-    use = use_case(use) if isinstance(use, str) else use
-    setting = setting_of(devices, weights, cache, engine, hardware, plan.graph.source)
-    return priced(work_from_plan(plan), setting, use, str(plan.mesh))
+    use = find_use_case(use) if isinstance(use, str) else use
+    setup = find_setup(devices, weights, cache, engine, hardware, plan.graph.source)
+    return estimate_work(work_from_plan(plan), setup, use, str(plan.mesh))
 
 
-def priced(work: Any, setting: Setting, use: UseCase, name: str) -> Candidate:
-    """Price the work of one plan.
+def estimate_work(work: Work, setup: ServingSetup, use: UseCase, name: str) -> Candidate:
+    """Estimate memory, latency and throughput from the work of one plan.
 
     Raises
     ------
     ParframeError
         As `estimate` does.
     """
-    if work.devices != setting.cluster.devices:
+    if work.devices != setup.cluster.devices:
         raise ParframeError(
             "mesh",
-            setting.place,
+            setup.cluster_label,
             f"the plan is for {work.devices} devices",
-            f"give {work.devices} devices",
+            f"use {work.devices} devices",
         )
-    found = candidate(name, deployed(work, setting), use)
-    if isinstance(found, str):
+    candidate = make_candidate(name, deploy(work, setup), use)
+    if isinstance(candidate, str):
         raise ParframeError(
-            "memory", name, found, "use more devices, narrower weights or shorter sequences"
+            "memory",
+            name,
+            candidate,
+            "use more devices, a smaller weight dtype or shorter sequences",
         )
-    found = finer(found, use)
-    points = [judged_point(at, found.deployment, setting) for at in found.points]
-    return attrs.evolve(found, points=tuple(points))
-
-
-def setting_of(
-    devices: str,
-    weights: str,
-    cache: str,
-    engine: str = "",
-    hardware: Iterable[Path] = (),
-    model: str = "",
-) -> Setting:
-    """Find the devices and the engine by their names; ``model`` is its usual one."""
-    found = cluster(devices, hardware)
-    return Setting.of(found, Dtypes(weights, cache), engine_on(found.machine, engine), model)
-
-
-def overridden(use: UseCase, **own: float | None) -> UseCase:
-    """Give a use case with figures of the user's own, those that are not None."""
-    given: dict[str, Any] = {name: value for name, value in own.items() if value is not None}
-    return attrs.evolve(use, **given)
+    candidate = with_more_points(candidate, use)
+    points = [with_intervals(point, candidate.deployment, setup) for point in candidate.points]
+    return attrs.evolve(candidate, points=tuple(points))

@@ -1,4 +1,4 @@
-"""Which composite to use: all legal ones, priced, ranked by an objective under limits."""
+"""Ranking of all valid composites by an objective, under the limits of a use case."""
 
 from __future__ import annotations
 
@@ -13,151 +13,154 @@ from parframe.errors import ParframeError
 from parframe.mesh.composite_enumeration import enumerate_composites
 from parframe.price.choose.candidates import (
     Candidate,
-    Point,
-    Setting,
-    candidate,
-    deployed,
-    excluded,
-    finer,
-    judged_point,
-    point,
+    OperatingPoint,
+    make_candidate,
+    operating_point,
+    why_excluded,
+    with_intervals,
+    with_more_points,
 )
+from parframe.price.choose.setup import ServingSetup, deploy
 from parframe.price.choose.use_cases import UseCase
-from parframe.price.cost.cluster_timer import MeasuredClock
 from parframe.price.work.work import Work
 
 Objective = Literal["throughput", "latency", "cost"]
-"""What is best: most tokens a second, quickest answers, or fewest device-seconds a token."""
+"""Highest output tok/s, lowest latency of a request, or fewest device-seconds per token."""
 
-FINER = 10
-"""How many of the best are looked at more closely."""
+REFINED = 10
+"""Number of the best candidates that get figures at more concurrencies."""
 
-MOST_DEVICES = 1 << 14
-"""For how many devices composites are priced."""
+MAX_DEVICES = 1 << 14
+"""Maximum number of devices."""
 
-MOST_TRIED, ALL_TRIED = 1 << 10, 1 << 6
-"""Up to how many devices are tried, and each number of them, where those that there are do not
-suffice."""
+MAX_SEARCH, MAX_DENSE_SEARCH = 1 << 10, 1 << 6
+"""Maximum number of devices in the search for a larger cluster; up to the second number, every
+number is tried, beyond it powers of two."""
 
 
 @attrs.frozen
-class Ranked:
-    """A candidate with the point at which it is best.
+class RankedComposite:
+    """A candidate with its best operating point.
 
     Parameters
     ----------
     candidate
-        The composite.
+        The candidate.
     point
-        It at the number of requests in flight that the objective asks for.
-    broken
-        Which limits it breaks even there; none if it keeps them all.
+        Its figures at the concurrency that the objective selects.
+    violations
+        Limits that it violates there; empty if it meets all.
     """
 
     candidate: Candidate
-    point: Point
-    broken: tuple[str, ...] = ()
+    point: OperatingPoint
+    violations: tuple[str, ...] = ()
 
     @property
     def composite(self) -> str:
-        """The composite's name."""
+        """Name of the composite."""
         return self.candidate.composite
 
 
 @attrs.frozen
 class Choice:
-    """What came of choosing.
+    """Ranked composites of a model.
 
     Parameters
     ----------
-    use, objective, setting
-        What was asked.
+    use, objective, setup
+        Use case, objective and serving setup that it was made for.
     ranked
-        The composites that fit, the best first; those that break limits come last.
+        Composites that fit, the best first; those that violate limits come last.
     excluded
-        Why others are not among them, by composite.
+        Why the other composites are not ranked, by composite.
     """
 
     use: UseCase
     objective: Objective
-    setting: Setting
-    ranked: tuple[Ranked, ...]
+    setup: ServingSetup
+    ranked: tuple[RankedComposite, ...]
     excluded: Mapping[str, str]
 
     @property
-    def best(self) -> Ranked | None:
-        """The winner; None if no composite keeps the limits."""
+    def best(self) -> RankedComposite | None:
+        """Best composite; None if no composite meets the limits."""
         first = self.ranked[0] if self.ranked else None
-        return first if first is not None and not first.broken else None
+        return first if first is not None and not first.violations else None
 
-    def front(self) -> list[tuple[Ranked, Point]]:
-        """Give the Pareto front: no other gives a user and a device more tokens a second."""
-        every = [(one, at) for one in self.ranked for at in one.candidate.points]
-        every.sort(key=lambda pair: (-pair[1].per_user, -pair[1].per_device))
-        found: list[tuple[Ranked, Point]] = []
-        most = 0.0
-        for one, at in every:
-            if at.per_device > most:
-                most = at.per_device
-                found.append((one, at))
-        return found
+    def pareto_front(self) -> list[tuple[RankedComposite, OperatingPoint]]:
+        """Return the points that no other exceeds in both tok/s/user and tok/s/device."""
+        points = [(ranked, point) for ranked in self.ranked for point in ranked.candidate.points]
+        points.sort(key=lambda pair: (-pair[1].rate_per_user, -pair[1].rate_per_device))
+        front: list[tuple[RankedComposite, OperatingPoint]] = []
+        highest = 0.0
+        for ranked, point in points:
+            if point.rate_per_device > highest:
+                highest = point.rate_per_device
+                front.append((ranked, point))
+        return front
 
 
-def choose(
+def rank_composites(
     work: Callable[[str], Work],
-    setting: Setting,
+    setup: ServingSetup,
     use: UseCase,
     codes: Sequence[str],
     objective: Objective = "throughput",
     progress: Callable[[int, int], None] | None = None,
 ) -> Choice:
-    """Price every composite and rank them.
+    """Estimate every composite and rank them.
 
     Parameters
     ----------
     work
-        Gives what a composite asks of its devices; raises `ParframeError` where it is not legal.
-    setting
+        Function that returns the work of a composite, and raises `ParframeError` for an invalid
+        one.
+    setup
         Devices, dtypes and engine.
     use
-        Lengths, requests in flight and limits.
+        Lengths, concurrency and limits.
     codes
-        The strategies.
+        Codes of the strategies.
     objective
-        ``throughput``: most tokens a second at any number in flight that keeps the limits;
-        ``latency``: the shortest answer at the use's number in flight; ``cost``: fewest
-        device-seconds a token at the use's number in flight.
+        ``throughput``: highest output tok/s at any concurrency that meets the limits; ``latency``:
+        lowest latency of a request at the use case's concurrency; ``cost``: fewest device-seconds
+        per token at the use case's concurrency.
     progress
-        Told how many of how many composites are done.
+        Function that is called with the number of priced composites and the number of all.
 
     Raises
     ------
     ParframeError
-        Of kind ``choice``, if there is nothing to choose from.
+        Of kind ``choice``, if there is no composite to choose from.
     """
-    if setting.cluster.devices > MOST_DEVICES:
+    if setup.cluster.devices > MAX_DEVICES:
         raise ParframeError(
             "choice",
-            setting.place,
-            f"composites are priced for {MOST_DEVICES:,} devices at most",
-            "choose for a part of them, and repeat it",
+            setup.cluster_label,
+            f"choosing supports {MAX_DEVICES:,} devices at most",
+            "choose for a part of the devices and replicate it",
         )
-    names = enumerate_composites(setting.cluster.devices, codes)
-    order = _order(objective, use)
-    with _collecting_nothing():
-        found, left = _priced(names, work, setting, use, objective, progress)
-        found.sort(key=order)
-        best = [_placed(finer(one.candidate, use), use, objective) for one in found[:FINER]]
-    ranked = [
-        attrs.evolve(one, point=judged_point(one.point, one.candidate.deployment, setting))
-        for one in sorted([*best, *found[FINER:]], key=order)
-    ]
-    return Choice(use, objective, setting, tuple(ranked), left)
+    names = enumerate_composites(setup.cluster.devices, codes)
+    order = _sort_key(objective, use)
+    with _paused_garbage_collection():
+        ranked, excluded = _estimate_all(names, work, setup, use, objective, progress)
+        ranked.sort(key=order)
+        refined = [
+            _at_best_point(with_more_points(one.candidate, use), use, objective)
+            for one in ranked[:REFINED]
+        ]
+    ranked = sorted([*refined, *ranked[REFINED:]], key=order)
+    widened = tuple(
+        attrs.evolve(one, point=with_intervals(one.point, one.candidate.deployment, setup))
+        for one in ranked
+    )
+    return Choice(use, objective, setup, widened, excluded)
 
 
 @contextmanager
-def _collecting_nothing() -> Iterator[None]:
-    """Pause the collection of cycles: there are few, and looking for them takes a fifth of all."""
+def _paused_garbage_collection() -> Iterator[None]:
+    """Pause garbage collection, which takes a fifth of the time and finds few cycles here."""
     import gc
 
     enabled = gc.isenabled()
@@ -169,122 +172,131 @@ def _collecting_nothing() -> Iterator[None]:
             gc.enable()
 
 
-def _priced(
+def _estimate_all(
     names: Sequence[str],
     work: Callable[[str], Work],
-    setting: Setting,
+    setup: ServingSetup,
     use: UseCase,
     objective: Objective,
     progress: Callable[[int, int], None] | None,
-) -> tuple[list[Ranked], dict[str, str]]:
-    """Price composites; those that cannot be, with why."""
-    clock = MeasuredClock(setting.cluster, setting.dtypes, setting.implementation)
-    found: list[Ranked] = []
-    left: dict[str, str] = {}
+) -> tuple[list[RankedComposite], dict[str, str]]:
+    """Return the composites that fit, and the reasons why others are excluded."""
+    clock = setup.clock()
+    ranked: list[RankedComposite] = []
+    excluded: dict[str, str] = {}
     for number, name in enumerate(names):
         if progress is not None:
             progress(number, len(names))
         try:
-            asked = work(name)
-        except ParframeError as fault:
-            left[name] = f"{fault.where}: {fault.what}"
+            composite_work = work(name)
+        except ParframeError as error:
+            excluded[name] = f"{error.where}: {error.what}"
             continue
-        priced = candidate(name, deployed(asked, setting, clock), use)
-        if isinstance(priced, str):
-            left[name] = priced
+        candidate = make_candidate(name, deploy(composite_work, setup, clock), use)
+        if isinstance(candidate, str):
+            excluded[name] = candidate
         else:
-            found.append(_placed(priced, use, objective))
-    return found, left
+            ranked.append(_at_best_point(candidate, use, objective))
+    return ranked, excluded
 
 
-def fewest_devices(
-    work: Callable[[str], Work], setting: Setting, use: UseCase, codes: Sequence[str]
+def find_larger_cluster(
+    work: Callable[[str], Work], setup: ServingSetup, use: UseCase, codes: Sequence[str]
 ) -> tuple[int, str] | None:
-    """Give the smallest number of devices that a composite fits, and that composite.
+    """Return the smallest larger number of devices that a composite fits, and that composite.
 
-    Every number is tried up to a few nodes, and powers of two beyond, from what weights and the
-    cache of one sequence take however they are divided.
+    Every number is tried up to a few nodes, and powers of two beyond. The search begins at the
+    number of devices whose memory is at least that of the weights and the KV cache of a sequence.
     """
-    least = max(setting.cluster.devices + 1, _least(work(f"{codes[-1]}1"), setting, use))
-    larger = (1 << power for power in range(ALL_TRIED.bit_length(), MOST_TRIED.bit_length()))
-    for count in (*range(least, ALL_TRIED + 1), *(many for many in larger if many >= least)):
-        found = _fitting(count, work, setting, use, codes)
-        if found is not None:
-            return count, found
+    first = max(setup.cluster.devices + 1, _lower_bound(work(f"{codes[-1]}1"), setup, use))
+    powers = (1 << power for power in range(MAX_DENSE_SEARCH.bit_length(), MAX_SEARCH.bit_length()))
+    for count in (
+        *range(first, MAX_DENSE_SEARCH + 1),
+        *(count for count in powers if count >= first),
+    ):
+        composite = _find_fitting_composite(count, work, setup, use, codes)
+        if composite is not None:
+            return count, composite
     return None
 
 
-def _least(whole: Work, setting: Setting, use: UseCase) -> int:
-    """Devices that the weights of a model and the cache of a sequence take at least."""
-    deployment = deployed(whole, setting)
-    room, length = deployment.room, use.prompt + use.output
+def _lower_bound(whole: Work, setup: ServingSetup, use: UseCase) -> int:
+    """Return the number of devices that weights and the KV cache of a sequence need at least."""
+    deployment = deploy(whole, setup)
+    memory, length = deployment.memory, use.prompt_tokens + use.output_tokens
     needed = sum(
-        room.weights(stage.footprint) + room.row(stage.footprint, length)
+        memory.weight_bytes(stage.footprint) + memory.sequence_bytes(stage.footprint, length)
         for stage in deployment.work.stages
     )
-    left = room.memory - deployment.engine.reserve
-    return math.ceil(needed / left) if left > 0 else MOST_TRIED + 1
+    available = memory.total - deployment.engine.reserved_bytes
+    return math.ceil(needed / available) if available > 0 else MAX_SEARCH + 1
 
 
-def _fitting(
+def _find_fitting_composite(
     devices: int,
     work: Callable[[str], Work],
-    setting: Setting,
+    setup: ServingSetup,
     use: UseCase,
     codes: Sequence[str],
 ) -> str | None:
-    """A composite for so many devices that memory holds, if there is one."""
-    other = attrs.evolve(setting, cluster=attrs.evolve(setting.cluster, devices=devices))
-    clock = MeasuredClock(other.cluster, other.dtypes, other.implementation)
+    """Return a composite of so many devices that fits into memory, or None."""
+    larger = attrs.evolve(setup, cluster=attrs.evolve(setup.cluster, devices=devices))
+    clock = larger.clock()
     for name in enumerate_composites(devices, codes):
         try:
-            deployment = deployed(work(name), other, clock)
+            deployment = deploy(work(name), larger, clock)
         except ParframeError:
             continue
-        if excluded(deployment, use) is None:
+        if why_excluded(deployment, use) is None:
             return name
     return None
 
 
-def _placed(priced: Candidate, use: UseCase, objective: Objective) -> Ranked:
-    """A candidate at its best point, or where it comes nearest to the limits."""
+def _at_best_point(candidate: Candidate, use: UseCase, objective: Objective) -> RankedComposite:
+    """Return a candidate at its best point, or at the point that violates the limits least."""
     if objective != "throughput":
-        at = priced.at(use)
-        return Ranked(priced, at, tuple(at.broken(use)))
-    keeping = [at for at in priced.points if at.keeps(use)]
-    if keeping:
-        return Ranked(priced, _between(priced, max(keeping, key=lambda at: at.rate.value), use))
-    at = min(priced.points, key=lambda at: _excess(at, use))
-    return Ranked(priced, at, tuple(at.broken(use)))
+        point = candidate.point_of(use)
+        return RankedComposite(candidate, point, tuple(point.violations(use)))
+    valid = [point for point in candidate.points if point.meets_limits(use)]
+    if valid:
+        best = max(valid, key=lambda point: point.output_rate.value)
+        return RankedComposite(candidate, _refine_point(candidate, best, use))
+    point = min(candidate.points, key=lambda point: _excess(point, use))
+    return RankedComposite(candidate, point, tuple(point.violations(use)))
 
 
-def _between(priced: Candidate, best: Point, use: UseCase) -> Point:
-    """Look between a point and the next for more that keeps the limits still, by halving."""
-    low, high = best.rows, next((at.rows for at in priced.points if at.rows > best.rows), 0.0)
+def _refine_point(candidate: Candidate, best: OperatingPoint, use: UseCase) -> OperatingPoint:
+    """Search between a point and the next for a better one that meets the limits, by bisection."""
+    low = best.concurrency
+    high = next((p.concurrency for p in candidate.points if p.concurrency > best.concurrency), 0.0)
     while high - low > max(1.0, low / 32):
-        middle = point(priced.deployment, float(round((low + high) / 2)), use)
-        if middle.keeps(use):
-            low, best = middle.rows, max(best, middle, key=lambda at: at.rate.value)
+        middle = operating_point(candidate.deployment, float(round((low + high) / 2)), use)
+        if middle.meets_limits(use):
+            low = middle.concurrency
+            best = max(best, middle, key=lambda point: point.output_rate.value)
         else:
-            high = middle.rows
+            high = middle.concurrency
     return best
 
 
-def _excess(at: Point, use: UseCase) -> float:
-    """How many times the limits are broken, at most."""
-    shares = [
+def _excess(point: OperatingPoint, use: UseCase) -> float:
+    """Return the largest ratio of a latency to its limit."""
+    ratios = [
         value / limit
-        for value, limit in ((at.first.value, use.first), (at.token.value, use.token))
+        for value, limit in ((point.ttft.value, use.max_ttft), (point.tpot.value, use.max_tpot))
         if limit is not None
     ]
-    return max(shares, default=0.0)
+    return max(ratios, default=0.0)
 
 
-def _order(objective: Objective, use: UseCase) -> Callable[[Ranked], tuple[bool, float]]:
-    def key(one: Ranked) -> tuple[bool, float]:
-        at = one.point
+def _sort_key(
+    objective: Objective, use: UseCase
+) -> Callable[[RankedComposite], tuple[bool, float]]:
+    def key(ranked: RankedComposite) -> tuple[bool, float]:
+        point = ranked.point
         if objective == "latency":
-            return bool(one.broken), at.first.value + at.token.value * (use.output - 1)
-        return bool(one.broken), -at.rate.value
+            latency = point.ttft.value + point.tpot.value * (use.output_tokens - 1)
+            return bool(ranked.violations), latency
+        return bool(ranked.violations), -point.output_rate.value
 
     return key

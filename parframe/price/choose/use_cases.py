@@ -1,99 +1,119 @@
-"""What a model is used for: lengths, requests in flight, limits on waiting."""
+"""Use cases: lengths of prompts and outputs, concurrency, and limits of latency."""
 
 from __future__ import annotations
 
 import tomllib
 from functools import cache
 from importlib import resources
+from typing import Any
 
 import attrs
 
 from parframe.errors import ParframeError, did_you_mean
 
-MOST = 1e9
-"""No figure of a use is larger."""
+MAX_FIGURE = 1e9
+"""Maximum of every figure of a use case."""
 
 FIGURES = {
-    "prompt": "tokens of a prompt",
-    "output": "tokens of an answer",
-    "concurrency": "requests in flight",
-    "first": "limit of the first token, in seconds",
-    "token": "limit of later tokens, in seconds",
+    "prompt_tokens": "prompt tokens",
+    "output_tokens": "output tokens",
+    "concurrency": "concurrency",
+    "max_ttft": "maximum TTFT in seconds",
+    "max_tpot": "maximum TPOT in seconds",
 }
-"""What each figure is, in errors."""
+"""Names of the figures in errors."""
 
 
 @attrs.frozen
 class UseCase:
-    """A use, by which deployments are compared.
+    """A use case, by which deployments are compared.
 
     Parameters
     ----------
     name, title
-        Its name, and what it is.
-    prompt, output
-        Tokens of a prompt and of an answer.
+        Its name and its description.
+    prompt_tokens, output_tokens
+        Tokens of a prompt and of an output.
     concurrency
         Requests in flight over the whole deployment.
-    first, token
-        Seconds that the first and every later token may take; None for any.
+    max_ttft, max_tpot
+        Limits of TTFT and TPOT in seconds; None for no limit.
     source
-        Where the figures come from.
+        Source of the figures.
 
     Raises
     ------
     ParframeError
-        Of kind ``choice``, if a figure is none.
+        Of kind ``choice``, if a figure is not positive, or the limits contradict each other.
     """
 
     name: str
     title: str
-    prompt: float
-    output: float
+    prompt_tokens: float
+    output_tokens: float
     concurrency: float
-    first: float | None = None
-    token: float | None = None
+    max_ttft: float | None = None
+    max_tpot: float | None = None
     source: str = ""
 
     def __attrs_post_init__(self) -> None:
-        for name, what in FIGURES.items():
+        for name, label in FIGURES.items():
             value = getattr(self, name)
-            if value is not None and not 0 < value <= MOST:
+            if value is not None and not 0 < value <= MAX_FIGURE:
                 raise ParframeError(
-                    "choice", what, f"{value:g} is not possible", f"give above zero, to {MOST:g}"
+                    "choice",
+                    label,
+                    f"{value:g} is out of range",
+                    f"use a number above 0, up to {MAX_FIGURE:g}",
                 )
-        if self.first is not None and self.token is not None and self.token > self.first:
+        if (
+            self.max_ttft is not None
+            and self.max_tpot is not None
+            and self.max_tpot > self.max_ttft
+        ):
             raise ParframeError(
                 "choice",
-                f"limits of {self.first * 1e3:g} ms to the first token and "
-                f"{self.token * 1e3:g} ms for later ones",
-                "contradict each other: a step that reads a prompt takes longer than one that does "
-                "not",
-                "give the first token at least as long as the others",
+                f"limits TTFT {self.max_ttft * 1e3:g} ms and TPOT {self.max_tpot * 1e3:g} ms",
+                "contradict each other: a prefill step takes longer than a decode step",
+                "set the limit of TTFT to at least that of TPOT",
             )
+
+    def override(self, **figures: float | None) -> UseCase:
+        """Return this use case with other figures; those that are None keep their value."""
+        changes: dict[str, Any] = {
+            name: value for name, value in figures.items() if value is not None
+        }
+        return attrs.evolve(self, **changes)
 
 
 @cache
-def use_cases() -> dict[str, UseCase]:
-    """Give the use cases that ship, by their names."""
+def shipped_use_cases() -> dict[str, UseCase]:
+    """Return the use cases that ship, by name."""
     text = resources.files("parframe.price").joinpath("data", "use_cases.toml").read_text("utf-8")
-    return {name: UseCase(name, **entry) for name, entry in tomllib.loads(text).items()}
+    return {name: _parse_entry(name, entry) for name, entry in tomllib.loads(text).items()}
 
 
-def use_case(name: str) -> UseCase:
-    """Give a use case.
+def _parse_entry(name: str, entry: dict[str, Any]) -> UseCase:
+    """Return a use case from an entry, whose limits are in milliseconds."""
+    keys = {"max_ttft_ms": "max_ttft", "max_tpot_ms": "max_tpot"}
+    limits = {keys[key]: value / 1e3 for key, value in entry.items() if key in keys}
+    return UseCase(name, **{key: entry[key] for key in entry if key not in keys}, **limits)
+
+
+def find_use_case(name: str) -> UseCase:
+    """Return the use case of a name.
 
     Raises
     ------
     ParframeError
-        Of kind ``choice``, if there is none of that name.
+        Of kind ``choice``, if there is no use case of this name.
     """
-    known = use_cases()
-    if name not in known:
+    use_cases = shipped_use_cases()
+    if name not in use_cases:
         raise ParframeError(
             "choice",
             f"use case {name!r}",
-            f"is not known{did_you_mean(name, known)}",
-            f"use one of {', '.join(known)}, and give lengths and limits of your own",
+            f"is not known{did_you_mean(name, use_cases)}",
+            f"use one of {', '.join(use_cases)}, and override its lengths and limits",
         )
-    return known[name]
+    return use_cases[name]

@@ -1,4 +1,4 @@
-"""Tables of rows as CSV: read, and written with what is predicted."""
+"""CSV tables: read the rows, and write them with their predictions."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from parframe.errors import ParframeError
-from parframe.price.predict.predictions import ADDED, Prediction
+from parframe.price.predict.predictions import ADDED_COLUMNS, Prediction
 
-NEEDED = ("model", "gpu", "metric")
-"""The columns without which nothing can be predicted."""
+REQUIRED_COLUMNS = ("model", "gpu", "metric")
+"""Columns without which no row can be predicted."""
 
-FIGURES = 6
-"""Significant figures that are written."""
+DIGITS = 6
+"""Significant digits of written numbers."""
 
 MAX_BYTES = 1 << 28
-"""A longer table is not read."""
+"""Maximum size of a table."""
 
 Row = Mapping[str, str | None]
 
@@ -27,12 +27,15 @@ def read_rows(path: Path) -> tuple[list[str], list[dict[str, str | None]]]:
     Raises
     ------
     ParframeError
-        Of kind `input`, if it cannot be read or lacks a column.
+        Of kind `input`, if it cannot be read or a required column is missing.
     """
     try:
         if path.stat().st_size > MAX_BYTES:
             raise ParframeError(
-                "input", str(path), f"has more than {MAX_BYTES >> 20} MiB", "give it in parts"
+                "input",
+                str(path),
+                f"is larger than {MAX_BYTES >> 20} MiB",
+                "split it into several files",
             )
         with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file)
@@ -41,51 +44,51 @@ def read_rows(path: Path) -> tuple[list[str], list[dict[str, str | None]]]:
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         why = getattr(error, "strerror", None) or error
         raise ParframeError(
-            "input", str(path), f"cannot be read as CSV ({why})", "give a CSV file in UTF-8"
+            "input", str(path), f"cannot be read as CSV ({why})", "use a CSV file in UTF-8"
         ) from error
-    lacking = [name for name in NEEDED if name not in columns]
-    if lacking:
+    missing = [name for name in REQUIRED_COLUMNS if name not in columns]
+    if missing:
         raise ParframeError(
             "input",
             str(path),
-            f"has no column {', '.join(lacking)}",
+            f"has no column {', '.join(missing)}",
             "name the columns in the first line, as `parframe predict --help` lists them",
         )
     return columns, rows
 
 
 def write_rows(
-    path: Path, columns: Sequence[str], answered: Iterable[tuple[Row, Prediction]]
+    path: Path, columns: Sequence[str], predictions: Iterable[tuple[Row, Prediction]]
 ) -> None:
-    """Write rows with what is predicted; columns of that name are replaced.
+    """Write rows with their predictions, which replace existing columns of the same names.
 
     Raises
     ------
     ParframeError
-        Of kind `output`, if it cannot be written.
+        Of kind `output`, if the file cannot be written.
     """
-    kept = [name for name in columns if name not in ADDED]
+    kept = [name for name in columns if name not in ADDED_COLUMNS]
     try:
         with path.open("w", encoding="utf-8", newline="") as file:
-            writer = csv.DictWriter(file, [*kept, *ADDED], extrasaction="ignore")
+            writer = csv.DictWriter(file, [*kept, *ADDED_COLUMNS], extrasaction="ignore")
             writer.writeheader()
-            for row, found in answered:
-                writer.writerow({**row, **cells(found)})
+            for row, prediction in predictions:
+                writer.writerow({**row, **prediction_cells(prediction)})
     except OSError as error:
         raise ParframeError(
-            "output", str(path), f"cannot be written ({error.strerror})", "give another path"
+            "output", str(path), f"cannot be written ({error.strerror})", "use another path"
         ) from error
 
 
-def cells(found: Prediction) -> dict[str, str]:
-    """Return the columns that a prediction adds."""
+def prediction_cells(prediction: Prediction) -> dict[str, str]:
+    """Return the cells that a prediction adds to its row."""
     return {
-        "predicted": _plain(found.value),
-        "low": _plain(found.low),
-        "high": _plain(found.high),
-        "why": found.why,
+        "predicted": _format_number(prediction.value),
+        "low": _format_number(prediction.low),
+        "high": _format_number(prediction.high),
+        "why": prediction.why,
     }
 
 
-def _plain(value: float | None) -> str:
-    return "" if value is None else f"{value:.{FIGURES}g}"
+def _format_number(value: float | None) -> str:
+    return "" if value is None else f"{value:.{DIGITS}g}"

@@ -1,85 +1,95 @@
-"""How far off an engine's figures may be: what its rows tell, and more with what they do not."""
+"""Prediction intervals: errors of an engine's fitted rows, and more for what was not measured."""
 
 from __future__ import annotations
 
 import math
 
 from parframe.price.cost.estimate import Estimate, joined
-from parframe.price.predict.metrics import Kind
+from parframe.price.predict.metrics import MetricKind
+from parframe.price.serving.deployment import Deployment
 from parframe.price.serving.engines import Engine
-from parframe.price.serving.steady_state import Deployment
 from parframe.price.work.work import Experts
 
-UNKNOWN = 0.4
-"""The spread of an engine's figures where none is fitted."""
+UNFITTED_ERROR = 0.4
+"""Error of an engine for which none is fitted."""
 
-UNMEASURED = {
-    "pipelines": 0.2,
+UNMEASURED_ERRORS = {
+    "pipeline parallelism": 0.2,
     "experts": 0.15,
-    "such figures": 0.15,
+    "this metric": 0.15,
 }
-"""The further spread of what no row of an engine tells: how its pipeline stages overlap, how its
-kernels of experts compare, or any figure of a kind. Nothing is fitted here: these are judged."""
+"""Additional error for what was not measured on an engine: overlap of pipeline stages, expert
+kernels, or a kind of metric. These are assumed, not fitted."""
 
 
-def judged(
-    kind: Kind, estimate: Estimate, deployment: Deployment, model: str, device: str
+def with_engine_error(
+    kind: MetricKind, estimate: Estimate, deployment: Deployment, model: str, device: str
 ) -> Estimate:
-    """Return an estimate with the spread that figures of its engine have, and why that is so.
+    """Return an estimate with the error of its engine's predictions, and notes on what widens it.
 
     Parameters
     ----------
     kind
-        What it is of.
+        Kind of the metric.
     estimate
-        With the doubt of kernels and exchanges alone.
+        Estimate with the error of kernels and communication alone.
     deployment
-        Whose it is.
+        Deployment that it is an estimate of.
     model
-        The usual name of the model.
+        Usual name of the model.
     device
-        The key of the GPU.
+        Key of the GPU.
     """
-    own = deployment.engine
-    spread = math.hypot(beyond(estimate.log_std, own), spread_of(kind, deployment, model, device))
-    why = joined(_unseen(kind, deployment, model, device), estimate.notes)
+    kernel_error = excess_kernel_error(estimate.log_std, deployment.engine)
+    spread = math.hypot(kernel_error, engine_error(kind, deployment, model, device))
+    why = joined(_unmeasured_notes(kind, deployment, model, device), estimate.notes)
     return Estimate(estimate.value, spread, why)
 
 
-def beyond(doubt: float, own: Engine) -> float:
-    """Return what kernels and exchanges leave open beyond what an engine's own rows had."""
-    return math.sqrt(max(doubt**2 - own.doubt**2, 0.0))
+def excess_kernel_error(error: float, engine: Engine) -> float:
+    """Return the error of kernels beyond that of the rows that the engine was fitted to."""
+    return math.sqrt(max(error**2 - engine.kernel_error**2, 0.0))
 
 
-def spread_of(kind: Kind, deployment: Deployment, model: str, device: str) -> float:
-    """Return the spread of the engine's own figures: wider with what it was not fitted to."""
-    own = deployment.engine
-    spread = own.spread.get(kind, max(own.spread.values(), default=UNKNOWN))
-    if model not in own.models:
-        spread = math.hypot(spread, own.other_model)
-    if device not in own.devices:
-        spread = math.hypot(spread, own.other_device)
-    return math.hypot(spread, *(UNMEASURED[name] for name in _unmeasured(kind, deployment)))
+def engine_error(kind: MetricKind, deployment: Deployment, model: str, device: str) -> float:
+    """Return the error of an engine's predictions; larger for what it was not fitted to."""
+    engine = deployment.engine
+    error = engine.residual.get(kind, max(engine.residual.values(), default=UNFITTED_ERROR))
+    if model not in engine.fitted_models:
+        error = math.hypot(error, engine.unseen_model)
+    if device not in engine.fitted_devices:
+        error = math.hypot(error, engine.unseen_device)
+    unmeasured = _unmeasured(kind, deployment)
+    return math.hypot(error, *(UNMEASURED_ERRORS[name] for name in unmeasured))
 
 
-def _unmeasured(kind: Kind, deployment: Deployment) -> list[str]:
-    """What is asked that no row of the engine tells."""
-    own, work = deployment.engine, deployment.work
+def _unmeasured(kind: MetricKind, deployment: Deployment) -> list[str]:
+    """Return which of `UNMEASURED_ERRORS` apply."""
+    engine, work = deployment.engine, deployment.work
     kernels = (kernel for stage in work.stages for kernel in stage.kernels)
-    lacking = {
-        "pipelines": len(work.stages) > 1 and "overlap" not in own.fitted,
-        "experts": "experts" not in own.fitted
+    applies = {
+        "pipeline parallelism": len(work.stages) > 1 and "stage_overlap" not in engine.fitted,
+        "experts": "experts" not in engine.fitted
         and any(isinstance(kernel, Experts) for kernel in kernels),
-        "such figures": bool(own.spread) and kind not in own.spread,
+        "this metric": bool(engine.residual) and kind not in engine.residual,
     }
-    return [name for name, lacks in lacking.items() if lacks]
+    return [name for name, applied in applies.items() if applied]
 
 
-def _unseen(kind: Kind, deployment: Deployment, model: str, device: str) -> tuple[str, ...]:
-    own = deployment.engine
-    new = [
-        f"no rows of {own.name} {where} {name}"
-        for where, name, seen_before in (("with", model, own.models), ("on", device, own.devices))
-        if own.known and name not in seen_before
+def _unmeasured_notes(
+    kind: MetricKind, deployment: Deployment, model: str, device: str
+) -> tuple[str, ...]:
+    engine = deployment.engine
+    unseen = [
+        f"{engine.name} was not measured {preposition} {name}"
+        for preposition, name, measured in (
+            ("with", model, engine.fitted_models),
+            ("on", device, engine.fitted_devices),
+        )
+        if engine.measured and name not in measured
     ]
-    return (*new, *(f"no rows of {own.name} tell of {n}" for n in _unmeasured(kind, deployment)))
+    unmeasured = (
+        f"{'median' if not engine.measured else engine.name} engine: {name} was not measured"
+        for name in _unmeasured(kind, deployment)
+    )
+    return (*unseen, *unmeasured)

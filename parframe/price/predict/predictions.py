@@ -1,4 +1,4 @@
-"""Rows of a table of measurements in; what would be measured, and how surely, out."""
+"""Predictions of the rows of a table, with intervals."""
 
 from __future__ import annotations
 
@@ -9,27 +9,33 @@ import attrs
 
 from parframe.errors import ParframeError
 from parframe.price.cost.estimate import Estimate, joined
-from parframe.price.predict.metrics import METRICS, Metric, Seen, metric_name, seen, unit_size
-from parframe.price.predict.prediction_intervals import judged
-from parframe.price.predict.queries import Question, question
-from parframe.price.predict.query_resolution import Basis, Concrete, concrete
+from parframe.price.predict.load_results import LoadResult, predict_load
+from parframe.price.predict.metrics import METRICS, Metric, MetricKind, metric_name, unit_size
+from parframe.price.predict.prediction_intervals import with_engine_error
+from parframe.price.predict.queries import Query, parse_query
+from parframe.price.predict.query_resolution import Registry, ResolvedQuery, resolve_query
 
-ADDED = ("predicted", "low", "high", "why")
-"""The columns that a prediction adds."""
+ADDED_COLUMNS = ("predicted", "low", "high", "why")
+"""Columns that a prediction adds to its row."""
+
+NEEDED_LENGTHS: Mapping[MetricKind, tuple[str, ...]] = {
+    "tpot": (), "ttft": ("isl",), "throughput": ("isl", "osl"), "e2e_latency": ("isl", "osl"),
+}  # fmt: skip
+"""Lengths that a metric needs in a static batch; all other loads need both."""
 
 
 @attrs.frozen
 class Prediction:
-    """What a row is predicted to measure, in its own unit.
+    """Predicted value of a row, in the row's unit.
 
     Parameters
     ----------
     value
-        None where there is no basis.
+        Median; None where the row cannot be predicted.
     low, high
-        Between which 80 % of outcomes are expected to lie.
+        Ends of the 80 % prediction interval.
     why
-        What was assumed and what decides; where there is no value, why not.
+        Notes on assumptions and limits; the reason where the row cannot be predicted.
     """
 
     value: float | None
@@ -39,77 +45,86 @@ class Prediction:
 
 
 def predict_rows(
-    rows: Iterable[Mapping[str, str | None]], basis: Basis
+    rows: Iterable[Mapping[str, str | None]], registry: Registry
 ) -> Iterator[tuple[Mapping[str, str | None], Prediction]]:
     """Predict each row of a table."""
     for row in rows:
-        yield row, predict_row(row, basis)
+        yield row, predict_row(row, registry)
 
 
-def predict_row(row: Mapping[str, str | None], basis: Basis) -> Prediction:
-    """Predict a row, or tell why there is no basis to."""
+def predict_row(row: Mapping[str, str | None], registry: Registry) -> Prediction:
+    """Predict a row, or give the reason why it cannot be predicted."""
     try:
-        return predict(question(row), basis)
+        return predict_query(parse_query(row), registry)
     except ParframeError as error:
         what, hint = (text.partition("\n")[0] for text in (error.what, error.hint))
         return Prediction(None, why=f"{error.where}: {what}; {hint}")
 
 
-def predict(asked: Question, basis: Basis) -> Prediction:
-    """Predict what a question asks.
+def predict_query(query: Query, registry: Registry) -> Prediction:
+    """Predict the metric of a query.
 
     Raises
     ------
     ParframeError
-        If there is no basis.
+        If the query cannot be predicted.
     """
-    metric = METRICS[metric_name(asked.metric)]
-    size = unit_size(asked.unit, metric)
-    found = concrete(asked, basis)
-    view = viewed(asked, found)
-    own = _of(metric, view)
-    estimate = judged(metric.kind, own, found.deployment, found.model, found.device)
-    if view.offered and metric.kind == "rate":
-        # How much is answered of a load that is kept up with, the load says and not the engine.
-        estimate = attrs.evolve(estimate, log_std=own.log_std)
+    metric = METRICS[metric_name(query.metric)]
+    size = unit_size(query.unit, metric)
+    resolved = resolve_query(query, registry)
+    result = predict_instances(query, resolved)
+    kernel_estimate = _compute_metric(metric, result)
+    estimate = with_engine_error(
+        metric.kind, kernel_estimate, resolved.deployment, resolved.model, resolved.device
+    )
+    if result.keeps_up and metric.kind == "throughput":
+        # The throughput of a load that the engine keeps up with is that of the load.
+        estimate = attrs.evolve(estimate, log_std=kernel_estimate.log_std)
     low, high = estimate.interval()
-    why = "; ".join(joined(found.why, estimate.notes))
+    why = "; ".join(joined(resolved.notes, estimate.notes))
     return Prediction(estimate.value / size, low / size, high / size, why)
 
 
-def estimated(asked: Question, found: Concrete) -> Estimate:
-    """Return what a question asks in basic units, with the doubt of kernels and exchanges alone."""
-    return _of(METRICS[metric_name(asked.metric)], viewed(asked, found))
+def estimate_query(query: Query, resolved: ResolvedQuery) -> Estimate:
+    """Return the metric of a query in base units, with the error of kernels alone."""
+    return _compute_metric(METRICS[metric_name(query.metric)], predict_instances(query, resolved))
 
 
-def viewed(asked: Question, found: Concrete) -> Seen:
-    """Return what a client sees of all instances together."""
-    if found.instances > 1:
-        asked = _of_one(asked, found.instances)
-    view = seen(asked, found.deployment, found.devices)
-    return attrs.evolve(view, rate=view.rate * found.instances, rows=view.rows * found.instances)
+def predict_instances(query: Query, resolved: ResolvedQuery) -> LoadResult:
+    """Return the result of a query's load over all instances together."""
+    if resolved.instances > 1:
+        query = _load_of_one_instance(query, resolved.instances)
+    kind = METRICS[metric_name(query.metric)].kind
+    result = predict_load(
+        query, resolved.deployment, resolved.devices, NEEDED_LENGTHS[kind], kind == "throughput"
+    )
+    return attrs.evolve(
+        result,
+        request_rate=result.request_rate * resolved.instances,
+        sequences=result.sequences * resolved.instances,
+    )
 
 
-def _of(metric: Metric, view: Seen) -> Estimate:
-    estimate = metric.of(view)
+def _compute_metric(metric: Metric, result: LoadResult) -> Estimate:
+    estimate = metric.compute(result)
     if not math.isfinite(estimate.value) or estimate.value <= 0:
         raise ParframeError(
             "usage",
             "the row",
-            "what it says gives nothing to predict",
-            "give isl, osl and a batch or concurrency above zero",
+            "its metric is zero or infinite under this load",
+            "set isl, osl and a batch or concurrency above zero",
         )
     return estimate
 
 
-def _of_one(asked: Question, instances: int) -> Question:
-    """The part of the load that one of several instances has."""
+def _load_of_one_instance(query: Query, instances: int) -> Query:
+    """Return the part of the load that one of several instances serves."""
     parts = {
-        name: getattr(asked, name) / instances
-        for name in ("batch", "concurrency", "rate", "requests")
-        if getattr(asked, name) is not None
+        name: getattr(query, name) / instances
+        for name in ("batch", "concurrency", "request_rate", "requests")
+        if getattr(query, name) is not None
     }
     for name in ("batch", "concurrency"):
         if name in parts:
             parts[name] = max(parts[name], 1.0)
-    return attrs.evolve(asked, **parts)
+    return attrs.evolve(query, **parts)

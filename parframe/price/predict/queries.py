@@ -1,4 +1,4 @@
-"""One row of a table of measurements, read as a question of what would be measured."""
+"""Rows of a table of measurements, parsed as queries."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ COLUMNS = (
     "model", "weight_dtype", "kv_dtype", "gpu", "n_gpus", "tp", "pp", "ep", "dp", "batch",
     "concurrency", "isl", "osl", "metric", "unit", "framework",
 )  # fmt: skip
-"""The columns that are read; ``requests`` and ``notes`` are too, where they are there."""
+"""Columns that are read. ``requests`` and ``notes`` are optional further columns."""
 
 DTYPES: Mapping[str, str] = {
     "float32": "fp32", "fp32": "fp32",
@@ -27,40 +27,40 @@ DTYPES: Mapping[str, str] = {
     "q40": "int4", "int4awq": "int4", "w4a8awq": "int4",
     "fp4": "fp4", "nvfp4": "fp4", "mxfp4": "fp4", "w4a4": "fp4", "w4a16mxfp4": "fp4",
 }  # fmt: skip
-"""Dtypes by how tables spell them, in small letters without marks."""
+"""Dtypes by their spelling in tables, in lower case without signs."""
 
-MOST = 1e9
-"""No table has a larger number: what is larger is no length, no load and no count."""
+MAX_NUMBER = 1e9
+"""Maximum of any number in a row."""
 
 _REQUESTS = re.compile(r"(?<![\d.])(\d[\d,]*) requests")
 
 
 @attrs.frozen
-class Question:
-    """What a row asks; None stands for what it does not say.
+class Query:
+    """A metric of a deployment under a load; None stands for an empty cell.
 
     Parameters
     ----------
     model, gpu, framework
         Names as written.
     weights, cache
-        Dtypes of weights and of the key-value cache.
+        Dtypes of weights and of the KV cache.
     devices
-        How many GPUs.
+        Number of GPUs.
     tensor, pipeline, expert, data
-        The parallelism.
+        Degrees of parallelism.
     batch
-        Requests that are given at once and served as a batch.
+        Requests that are sent at once and served as a batch.
     concurrency
-        Requests in flight; infinite where as many as can be.
-    rate
-        Requests offered a second, infinite for all at once.
+        Requests in flight; infinite for as many as possible.
+    request_rate
+        Requests per second that are offered; infinite for all at once.
     prompt, output
-        Tokens of a request's prompt and answer.
+        Tokens of the prompt and of the output of a request.
     requests
-        How many requests were sent in all.
+        Number of requests in the run.
     metric, unit
-        What is asked, and in what.
+        Metric and its unit.
     """
 
     model: str
@@ -77,125 +77,126 @@ class Question:
     data: int | None = None
     batch: float | None = None
     concurrency: float | None = None
-    rate: float | None = None
+    request_rate: float | None = None
     prompt: float | None = None
     output: float | None = None
     requests: float | None = None
 
 
-def question(row: Mapping[str, str | None]) -> Question:
-    """Read a row.
+def parse_query(row: Mapping[str, str | None]) -> Query:
+    """Parse a row.
 
     Raises
     ------
     ParframeError
-        Of kind `usage`, if a cell says something that cannot be understood.
+        Of kind `usage`, if a cell is invalid.
     """
     cells = {name: (value or "").strip() for name, value in row.items() if name}
-    concurrency, rate = _in_flight(cells.get("concurrency", ""))
-    return Question(
+    concurrency, request_rate = _parse_load(cells.get("concurrency", ""))
+    requests = _parse_number("requests", cells.get("requests", ""))
+    return Query(
         model=cells.get("model", ""),
         gpu=cells.get("gpu", ""),
         metric=cells.get("metric", ""),
         unit=cells.get("unit", ""),
         framework=cells.get("framework", ""),
-        weights=_dtype("weight_dtype", cells.get("weight_dtype", "")),
-        cache=_dtype("kv_dtype", cells.get("kv_dtype", "")),
-        devices=_count("n_gpus", cells.get("n_gpus", "")),
-        tensor=_count("tp", cells.get("tp", "")),
-        pipeline=_count("pp", cells.get("pp", "")),
-        expert=_expert_degree(cells.get("ep", "")),
-        data=_count("dp", cells.get("dp", "")),
-        batch=_batch(cells.get("batch", "")),
+        weights=_parse_dtype("weight_dtype", cells.get("weight_dtype", "")),
+        cache=_parse_dtype("kv_dtype", cells.get("kv_dtype", "")),
+        devices=_parse_count("n_gpus", cells.get("n_gpus", "")),
+        tensor=_parse_count("tp", cells.get("tp", "")),
+        pipeline=_parse_count("pp", cells.get("pp", "")),
+        expert=_parse_expert_degree(cells.get("ep", "")),
+        data=_parse_count("dp", cells.get("dp", "")),
+        batch=_parse_batch(cells.get("batch", "")),
         concurrency=concurrency,
-        rate=rate,
-        prompt=_length("isl", cells.get("isl", "")),
-        output=_length("osl", cells.get("osl", "")),
-        requests=_number("requests", cells.get("requests", "")) or _noted(cells.get("notes", "")),
+        request_rate=request_rate,
+        prompt=_parse_length("isl", cells.get("isl", "")),
+        output=_parse_length("osl", cells.get("osl", "")),
+        requests=requests or _requests_in_notes(cells.get("notes", "")),
     )
 
 
-def _dtype(column: str, cell: str) -> str | None:
-    plain = re.sub(r"[^a-z0-9]", "", cell.lower())
-    if plain in ("", "auto", "none"):
+def _parse_dtype(column: str, cell: str) -> str | None:
+    spelling = re.sub(r"[^a-z0-9]", "", cell.lower())
+    if spelling in ("", "auto", "none"):
         return None
-    if plain not in DTYPES:
-        raise _cannot(column, cell, f"one of {', '.join(dict.fromkeys(DTYPES.values()))}")
-    return DTYPES[plain]
+    if spelling not in DTYPES:
+        raise _invalid_cell(column, cell, f"one of {', '.join(dict.fromkeys(DTYPES.values()))}")
+    return DTYPES[spelling]
 
 
-def _number(column: str, cell: str) -> float | None:
+def _parse_number(column: str, cell: str) -> float | None:
     if not cell:
         return None
     try:
         value = float(cell.replace(",", ""))
     except ValueError:
-        raise _cannot(column, cell, "a number, or nothing") from None
-    if not 0 <= value <= MOST:
-        raise _cannot(column, cell, f"a number from 0 to {MOST:,.0f}, or nothing")
+        raise _invalid_cell(column, cell, "a number or an empty cell") from None
+    if not 0 <= value <= MAX_NUMBER:
+        expected = f"a number from 0 to {MAX_NUMBER:,.0f} or an empty cell"
+        raise _invalid_cell(column, cell, expected)
     return value
 
 
-def _length(column: str, cell: str) -> float | None:
-    """Tokens of a prompt or an answer; a mean may have a fraction."""
-    value = _number(column, cell)
+def _parse_length(column: str, cell: str) -> float | None:
+    """Return the tokens of a prompt or an output; a mean may have a fraction."""
+    value = _parse_number(column, cell)
     if value is not None and 0 < value < 1:
-        raise _cannot(column, cell, "a number of tokens, or nothing")
+        raise _invalid_cell(column, cell, "a number of tokens or an empty cell")
     return value
 
 
-def _count(column: str, cell: str) -> int | None:
+def _parse_count(column: str, cell: str) -> int | None:
     if cell.lower() == "none":
         return None
-    value = _number(column, cell)
+    value = _parse_number(column, cell)
     if value is None:
         return None
     if value != int(value) or value < 1:
-        raise _cannot(column, cell, "a whole number of 1 or more, or nothing")
+        raise _invalid_cell(column, cell, "a whole number of 1 or more or an empty cell")
     return int(value)
 
 
-def _expert_degree(cell: str) -> int | None:
-    """Return the degree of expert parallelism; tables also write 0 for none, which is 1."""
-    return 1 if cell in ("0", "0.0") else _count("ep", cell)
+def _parse_expert_degree(cell: str) -> int | None:
+    """Return the degree of expert parallelism; some tables write 0 for a degree of 1."""
+    return 1 if cell in ("0", "0.0") else _parse_count("ep", cell)
 
 
-def _batch(cell: str) -> float | None:
-    """Batch size; words such as ``max`` say that the engine filled it as it could."""
+def _parse_batch(cell: str) -> float | None:
+    """Return the batch size; None for words such as ``max``, where the engine chose it."""
     if cell[:1].isalpha() and cell.lower() != "nan":
         return None
-    value = _number("batch", cell)
+    value = _parse_number("batch", cell)
     if value == 0:
-        raise _cannot("batch", cell, "a number above zero, `max`, or nothing")
+        raise _invalid_cell("batch", cell, "a number above zero, `max` or an empty cell")
     return value
 
 
-def _in_flight(cell: str) -> tuple[float | None, float | None]:
-    """The concurrency and the offered rate that a cell says: ``16``, ``inf``, ``qps=4``."""
+def _parse_load(cell: str) -> tuple[float | None, float | None]:
+    """Return the concurrency and the request rate of a cell: ``16``, ``inf``, ``qps=4``."""
     text = cell.lower().replace(" ", "")
     if not text:
         return None, None
     name, sign, value = text.rpartition("=")
     if sign and name not in ("qps", "rate", "rps", "concurrency"):
-        raise _cannot("concurrency", cell, "a number, `inf`, or `qps=4`")
+        raise _invalid_cell("concurrency", cell, "a number, `inf` or `qps=4`")
     if value in ("inf", "infinite", "max"):
         amount = math.inf
     else:
-        amount = _number("concurrency", value) or 0.0
+        amount = _parse_number("concurrency", value) or 0.0
         if amount <= 0:
-            raise _cannot("concurrency", cell, "a number above zero, `inf`, or `qps=4`")
+            raise _invalid_cell("concurrency", cell, "a number above zero, `inf` or `qps=4`")
         if amount < 1 and name in ("", "concurrency"):
-            raise _cannot("concurrency", cell, "at least 1, `inf`, or `qps=4`")
+            raise _invalid_cell("concurrency", cell, "a number of 1 or more, `inf` or `qps=4`")
     return (None, amount) if name in ("qps", "rate", "rps") else (amount, None)
 
 
-def _noted(notes: str) -> float | None:
-    """How many requests a note says were sent, where it says one number."""
-    found = _REQUESTS.findall(notes)
-    return float(found[0].replace(",", "")) if len(found) == 1 and ".." not in notes else None
+def _requests_in_notes(notes: str) -> float | None:
+    """Return the number of requests that a note gives, if it gives one number."""
+    numbers = _REQUESTS.findall(notes)
+    return float(numbers[0].replace(",", "")) if len(numbers) == 1 and ".." not in notes else None
 
 
-def _cannot(column: str, cell: str, wanted: str) -> ParframeError:
-    return ParframeError(
-        "usage", f"column {column}", f"{cell[:60]!r} is not understood", f"give {wanted}"
-    )
+def _invalid_cell(column: str, cell: str, expected: str) -> ParframeError:
+    what = f"invalid value {cell[:60]!r}"
+    return ParframeError("usage", f"column {column}", what, f"use {expected}")

@@ -1,4 +1,4 @@
-"""A question made concrete: which devices, which plan's work, which engine, and what is assumed."""
+"""Resolution of a query: its names become a deployment, with notes on what is assumed."""
 
 from __future__ import annotations
 
@@ -13,24 +13,26 @@ from parframe.hardware.machine import Machine
 from parframe.price.cost.cluster_timer import MeasuredClock
 from parframe.price.cost.communication_times import implementation_of
 from parframe.price.cost.dtypes import Dtypes
-from parframe.price.predict.queries import Question
-from parframe.price.serving.device_memory import Room
-from parframe.price.serving.engines import Engine, engine, engines
-from parframe.price.serving.hardware_lookup import known as known_hardware
-from parframe.price.serving.steady_state import Deployment
-from parframe.price.work.work import Attention, Experts, Stage, Work
+from parframe.price.predict.queries import Query
+from parframe.price.serving.capacity import GIB
+from parframe.price.serving.deployment import Deployment
+from parframe.price.serving.device_memory import DeviceMemory
+from parframe.price.serving.engine_work import without_windows
+from parframe.price.serving.engines import Engine, find_engine, shipped_engines
+from parframe.price.serving.hardware_lookup import load_catalog
+from parframe.price.work.work import Work
 
 
 @attrs.frozen
 class Layout:
-    """The parallelism of one instance of a model.
+    """Degrees of parallelism of one instance of a model.
 
     Parameters
     ----------
     tensor, pipeline, data
-        Their product is the instance's devices, unless the experts have devices of their own.
+        Their product is the number of devices of the instance.
     expert
-        Over how many of them experts are spread.
+        Number of devices that the experts are sharded over.
     """
 
     tensor: int = 1
@@ -40,17 +42,17 @@ class Layout:
 
 
 @attrs.frozen
-class Model:
-    """What is known of a model by its name.
+class ServableModel:
+    """A model with its work in any layout.
 
     Parameters
     ----------
     name
         Its usual name.
     weights
-        The dtype that its weights are published in, or that the name says.
+        Dtype of its weights, as published or as the given name says.
     work
-        Gives what a step asks of the devices of a layout.
+        Function that returns the work of a layout.
     """
 
     name: str
@@ -59,30 +61,30 @@ class Model:
 
 
 @attrs.frozen
-class Basis:
-    """Where answers come from.
+class Registry:
+    """Models, hardware and engines that queries may name.
 
     Parameters
     ----------
     model
-        Looks a model up; raises `ParframeError` where it is not known.
+        Function that finds a model by name, and raises `ParframeError` for an unknown one.
     hardware
-        Looks devices up.
+        Devices and machines.
     engines
-        The engines, of which the last resort is named ``pooled``.
+        Serving engines, with an entry ``median`` for unknown ones.
     unseen
-        A device whose own kernel times are left out, to see how well an unknown one is predicted.
+        Device whose measured kernel times are ignored, to evaluate predictions of unknown devices.
     """
 
-    model: Callable[[str], Model]
-    hardware: Catalog = attrs.field(factory=known_hardware)
-    engines: tuple[Engine, ...] = attrs.field(factory=engines)
+    model: Callable[[str], ServableModel]
+    hardware: Catalog = attrs.field(factory=load_catalog)
+    engines: tuple[Engine, ...] = attrs.field(factory=shipped_engines)
     unseen: str | None = None
 
 
 @attrs.frozen
-class Concrete:
-    """A question made concrete.
+class ResolvedQuery:
+    """A query with the deployment that it names.
 
     Parameters
     ----------
@@ -91,13 +93,13 @@ class Concrete:
     devices
         GPUs of all instances.
     instances
-        How many there are.
+        Number of instances.
     model
-        The usual name of the model.
+        Usual name of the model.
     device
-        The key of the GPU.
-    why
-        What was assumed.
+        Key of the GPU.
+    notes
+        Notes on what was assumed.
     """
 
     deployment: Deployment
@@ -105,132 +107,102 @@ class Concrete:
     instances: int
     model: str
     device: str
-    why: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
-def concrete(asked: Question, basis: Basis) -> Concrete:
-    """Find what a question names, and say what is assumed where it names nothing.
+def resolve_query(query: Query, registry: Registry) -> ResolvedQuery:
+    """Find what a query names, with notes on what is assumed for empty cells.
 
     Raises
     ------
     ParframeError
-        If a name is unknown, or the numbers of devices do not agree.
+        If a name is unknown, or the numbers of devices contradict each other.
     """
-    why: list[str] = []
-    model = basis.model(asked.model)
-    machine = basis.hardware.machine(asked.gpu)
-    layout, devices, instances = _layout(asked, why)
-    chosen = engine(asked.framework, basis.engines)
-    if not chosen.known:
-        shown = asked.framework or "none is named"
-        why.append(f"no rows of this engine ({shown}): the middle of those that have some")
-    dtypes = _dtypes(asked, model, why)
-    clock = _clock(
-        machine, devices // instances, dtypes, implementation_of(asked.framework), basis.unseen
-    )
+    notes: list[str] = []
+    model = registry.model(query.model)
+    machine = registry.hardware.machine(query.gpu)
+    layout, devices, instances = _resolve_layout(query, notes)
+    engine = find_engine(query.framework, registry.engines)
+    if not engine.measured:
+        given = f"{query.framework!r} was not measured" if query.framework else "is not given"
+        notes.append(f"engine {given}, median engine assumed")
+    dtypes = _resolve_dtypes(query, model, notes)
+    implementation = implementation_of(query.framework)
+    clock = _clock(machine, devices // instances, dtypes, implementation, registry.unseen)
     work = model.work(layout)
-    if not chosen.windows:
+    if not engine.sliding_window:
         work = without_windows(work)
     if work.devices != devices // instances:
         raise ParframeError(
             "mesh",
-            f"{asked.model} on {devices} GPUs",
-            f"its plan is for {work.devices} of each instance's {devices // instances}",
-            "give tp, pp, ep and dp whose product is n_gpus",
+            f"{query.model} on {devices} GPUs",
+            f"the layout is for {work.devices} devices, an instance has {devices // instances}",
+            "set tp, pp, ep and dp so that their product is n_gpus",
         )
-    room = Room.of(machine.device.usable, dtypes.weights, dtypes.cache)
-    deployment = Deployment(work, clock, chosen, room)
-    _check_fits(asked, deployment, machine)
-    return Concrete(deployment, devices, instances, model.name, machine.device.key, tuple(why))
-
-
-@lru_cache(maxsize=4096)
-def without_windows(work: Work) -> Work:
-    """Return the work of an engine that keeps and reads all positions."""
-    return attrs.evolve(work, stages=tuple(_unbounded(stage) for stage in work.stages))
-
-
-def _unbounded(stage: Stage) -> Stage:
-    kernels = tuple(
-        attrs.evolve(kernel, window=None) if isinstance(kernel, Attention) else kernel
-        for kernel in stage.kernels
+    memory = DeviceMemory.with_dtypes(machine.device.usable, dtypes.weights, dtypes.cache)
+    deployment = Deployment(work, clock, engine, memory)
+    _check_weights_fit(query, deployment, machine)
+    return ResolvedQuery(
+        deployment, devices, instances, model.name, machine.device.key, tuple(notes)
     )
-    kept = tuple((elements, None) for elements, _ in stage.footprint.cache)
-    return attrs.evolve(stage, kernels=kernels, footprint=attrs.evolve(stage.footprint, cache=kept))
-
-
-@lru_cache(maxsize=4096)
-def with_all_logits(work: Work) -> Work:
-    """Return the work of an engine whose head gives logits of every position of a prompt."""
-    return attrs.evolve(work, stages=tuple(_every_position(stage) for stage in work.stages))
-
-
-def _every_position(stage: Stage) -> Stage:
-    kernels = tuple(
-        one if isinstance(one, Attention | Experts) else attrs.evolve(one, per="token")
-        for one in stage.kernels
-    )
-    exchanges = tuple(attrs.evolve(one, per="token") for one in stage.communication)
-    return attrs.evolve(stage, kernels=kernels, communication=exchanges)
 
 
 @lru_cache(maxsize=4096)
 def _clock(
     machine: Machine, devices: int, dtypes: Dtypes, implementation: str, unseen: str | None
 ) -> MeasuredClock:
-    """One clock for each place and dtypes: times are kept by it."""
+    """Return the one clock of a cluster and dtypes: times are cached by it."""
     return MeasuredClock(Cluster(machine, devices), dtypes, implementation, unseen)
 
 
-def _layout(asked: Question, why: list[str]) -> tuple[Layout, int, int]:
-    """The parallelism of an instance, all GPUs, and how many instances they hold."""
-    pipeline, data = asked.pipeline or 1, asked.data or 1
-    tensor = asked.tensor
+def _resolve_layout(query: Query, notes: list[str]) -> tuple[Layout, int, int]:
+    """Return the layout of an instance, the number of all GPUs and the number of instances."""
+    pipeline, data = query.pipeline or 1, query.data or 1
+    tensor = query.tensor
     if tensor is None:
-        tensor = max(1, (asked.devices or pipeline * data) // (pipeline * data))
+        tensor = max(1, (query.devices or pipeline * data) // (pipeline * data))
         if tensor > 1:
-            why.append(f"tp is not given: taken for {tensor}")
-    expert = asked.expert or 1
-    inner = tensor * pipeline * data
-    devices = asked.devices or inner
-    if devices % inner:
+            notes.append(f"tp={tensor} assumed")
+    expert = query.expert or 1
+    product = tensor * pipeline * data
+    devices = query.devices or product
+    if devices % product:
         raise ParframeError(
             "mesh",
             f"{devices} GPUs",
-            f"tp x pp x dp is {inner}, which does not divide them",
-            "give numbers that agree",
+            f"n_gpus is not a multiple of tp x pp x dp = {product}",
+            "set n_gpus to a multiple of tp x pp x dp",
         )
-    instances = devices // inner
+    instances = devices // product
     if instances == expert > 1:
-        # The experts' group is an axis of its own: attention is replicated over it, each
-        # replica with its part of the requests.
+        # Expert parallelism has a mesh axis of its own: attention is replicated over it, and each
+        # replica serves its part of the requests.
         return Layout(tensor, pipeline, expert, data * expert), devices, 1
     if expert > tensor * data:
         raise ParframeError(
             "mesh",
             f"ep={expert}",
-            f"an instance has {tensor * data} GPUs for each part of its layers",
-            "give an ep of tp x dp at most, or n_gpus that count it",
+            f"a pipeline stage has only tp x dp = {tensor * data} GPUs",
+            "set ep to tp x dp at most, or n_gpus to tp x pp x dp x ep",
         )
     return Layout(tensor, pipeline, expert, data), devices, instances
 
 
-def _dtypes(asked: Question, model: Model, why: list[str]) -> Dtypes:
-    weights = asked.weights or model.weights
-    cache = asked.cache or "bf16"
-    if asked.weights is None:
-        why.append(f"weights taken for {weights}")
-    return Dtypes(weights, cache)
+def _resolve_dtypes(query: Query, model: ServableModel, notes: list[str]) -> Dtypes:
+    weights = query.weights or model.weights
+    if query.weights is None:
+        notes.append(f"{weights} weights assumed")
+    return Dtypes(weights, query.cache or "bf16")
 
 
-def _check_fits(asked: Question, deployment: Deployment, machine: Machine) -> None:
-    """Refuse weights that memory does not hold: there is nothing to predict."""
-    room = deployment.room
-    needed = max(room.weights(stage.footprint) for stage in deployment.work.stages)
-    if needed >= room.memory:
+def _check_weights_fit(query: Query, deployment: Deployment, machine: Machine) -> None:
+    """Raise an error if the memory of a device is smaller than its weights."""
+    memory = deployment.memory
+    weights = max(memory.weight_bytes(stage.footprint) for stage in deployment.work.stages)
+    if weights >= memory.total:
         raise ParframeError(
             "memory",
-            f"{asked.model} on {machine.device.name}",
-            f"weights need {needed / 1e9:.1f} of {room.memory / 1e9:.1f} GB on a device",
-            "use more devices, or narrower weights",
+            f"{query.model} on {machine.device.name}",
+            f"weights need {weights / GIB:.1f} GiB of a device's {memory.total / GIB:.1f} GiB",
+            "use more devices or a smaller weight dtype",
         )

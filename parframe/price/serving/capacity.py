@@ -1,4 +1,4 @@
-"""How many sequences fit as engines allocate memory: whole blocks, activations, and reserves."""
+"""Capacity in whole sequences: block allocation, activations and reserves as engines have them."""
 
 from __future__ import annotations
 
@@ -6,90 +6,108 @@ import math
 import tomllib
 from functools import cache
 from importlib.resources import files
-from typing import Any, Literal
+from typing import Any
 
 import attrs
 
 from parframe.errors import ParframeError, did_you_mean
 from parframe.price.cost.dtypes import BYTES, SIXTEEN
-from parframe.price.serving.device_memory import Room
+from parframe.price.serving.device_memory import DeviceMemory
+from parframe.price.serving.engines import share_of
 from parframe.price.work.work import Product, Stage, Work
 
 GIB = 1 << 30
 
-HELD = {**BYTES, "mxfp4": 0.53125}
-"""Bytes of an element by dtypes that weights are held in; of ``mxfp4`` 8 bits for every 32 elements
+WEIGHT_BYTES = {**BYTES, "mxfp4": 0.53125}
+"""Bytes of a stored weight by dtype; ``mxfp4`` has 8 bits of scale for every 32 elements
 (OCP Microscaling Formats v1.0)."""
 
 
 @attrs.frozen
-class Allocation:
-    """How a serving engine allocates the memory of a device.
+class MemoryPolicy:
+    """Memory allocation of a serving engine.
 
     Parameters
     ----------
     name
-        Its name.
-    of
-        Whether ``share`` is of all memory, or of what is free beside weights and activations.
-    share
-        The part of the memory that it uses.
-    reserve, peer
-        Bytes for the context, libraries and graphs; and for each other rank that it talks with.
-    logit
-        Bytes for each logit of the rows that are sampled at once.
-    rows, tokens
-        Rows that are sampled at once, and tokens of a step, at most.
-    block
-        Positions of a block of the cache.
+        Name of the engine.
+    cache_fraction
+        Fraction of the memory that it may use.
+    fraction_of_total
+        Whether that is a fraction of the total memory, or of what weights and activations leave.
+    reserved_bytes, reserved_bytes_per_peer
+        Bytes of the context, libraries and CUDA graphs; and of each other rank of a process group.
+    bytes_per_logit
+        Bytes of each logit of the rows that are sampled at once.
+    max_sampled_rows, max_batched_tokens
+        Maximum number of rows that are sampled at once, and of tokens in a step.
+    block_size
+        Positions of a block of the KV cache.
     """
 
     name: str
-    of: Literal["total", "free"]
-    share: float
-    reserve: float
-    peer: float
-    logit: float
-    rows: int
-    tokens: int
-    block: int
+    cache_fraction: float
+    fraction_of_total: bool
+    reserved_bytes: float
+    reserved_bytes_per_peer: float
+    bytes_per_logit: float
+    max_sampled_rows: int
+    max_batched_tokens: int
+    block_size: int
+
+    def cache_budget(
+        self, total: float, weights: float, activations: float, peers: int = 0
+    ) -> float:
+        """Return the bytes that the KV cache may use on a device, which may be negative.
+
+        Parameters
+        ----------
+        total
+            Bytes of the device's memory.
+        weights, activations
+            Bytes that they take.
+        peers
+            Other ranks of its largest process group.
+        """
+        reserved = self.reserved_bytes + self.reserved_bytes_per_peer * peers
+        taken = weights + activations + reserved
+        return share_of(total, taken, self.cache_fraction, self.fraction_of_total)
 
 
 @attrs.frozen
-class Need:
-    """Bytes of the device of a stage.
+class StageMemory:
+    """Bytes of the busiest device of a stage.
 
-    ``room`` is what is left for caches, ``row`` what the cache of one sequence takes here.
+    ``cache_budget`` is what is left for the KV cache, ``sequence`` the KV cache of one sequence.
     """
 
     weights: float
     activations: float
-    reserve: float
-    room: float
-    row: float
+    cache_budget: float
+    sequence: float
 
 
 @attrs.frozen
-class Fit:
-    """How many sequences fit on a plan's devices.
+class Capacity:
+    """Number of sequences that fit on a plan's devices.
 
     Parameters
     ----------
     sequences
-        Over all replicas; below zero never, 0 where weights alone are too large.
+        Over all replicas; 0 where no sequence fits.
     stage
-        The stage that has the least room for them.
-    needs
-        Of every stage.
+        The stage with the smallest capacity.
+    stages
+        Memory of every stage.
     """
 
     sequences: int
     stage: int
-    needs: tuple[Need, ...]
+    stages: tuple[StageMemory, ...]
 
 
-def allocation(name: str = "vllm") -> Allocation:
-    """What is known of a serving engine.
+def memory_policy(name: str = "vllm") -> MemoryPolicy:
+    """Return the memory policy of a serving engine.
 
     Parameters
     ----------
@@ -99,132 +117,128 @@ def allocation(name: str = "vllm") -> Allocation:
     Raises
     ------
     ParframeError
-        Of kind ``usage``, if nothing is known of it.
+        Of kind ``usage``, if the engine's memory policy is unknown.
     """
-    known = _data()["engine"]
-    if name not in known:
+    policies = _read_policies()["engine"]
+    if name not in policies:
         raise ParframeError(
             "usage",
             f"engine {name!r}",
-            f"what it sets aside of memory is not known{did_you_mean(name, known)}",
-            f"use one of {', '.join(known)}",
+            f"has no known memory policy{did_you_mean(name, policies)}",
+            f"use one of {', '.join(policies)}",
         )
-    values = dict(known[name])
-    for key in ("reserve", "peer"):
-        values[key] *= GIB
-    return Allocation(name, **values)
+    entry = dict(policies[name])
+    for key in ("reserved", "reserved_per_peer"):
+        entry[key.replace("reserved", "reserved_bytes", 1)] = entry.pop(f"{key}_gib") * GIB
+    return MemoryPolicy(name, **entry)
 
 
-def room(memory: float, weights: str, cache: str) -> Room:
-    """Room of a device for weights and a cache of these dtypes.
+def device_memory(total: float, weights: str, cache: str) -> DeviceMemory:
+    """Return the memory of a device for weights and a KV cache of these dtypes.
 
     Raises
     ------
     ParframeError
-        Of kind ``usage``, for a dtype that is not known.
+        Of kind ``usage``, for an unknown dtype.
     """
-    held, kept = (_bytes_of(dtype) for dtype in (weights, cache))
-    return Room(memory, held, kept, max(SIXTEEN, held))
+    weight, element = (_dtype_bytes(dtype) for dtype in (weights, cache))
+    return DeviceMemory(total, weight, element, max(SIXTEEN, weight))
 
 
-def _bytes_of(dtype: str) -> float:
-    if dtype not in HELD:
+def _dtype_bytes(dtype: str) -> float:
+    if dtype not in WEIGHT_BYTES:
         raise ParframeError(
             "usage",
             f"dtype {dtype!r}",
-            f"not known{did_you_mean(dtype, HELD)}",
-            f"use one of {', '.join(HELD)}",
+            f"is not known{did_you_mean(dtype, WEIGHT_BYTES)}",
+            f"use one of {', '.join(WEIGHT_BYTES)}",
         )
-    return HELD[dtype]
+    return WEIGHT_BYTES[dtype]
 
 
-def activation_bytes(work: Work, stage: Stage, tokens: int, of: Allocation) -> float:
-    """Bytes of activations at most: those of a step's tokens, or the logits of its rows."""
+def activation_bytes(work: Work, stage: Stage, tokens: int, policy: MemoryPolicy) -> float:
+    """Return the peak bytes of activations: those of a step's tokens, or the logits of its rows."""
     alive = (
         stage.footprint.activations * tokens * SIXTEEN * work.replicas
     )  # of each replica's own step
     heads = (k.columns for k in stage.kernels if isinstance(k, Product) and k.per == "sequence")
     gathered = (e.elements for e in stage.communication if e.per == "sequence")
     logits = max((*heads, *gathered), default=0.0)
-    return max(alive, logits * of.rows * of.logit)
+    return max(alive, logits * policy.max_sampled_rows * policy.bytes_per_logit)
 
 
-def most_sequences(
+def max_sequences(
     work: Work,
     memory: float,
     length: int,
     weights: str = "bf16",
     cache_dtype: str = "bf16",
-    of: Allocation | str = "vllm",
+    policy: MemoryPolicy | str = "vllm",
     tokens: int | None = None,
-    share: float | None = None,
-) -> Fit:
-    """The most sequences of a length that the devices of a plan have room for.
+    cache_fraction: float | None = None,
+) -> Capacity:
+    """Return the maximum number of sequences of a length that fit on the devices of a plan.
 
     Parameters
     ----------
     work
-        What the plan asks of its devices.
+        Work of a step of the plan.
     memory
-        Bytes of a device's memory, as software sees them.
+        Bytes of a device's memory that software can use.
     length
         Positions that are allocated for each sequence.
     weights, cache_dtype
-        Dtypes; the cache's is 16 bits unless it is said to be less.
-    of
-        The serving engine.
+        Dtypes of the weights and of the KV cache.
+    policy
+        Memory policy of the serving engine, or its name.
     tokens
-        Tokens of a step of each replica at most; the engine's default if None.
-    share
-        The part of memory that the engine may use; its default if None.
+        Maximum number of tokens in a step of each replica (default: the engine's).
+    cache_fraction
+        Fraction of the memory that the engine may use (default: the engine's).
 
-    Returns
-    -------
-    Fit
-        With what every stage needs.
+    Raises
+    ------
+    ParframeError
+        Of kind ``memory``, if the model has no KV cache.
     """
-    made = of if isinstance(of, Allocation) else allocation(of)
-    part = made.share if share is None else share
-    has = room(memory, weights, cache_dtype)
-    needs = tuple(
-        _need(work, stage, has, length, made, part, tokens or made.tokens) for stage in work.stages
+    policy = policy if isinstance(policy, MemoryPolicy) else memory_policy(policy)
+    if cache_fraction is not None:
+        policy = attrs.evolve(policy, cache_fraction=cache_fraction)
+    device = device_memory(memory, weights, cache_dtype)
+    batched = tokens or policy.max_batched_tokens
+    stages = tuple(
+        _stage_memory(work, stage, device, length, policy, batched) for stage in work.stages
     )
-    rows = [math.floor(need.room / need.row + 1e-9) if need.row else math.inf for need in needs]
-    least = min(range(len(rows)), key=rows.__getitem__)
-    if min(need.room for need in needs) < 0:
-        return Fit(0, min(range(len(needs)), key=lambda n: needs[n].room), needs)
-    if rows[least] == math.inf:
+    rows = [
+        math.floor(stage.cache_budget / stage.sequence + 1e-9) if stage.sequence else math.inf
+        for stage in stages
+    ]
+    smallest = min(range(len(rows)), key=rows.__getitem__)
+    if min(stage.cache_budget for stage in stages) < 0:
+        fullest = min(range(len(stages)), key=lambda number: stages[number].cache_budget)
+        return Capacity(0, fullest, stages)
+    if rows[smallest] == math.inf:
         raise ParframeError(
             "memory",
-            "caches",
-            "the model keeps nothing between steps, so that any number of sequences fits",
-            "ask for its memory at a batch by parframe check",
+            "KV cache",
+            "the model has none, so memory does not limit the number of sequences",
+            "use `parframe check` to compute the memory of a batch",
         )
-    return Fit(int(rows[least]) * work.replicas, least, needs)
+    return Capacity(int(rows[smallest]) * work.replicas, smallest, stages)
 
 
-def _need(
-    work: Work,
-    stage: Stage,
-    has: Room,
-    length: int,
-    of: Allocation,
-    share: float,
-    tokens: int,
-) -> Need:
-    held = has.weights(stage.footprint)
-    active = activation_bytes(work, stage, tokens, of)
+def _stage_memory(
+    work: Work, stage: Stage, device: DeviceMemory, length: int, policy: MemoryPolicy, tokens: int
+) -> StageMemory:
+    weights = device.weight_bytes(stage.footprint)
+    activations = activation_bytes(work, stage, tokens, policy)
     peers = max((len(e.ranks) - 1 for e in stage.communication), default=0)
-    reserve = of.reserve + of.peer * peers
-    if of.of == "total":
-        left = share * has.memory - held - active - reserve
-    else:
-        free = has.memory - held - active - reserve
-        left = share * free if free > 0 else free
-    return Need(held, active, reserve, left, has.row(stage.footprint, length, of.block))
+    budget = policy.cache_budget(device.total, weights, activations, peers)
+    sequence = device.sequence_bytes(stage.footprint, length, policy.block_size)
+    return StageMemory(weights, activations, budget, sequence)
 
 
 @cache
-def _data() -> dict[str, Any]:
+def _read_policies() -> dict[str, Any]:
     text = files("parframe.price").joinpath("data", "memory.toml").read_text(encoding="utf-8")
     return tomllib.loads(text)

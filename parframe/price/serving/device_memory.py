@@ -1,4 +1,4 @@
-"""Bytes of a device: weights, caches, and how many sequences of a deployment it has room for."""
+"""Memory of one device: bytes of weights, KV cache and activations, and its capacity."""
 
 from __future__ import annotations
 
@@ -12,71 +12,73 @@ from parframe.price.work.work import Footprint, Stage, Work
 
 
 @attrs.frozen
-class Room:
-    """What a device holds, and how many bytes its elements have.
+class DeviceMemory:
+    """Memory of a device, and the bytes of an element of what it stores.
 
     Parameters
     ----------
-    memory
-        Bytes of a device that software sees.
+    total
+        Bytes of the device's memory that software can use.
     weight
-        Bytes of a weight that is quantised where the model is.
+        Bytes of a weight that is quantized where the model is.
     cache
-        Bytes of an element of the cache.
-    table
-        Bytes of what stays in 16 bits (embedding, head, norms, routers), and of activations.
+        Bytes of an element of the KV cache.
+    unquantized
+        Bytes of an element of what stays in 16 bits: embedding, head, norms, routers, activations.
     """
 
-    memory: float
+    total: float
     weight: float = 2.0
     cache: float = 2.0
-    table: float = 2.0
+    unquantized: float = 2.0
 
     @classmethod
-    def of(cls, memory: float, weights: str, cache: str) -> Room:
-        """Give the room of a device for weights and a cache of these dtypes."""
-        return cls(memory, BYTES[weights], BYTES[cache], max(SIXTEEN, BYTES[weights]))
+    def with_dtypes(cls, total: float, weights: str, cache: str) -> DeviceMemory:
+        """Return the memory of a device for weights and a KV cache of these dtypes."""
+        return cls(total, BYTES[weights], BYTES[cache], max(SIXTEEN, BYTES[weights]))
 
-    def weights(self, held: Footprint) -> float:
+    def weight_bytes(self, footprint: Footprint) -> float:
         """Return the bytes of a stage's weights on its busiest device."""
-        return held.weights * self.weight + held.unquantized * self.table
+        return footprint.weights * self.weight + footprint.unquantized * self.unquantized
 
-    def row(self, held: Footprint, length: float, block: int = 1) -> float:
-        """Return the bytes of cache of a sequence of this length on the replica that has it.
+    def sequence_bytes(self, footprint: Footprint, length: float, block: int = 1) -> float:
+        """Return the bytes of KV cache of one sequence on the replica that serves it.
 
-        Positions are allocated so many at a ``block``, whether used or not; a window bounds them.
+        Positions are allocated in blocks of ``block``. A sliding window limits their number.
         """
-        kept = 0.0
-        for elements, window in held.cache:
+        elements = 0.0
+        for per_position, window in footprint.cache:
             positions = min(length, window) if window else length
-            kept += elements * (positions if block == 1 else block * math.ceil(positions / block))
-        return kept * held.position_share * self.cache
+            if block != 1:
+                positions = block * math.ceil(positions / block)
+            elements += per_position * positions
+        return elements * footprint.position_share * self.cache
 
-    def free(self, stage: Stage, engine: Engine, tokens: float) -> float:
-        """Return the bytes that an engine gives the cache on a stage's device."""
-        activations = stage.footprint.activations * tokens * self.table
-        taken = self.weights(stage.footprint) + engine.reserve + activations
-        if engine.of_all:
-            return self.memory * engine.share - taken
-        return (self.memory - taken) * engine.share
+    def cache_budget(self, stage: Stage, engine: Engine, tokens: float) -> float:
+        """Return the bytes of a stage's device that the engine gives to the KV cache.
+
+        ``tokens`` are the new tokens of the largest step, for which activations are allocated.
+        """
+        activations = stage.footprint.activations * tokens * self.unquantized
+        return engine.cache_budget(self.total, self.weight_bytes(stage.footprint), activations)
 
     def capacity(self, work: Work, engine: Engine, length: float, tokens: float) -> float:
-        """Return how many sequences of this length the whole deployment holds.
+        """Return the number of sequences that fit on the whole deployment, with its fraction.
 
         Parameters
         ----------
         work
-            What a step of the plan asks.
+            Work of a step of the plan.
         engine
-            What it keeps back.
+            Serving engine.
         length
-            Positions of a sequence, to its end: what the engine allocates before it starts one.
+            Positions of a sequence at its end, which the engine allocates before it starts one.
         tokens
-            New tokens of the largest step, for which activations are allocated.
+            New tokens of the largest step.
         """
-        least = float("inf")
+        capacity = float("inf")
         for stage in work.stages:
-            row = self.row(stage.footprint, length) * stage.footprint.batch_share
-            if row > 0:
-                least = min(least, self.free(stage, engine, tokens) / row)
-        return max(least, 0.0)
+            sequence = self.sequence_bytes(stage.footprint, length) * stage.footprint.batch_share
+            if sequence > 0:
+                capacity = min(capacity, self.cache_budget(stage, engine, tokens) / sequence)
+        return max(capacity, 0.0)

@@ -1,4 +1,4 @@
-"""Serving engines as data: what one adds to kernels' times, how it fills batches and memory."""
+"""Serving engines as data: overheads per step, batch limits and memory reserves."""
 
 from __future__ import annotations
 
@@ -14,141 +14,162 @@ import attrs
 from parframe.errors import ParframeError, did_you_mean
 from parframe.hardware import Machine
 
-POOLED = "pooled"
-"""The entry for an engine that has none of its own."""
+MEDIAN = "median"
+"""Name of the entry for engines that were not measured: the median of those that were."""
 
 
 @attrs.frozen
 class Engine:
-    """The few constants of a serving engine.
+    """Fitted constants of a serving engine.
 
     Parameters
     ----------
     name
         Its name in tables.
-    names
-        Spellings that choose it: it is in a framework's name as written in a table, and the
-        longest one counts. One that begins with ``=`` must be the whole name.
-    products, attention, exchanges
-        How many times as long kernels take as their own measurements say.
-    regrouping
-        How much of the cache a decode step reads again for every further query head that shares it,
-        because kernels take each query head by itself.
+    aliases
+        Spellings that select it. An alias matches a framework name that contains it; the longest
+        match wins. An alias that begins with ``=`` must be the whole name.
+    matmul, attention, communication
+        Time of these kernels in the engine, as a factor of the time that they take alone.
     experts
-        How many times as long as other products, against the same, those of experts take.
-    step
-        Seconds that a step takes beside its kernels.
-    layer
-        The same, for each layer of the model.
-    row
-        The same, for each sequence of the step: sampling, text, streaming.
-    launch
-        Seconds that the host needs to launch a layer's kernels; devices wait where they are
-        faster than it. Zero where a step is one graph.
-    overlap
-        How far pipeline stages work at once: 1 fully, 0 one after the other.
-    tokens
-        Most new tokens of one step, prompts and single ones together.
-    rows
-        Most sequences in flight.
-    windows
-        Whether it makes use of sliding windows: keeps and reads no more positions than they have.
-    reserve
-        Bytes of a device that neither weights, activations nor cache can have.
-    share
-        The part of what is then left that the cache may have.
-    of_all
-        Whether that share is of all memory instead, from which the rest is then taken.
-    request
-        Seconds of a request outside all steps: network, text to tokens.
-    reading
-        Seconds more, for each layer, of a step that reads prompts and whose kernels are launched
-        one by one.
-    stage
-        Seconds of each further stage that a token passes: the host's work there, and the way back
-        of the token.
-    batches
-        Whether requests are served in batches, each to its end before the next one begins.
+        Time factor of expert matmuls, relative to that of other matmuls.
+    kv_reread
+        Part of the KV cache that a decode step reads again for every further query head that
+        shares it, where kernels process each query head by itself.
+    step_overhead
+        Seconds per step outside kernels.
+    layer_overhead
+        Seconds per step and layer outside kernels.
+    sequence_overhead
+        Seconds per step and sequence outside kernels: sampling, detokenization, streaming.
+    launch_overhead
+        Seconds that the CPU needs to launch the kernels of a layer. Devices wait where they are
+        faster. Zero where a step is one CUDA graph.
+    stage_overlap
+        Overlap of pipeline stages: 1 all work at once, 0 one after the other.
+    max_batched_tokens
+        Maximum number of new tokens in a step, prefill and decode together.
+    max_sequences
+        Maximum number of running sequences.
+    sliding_window
+        Whether it uses sliding windows: stores and reads no more positions than a window has.
+    reserved_bytes
+        Bytes of a device that neither weights, activations nor the KV cache can use.
+    cache_fraction
+        Fraction of the remaining memory that the KV cache may use.
+    fraction_of_total
+        Whether that fraction is of the total memory instead, from which weights, activations and
+        the reserve are then subtracted.
+    request_overhead
+        Seconds per request outside all steps: network, tokenization.
+    prefill_overhead
+        Additional seconds per layer of a step with prefill whose kernels are launched one by one.
+    stage_overhead
+        Seconds for each further pipeline stage that a token passes: work of the CPU there, and
+        the return of the token.
+    static_batching
+        Whether it serves a batch of requests to its end before the next batch begins.
     all_logits
-        Whether the head gives logits of every position of a prompt, of which the last is used.
-    turns
-        How many departures of others a request waits for before it starts, where as many are in
-        flight as may be.
-    burst
-        Prompts of others that a request waits for as a share of those in flight, because clients
-        begin together.
+        Whether the head computes logits of every position of a prompt.
+    admission_wait
+        Number of other requests that have to finish before a new one starts, where the maximum
+        number is running.
+    prefill_burst
+        Prompts of others that a request waits for, as a fraction of the concurrency, because
+        clients send at the same time.
     fitted
-        The constants that are fitted to rows; the others are as the engine is known to work.
-    spread
-        Standard deviation of the logarithm of what was measured over what is predicted, out of
-        sample, by kind of figure (``rate``, ``token``, ``first``, ``whole``).
-    doubt
-        What kernels and exchanges leave open by themselves in those rows: only more than that
-        widens an interval further.
-    models, devices
-        The models and devices whose rows it was fitted to.
-    other_model, other_device
-        The further spread with any other.
-    source
-        The tables that it was fitted to, each with how many rows.
+        Names of the constants that are fitted to measurements; the others follow from how the
+        engine is known to work.
+    residual
+        Standard deviation of the logarithm of measured over predicted, held out, by kind of
+        metric (``throughput``, ``tpot``, ``ttft``, ``e2e_latency``).
+    kernel_error
+        Error of kernels and communication by themselves in the fitted rows. An interval is
+        widened only for kernel errors beyond it.
+    fitted_models, fitted_devices
+        Models and devices of the rows that it was fitted to.
+    unseen_model, unseen_device
+        Additional error for any other model or device.
+    sources
+        Tables that it was fitted to, each with its number of rows.
     """
 
     name: str
-    names: tuple[str, ...] = ()
-    products: float = 1.0
+    aliases: tuple[str, ...] = ()
+    matmul: float = 1.0
     experts: float = 1.0
     attention: float = 1.0
-    exchanges: float = 1.0
-    regrouping: float = 0.0
-    step: float = 1e-3
-    layer: float = 0.0
-    row: float = 0.0
-    launch: float = 0.0
-    overlap: float = 1.0
-    tokens: int = 8192
-    rows: int = 4096
-    windows: bool = True
-    reserve: float = 2e9
-    share: float = 0.9
-    of_all: bool = False
-    request: float = 0.0
-    turns: float = 0.0
-    burst: float = 0.0
-    reading: float = 0.0
-    stage: float = 0.0
-    batches: bool = False
+    communication: float = 1.0
+    kv_reread: float = 0.0
+    step_overhead: float = 1e-3
+    layer_overhead: float = 0.0
+    sequence_overhead: float = 0.0
+    launch_overhead: float = 0.0
+    stage_overlap: float = 1.0
+    max_batched_tokens: int = 8192
+    max_sequences: int = 4096
+    sliding_window: bool = True
+    reserved_bytes: float = 2e9
+    cache_fraction: float = 0.9
+    fraction_of_total: bool = False
+    request_overhead: float = 0.0
+    admission_wait: float = 0.0
+    prefill_burst: float = 0.0
+    prefill_overhead: float = 0.0
+    stage_overhead: float = 0.0
+    static_batching: bool = False
     all_logits: bool = False
-    spread: Mapping[str, float] = attrs.field(factory=dict, hash=False)
+    residual: Mapping[str, float] = attrs.field(factory=dict, hash=False)
     fitted: tuple[str, ...] = ()
-    doubt: float = 0.0
-    models: tuple[str, ...] = ()
-    devices: tuple[str, ...] = ()
-    other_model: float = 0.0
-    other_device: float = 0.0
-    source: Mapping[str, int] = attrs.field(factory=dict, hash=False)
+    kernel_error: float = 0.0
+    fitted_models: tuple[str, ...] = ()
+    fitted_devices: tuple[str, ...] = ()
+    unseen_model: float = 0.0
+    unseen_device: float = 0.0
+    sources: Mapping[str, int] = attrs.field(factory=dict, hash=False)
 
     def with_constants(self, constants: Mapping[str, float]) -> Engine:
-        """Return this engine with other numbers for the constants that are named."""
+        """Return this engine with new values of the named constants."""
         fields: dict[str, Any] = dict(constants)
         return attrs.evolve(self, **fields)
 
     @property
-    def known(self) -> bool:
-        """Whether rows of this very engine stand behind it."""
-        return self.name != POOLED
+    def measured(self) -> bool:
+        """Whether the constants were fitted to measurements of this engine."""
+        return self.name != MEDIAN
+
+    def cache_budget(self, total: float, weights: float, activations: float) -> float:
+        """Return the bytes that the KV cache may use on a device, which may be negative.
+
+        Parameters
+        ----------
+        total
+            Bytes of the device's memory.
+        weights, activations
+            Bytes that they take.
+        """
+        taken = weights + self.reserved_bytes + activations
+        return share_of(total, taken, self.cache_fraction, self.fraction_of_total)
+
+
+def share_of(total: float, taken: float, fraction: float, of_total: bool) -> float:
+    """Return a fraction of the total memory less what is taken, or of what is left of it."""
+    if of_total:
+        return total * fraction - taken
+    return (total - taken) * fraction
 
 
 @cache
-def engines() -> tuple[Engine, ...]:
-    """Return the engines that ship, the pooled one last."""
+def shipped_engines() -> tuple[Engine, ...]:
+    """Return the engines that ship, the median engine last."""
     text = resources.files("parframe.price").joinpath("data", "engines.toml").read_text("utf-8")
-    return read(text)
+    return parse_engines(text)
 
 
-def read(text: str) -> tuple[Engine, ...]:
+def parse_engines(text: str) -> tuple[Engine, ...]:
     """Return the engines of a TOML text."""
     entries = tomllib.loads(text)["engine"]
-    return tuple(_engine(name, entry) for name, entry in entries.items())
+    return tuple(_make_engine(name, entry) for name, entry in entries.items())
 
 
 def engines_of(machine: Machine) -> tuple[Engine, ...]:
@@ -157,95 +178,97 @@ def engines_of(machine: Machine) -> tuple[Engine, ...]:
     Raises
     ------
     ParframeError
-        Of kind `hardware`, if what its file says of them is illegal.
+        Of kind `hardware`, if the machine's file has an invalid engine entry.
     """
     return tuple(
-        _checked(f"{machine.name}: engine.{name}", name, entry)
+        _validate_entry(f"{machine.name}: engine.{name}", name, entry)
         for name, entry in machine.engines.items()
     )
 
 
-def engine_on(machine: Machine, framework: str = "") -> Engine:
+def find_engine_on(machine: Machine, framework: str = "") -> Engine:
     """Return an engine by its name: as measured on the machine, else as it ships.
 
-    Without a name it is the first that was measured there, or the pooled one.
+    Without a name, return the first engine that was measured on the machine, or the median engine.
     """
     own = engines_of(machine)
     if own and not framework:
         return own[0]
-    return engine(framework, (*engines(), *own))
+    return find_engine(framework, (*shipped_engines(), *own))
 
 
-def engine(framework: str | None, among: tuple[Engine, ...] | None = None) -> Engine:
-    """Return the engine that a framework's name, as tables spell it, stands for.
+def find_engine(framework: str | None, engines: tuple[Engine, ...] | None = None) -> Engine:
+    """Return the engine that a framework's name, as tables spell it, refers to.
 
     Parameters
     ----------
     framework
-        As ``TensorRT-LLM 0.17`` or ``vLLM``; None or an unknown one gives the pooled engine,
-        whose name says so.
-    among
-        Instead of those that ship.
+        As ``TensorRT-LLM 0.17`` or ``vLLM``. None or an unknown name returns the median engine,
+        whose ``measured`` is false.
+    engines
+        Engines to search (default: those that ship).
     """
-    known = engines() if among is None else among
-    spelled = plain(framework or "")
+    candidates = shipped_engines() if engines is None else engines
+    spelling = normalize_name(framework or "")
     best: tuple[int, Engine] | None = None
-    for candidate in known:
-        for name in candidate.names:
-            whole, wanted = name.startswith("="), plain(name)
-            if not wanted or (spelled != wanted if whole else wanted not in spelled):
+    for candidate in candidates:
+        for alias in candidate.aliases:
+            whole, wanted = alias.startswith("="), normalize_name(alias)
+            if not wanted or (spelling != wanted if whole else wanted not in spelling):
                 continue
             length = len(wanted) + (1000 if whole else 0)
             if best is None or length > best[0]:
                 best = (length, candidate)
-    return best[1] if best else named(POOLED, known)
+    return best[1] if best else engine_named(MEDIAN, candidates)
 
 
-def named(name: str, among: tuple[Engine, ...] | None = None) -> Engine:
+def engine_named(name: str, engines: tuple[Engine, ...] | None = None) -> Engine:
     """Return the engine of exactly this name.
 
     Raises
     ------
     ParframeError
-        Of kind `choice`, if there is none.
+        Of kind `hardware`, if no engine has this name.
     """
-    known = engines() if among is None else among
-    for candidate in known:
+    candidates = shipped_engines() if engines is None else engines
+    for candidate in candidates:
         if candidate.name == name:
             return candidate
+    names = [candidate.name for candidate in candidates]
     raise ParframeError(
         "hardware",
         f"engine {name!r}",
-        "no constants of such an engine are here",
-        did_you_mean(name, [one.name for one in known]),
+        f"is not known{did_you_mean(name, names)}",
+        f"use one of {', '.join(names)}",
     )
 
 
-def plain(name: str) -> str:
-    """Return a name without case, marks and spaces, but with the dots of versions."""
+def normalize_name(name: str) -> str:
+    """Return a name in lower case without signs and spaces, but with the dots of versions."""
     return re.sub(r"(?<!\d)\.|\.(?!\d)|[^a-z0-9.]", "", name.lower())
 
 
-def _checked(where: str, name: str, entry: Mapping[str, Any]) -> Engine:
-    """Make an engine of what a user wrote."""
-    kinds = {field.name: type(field.default) for field in attrs.fields(Engine)}
-    known = [key for key in kinds if key != "name"]
+def _validate_entry(where: str, name: str, entry: Mapping[str, Any]) -> Engine:
+    """Make an engine of the table that a user wrote."""
+    types = {field.name: type(field.default) for field in attrs.fields(Engine)}
+    keys = [key for key in types if key != "name"]
     for key, value in entry.items():
-        if key not in known:
-            what = f"has no key {key!r}{did_you_mean(key, known)}"
-            raise ParframeError("hardware", where, what, f"give {', '.join(known)}")
+        if key not in keys:
+            what = f"unknown key {key!r}{did_you_mean(key, keys)}"
+            raise ParframeError("hardware", where, what, f"use one of {', '.join(keys)}")
         number = isinstance(value, int | float) and not isinstance(value, bool)
-        if kinds[key] in (int, float) and not (number and 0 <= value < float("inf")):
-            shown = repr(value)[:60]
-            raise ParframeError("hardware", f"{where}.{key}", f"is {shown}", "give a number from 0")
-        if kinds[key] is bool and not isinstance(value, bool):
-            shown = repr(value)[:60]
-            raise ParframeError("hardware", f"{where}.{key}", f"is {shown}", "give true or false")
-    return _engine(name, {"names": [name], **entry})
+        shown = repr(value)[:60]
+        if types[key] in (int, float) and not (number and 0 <= value < float("inf")):
+            what = f"{shown} is not a number of 0 or more"
+            raise ParframeError("hardware", f"{where}.{key}", what, "set a number of 0 or more")
+        if types[key] is bool and not isinstance(value, bool):
+            what = f"{shown} is not a boolean"
+            raise ParframeError("hardware", f"{where}.{key}", what, "set true or false")
+    return _make_engine(name, {"aliases": [name], **entry})
 
 
-def _engine(name: str, entry: Mapping[str, Any]) -> Engine:
+def _make_engine(name: str, entry: Mapping[str, Any]) -> Engine:
     fields = dict(entry)
-    for name_of in ("names", "fitted", "models", "devices"):
-        fields[name_of] = tuple(fields.get(name_of, ()))
+    for key in ("aliases", "fitted", "fitted_models", "fitted_devices"):
+        fields[key] = tuple(fields.get(key, ()))
     return Engine(name, **fields)

@@ -1,4 +1,4 @@
-"""The hardware that a user names: what ships, what files say, and what plugins bring."""
+"""Lookup of the hardware that a user names: shipped entries, files and plugins."""
 
 from __future__ import annotations
 
@@ -7,40 +7,40 @@ from pathlib import Path
 
 from parframe import hooks
 from parframe.hardware import Catalog, Cluster, catalog
-from parframe.hardware import cluster as read_cluster
+from parframe.hardware import cluster as parse_cluster
 
 
-def known(name: str = "", files: Iterable[Path] = ()) -> Catalog:
-    """Give the catalog in which a name is looked up.
+def load_catalog(name: str = "", files: Iterable[Path] = ()) -> Catalog:
+    """Return the catalog in which a hardware name is looked up.
 
     Parameters
     ----------
     name
-        What the user names; plugins that claim a name in it are asked.
+        Name that the user gave; plugins that claim it are loaded.
     files
-        The user's own files, which come before all else.
+        The user's own hardware files. They take precedence over all other entries.
 
     Raises
     ------
     ParframeError
-        Of kind `hardware` or `plugin`, if a file or a plugin says something illegal.
+        Of kind `hardware` or `plugin`, if a file or a plugin has an invalid entry.
     """
     return catalog((*hooks.hardware(name), *files))
 
 
-def cluster(text: str, files: Iterable[Path] = ()) -> Cluster:
-    """Read how many of which device or machine, as `64xH100`, or a file that has `[cluster]`.
+def find_cluster(text: str, files: Iterable[Path] = ()) -> Cluster:
+    """Return the cluster that a text names, as `64xH100`, or that of a file with `[cluster]`.
 
     Parameters
     ----------
     text
-        What the user wrote.
+        Number and name of devices or machines, as the user wrote them.
     files
-        The user's own files of hardware.
+        The user's own hardware files.
 
     Raises
     ------
     ParframeError
-        Of kind `hardware` or `plugin`, if it names nothing that is known.
+        Of kind `hardware` or `plugin`, if the text does not name known hardware.
     """
-    return read_cluster(text, (*hooks.hardware(text), *files))
+    return parse_cluster(text, (*hooks.hardware(text), *files))

@@ -1,38 +1,41 @@
-"""What a step of decoding reads from a device's memory: weights that are used, and the cache."""
+"""Bytes that a decode step reads from the memory of a device: weights in use, and KV cache."""
 
 from __future__ import annotations
 
-from parframe.price.serving.steady_state import Deployment
+from parframe.price.serving.deployment import Deployment
 from parframe.price.work.work import Attention, Experts, Product, Stage
 
 
-def decode_bytes(
-    deployment: Deployment, rows: float, context: float, prompts: float = 0.0
+def decode_read_bytes(
+    deployment: Deployment, sequences: float, context: float, prefill_tokens: float = 0.0
 ) -> float:
-    """Return the bytes that a device of the busiest stage reads for a step of decoding.
+    """Return the bytes that a device of the busiest stage reads in a decode step.
 
-    Tokens of ``prompts`` that are read in the same step choose experts as well.
+    Prefill tokens of the same step select experts as well.
     """
-    stages = deployment.work.stages
-    return max(_stage(stage, deployment, rows, context, prompts) for stage in stages)
+    return max(
+        _stage_read_bytes(stage, deployment, sequences, context, prefill_tokens)
+        for stage in deployment.work.stages
+    )
 
 
-def _stage(
-    stage: Stage, deployment: Deployment, rows: float, context: float, prompts: float
+def _stage_read_bytes(
+    stage: Stage, deployment: Deployment, sequences: float, context: float, prefill_tokens: float
 ) -> float:
-    room = deployment.room
-    read = 0.0
+    memory = deployment.memory
+    total = 0.0
     for kernel in stage.kernels:
         if isinstance(kernel, Product):
-            width = room.table if kernel.unquantized else room.weight
-            read += kernel.count * kernel.inner * kernel.columns * width
+            element = memory.unquantized if kernel.unquantized else memory.weight
+            total += kernel.count * kernel.inner * kernel.columns * element
         elif isinstance(kernel, Experts):
-            missed = (1 - kernel.top_k / kernel.experts) ** ((rows + prompts) * kernel.share)
-            touched = kernel.local_experts * (1 - missed)
-            each = kernel.matrices * kernel.hidden * kernel.ffn * room.weight
-            read += kernel.count * touched * each
+            tokens = (sequences + prefill_tokens) * kernel.share
+            idle = (1 - kernel.top_k / kernel.experts) ** tokens
+            active = kernel.local_experts * (1 - idle)
+            expert = kernel.matrices * kernel.hidden * kernel.ffn * memory.weight
+            total += kernel.count * active * expert
         elif isinstance(kernel, Attention):
-            seen = min(context, kernel.window) if kernel.window else context
-            here = rows * kernel.share * seen * kernel.position_share
-            read += kernel.count * here * kernel.cache_width * room.cache
-    return read
+            positions = min(context, kernel.window) if kernel.window else context
+            here = sequences * kernel.share * positions * kernel.position_share
+            total += kernel.count * here * kernel.cache_width * memory.cache
+    return total

@@ -1,4 +1,4 @@
-"""What an engine serves: whole batches, requests in flight, and an offered load."""
+"""Latency and throughput of a deployment under load: static batches, closed loops, open loops."""
 
 from __future__ import annotations
 
@@ -7,306 +7,306 @@ import math
 import attrs
 
 from parframe.price.cost.estimate import Estimate, joined
-from parframe.price.serving.device_memory import Room
-from parframe.price.serving.engines import Engine
-from parframe.price.serving.step_time import Clock, Load, step_time
-from parframe.price.work.work import Work
+from parframe.price.serving.deployment import Deployment
+from parframe.price.serving.step_time import StepBatch
 
-UNSURE = 1e9
-"""Bytes of a device by which what an engine keeps back may be other than thought."""
+RESERVE_ERROR = 1e9
+"""Standard error, in bytes of a device, of the memory that an engine reserves."""
 
 UNMEASURED_WAIT = 0.4
-"""The further spread of a first token where requests follow each other, in an engine of which no
-such rows were measured."""
+"""Additional error of TTFT in a closed loop, for an engine without such measurements."""
 
-FEWEST = 0.7
-"""Sequences in flight where memory is said to hold not even one: engines do run, just so."""
+MIN_CONCURRENCY = 0.7
+"""Running sequences where the computed capacity is below one: such deployments do run."""
 
+CAPACITY = "KV cache memory"
+"""Limit of the concurrency by memory."""
 
-@attrs.frozen
-class Deployment:
-    """A plan of a model on devices, under an engine.
-
-    Parameters
-    ----------
-    work
-        What a step of the plan asks of its devices.
-    clock
-        What that takes.
-    engine
-        What the engine adds.
-    room
-        What devices hold, and how many bytes the elements have.
-    """
-
-    work: Work
-    clock: Clock
-    engine: Engine
-    room: Room
-
-    def step(self, load: Load) -> Estimate:
-        """Return the seconds of one step."""
-        return step_time(self.work, self.clock, self.engine, load)
-
-    def capacity(self, length: float, tokens: float) -> float:
-        """Return how many sequences of a length memory holds, with steps of so many tokens."""
-        return self.room.capacity(self.work, self.engine, length, tokens)
-
-    def free(self) -> float:
-        """Return the bytes that the fullest device has for its cache."""
-        return min(self.room.free(stage, self.engine, 0.0) for stage in self.work.stages)
+REQUESTS = "requests"
+"""Limit of the concurrency by the number of requests."""
 
 
 @attrs.frozen
-class Batch:
-    """A batch of requests that are given at once.
+class BatchLatency:
+    """Latency of requests that are sent at once and served as one batch.
 
     Parameters
     ----------
-    first
-        Seconds until all prompts are read.
-    token
-        Seconds of a later token.
-    whole
+    ttft
+        Seconds until all prompts are processed.
+    tpot
+        Seconds per decode step.
+    e2e_latency
         Seconds until all requests are done.
     waves
-        How many parts it is served in, because memory does not hold it at once.
+        Number of parts that it is served in, because memory does not fit it at once.
     """
 
-    first: Estimate
-    token: Estimate
-    whole: Estimate
+    ttft: Estimate
+    tpot: Estimate
+    e2e_latency: Estimate
     waves: int = 1
 
 
 @attrs.frozen
-class Served:
-    """A steady state.
+class SteadyState:
+    """Steady state of a deployment under a load.
 
     Parameters
     ----------
-    rows
-        Sequences in flight.
-    token
+    sequences
+        Running sequences.
+    tpot
         Seconds between tokens of a sequence.
-    first
-        Seconds from a request to its first token; None where nothing is known of that.
-    rate
-        Requests a second, over the whole deployment.
-    why
-        What decided.
-    offered
-        Whether the rate is what is offered, which the engine keeps up with.
+    ttft
+        Seconds from a request to its first token; None where it cannot be predicted.
+    request_rate
+        Requests per second, over the whole deployment.
+    notes
+        Notes on what limits it.
+    keeps_up
+        Whether the engine serves the offered rate, which is then the request rate.
     """
 
-    rows: float
-    token: Estimate
-    first: Estimate | None
-    rate: Estimate
-    why: tuple[str, ...] = ()
-    offered: bool = False
+    sequences: float
+    tpot: Estimate
+    ttft: Estimate | None
+    request_rate: Estimate
+    notes: tuple[str, ...] = ()
+    keeps_up: bool = False
 
 
-def static_batch(deployment: Deployment, rows: float, prompt: float, output: float) -> Batch:
-    """Return what a batch takes that is given at once.
+def predict_static_batch(
+    deployment: Deployment, requests: float, prompt: float, output: float
+) -> BatchLatency:
+    """Return the latency of requests that are sent at once.
 
-    What memory cannot hold together is served in waves: it is divided into as few equal parts as
+    A batch that memory does not fit is served in waves: it is divided into as few equal parts as
     fit.
     """
-    held = deployment.capacity(prompt + output, min(rows * prompt, deployment.engine.tokens))
-    waves = max(1, math.ceil(rows / max(held, 1.0) - 1e-6))
-    part = rows / waves
-    first = _read_prompts(deployment, part, prompt)
-    token = deployment.step(Load(part, prompt + output / 2))
-    whole = (first + token * max(output - 1, 0)) * waves
+    engine = deployment.engine
+    capacity = deployment.capacity(
+        prompt + output, min(requests * prompt, engine.max_batched_tokens)
+    )
+    waves = max(1, math.ceil(requests / max(capacity, 1.0) - 1e-6))
+    part = requests / waves
+    ttft = _prefill_time(deployment, part, prompt)
+    tpot = deployment.step_time(StepBatch(part, prompt + output / 2))
+    e2e_latency = (ttft + tpot * max(output - 1, 0)) * waves
     if waves > 1:
-        whole = whole.widened(0.0, f"memory holds {held:.0f} of {rows:.0f} at once")
-    return Batch(first, token, whole, waves)
+        note = f"memory fits {capacity:.0f} of {requests:.0f} sequences at once"
+        e2e_latency = e2e_latency.widened(0.0, note)
+    return BatchLatency(ttft, tpot, e2e_latency, waves)
 
 
-def _read_prompts(deployment: Deployment, rows: float, prompt: float) -> Estimate:
-    """Seconds of reading the prompts of a batch, as many in a step as the engine takes."""
-    each = max(deployment.engine.tokens // max(prompt, 1), 1)
-    at_once = min(rows, each * deployment.work.replicas)
-    return deployment.step(Load(prompts=at_once, prompt=prompt)) * (rows / at_once)
+def _prefill_time(deployment: Deployment, requests: float, prompt: float) -> Estimate:
+    """Return the seconds of prefill of a batch, with as many prompts a step as the engine takes."""
+    per_replica = max(deployment.engine.max_batched_tokens // max(prompt, 1), 1)
+    at_once = min(requests, per_replica * deployment.work.replicas)
+    step = deployment.step_time(StepBatch(prefills=at_once, prefill_tokens=prompt))
+    return step * (requests / at_once)
 
 
-def mixture(
-    deployment: Deployment, rows: float, prompt: float, output: float
-) -> tuple[tuple[float, Load], ...]:
-    """Return what steps carry while ``rows`` sequences are in flight, each with its share of them.
+def step_mixture(
+    deployment: Deployment, sequences: float, prompt: float, output: float
+) -> tuple[tuple[float, StepBatch], ...]:
+    """Return the kinds of steps in the steady state, each with its share of the steps.
 
-    Each leaves after ``output`` steps and a new one takes its place, so that ``rows * prompt /
-    output`` tokens of prompts come with a step on average (Yu et al., Orca, 2022). They come in
-    whole prompts, or as many as fill a step, in some of the steps; the others only decode.
+    A sequence finishes after ``output`` steps and a new one takes its place, so that ``sequences *
+    prompt / output`` prefill tokens come with a step on average (Yu et al., Orca, 2022). They come
+    as whole prompts, or as many as fill a step, in some of the steps; the others only decode.
     """
     context = prompt + output / 2
-    engine = deployment.engine
-    arriving = rows * prompt / max(output, 1)
     replicas = deployment.work.replicas
-    piece = max(engine.tokens * replicas - rows, prompt * replicas, 1.0)
+    arriving = sequences * prompt / max(output, 1)
+    max_tokens = deployment.engine.max_batched_tokens * replicas
+    piece = max(max_tokens - sequences, prompt * replicas, 1.0)
     share = min(arriving / piece, 1.0)
-    mixed = Load(rows, context, max(piece, arriving) / prompt, prompt)
-    plain = ((1 - share, Load(rows, context)),) if share < 1.0 else ()
-    return ((share, mixed), *plain)
+    mixed = StepBatch(sequences, context, max(piece, arriving) / prompt, prompt)
+    decode_only = ((1 - share, StepBatch(sequences, context)),) if share < 1.0 else ()
+    return ((share, mixed), *decode_only)
 
 
-def iteration(deployment: Deployment, rows: float, prompt: float, output: float) -> Estimate:
-    """Return the mean seconds of a step in which ``rows`` sequences are in flight."""
-    (share, load), *others = mixture(deployment, rows, prompt, output)
-    mixed = deployment.step(load)
+def mean_step_time(
+    deployment: Deployment, sequences: float, prompt: float, output: float
+) -> Estimate:
+    """Return the mean seconds of a step in the steady state with so many sequences."""
+    (share, batch), *others = step_mixture(deployment, sequences, prompt, output)
+    mixed = deployment.step_time(batch)
     if not others:
         return mixed
-    plain = deployment.step(others[0][1])
-    value = share * mixed.value + (1 - share) * plain.value
-    return Estimate(value, max(mixed.log_std, plain.log_std), joined(plain.notes, mixed.notes))
+    decode_only = deployment.step_time(others[0][1])
+    value = share * mixed.value + (1 - share) * decode_only.value
+    spread = max(mixed.log_std, decode_only.log_std)
+    return Estimate(value, spread, joined(decode_only.notes, mixed.notes))
 
 
-def most_rows(
+def max_concurrency(
     deployment: Deployment, prompt: float, output: float, requests: float | None = None
 ) -> tuple[float, str]:
-    """Return how many sequences can be in flight, and what limits them."""
-    engine = deployment.engine
+    """Return the maximum number of running sequences, and what limits it."""
+    engine, replicas = deployment.engine, max(1, deployment.work.replicas)
     length = prompt + output
-    tokens = _tokens(deployment, prompt, output)
-    step = max(float(engine.tokens), prompt)
+    tokens = activation_tokens(deployment, prompt)
+    step = max(float(engine.max_batched_tokens), prompt)
     limits = {
-        "memory": deployment.capacity(length, tokens),
-        # Each step reads prompts for those that leave: as many decode as leave room for them.
-        "tokens of a step": step * output / length * max(1, deployment.work.replicas),
-        "the engine's most sequences": float(engine.rows) * max(1, deployment.work.replicas),
+        CAPACITY: deployment.capacity(length, tokens),
+        # Each step has the prefill of sequences that replace finished ones: the tokens of a step
+        # limit how many can decode next to it.
+        "tokens per step": step * output / length * replicas,
+        "max sequences of the engine": float(engine.max_sequences) * replicas,
     }
     if requests:
-        limits["requests"] = float(requests)
-    name = min(limits, key=lambda one: limits[one])
-    return max(limits[name], FEWEST), name
+        limits[REQUESTS] = float(requests)
+    name = min(limits, key=lambda limit: limits[limit])
+    return max(limits[name], MIN_CONCURRENCY), name
 
 
-def _tokens(deployment: Deployment, prompt: float, output: float) -> float:
-    """The tokens that activations of a step are allocated for."""
-    return min(deployment.engine.tokens, max(2048.0, prompt))
+def activation_tokens(deployment: Deployment, prompt: float) -> float:
+    """Return the number of tokens of a step that activations are allocated for."""
+    return min(deployment.engine.max_batched_tokens, max(2048.0, prompt))
 
 
-def saturated(
+def predict_saturation(
     deployment: Deployment, prompt: float, output: float, requests: float | None = None
-) -> Served:
-    """Return what is served when there are always more requests waiting than can be in flight."""
-    rows, limit = most_rows(deployment, prompt, output, requests)
-    token = iteration(deployment, rows, prompt, output)
-    rate = _inverse(token, rows / output)
-    if limit == "memory":
-        unsure = UNSURE / max(deployment.free(), UNSURE)
-        rate = rate.widened(unsure, *(("memory leaves little to the cache",) * (unsure > 0.1)))
-    first = None
+) -> SteadyState:
+    """Return the steady state when requests are always waiting."""
+    sequences, limit = max_concurrency(deployment, prompt, output, requests)
+    tpot = mean_step_time(deployment, sequences, prompt, output)
+    rate = _rate_of(tpot, sequences / output)
+    if limit == CAPACITY:
+        error = RESERVE_ERROR / max(deployment.cache_budget(), RESERVE_ERROR)
+        rate = rate.widened(error, *(("little memory is left for the KV cache",) * (error > 0.1)))
+    ttft = None
     if requests:
-        # The last of those that are there at once has its first token when all prompts of those
-        # before it are read; where they do not fit at once, when their places are free.
-        reading = _read_prompts(deployment, min(rows, requests), prompt)
-        waiting = max(requests - rows, 0) / 2 / rate.value
-        first = Estimate(reading.value / 2 + waiting, reading.log_std, reading.notes)
-    return Served(rows, token, first, rate, (f"{rows:.0f} sequences in flight: {limit}",))
+        # The last of the requests that run at once has its first token after the prefill of all of
+        # them; a request that does not run at once waits for others to finish.
+        prefill = _prefill_time(deployment, min(sequences, requests), prompt)
+        waiting = max(requests - sequences, 0) / 2 / rate.value
+        ttft = Estimate(prefill.value / 2 + waiting, prefill.log_std, prefill.notes)
+    return SteadyState(sequences, tpot, ttft, rate, (_limit_note(sequences, limit),))
 
 
-def closed_loop(deployment: Deployment, concurrency: float, prompt: float, output: float) -> Served:
-    """Return what is served to so many clients, each of which asks anew when it has its answer."""
+def predict_closed_loop(
+    deployment: Deployment, concurrency: float, prompt: float, output: float
+) -> SteadyState:
+    """Return the steady state with clients that each send a request when the last one is done."""
     engine = deployment.engine
-    if engine.batches:
-        return _in_batches(deployment, concurrency, prompt, output)
-    rows, limit = most_rows(deployment, prompt, output, concurrency)
-    token = iteration(deployment, rows, prompt, output)
-    lasting = token.value * output
-    own = deployment.step(Load(max(rows - 1, 0), prompt + output / 2, 1, prompt))
-    others = max(rows - 1, 0) / rows
-    waiting = engine.turns * others * lasting / rows
-    together = rows / deployment.work.replicas
-    waiting += engine.burst * together * _read_prompts(deployment, 1, prompt).value
-    waiting += max(concurrency - rows, 0) * lasting / rows
-    first = Estimate(own.value + waiting + engine.request, own.log_std, own.notes)
-    if "turns" not in engine.fitted:
-        first = first.widened(UNMEASURED_WAIT, "no rows tell how long requests wait for a place")
-    rate = Estimate(
-        concurrency / (first.value + token.value * max(output - 1, 0)), token.log_std, token.notes
+    if engine.static_batching:
+        return _predict_closed_loop_of_batches(deployment, concurrency, prompt, output)
+    sequences, limit = max_concurrency(deployment, prompt, output, concurrency)
+    tpot = mean_step_time(deployment, sequences, prompt, output)
+    duration = tpot.value * output
+    own_step = deployment.step_time(
+        StepBatch(max(sequences - 1, 0), prompt + output / 2, 1, prompt)
     )
-    why = () if limit == "requests" else (f"{rows:.0f} sequences in flight: {limit}",)
-    return Served(rows, token, first, rate, why)
+    others = max(sequences - 1, 0) / sequences
+    waiting = engine.admission_wait * others * duration / sequences
+    per_replica = sequences / deployment.work.replicas
+    prefill = _prefill_time(deployment, 1, prompt).value
+    waiting += engine.prefill_burst * per_replica * prefill
+    waiting += max(concurrency - sequences, 0) * duration / sequences
+    ttft = Estimate(
+        own_step.value + waiting + engine.request_overhead, own_step.log_std, own_step.notes
+    )
+    if "admission_wait" not in engine.fitted:
+        ttft = ttft.widened(UNMEASURED_WAIT, "time in the queue was not measured for this engine")
+    rate = Estimate(
+        concurrency / (ttft.value + tpot.value * max(output - 1, 0)), tpot.log_std, tpot.notes
+    )
+    notes = () if limit == REQUESTS else (_limit_note(sequences, limit),)
+    return SteadyState(sequences, tpot, ttft, rate, notes)
 
 
-def _in_batches(deployment: Deployment, concurrency: float, prompt: float, output: float) -> Served:
-    """The same by an engine that begins a batch when the one before it is done."""
-    rows, limit = most_rows(deployment, prompt, output, concurrency)
-    spread = deployment.engine.spread
-    batch = static_batch(deployment, rows, prompt, output)
-    waiting = max(concurrency / rows - 1, 0) * batch.whole.value
-    first = attrs.evolve(batch.first, value=batch.first.value + deployment.engine.request + waiting)
-    token = batch.token.widened(spread.get("token", 0.0))
-    why = () if limit == "requests" else (f"{rows:.0f} sequences in a batch: {limit}",)
-    whole = first.value - waiting + token.value * max(output - 1, 0)
-    rate = Estimate(rows / whole, token.log_std, token.notes)
-    return Served(rows, token, first.widened(spread.get("first", 0.0)), rate, why)
+def _predict_closed_loop_of_batches(
+    deployment: Deployment, concurrency: float, prompt: float, output: float
+) -> SteadyState:
+    """Return the steady state of an engine that begins a batch when the last one is done."""
+    sequences, limit = max_concurrency(deployment, prompt, output, concurrency)
+    residual = deployment.engine.residual
+    batch = predict_static_batch(deployment, sequences, prompt, output)
+    waiting = max(concurrency / sequences - 1, 0) * batch.e2e_latency.value
+    overhead = deployment.engine.request_overhead
+    ttft = attrs.evolve(batch.ttft, value=batch.ttft.value + overhead + waiting)
+    tpot = batch.tpot.widened(residual.get("tpot", 0.0))
+    notes = () if limit == REQUESTS else (_limit_note(sequences, limit),)
+    duration = ttft.value - waiting + tpot.value * max(output - 1, 0)
+    rate = Estimate(sequences / duration, tpot.log_std, tpot.notes)
+    return SteadyState(sequences, tpot, ttft.widened(residual.get("ttft", 0.0)), rate, notes)
 
 
-def open_loop(
+def predict_open_loop(
     deployment: Deployment,
     offered: float,
     prompt: float,
     output: float,
     requests: float | None = None,
-) -> Served:
-    """Return what is served when requests come by themselves, ``offered`` a second.
+) -> SteadyState:
+    """Return the steady state when ``offered`` requests arrive per second.
 
-    In flight are, by Little's law, as many as come while one lasts. Where that is more than can be,
-    the load is more than is served: the queue grows as long as requests come.
+    By Little's law, the concurrency is the number of requests that arrive while one is served.
+    Where that exceeds the maximum, the queue grows as long as requests arrive.
     """
-    full = saturated(deployment, prompt, output, requests)
-    if offered >= full.rate.value:
+    full = predict_saturation(deployment, prompt, output, requests)
+    if offered >= full.request_rate.value:
         return _overloaded(full, offered, requests)
-    rows = _little(deployment, offered, prompt, output, full.rows)
-    token = iteration(deployment, rows, prompt, output)
-    own = deployment.step(Load(rows, prompt + output / 2, 1, prompt))
-    use = offered / full.rate.value
-    # A prompt waits for the step under way, and for prompts before it: a queue with one server
-    # (Pollaczek and Khinchine, service of constant length).
-    alone = deployment.step(Load(prompts=1, prompt=prompt)).value
-    busy = min(offered * alone, 0.95)
-    waiting = token.value / 2 + busy / (2 * (1 - busy)) * alone
-    first = Estimate(own.value + waiting + deployment.engine.request, own.log_std, own.notes)
+    sequences = _sequences_by_littles_law(deployment, offered, prompt, output, full.sequences)
+    tpot = mean_step_time(deployment, sequences, prompt, output)
+    own_step = deployment.step_time(StepBatch(sequences, prompt + output / 2, 1, prompt))
+    utilization = offered / full.request_rate.value
+    # A prompt waits for the running step and for earlier prompts: a queue with one server
+    # (Pollaczek and Khinchine, constant service time).
+    prefill = deployment.step_time(StepBatch(prefills=1, prefill_tokens=prompt)).value
+    busy = min(offered * prefill, 0.95)
+    waiting = tpot.value / 2 + busy / (2 * (1 - busy)) * prefill
+    overhead = deployment.engine.request_overhead
+    ttft = Estimate(own_step.value + waiting + overhead, own_step.log_std, own_step.notes)
     rate = offered
     if requests:
-        # A run of so many requests lasts until the last of them is answered.
-        lasting = first.value + token.value * output
-        rate = requests / (requests / offered + lasting)
-    why = (f"{use:.0%} of what can be served",)
-    return Served(rows, token, first, Estimate(rate, 0.02 + 0.1 * use), why, offered=True)
+        # A run of so many requests lasts until the last one is done.
+        duration = ttft.value + tpot.value * output
+        rate = requests / (requests / offered + duration)
+    notes = (f"{utilization:.0%} of the maximum request rate",)
+    rates = Estimate(rate, 0.02 + 0.1 * utilization)
+    return SteadyState(sequences, tpot, ttft, rates, notes, keeps_up=True)
 
 
-def _overloaded(full: Served, offered: float, requests: float | None) -> Served:
-    why = (*full.why, f"more is asked ({offered:.3g} a second) than can be served")
-    if requests is None or full.first is None:
-        return attrs.evolve(full, first=None, why=why)
-    growing = requests / 2 * (1 / full.rate.value - 1 / offered) if offered < math.inf else 0.0
-    first = full.first
-    if offered < math.inf:
-        first = Estimate(max(growing, full.token.value), 0.5, full.first.notes)
-    return attrs.evolve(full, first=first, why=why)
+def _overloaded(full: SteadyState, offered: float, requests: float | None) -> SteadyState:
+    notes = (*full.notes, f"the offered rate ({offered:.3g} requests/s) exceeds the maximum")
+    if requests is None or full.ttft is None:
+        return attrs.evolve(full, ttft=None, notes=notes)
+    if offered == math.inf:
+        return attrs.evolve(full, notes=notes)
+    growing = requests / 2 * (1 / full.request_rate.value - 1 / offered)
+    ttft = Estimate(max(growing, full.tpot.value), 0.5, full.ttft.notes)
+    return attrs.evolve(full, ttft=ttft, notes=notes)
 
 
-def _little(
+def _sequences_by_littles_law(
     deployment: Deployment, offered: float, prompt: float, output: float, most: float
 ) -> float:
-    """Sequences in flight at which as many leave as come, between points an octave apart."""
+    """Return the concurrency at which requests finish at the offered rate.
+
+    It is interpolated between concurrencies that are powers of two.
+    """
     points = [2.0**power for power in range(math.ceil(math.log2(max(most, 2.0))))] + [most]
-    below, before = points[0], 0.0
-    for rows in points:
-        leaving = rows / (output * iteration(deployment, rows, prompt, output).value)
-        if leaving >= offered:
-            if rows == points[0]:
-                return rows * offered / leaving
-            part = math.log(offered / before) / math.log(leaving / before)
-            return float(below * (rows / below) ** part)
-        below, before = rows, leaving
+    lower, lower_rate = points[0], 0.0
+    for sequences in points:
+        step = mean_step_time(deployment, sequences, prompt, output).value
+        rate = sequences / (output * step)
+        if rate >= offered:
+            if sequences == points[0]:
+                return sequences * offered / rate
+            part = math.log(offered / lower_rate) / math.log(rate / lower_rate)
+            return float(lower * (sequences / lower) ** part)
+        lower, lower_rate = sequences, rate
     return most
 
 
-def _inverse(time: Estimate, amount: float) -> Estimate:
-    """Return an amount a second: the error of a quotient is that of its time."""
+def _rate_of(time: Estimate, amount: float) -> Estimate:
+    """Return an amount per second; the relative error is that of the time."""
     return Estimate(amount / time.value, time.log_std, time.notes)
+
+
+def _limit_note(sequences: float, limit: str) -> str:
+    return f"concurrency {sequences:.0f}, limited by {limit}"

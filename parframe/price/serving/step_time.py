@@ -1,4 +1,4 @@
-"""How long one step of a plan takes: kernels, exchanges, the host, and how stages overlap."""
+"""Time of one step of a plan: kernels, communication, CPU overhead and overlap of stages."""
 
 from __future__ import annotations
 
@@ -24,214 +24,227 @@ from parframe.price.work.work import (
 
 
 class Clock(Protocol):
-    """What kernels and exchanges take on one kind of device, with weights and cache in some dtypes.
+    """Times of kernels and communication on one kind of device, for given dtypes.
 
-    It must be hashable: times are kept by it.
+    It must be hashable, because times are cached by it.
     """
 
     def __hash__(self) -> int: ...
 
     def kernel(self, kernel: Kernel) -> Timer:
-        """Return what times all ``count`` of a kernel."""
+        """Return the timer of all ``count`` launches of a kernel."""
 
     def exchange(self, exchange: Communication) -> Timer:
-        """Return what times all ``count`` of an exchange."""
+        """Return the timer of all ``count`` calls of a communication operator."""
 
     def among(self, busy: float) -> Clock:
-        """Return the clock of a time when so many devices of the plan compute at once."""
+        """Return the times while this number of the plan's devices compute at once."""
 
 
 @attrs.frozen
-class Load:
-    """What one step carries.
+class StepBatch:
+    """Sequences of one step.
 
     Parameters
     ----------
-    decoding
-        Sequences that get one new position each.
+    decodes
+        Sequences that decode one token each.
     context
-        Positions that the cache holds of each of them.
-    prompts
-        Prompts (or parts of one) that are read in the same step.
-    prompt
-        New positions of each prompt.
+        Positions of each of them in the KV cache.
+    prefills
+        Prompts, or parts of one, that are processed in the same step.
+    prefill_tokens
+        New tokens of each prompt.
     """
 
-    decoding: float = 0.0
+    decodes: float = 0.0
     context: float = 0.0
-    prompts: float = 0.0
-    prompt: float = 0.0
+    prefills: float = 0.0
+    prefill_tokens: float = 0.0
 
     @property
-    def rows(self) -> float:
-        """Sequences in the step."""
-        return self.decoding + self.prompts
+    def sequences(self) -> float:
+        """Number of sequences in the step."""
+        return self.decodes + self.prefills
 
     @property
     def tokens(self) -> float:
-        """New positions in the step."""
-        return self.decoding + self.prompts * self.prompt
+        """Number of new tokens in the step."""
+        return self.decodes + self.prefills * self.prefill_tokens
 
-    def busiest(self, replicas: int) -> Load:
-        """Return the load in which each replica has as much as the busiest one has: whole rows."""
+    def at_least_one_per(self, replicas: int) -> StepBatch:
+        """Return the batch with at least one sequence of each kind per replica.
+
+        Replicas process whole sequences, so the busiest one has at least one.
+        """
         least = float(replicas)
-        decoding = max(self.decoding, least) if self.decoding else self.decoding
-        prompts = max(self.prompts, least) if self.prompts else self.prompts
-        return Load(decoding, self.context, prompts, self.prompt)
+        decodes = max(self.decodes, least) if self.decodes else self.decodes
+        prefills = max(self.prefills, least) if self.prefills else self.prefills
+        return StepBatch(decodes, self.context, prefills, self.prefill_tokens)
 
-    def part(self, share: float) -> Load:
-        """Return a micro-batch: this share of the sequences."""
-        return Load(self.decoding * share, self.context, self.prompts * share, self.prompt)
+    def micro_batch(self, share: float) -> StepBatch:
+        """Return a micro-batch with this share of the sequences."""
+        return StepBatch(
+            self.decodes * share, self.context, self.prefills * share, self.prefill_tokens
+        )
 
 
 @attrs.frozen
-class Parts:
-    """The seconds of a stage's step, by what takes them.
+class StageTimes:
+    """Seconds of a stage's step by kind of kernel.
 
-    ``again`` is what attention of decode steps would take longer, were the cache read anew for each
+    ``kv_reread`` is the additional time of decode attention if it read the KV cache once for each
     query head of a group.
     """
 
-    products: Estimate = NOTHING
+    matmul: Estimate = NOTHING
     experts: Estimate = NOTHING
     attention: Estimate = NOTHING
     pointwise: Estimate = NOTHING
-    exchanges: Estimate = NOTHING
-    again: Estimate = NOTHING
+    communication: Estimate = NOTHING
+    kv_reread: Estimate = NOTHING
 
     def total(self, engine: Engine) -> Estimate:
-        """Return the seconds of devices, as this engine's kernels take them."""
+        """Return the seconds of a device, with the engine's time factors."""
         return total(
             [
-                self.products * engine.products,
-                self.experts * (engine.products * engine.experts),
+                self.matmul * engine.matmul,
+                self.experts * (engine.matmul * engine.experts),
                 self.attention * engine.attention,
-                self.again * (engine.attention * engine.regrouping),
+                self.kv_reread * (engine.attention * engine.kv_reread),
                 self.pointwise,
-                self.exchanges * engine.exchanges,
+                self.communication * engine.communication,
             ]
         )
 
 
 @attrs.frozen(eq=False)
-class _Timed:
-    """The timers of a stage, by what takes the time."""
+class _StageTimers:
+    """Timers of a stage by kind of kernel."""
 
-    products: Sum
+    matmul: Sum
     experts: Sum
     pointwise: Sum
-    exchanges: Sum
+    communication: Sum
     attention: tuple[tuple[Attention, Timer], ...]
 
     @classmethod
-    def of(cls, stage: Stage, clock: Clock) -> _Timed:
+    def of(cls, stage: Stage, clock: Clock) -> _StageTimers:
         timers = [(kernel, clock.kernel(kernel)) for kernel in stage.kernels]
 
-        def some(kind: type[Kernel]) -> Sum:
+        def sum_of(kind: type[Kernel]) -> Sum:
             return Sum.of(pair for pair in timers if isinstance(pair[0], kind))
 
         return cls(
-            some(Product),
-            some(Experts),
-            some(Pointwise),
-            Sum.of((one, clock.exchange(one)) for one in stage.communication),
+            sum_of(Product),
+            sum_of(Experts),
+            sum_of(Pointwise),
+            Sum.of((exchange, clock.exchange(exchange)) for exchange in stage.communication),
             tuple((kernel, timer) for kernel, timer in timers if isinstance(kernel, Attention)),
         )
 
 
-_timed = lru_cache(maxsize=1 << 12)(_Timed.of)
+_stage_timers = lru_cache(maxsize=1 << 12)(_StageTimers.of)
 
 
 @lru_cache(maxsize=1 << 16)
-def parts(stage: Stage, clock: Clock, load: Load, replicas: int = 1) -> Parts:
-    """Return what the kernels and exchanges of a stage take for a load.
+def stage_times(stage: Stage, clock: Clock, batch: StepBatch, replicas: int = 1) -> StageTimes:
+    """Return the times of the kernels and the communication of a stage.
 
-    Products, experts and pointwise kernels run once over all tokens of the step; attention runs
-    over decoding sequences and over prompts apart, as kernels of engines do. What is divided over
-    replicas takes as long as on the replica that has the most rows: one of them at least.
+    Matmuls, experts and pointwise kernels run once over all tokens of the step. Attention runs
+    separately over decode and prefill, as in engines. Kernels that are divided over replicas take
+    the time of the replica with the most sequences, which has at least one.
     """
-    if not load.tokens:
-        return Parts()
-    timed, own = _timed(stage, clock), load.busiest(replicas)
-    whole, divided = _joint(load), _joint(own)
-    decoding, reading = Step(own.decoding, 1, own.context), Step(own.prompts, own.prompt)
+    if not batch.tokens:
+        return StageTimes()
+    timers, busiest = _stage_timers(stage, clock), batch.at_least_one_per(replicas)
+    whole, divided = _joint_step(batch), _joint_step(busiest)
+    decode = Step(busiest.decodes, 1, busiest.context)
+    prefill = Step(busiest.prefills, busiest.prefill_tokens)
     attention: list[Estimate] = []
-    again: list[Estimate] = []
-    for kernel, timer in timed.attention:
-        if decoding.sequences:
-            time = timer(decoding)
+    kv_reread: list[Estimate] = []
+    for kernel, timer in timers.attention:
+        if decode.sequences:
+            time = timer(decode)
             attention.append(time)
-            again.append(time * (kernel.heads / kernel.kv_heads - 1))
-        if reading.sequences:
-            attention.append(timer(reading))
-    return Parts(
-        timed.products(whole, divided),
-        timed.experts(whole, divided),
+            kv_reread.append(time * (kernel.heads / kernel.kv_heads - 1))
+        if prefill.sequences:
+            attention.append(timer(prefill))
+    return StageTimes(
+        timers.matmul(whole, divided),
+        timers.experts(whole, divided),
         total(attention),
-        timed.pointwise(whole, divided),
-        timed.exchanges(whole, divided),
-        total(again),
+        timers.pointwise(whole, divided),
+        timers.communication(whole, divided),
+        total(kv_reread),
     )
 
 
-def _exchanges(stage: Stage, clock: Clock, load: Load, replicas: int) -> Estimate:
-    if not load.tokens:
+def _communication(stage: Stage, clock: Clock, batch: StepBatch, replicas: int) -> Estimate:
+    if not batch.tokens:
         return NOTHING
-    return _timed(stage, clock).exchanges(_joint(load), _joint(load.busiest(replicas)))
+    busiest = batch.at_least_one_per(replicas)
+    return _stage_timers(stage, clock).communication(_joint_step(batch), _joint_step(busiest))
 
 
-def _joint(load: Load) -> Step:
-    """Return the step of all sequences; of what replicas divide, that of the busiest one counts."""
-    return Step(load.rows, load.tokens / load.rows)
+def _joint_step(batch: StepBatch) -> Step:
+    """Return the step of decode and prefill together."""
+    return Step(batch.sequences, batch.tokens / batch.sequences)
 
 
-def step_time(work: Work, clock: Clock, engine: Engine, load: Load) -> Estimate:
+def step_time(work: Work, clock: Clock, engine: Engine, batch: StepBatch) -> Estimate:
     """Return the seconds from one step of all sequences to the next.
 
-    A pipeline of ``s`` stages divides the sequences into up to ``s`` micro-batches; where stages
-    overlap, the round takes what one micro-batch needs for all stages, or all micro-batches for
-    the slowest stage; an engine that does not overlap them takes all in turn (Huang et al.,
-    GPipe, 2019, has the picture).
+    A pipeline of ``s`` stages divides the sequences into up to ``s`` micro-batches. Where stages
+    overlap, the step takes as long as one micro-batch through all stages, or as all micro-batches
+    on the slowest stage, whichever is longer. An engine without overlap runs all of them in turn
+    (see Huang et al., GPipe, 2019).
     """
     stages = len(work.stages)
-    micro = max(1, min(stages, int(load.rows / work.replicas)))
-    part = load.part(1 / micro)
+    micro = max(1, min(stages, int(batch.sequences / work.replicas)))
+    part = batch.micro_batch(1 / micro)
     clock = clock.among(work.devices * micro / stages)
-    times = _of_all(work, clock, engine, part)
+    times = _times_of_stages(work, clock, engine, part)
     through = total(times)
     serial = through * micro
     slowest = max(times, key=lambda time: time.value) * micro
-    together = max(through, slowest, key=lambda time: time.value)
-    device = serial if micro == 1 else _blend(serial, together, engine.overlap)
-    return _with_host(device, work, engine, load, micro)
+    overlapped = max(through, slowest, key=lambda time: time.value)
+    device = serial if micro == 1 else _interpolate(serial, overlapped, engine.stage_overlap)
+    return _add_cpu_time(device, work, engine, batch, micro)
 
 
-def _of_all(work: Work, clock: Clock, engine: Engine, load: Load) -> list[Estimate]:
-    """Return the seconds of every stage, those of one stage or of equal kernels found once."""
-    known: dict[int, Parts] = {}
-    times: dict[int, Estimate] = {}
+def _times_of_stages(work: Work, clock: Clock, engine: Engine, batch: StepBatch) -> list[Estimate]:
+    """Return the seconds of every stage; equal stages and kernels are computed once."""
+    by_kernels: dict[int, StageTimes] = {}
+    by_stage: dict[int, Estimate] = {}
     for stage in work.stages:
-        if id(stage) in times:
+        if id(stage) in by_stage:
             continue
-        own = known.get(id(stage.kernels))
-        if own is None:
-            own = known[id(stage.kernels)] = parts(stage, clock, load, work.replicas)
+        times = by_kernels.get(id(stage.kernels))
+        if times is None:
+            times = stage_times(stage, clock, batch, work.replicas)
+            by_kernels[id(stage.kernels)] = times
         else:
-            own = attrs.evolve(own, exchanges=_exchanges(stage, clock, load, work.replicas))
-        times[id(stage)] = own.total(engine)
-    return [times[id(stage)] for stage in work.stages]
+            communication = _communication(stage, clock, batch, work.replicas)
+            times = attrs.evolve(times, communication=communication)
+        by_stage[id(stage)] = times.total(engine)
+    return [by_stage[id(stage)] for stage in work.stages]
 
 
-def _blend(serial: Estimate, together: Estimate, overlap: float) -> Estimate:
-    value = overlap * together.value + (1 - overlap) * serial.value
+def _interpolate(serial: Estimate, overlapped: Estimate, overlap: float) -> Estimate:
+    value = overlap * overlapped.value + (1 - overlap) * serial.value
     return attrs.evolve(serial, value=value)
 
 
-def _with_host(device: Estimate, work: Work, engine: Engine, load: Load, micro: int) -> Estimate:
-    """Add what the host takes: launching runs beside devices, the rest between steps."""
-    launching = engine.launch * work.layers * micro
-    busy = (device.value**6 + launching**6) ** (1 / 6)
-    layer = engine.layer + (engine.reading if load.prompts else 0.0)
-    beside = engine.step + layer * work.layers + engine.stage * (len(work.stages) - 1)
-    beside += engine.row * load.rows / work.replicas
-    return attrs.evolve(device, value=busy + beside)
+def _add_cpu_time(
+    device: Estimate, work: Work, engine: Engine, batch: StepBatch, micro: int
+) -> Estimate:
+    """Add the CPU's time: launches overlap with devices, all other work comes between steps."""
+    launches = engine.launch_overhead * work.layers * micro
+    busy = (device.value**6 + launches**6) ** (1 / 6)
+    layer = engine.layer_overhead + (engine.prefill_overhead if batch.prefills else 0.0)
+    overhead = (
+        engine.step_overhead + layer * work.layers + engine.stage_overhead * (len(work.stages) - 1)
+    )
+    overhead += engine.sequence_overhead * batch.sequences / work.replicas
+    return attrs.evolve(device, value=busy + overhead)
