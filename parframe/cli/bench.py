@@ -97,7 +97,7 @@ def command(
     MODEL is a Hugging Face folder, a config.json, a spec that names a model, or a plan.
     """
     from parframe.generation.replicas import find_replicas
-    from parframe.measurement.token_timing import arrivals, figures
+    from parframe.measurement.token_timing import summarize_latency, time_batches
     from parframe.simulation.dtypes import find_float_dtype
 
     with steps(4 if against else 3) as step:
@@ -121,7 +121,7 @@ def command(
         prompts = random_prompts(plan, batch, prompt_tokens, options["seed"])
         step(f"generating on {plan.mesh.size} devices")
         settings = Settings(weights=folder, batch_size=batch, **options)
-        found = figures(arrivals(plan, prompts, new_tokens, settings, batches))
+        found = summarize_latency(time_batches(plan, prompts, new_tokens, settings, batches))
         peer = None
         if against and folder is not None:
             step("generating with transformers")
@@ -133,7 +133,7 @@ def command(
         "new_tokens": new_tokens,
         "parframe": found,
         "transformers": peer,
-        "time_to_transformers": found["token"] / peer["token"] if peer else None,
+        "tpot_ratio": found["tpot_ms"] / peer["tpot_ms"] if peer else None,
         "communication": traffic_facts(sent),
         "memory": memory_facts(held, None),
     }
@@ -159,7 +159,7 @@ def transformers_figures(
     from transformers import AutoModelForCausalLM
     from transformers.generation.streamers import BaseStreamer
 
-    from parframe.measurement.token_timing import Arrivals, figures
+    from parframe.measurement.token_timing import TokenTimes, summarize_latency
 
     class Clock(BaseStreamer):
         """Notes when tokens come; the prompt itself is the first that is told."""
@@ -182,16 +182,16 @@ def transformers_figures(
             given, attention_mask=torch.ones_like(given), max_new_tokens=new_tokens,
             min_new_tokens=new_tokens, do_sample=False, streamer=clock,
         )  # fmt: skip
-    return figures([Arrivals(begun, (tuple(clock.times[1:]),) * len(prompts))])
+    return summarize_latency([TokenTimes(begun, (tuple(clock.times[1:]),) * len(prompts))])
 
 
 _ROWS = {
-    "first_token": "time to first token, ms",
-    "token": "time per token, median, ms",
-    "token_p10": "time per token, p10, ms",
-    "token_p90": "time per token, p90, ms",
-    "tokens_per_second": "tokens a second, each prompt",
-    "tokens_per_second_in_all": "tokens a second, all prompts",
+    "ttft_ms": "TTFT (ms)",
+    "tpot_ms": "TPOT, median (ms)",
+    "tpot_p10_ms": "TPOT, p10 (ms)",
+    "tpot_p90_ms": "TPOT, p90 (ms)",
+    "tokens_per_second_per_user": "tok/s/user",
+    "output_tokens_per_second": "output tok/s",
 }
 
 
@@ -201,11 +201,10 @@ def _draw(facts: Mapping[str, Any]) -> Iterator[RenderableType]:
     yield heading("Speed", f"{devices}, {prompts} at once")
     rows = []
     for key, words in _ROWS.items():
-        scale = 1 if key.startswith("tokens") else 1e3
-        rows.append([words, *(f"{facts[name][key] * scale:.2f}" for name in names)])
+        rows.append([words, *(f"{facts[name][key]:.2f}" for name in names)])
     yield table(("", *names), rows, right=names)
-    if facts["time_to_transformers"] is not None:
-        yield f"time per token to that of transformers: {facts['time_to_transformers']:.2f}"
+    if facts["tpot_ratio"] is not None:
+        yield f"TPOT, relative to that of transformers: {facts['tpot_ratio']:.2f}"
     yield BLANK
     yield from draw_traffic(facts["communication"], "bytes per token")
     yield BLANK

@@ -1,4 +1,4 @@
-"""`parframe measure`: this machine in, a file of hardware for estimating and choosing out."""
+"""`parframe measure`: measure this machine and write a hardware file."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ from parframe.errors import ParframeError
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from parframe.measurement.rounds import Observed
+    from parframe.hardware import Machine
+    from parframe.measurement.rounds import Round
 
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 _DTYPES = ("float32", "bfloat16", "float16")
@@ -30,87 +31,94 @@ _DTYPES = ("float32", "bfloat16", "float16")
 )
 @click.option(
     "--ranks", default="", metavar="N,...",
-    help="Into how many devices the machine is divided; on a CPU 1 and 2 without it, on GPUs 1 and "
-    "all.",
+    help="Numbers of ranks to measure with (default: 1 and 2 on a CPU, 1 and all on GPUs).",
 )  # fmt: skip
 @click.option(
     "--dtype", "dtypes", multiple=True, type=click.Choice(_DTYPES), default=("float32",),
-    show_default=True, help="What kernels are measured in; may be repeated.",
+    show_default=True, help="Dtype of the kernels; may be repeated.",
 )  # fmt: skip
 @click.option("--device", type=click.Choice(("cpu", "cuda")), default="cpu", show_default=True)
-@click.option("--name", default="here", show_default=True, help="What the machine will be called.")
+@click.option("--name", default="here", show_default=True, help="Name of the machine.")
 @click.option(
-    "--part", type=click.Choice(("middle", "low")), default="middle", show_default=True,
-    help="Of several times the median, or those of moments when other programs disturb least.",
+    "--statistic", type=click.Choice(("median", "p10")), default="median", show_default=True,
+    help="Statistic of repeated times: the median, or the 10th percentile, which other programs "
+    "on this machine affect least.",
 )  # fmt: skip
 @click.option(
     "--rounds", type=click.IntRange(1), default=2, show_default=True, metavar="N",
-    help="How often all is measured, in turn.",
+    help="Number of times that everything is measured.",
 )  # fmt: skip
 @click.option(
     "--patience", type=click.FloatRange(0), default=60.0, show_default=True, metavar="SECONDS",
-    help="How long a round waits in all for moments in which other programs do nothing.",
+    help="Longest total time that a round waits for other programs to be idle.",
 )  # fmt: skip
 def command(
-    output: Path, ranks: str, dtypes: tuple[str, ...], device: str, name: str, part: Any,
+    output: Path, ranks: str, dtypes: tuple[str, ...], device: str, name: str, statistic: Any,
     rounds: int, patience: float,
 ) -> Answer:  # fmt: skip
     """Measure this machine, so that plans can be priced on it.
 
-    For each number of ranks so many processes compute at once, one of them alone, and exchange,
-    and small models are run. It takes some minutes.
+    For each number of ranks, as many processes time kernels together and one of them alone, time
+    collectives, and run small models. It takes some minutes.
     """
     from parframe.executors.devices import check_device
     from parframe.launcher.processes import count_cpus
-    from parframe.measurement.hardware_file import text_of
-    from parframe.measurement.machine import Asked
-    from parframe.measurement.rounds import machine, observe
+    from parframe.measurement.hardware_file import format_hardware_file
+    from parframe.measurement.rank_measurement import MeasurementSettings
+    from parframe.measurement.rounds import combine_rounds, measure_round
 
     check_file(output)
     if not _NAME.fullmatch(name):
         raise ParframeError(
-            "usage", "--name", f"is {name[:40]!r}", "give small letters, digits and _"
+            "usage", "--name", f"is {name[:40]!r}", "use lower-case letters, digits and _"
         )
     check_device(device, "parframe measure")
     most = count_cpus() if device == "cpu" else _gpus()
     counts = _counts(ranks, most) or sorted({1, min(2, most) if device == "cpu" else most})
-    kinds = tuple(dict.fromkeys(dtypes))
-    every = [Asked(name, count, device, kinds, patience=patience) for count in counts]
-    seen: list[list[Observed]] = [[] for _ in every]
-    with steps(len(every) * rounds) as step:
+    settings = [
+        MeasurementSettings(name, count, device, tuple(dict.fromkeys(dtypes)), patience=patience)
+        for count in counts
+    ]
+    measured: list[list[Round]] = [[] for _ in settings]
+    with steps(len(settings) * rounds) as step:
         for number in range(rounds):
-            for asked, own in zip(every, seen, strict=True):
-                step(f"round {number + 1} of {rounds}, {asked.ranks} ranks")
-                own.append(observe(asked, lambda told: None))
-    found = [machine(asked, own, part) for asked, own in zip(every, seen, strict=True)]
-    write_text(output, text_of(found, [f"Measured by `parframe measure --part {part}`."]))
-    facts = {
-        "output": str(output),
-        "machines": [
-            {
-                "devices": f"{one.divided}x{one.name}",
-                "bandwidth_bytes_per_second": one.device.bandwidth,
-                "dense_tflops": {d: rate / 1e12 for d, rate in one.device.rates.items()},
-                "engine": dict(one.engines["parframe"]),
-                "exchange_seconds": {
-                    exchange.kind: exchange.seconds[0]
-                    for exchange in one.collectives if exchange.ranks == min(2, one.per_node)
-                },
-            }
-            for one in found
-        ],
-    }  # fmt: skip
+            for one_setting, own_rounds in zip(settings, measured, strict=True):
+                step(f"round {number + 1} of {rounds}, {one_setting.ranks} ranks")
+                own_rounds.append(measure_round(one_setting, lambda part: None))
+    machines = [
+        combine_rounds(one_setting, own_rounds, statistic)
+        for one_setting, own_rounds in zip(settings, measured, strict=True)
+    ]
+    comment = f"Measured by `parframe measure --statistic {statistic}`."
+    write_text(output, format_hardware_file(machines, [comment]))
+    facts = {"output": str(output), "machines": [_machine_facts(machine) for machine in machines]}
     return Answer(facts, partial(_draw, facts))
 
 
+def _machine_facts(machine: Machine) -> dict[str, Any]:
+    """Return the facts of a machine; times of collectives are those of the shortest message."""
+    ranks = min(2, machine.per_node)
+    return {
+        "devices": f"{machine.divided}x{machine.name}",
+        "bandwidth_bytes_per_second": machine.device.bandwidth,
+        "dense_tflops": {d: rate / 1e12 for d, rate in machine.device.rates.items()},
+        "engine": dict(machine.engines["parframe"]),
+        "collective_us": {
+            times.kind: 1e6 * times.seconds[0]
+            for times in machine.collectives
+            if times.ranks == ranks
+        },
+    }
+
+
 def _counts(ranks: str, most: int) -> list[int]:
-    """The numbers of ranks that are asked for, each once."""
+    """Parse numbers of ranks, each once."""
     counts = []
     for part in ranks.split(",") if ranks else ():
         if not part.strip().isdecimal() or not 1 <= int(part) <= most:
             raise ParframeError(
                 "usage", "--ranks", f"{part.strip()[:20]!r} is not from 1 to {most}",
-                f"give numbers such as 1,2; there are {most} devices or processors here",
+                f"use numbers such as 1,2; this machine has {most} devices or processors",
             )  # fmt: skip
         counts.append(int(part))
     return sorted(set(counts))
@@ -128,15 +136,16 @@ def _draw(facts: Mapping[str, Any]) -> Iterator[RenderableType]:
     yield heading("Measured", "each device while all of them compute")
     rows = [
         [
-            one["devices"],
-            f"{one['bandwidth_bytes_per_second'] / 1e9:.1f}",
-            ", ".join(f"{d} {rate * 1e3:.0f}" for d, rate in one["dense_tflops"].items()),
-            ", ".join(f"{k} {s * 1e6:.0f}" for k, s in one["exchange_seconds"].items()) or "-",
-            f"{one['engine']['step'] * 1e3:.2f} + {one['engine']['layer'] * 1e3:.3f} a layer",
+            machine["devices"],
+            f"{machine['bandwidth_bytes_per_second'] / 1e9:.1f}",
+            ", ".join(f"{d} {rate * 1e3:.0f}" for d, rate in machine["dense_tflops"].items()),
+            ", ".join(f"{kind} {us:.0f}" for kind, us in machine["collective_us"].items()) or "-",
+            f"{machine['engine']['step_overhead'] * 1e3:.2f} + "
+            f"{machine['engine']['layer_overhead'] * 1e3:.3f} per layer",
         ]
-        for one in facts["machines"]
+        for machine in facts["machines"]
     ]
-    names = ("devices", "GB/s", "GFLOPS", "exchanges, us", "engine, ms a step")
-    yield table(names, rows)
-    devices = facts["machines"][-1]["devices"]
-    yield f"written to {facts['output']}; now say --hardware {facts['output']} --devices {devices}"
+    columns = ("devices", "GB/s", "GFLOPS", "collectives (us)", "engine overhead (ms/step)")
+    yield table(columns, rows)
+    devices, output = facts["machines"][-1]["devices"], facts["output"]
+    yield f"written to {output}; use it with --hardware {output} --devices {devices}"

@@ -1,1 +1,1 @@
-"""Measuring the machine at hand, so that plans can be priced on it: `parframe measure`."""
+"""Measurement of this machine, so that plans can be priced on it: `parframe measure`."""

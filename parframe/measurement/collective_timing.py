@@ -1,7 +1,8 @@
-"""What exchanges between the ranks of this host take, as part of work that they do together.
+"""Times of collectives and transfers between the ranks of this node.
 
-Before each exchange every rank reads some memory, as the layers of a model do: ranks do not come
-at one moment, and who waits has to be woken. What this reading takes alone is taken off.
+Before each collective every rank reads some memory, as the layers of a model do: ranks do not
+arrive at the same moment, and those that wait must be woken. The time of the reading alone is
+subtracted.
 """
 
 from __future__ import annotations
@@ -16,44 +17,68 @@ import torch
 import torch.distributed as dist
 
 import parframe.runtime.shared_memory_collectives  # noqa: F401  registers its operators
-from parframe.measurement.samples import Times, times_of
+from parframe.measurement.samples import Times, summarize_times
 from parframe.ops.group_registry import register_group
 
 _c10d = torch.ops._c10d_functional
 
 SIZES = (1 << 10, 1 << 13, 1 << 16, 1 << 18, 1 << 20, 1 << 22)
-"""Bytes of the messages."""
+"""Message sizes in bytes."""
 
-_READ = 4 << 20
-"""Bytes that a rank reads before each exchange."""
+_READ_BYTES = 4 << 20
+"""Bytes that a rank reads before each collective."""
 
-_TIMES = 20
-_LEAST = 1e-6
+_REPEATS = 20
+_MIN_SECONDS = 1e-6
 
 
 @attrs.frozen
-class Ring:
-    """Ranks that exchange: which they are, their process group, and this one's place."""
+class TimedGroup:
+    """Ranks that communicate.
+
+    Parameters
+    ----------
+    ranks
+        The ranks.
+    group
+        Their process group.
+    rank
+        This rank's index in the group.
+    device
+        The device of the messages.
+    """
 
     ranks: tuple[int, ...]
     group: Any
-    place: int
+    rank: int
     device: torch.device
 
     @property
     def name(self) -> str:
-        """The name by which operators know the group."""
+        """Name of the process group, as operators take it."""
         return register_group(self.group)
 
     @property
     def size(self) -> int:
-        """How many they are."""
+        """Number of ranks."""
         return len(self.ranks)
 
 
 @attrs.frozen
-class Exchange:
-    """What was measured of one exchange."""
+class CollectiveTimes:
+    """Times of one collective, or of a send.
+
+    Parameters
+    ----------
+    kind
+        Its name, such as ``"all_reduce"``.
+    ranks
+        Number of ranks.
+    bytes
+        Bytes of the message.
+    times
+        The times.
+    """
 
     kind: str
     ranks: int
@@ -61,111 +86,115 @@ class Exchange:
     times: Times
 
 
-def exchanges(ring: Ring, sizes: Sequence[int] = SIZES, times: int = _TIMES) -> Iterator[Exchange]:
-    """Measure every kind among some ranks, on each of them at once."""
-    for kind, exchange in KINDS.items():
+def time_collectives(
+    group: TimedGroup, sizes: Sequence[int] = SIZES, repeats: int = _REPEATS
+) -> Iterator[CollectiveTimes]:
+    """Time every collective for every message size, on all ranks of a group at once."""
+    for kind, collective in COLLECTIVES.items():
         for size in sizes:
-            elements = max(size // 4 // ring.size, 1) * ring.size
-            own = torch.ones(elements, device=ring.device)
-            seconds = _timed(ring, partial(exchange, ring, own), times)
-            yield Exchange(kind, ring.size, size, seconds)
+            elements = max(size // 4 // group.size, 1) * group.size
+            message = torch.ones(elements, device=group.device)
+            times = _time_collective(group, partial(collective, group, message), repeats)
+            yield CollectiveTimes(kind, group.size, size, times)
 
 
-def sends(ring: Ring, sizes: Sequence[int] = SIZES, times: int = _TIMES) -> Iterator[Exchange]:
-    """Measure a message from the first rank to the second: both ways, halved."""
+def time_sends(
+    group: TimedGroup, sizes: Sequence[int] = SIZES, repeats: int = _REPEATS
+) -> Iterator[CollectiveTimes]:
+    """Time a message from the first rank to the second: half the time of both ways."""
     for size in sizes:
-        own = torch.ones(max(size // 4, 1), device=ring.device)
-        yield Exchange("send", 2, size, _sent(ring, own, times))
+        message = torch.ones(max(size // 4, 1), device=group.device)
+        yield CollectiveTimes("send", 2, size, _time_send(group, message, repeats))
 
 
-def _timed(ring: Ring, exchange: Callable[[], object], times: int) -> Times:
-    memory = torch.ones(_READ // 4, device=ring.device)
-    alone, together = [], []
-    for _ in range(times):
-        alone.append(_seconds(ring, memory.sum))
-        together.append(_seconds(ring, lambda: (memory.sum(), exchange())))
-    return _difference(together, alone)
+def _time_collective(group: TimedGroup, collective: Callable[[], object], repeats: int) -> Times:
+    memory = torch.ones(_READ_BYTES // 4, device=group.device)
+    reading, both = [], []
+    for _ in range(repeats):
+        reading.append(_measure_seconds(group, memory.sum))
+        both.append(_measure_seconds(group, lambda: (memory.sum(), collective())))
+    return _subtract(both, reading)
 
 
-def _sent(ring: Ring, own: torch.Tensor, times: int) -> Times:
-    """Each rank works while the other one waits, as stages of a pipeline do."""
-    memory = torch.ones(_READ // 4, device=ring.device)
-    alone, together = [], []
-    for _ in range(times):
-        alone.append(_seconds(ring, memory.sum))
-        together.append(_seconds(ring, lambda: _there_and_back(ring, own, memory)))
-    both = _difference(together, [2 * one for one in alone])
-    return both / 2
+def _time_send(group: TimedGroup, message: torch.Tensor, repeats: int) -> Times:
+    """Time a send while each rank works and the other one waits, as in a pipeline."""
+    memory = torch.ones(_READ_BYTES // 4, device=group.device)
+    reading, both = [], []
+    for _ in range(repeats):
+        reading.append(_measure_seconds(group, memory.sum))
+        both.append(_measure_seconds(group, lambda: _send_and_return(group, message, memory)))
+    return _subtract(both, [2 * seconds for seconds in reading]) / 2
 
 
-def _there_and_back(ring: Ring, own: torch.Tensor, memory: torch.Tensor) -> None:
-    if ring.place == 0:
+def _send_and_return(group: TimedGroup, message: torch.Tensor, memory: torch.Tensor) -> None:
+    if group.rank == 0:
         memory.sum()
-        dist.send(own, ring.ranks[1], group=ring.group)
-        dist.recv(own, ring.ranks[1], group=ring.group)
+        dist.send(message, group.ranks[1], group=group.group)
+        dist.recv(message, group.ranks[1], group=group.group)
     else:
-        dist.recv(own, ring.ranks[0], group=ring.group)
+        dist.recv(message, group.ranks[0], group=group.group)
         memory.sum()
-        dist.send(own, ring.ranks[0], group=ring.group)
+        dist.send(message, group.ranks[0], group=group.group)
 
 
-def _seconds(ring: Ring, once: Callable[[], object]) -> float:
-    begun = time.perf_counter()
-    once()
-    if ring.device.type == "cuda":
+def _measure_seconds(group: TimedGroup, run: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    run()
+    if group.device.type == "cuda":
         torch.cuda.synchronize()
-    return time.perf_counter() - begun
+    return time.perf_counter() - start
 
 
-def _difference(together: Sequence[float], alone: Sequence[float]) -> Times:
-    """What it takes more than the reading."""
-    whole, base = times_of(together), times_of(alone)
-    return Times(max(whole.low - base.low, _LEAST), max(whole.middle - base.middle, _LEAST))
+def _subtract(both: Sequence[float], reading: Sequence[float]) -> Times:
+    """Subtract the time of the reading from that of the reading and the communication."""
+    whole, base = summarize_times(both), summarize_times(reading)
+    return Times(
+        max(whole.p10 - base.p10, _MIN_SECONDS), max(whole.median - base.median, _MIN_SECONDS)
+    )
 
 
-def _reduced(ring: Ring, own: torch.Tensor) -> torch.Tensor:
-    if ring.device.type == "cpu":
-        name = ring.name
-        found: torch.Tensor = torch.ops.parframe.cpu_all_reduce(
-            own, "sum", ring.size, ring.place, name
+def _all_reduce(group: TimedGroup, message: torch.Tensor) -> torch.Tensor:
+    if group.device.type == "cpu":
+        result: torch.Tensor = torch.ops.parframe.cpu_all_reduce(
+            message, "sum", group.size, group.rank, group.name
         )
-        return found
-    return _done(_c10d.all_reduce(own, "sum", ring.name))
+        return result
+    return _wait(_c10d.all_reduce(message, "sum", group.name))
 
 
-def _gathered(ring: Ring, own: torch.Tensor) -> torch.Tensor:
-    part = own[: own.numel() // ring.size]
-    if ring.device.type == "cpu":
-        name = ring.name
-        found: torch.Tensor = torch.ops.parframe.cpu_all_gather(part, ring.size, ring.place, name)
-        return found
-    return _done(_c10d.all_gather_into_tensor(part.contiguous(), ring.size, ring.name))
+def _all_gather(group: TimedGroup, message: torch.Tensor) -> torch.Tensor:
+    part = message[: message.numel() // group.size]
+    if group.device.type == "cpu":
+        result: torch.Tensor = torch.ops.parframe.cpu_all_gather(
+            part, group.size, group.rank, group.name
+        )
+        return result
+    return _wait(_c10d.all_gather_into_tensor(part.contiguous(), group.size, group.name))
 
 
-def _scattered(ring: Ring, own: torch.Tensor) -> torch.Tensor:
-    name = ring.name
-    return _done(_c10d.reduce_scatter_tensor(own, "sum", ring.size, name))
+def _reduce_scatter(group: TimedGroup, message: torch.Tensor) -> torch.Tensor:
+    return _wait(_c10d.reduce_scatter_tensor(message, "sum", group.size, group.name))
 
 
-def _to_all(ring: Ring, own: torch.Tensor) -> torch.Tensor:
-    each = [own.numel() // ring.size] * ring.size
-    return _done(_c10d.all_to_all_single(own, each, each, ring.name))
+def _all_to_all(group: TimedGroup, message: torch.Tensor) -> torch.Tensor:
+    sizes = [message.numel() // group.size] * group.size
+    return _wait(_c10d.all_to_all_single(message, sizes, sizes, group.name))
 
 
-def _broadcast(ring: Ring, own: torch.Tensor) -> torch.Tensor:
-    return _done(_c10d.broadcast(own, 0, ring.name))
+def _broadcast(group: TimedGroup, message: torch.Tensor) -> torch.Tensor:
+    return _wait(_c10d.broadcast(message, 0, group.name))
 
 
-def _done(sent: torch.Tensor) -> torch.Tensor:
-    done: torch.Tensor = _c10d.wait_tensor(sent)
-    return done
+def _wait(pending: torch.Tensor) -> torch.Tensor:
+    result: torch.Tensor = _c10d.wait_tensor(pending)
+    return result
 
 
-KINDS: Mapping[str, Callable[[Ring, torch.Tensor], torch.Tensor]] = {
-    "all_reduce": _reduced,
-    "all_gather": _gathered,
-    "reduce_scatter": _scattered,
-    "all_to_all": _to_all,
+COLLECTIVES: Mapping[str, Callable[[TimedGroup, torch.Tensor], torch.Tensor]] = {
+    "all_reduce": _all_reduce,
+    "all_gather": _all_gather,
+    "reduce_scatter": _reduce_scatter,
+    "all_to_all": _all_to_all,
     "broadcast": _broadcast,
 }
-"""The collectives of plans, each with a message of so many elements in all."""
+"""Collectives of plans; each takes a message that is as large as all parts together."""

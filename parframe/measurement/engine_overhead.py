@@ -1,8 +1,8 @@
-"""What parframe's own engine takes beside its kernels, from runs of small models of two depths.
+"""Overhead of parframe's own engine, from runs of small models of two depths.
 
-A small model's kernels take next to nothing, so that what its steps take is the engine's: for a
-step, for a layer, for a further stage. Another model, of which kernels take the most, tells how
-far off predictions of the whole are.
+The kernels of a small model take very little time, so the time of its steps is the engine's: per
+step, per layer, per pipeline stage. A larger model, where kernels take most of the time, gives the
+error of predictions.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ import attrs
 import parframe
 from parframe.generation import Settings
 from parframe.hardware import Cluster, Machine
-from parframe.measurement.idle_wait import Calm
-from parframe.measurement.machine import DTYPES, Asked
-from parframe.measurement.samples import Part, Times, times_of
-from parframe.measurement.token_timing import arrivals
+from parframe.measurement.idle_wait import IdleWait
+from parframe.measurement.rank_measurement import DTYPES, MeasurementSettings
+from parframe.measurement.samples import Statistic, Times, summarize_times
+from parframe.measurement.token_timing import time_batches
 from parframe.plan import Plan
 from parframe.price.choose.setup import ServingSetup, deploy
 from parframe.price.cost.dtypes import Dtypes
@@ -30,208 +30,247 @@ from parframe.price.work.work_from_plan import work_from_plan
 
 NAME = "parframe"
 
-SHALLOW, DEEPER, CHECKED = 2, 8, 6
-"""Layers of a small model, how many more a deeper one has, and of the one that checks."""
+SHALLOW_LAYERS, MORE_LAYERS, LARGER_LAYERS = 2, 8, 6
+"""Layers of the shallow small model, layers that the deep one has more, layers of the larger."""
 
-PROMPT, NEW = 32, 24
-"""Tokens of a prompt and of an answer."""
+PROMPT_TOKENS, NEW_TOKENS = 32, 24
 
-CHUNK = 512
-"""Tokens of a prompt that are computed at once."""
+PREFILL_CHUNK = 512
+"""Tokens of a prompt that are computed in one step."""
+
+_VOCABULARY = 64
 
 
 @attrs.frozen
-class Run:
-    """One run of a small model.
+class ModelRun:
+    """Times of one run of a model.
 
     Parameters
     ----------
     work
-        What its plan asks.
+        The work of its plan.
     layers
-        Of the model.
+        Layers of the model.
     dtype
-        What it is computed in.
-    token, first
-        Of a token, and of the first one.
+        Dtype of the computation.
+    tpot, ttft
+        Time per output token, and time to first token.
     """
 
     work: Work
     layers: int
     dtype: str
-    token: Times
-    first: Times
+    tpot: Times
+    ttft: Times
 
 
-Pair = tuple[Run, Run]
+ModelPair = tuple[ModelRun, ModelRun]
 """Runs of the small models: the shallow one and the deep one."""
 
 
 @attrs.frozen
-class Runs:
-    """All that is run.
+class ModelRuns:
+    """Runs of all models.
 
     Parameters
     ----------
     tensor
         The small models in tensor parallelism over all ranks.
-    stages
-        The same in stages, between which ranks take turns; None on one rank.
-    checked
-        The larger model, each way.
+    pipeline
+        The small models in pipeline parallelism over all ranks; None on one rank.
+    larger
+        The larger model, in the same ways.
     """
 
-    tensor: Pair
-    stages: Pair | None
-    checked: tuple[Run, ...]
+    tensor: ModelPair
+    pipeline: ModelPair | None
+    larger: tuple[ModelRun, ...]
 
     @property
     def dtype(self) -> str:
-        """What all are computed in."""
+        """Dtype of all runs."""
         return self.tensor[0].dtype
 
 
-def runs(asked: Asked, told: Callable[[str], None]) -> Runs:
-    """Run all.
-
-    Parameters
-    ----------
-    asked
-        Ranks and device.
-    told
-        Is told of what begins.
-    """
-    tiny, larger = _tiny(asked.ranks), _larger(asked.ranks)
-
-    def run(config: Mapping[str, Any], layers: int, composite: str) -> Run:
-        batches = asked.batches if config is tiny else max(asked.batches // 4, 2)
-        told(f"{layers} layers, {composite}")
-        graph = parframe.load({**config, "num_hidden_layers": layers}, positions=True)
-        plan = parframe.partition(graph, composite)
-        return _timed(plan, layers, asked, batches)
-
-    def pair(composite: str) -> Pair:
-        shallow = max(SHALLOW, asked.ranks)
-        return run(tiny, shallow, composite), run(tiny, shallow + DEEPER, composite)
-
-    names = [f"TP{asked.ranks}", *([f"PP{asked.ranks}"] if asked.ranks > 1 else [])]
-    both = [pair(name) for name in names]
-    layers = max(CHECKED, asked.ranks)
-    checked = tuple(run(larger, layers, name) for name in names)
-    return Runs(both[0], both[1] if len(both) > 1 else None, checked)
-
-
-def with_engine(machine: Machine, found: Runs, resident: int, part: Part) -> Machine:
-    """Give a machine with what parframe's engine takes on it.
+@attrs.frozen
+class _Baseline:
+    """A machine, an engine and a statistic, with which runs are compared.
 
     Parameters
     ----------
     machine
-        As measured, without engines.
-    found
-        The runs.
-    resident
-        Bytes that a rank holds before it has any weights.
-    part
-        Which of several times counts.
+        The machine.
+    engine
+        The engine, with the overheads that are known so far.
+    statistic
+        Statistic of repeated times.
     """
-    bare: dict[str, Any] = {
-        "step_overhead": 0.0, "reserved_bytes": float(resident), "cache_fraction": 1.0,
-        "max_batched_tokens": CHUNK, "sliding_window": False, "static_batching": True,
+
+    machine: Machine
+    engine: Engine
+    statistic: Statistic
+
+    def with_constants(self, constants: Mapping[str, float]) -> _Baseline:
+        """Return a baseline with other overheads of the engine."""
+        return attrs.evolve(self, engine=self.engine.with_constants(constants))
+
+    def excess(self, run: ModelRun) -> tuple[float, float]:
+        """Return the seconds of TPOT and TTFT in excess of the prediction."""
+        tpot, ttft = predict_latency(run, self.machine, self.engine)
+        return run.tpot.get(self.statistic) - tpot, run.ttft.get(self.statistic) - ttft
+
+    def log_errors(self, run: ModelRun) -> tuple[float, float]:
+        """Return the logarithms of measured over predicted TPOT and TTFT."""
+        tpot, ttft = predict_latency(run, self.machine, self.engine)
+        measured_tpot, measured_ttft = run.tpot.get(self.statistic), run.ttft.get(self.statistic)
+        return math.log(measured_tpot / tpot), math.log(measured_ttft / ttft)
+
+
+def run_models(settings: MeasurementSettings, report: Callable[[str], None]) -> ModelRuns:
+    """Run all models.
+
+    Parameters
+    ----------
+    settings
+        Settings of the measurement.
+    report
+        Called with a description of each run as it begins.
+    """
+    ranks = settings.ranks
+    small, larger = _small_config(ranks), _larger_config(ranks)
+
+    def run(config: Mapping[str, Any], layers: int, composite: str) -> ModelRun:
+        batches = settings.batches if config is small else max(settings.batches // 4, 2)
+        report(f"{layers} layers, {composite}")
+        graph = parframe.load({**config, "num_hidden_layers": layers}, positions=True)
+        return _time_plan(parframe.partition(graph, composite), layers, settings, batches)
+
+    def run_pair(composite: str) -> ModelPair:
+        shallow = max(SHALLOW_LAYERS, ranks)
+        return run(small, shallow, composite), run(small, shallow + MORE_LAYERS, composite)
+
+    composites = [f"TP{ranks}", *([f"PP{ranks}"] if ranks > 1 else [])]
+    pairs = [run_pair(composite) for composite in composites]
+    layers = max(LARGER_LAYERS, ranks)
+    larger_runs = tuple(run(larger, layers, composite) for composite in composites)
+    return ModelRuns(pairs[0], pairs[1] if len(pairs) > 1 else None, larger_runs)
+
+
+def add_engine(
+    machine: Machine, runs: ModelRuns, resident_bytes: int, statistic: Statistic
+) -> Machine:
+    """Return a machine with the overheads of parframe's engine on it.
+
+    Parameters
+    ----------
+    machine
+        The machine as measured, without engines.
+    runs
+        Runs of the models.
+    resident_bytes
+        Memory of a rank before it has weights.
+    statistic
+        Statistic of repeated times.
+    """
+    fixed: dict[str, Any] = {
+        "step_overhead": 0.0, "reserved_bytes": float(resident_bytes), "cache_fraction": 1.0,
+        "max_batched_tokens": PREFILL_CHUNK, "sliding_window": False, "static_batching": True,
         "all_logits": True,
     }  # fmt: skip
-    engine = Engine(NAME, **bare)
-    own = _beside(found, machine, engine, part)
-    known = engine.with_constants(own)
-    off = [_off(one, machine, known, part) for one in found.checked]
-    scatters = machine.device.measured["product"][found.dtype].log_std
+    baseline = _Baseline(machine, Engine(NAME, **fixed), statistic)
+    overheads = _fit_overheads(runs, baseline)
+    fitted = baseline.with_constants(overheads)
+    errors = [fitted.log_errors(run) for run in runs.larger]
+    kernel_error = machine.device.measured["product"][runs.dtype].log_std
     residual = {
-        kind: math.hypot(scatters, math.hypot(*(one[at] for one in off)) / math.sqrt(len(off)))
-        for at, kind in enumerate(("tpot", "ttft"))
+        kind: math.hypot(kernel_error, math.hypot(*values) / math.sqrt(len(values)))
+        for kind, values in zip(("tpot", "ttft"), zip(*errors, strict=True), strict=True)
     }
-    return attrs.evolve(machine, engines={NAME: {**bare, **own, "residual": residual}})
+    return attrs.evolve(machine, engines={NAME: {**fixed, **overheads, "residual": residual}})
 
 
-def _beside(found: Runs, machine: Machine, engine: Engine, part: Part) -> dict[str, float]:
-    """What a step, a layer, a stage, a request and exchanges take, by two depths each way.
+def _fit_overheads(runs: ModelRuns, baseline: _Baseline) -> dict[str, float]:
+    """Fit the engine's overheads in seconds, one after the other, from models of two depths.
 
-    Stages exchange next to nothing: what they take longer when deeper is layers' own. What ranks
-    that split layers take longer than that is their exchanges', and what remains is the step's.
+    Pipeline stages hardly communicate, so what a deeper pipeline takes longer is the overhead of
+    layers. What deeper tensor parallelism takes longer than that is communication, and the
+    remainder is the overhead of the step.
     """
-    pair = found.stages or found.tensor
-    (shallow, first), (deep, deep_first) = (_left(run, machine, engine, part) for run in pair)
+    pair = runs.pipeline or runs.tensor
+    (shallow, shallow_ttft), (deep, deep_ttft) = (baseline.excess(run) for run in pair)
     layers = pair[1].layers - pair[0].layers
-    own = {"layer_overhead": max((deep - shallow) / layers, 0.0)}
-    own["prefill_overhead"] = max((deep_first - first) / layers - own["layer_overhead"], 0.0)
-    if found.stages is not None:
-        own["communication"] = _exchanges(found.tensor, machine, engine.with_constants(own), part)
-    known = engine.with_constants(own)
-    own["step_overhead"] = max(_left(found.tensor[0], machine, known, part)[0], 0.0)
-    known = engine.with_constants(own)
-    if found.stages is not None:
-        left = _left(found.stages[0], machine, known, part)[0]
-        own["stage_overhead"] = max(left / (len(found.stages[0].work.stages) - 1), 0.0)
-    known = engine.with_constants(own)
-    own["request_overhead"] = max(_left(pair[0], machine, known, part)[1], 0.0)
-    return own
+    overheads = {"layer_overhead": max((deep - shallow) / layers, 0.0)}
+    prefill = (deep_ttft - shallow_ttft) / layers - overheads["layer_overhead"]
+    overheads["prefill_overhead"] = max(prefill, 0.0)
+    if runs.pipeline is not None:
+        overheads["communication"] = _fit_communication(
+            runs.tensor, baseline.with_constants(overheads)
+        )
+    step = baseline.with_constants(overheads).excess(runs.tensor[0])[0]
+    overheads["step_overhead"] = max(step, 0.0)
+    if runs.pipeline is not None:
+        run = runs.pipeline[0]
+        stages = baseline.with_constants(overheads).excess(run)[0]
+        overheads["stage_overhead"] = max(stages / (len(run.work.stages) - 1), 0.0)
+    request = baseline.with_constants(overheads).excess(pair[0])[1]
+    overheads["request_overhead"] = max(request, 0.0)
+    return overheads
 
 
-def _exchanges(pair: Pair, machine: Machine, engine: Engine, part: Part) -> float:
-    """How many times as long exchanges take in a run as by themselves: what depth adds of them."""
-    bare = engine.with_constants({"communication": 0.0})
-    left = [_left(run, machine, bare, part)[0] for run in pair]
-    alone = [predicted(run, machine, engine)[0] - predicted(run, machine, bare)[0] for run in pair]
-    return max((left[1] - left[0]) / (alone[1] - alone[0]), 0.0)
+def _fit_communication(pair: ModelPair, baseline: _Baseline) -> float:
+    """Return the factor by which collectives take longer in a run than when timed alone."""
+    without = baseline.with_constants({"communication": 0.0})
+    excess = [without.excess(run)[0] for run in pair]
+    alone = [
+        predict_latency(run, baseline.machine, baseline.engine)[0]
+        - predict_latency(run, without.machine, without.engine)[0]
+        for run in pair
+    ]
+    return max((excess[1] - excess[0]) / (alone[1] - alone[0]), 0.0)
 
 
-def _left(run: Run, machine: Machine, engine: Engine, part: Part) -> tuple[float, float]:
-    """Seconds of a token and of a first one beyond what is predicted."""
-    token, first = predicted(run, machine, engine)
-    return run.token.part(part) - token, run.first.part(part) - first
-
-
-def _off(run: Run, machine: Machine, engine: Engine, part: Part) -> tuple[float, float]:
-    """Logarithms of what was measured over what is predicted."""
-    token, first = predicted(run, machine, engine)
-    return math.log(run.token.part(part) / token), math.log(run.first.part(part) / first)
-
-
-def predicted(run: Run, machine: Machine, engine: Engine) -> tuple[float, float]:
-    """Seconds of a token and of a first one."""
+def predict_latency(run: ModelRun, machine: Machine, engine: Engine) -> tuple[float, float]:
+    """Predict the TPOT and the TTFT of a run, in seconds."""
     cluster = Cluster(machine, machine.per_node)
     dtypes = Dtypes(run.dtype, run.dtype)
     setup = ServingSetup.with_engine_collectives(cluster, dtypes, engine)
     deployment = deploy(run.work, setup)
-    token = deployment.step_time(StepBatch(1, PROMPT + NEW / 2))
-    first = deployment.step_time(StepBatch(prefills=1, prefill_tokens=PROMPT))
-    return token.value, first.value + engine.request_overhead
+    tpot = deployment.step_time(StepBatch(1, PROMPT_TOKENS + NEW_TOKENS / 2))
+    ttft = deployment.step_time(StepBatch(prefills=1, prefill_tokens=PROMPT_TOKENS))
+    return tpot.value, ttft.value + engine.request_overhead
 
 
-def _timed(plan: Plan, layers: int, asked: Asked, batches: int) -> Run:
-    settings = Settings(
-        dtype=asked.dtypes[0], device=asked.device, compiled=True, batch_size=1,
-        prefill_chunk=CHUNK, bind_cpus=True,
-        timeout=asked.timeout,
-    )  # fmt: skip
-    prompt = tuple(number % _VOCABULARY for number in range(PROMPT))
-    calm = Calm(asked.patience / 20)
-    found = arrivals(plan, [prompt], NEW, settings, batches, calm)
-    token = times_of([seconds for batch in found for seconds in batch.windows()])
-    first = times_of([batch.first for batch in found])
-    return Run(work_from_plan(plan), layers, DTYPES[asked.dtypes[0]], token, first)
+def _time_plan(plan: Plan, layers: int, settings: MeasurementSettings, batches: int) -> ModelRun:
+    """Run a plan and return its latencies."""
+    run_settings = Settings(
+        dtype=settings.dtypes[0],
+        device=settings.device,
+        compiled=True,
+        batch_size=1,
+        prefill_chunk=PREFILL_CHUNK,
+        bind_cpus=True,
+        timeout=settings.timeout,
+    )
+    prompt = tuple(number % _VOCABULARY for number in range(PROMPT_TOKENS))
+    idle = IdleWait(settings.patience / 20)
+    times = time_batches(plan, [prompt], NEW_TOKENS, run_settings, batches, idle.wait)
+    return ModelRun(
+        work_from_plan(plan),
+        layers,
+        DTYPES[settings.dtypes[0]],
+        tpot=summarize_times([seconds for batch in times for seconds in batch.window_means()]),
+        ttft=summarize_times([batch.ttft for batch in times]),
+    )
 
 
-_VOCABULARY = 64
-
-
-def _tiny(ranks: int) -> dict[str, Any]:
+def _small_config(ranks: int) -> dict[str, Any]:
     heads = ranks * math.ceil(4 / ranks)
     return {**_LLAMA, "hidden_size": 16 * heads, "intermediate_size": 32 * heads, "head_dim": 16,
             "num_attention_heads": heads, "num_key_value_heads": heads,
             "vocab_size": _VOCABULARY * ranks}  # fmt: skip
 
 
-def _larger(ranks: int) -> dict[str, Any]:
+def _larger_config(ranks: int) -> dict[str, Any]:
     heads = ranks * math.ceil(8 / ranks)
     return {**_LLAMA, "hidden_size": 64 * heads, "intermediate_size": 192 * heads, "head_dim": 64,
             "num_attention_heads": heads, "num_key_value_heads": heads,

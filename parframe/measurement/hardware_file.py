@@ -1,4 +1,4 @@
-"""Machines as the text of a file of hardware, by the keys that `hardware.hardware_files` knows."""
+"""Text of a hardware file, with the keys that `parframe.hardware.hardware_files` reads."""
 
 from __future__ import annotations
 
@@ -9,29 +9,30 @@ from typing import Any
 from parframe.hardware import Device, Machine
 
 _DIGITS = 4
+"""Significant digits of numbers."""
 
 
-def text_of(machines: Iterable[Machine], comment: Iterable[str] = ()) -> str:
-    """Return the text of a file that describes machines with all that was measured of them.
+def format_hardware_file(machines: Iterable[Machine], comment: Iterable[str] = ()) -> str:
+    """Return the text of a hardware file that describes measured machines.
 
     Parameters
     ----------
     machines
-        The machines, each with devices of its own.
+        The machines, each with its own devices.
     comment
-        Lines at its head.
+        Lines at the top of the file.
     """
     lines = [f"# {line}".rstrip() for line in comment]
     for machine in machines:
         for device in (machine.device, machine.alone):
-            lines += _device(device) if device is not None else ()
-        lines += _machine(machine)
+            lines += _format_device(device) if device is not None else ()
+        lines += _format_machine(machine)
     return "\n".join(lines) + "\n"
 
 
-def _device(device: Device) -> Iterator[str]:
+def _format_device(device: Device) -> Iterator[str]:
     yield from ("", f"[device.{device.key}]")
-    yield from _pairs(
+    yield from _format_pairs(
         {
             "name": device.name,
             "maker": device.maker or "unknown",
@@ -48,44 +49,48 @@ def _device(device: Device) -> Iterator[str]:
         for dtype, speeds in dtypes.items():
             yield f"[device.{device.key}.measured.{operator}.{dtype}]"
             giga = [speed / 1e9 for speed in speeds.speeds]
-            yield from _pairs({"sizes": list(speeds.sizes), "giga_per_s": giga, **_off(speeds)})
+            values = {"sizes": list(speeds.sizes), "giga_per_s": giga, **_log_std(speeds)}
+            yield from _format_pairs(values)
 
 
-def _machine(machine: Machine) -> Iterator[str]:
+def _format_machine(machine: Machine) -> Iterator[str]:
     yield from ("", f"[machine.{machine.key}]")
     pcie = {"kind": machine.pcie.kind, "gb_s": machine.pcie.bandwidth / 1e9, "peer": False}
     facts = {"name": machine.name, "device": machine.device.key, "gpus": machine.per_node}
     facts |= {"alone": machine.alone.key} if machine.alone is not None else {}
     facts |= {"divided": machine.divided} if machine.divided is not None else {}
-    yield from _pairs({**facts, "pcie": pcie})
+    yield from _format_pairs({**facts, "pcie": pcie})
     for name, constants in machine.engines.items():
         yield f"[machine.{machine.key}.engine.{json.dumps(name)}]"
-        yield from _pairs(constants)
-    for one in machine.collectives:
+        yield from _format_pairs(constants)
+    for collective in machine.collectives:
         yield f"[[machine.{machine.key}.collective]]"
-        micro = [seconds * 1e6 for seconds in one.seconds]
-        yield from _pairs(
-            {"kind": one.kind, "ranks": one.ranks, "bytes": list(one.sizes), "us": micro}
-            | _off(one)
-        )
+        values = {
+            "kind": collective.kind,
+            "ranks": collective.ranks,
+            "bytes": list(collective.sizes),
+            "us": [seconds * 1e6 for seconds in collective.seconds],
+        }
+        yield from _format_pairs(values | _log_std(collective))
 
 
-def _off(measured: Any) -> dict[str, float]:
+def _log_std(measured: Any) -> dict[str, float]:
+    """Return the standard deviation of the logarithm of times as a pair, if there is one."""
     return {"log_std": measured.log_std} if measured.log_std > 0 else {}
 
 
-def _pairs(values: Mapping[str, Any]) -> Iterator[str]:
+def _format_pairs(values: Mapping[str, Any]) -> Iterator[str]:
     for key, value in values.items():
-        yield f"{key} = {_value(value)}"
+        yield f"{key} = {_format_value(value)}"
 
 
-def _value(value: Any) -> str:
+def _format_value(value: Any) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, Mapping):
-        return "{ " + ", ".join(f"{key} = {_value(own)}" for key, own in value.items()) + " }"
+        return "{ " + ", ".join(f"{k} = {_format_value(v)}" for k, v in value.items()) + " }"
     if isinstance(value, list | tuple):
-        return "[" + ", ".join(map(_value, value)) + "]"
+        return "[" + ", ".join(map(_format_value, value)) + "]"
     if isinstance(value, float):
         return f"{value:.0f}" if value.is_integer() and value < 1e15 else f"{value:.{_DIGITS}g}"
     return json.dumps(value) if isinstance(value, str) else str(value)

@@ -1,4 +1,4 @@
-"""Waiting for other programs to leave the processors, while this one does nothing."""
+"""Wait until other programs leave the processors idle."""
 
 from __future__ import annotations
 
@@ -7,50 +7,51 @@ from pathlib import Path
 
 import attrs
 
-BUSY = 0.12
-"""The share of all processors that others may use in a calm moment."""
+MAX_CPU_USE = 0.12
+"""Largest share of all processors that other programs may use during a measurement."""
 
-_LOOK = 0.25
-_LASTS = 1.0
+_SAMPLE_SECONDS = 0.25
+_VALID_SECONDS = 1.0
+"""Time for which a sample counts, before the use is sampled again."""
 
 _STAT = Path("/proc/stat")
 
 
 @attrs.define
-class Calm:
-    """Waits for calm moments, for so many seconds in all.
+class IdleWait:
+    """Waits for idle processors, with a limit on the total time.
 
     Parameters
     ----------
     patience
-        Seconds that it may wait in all; after those it waits no more.
+        Seconds that it may wait in total; after those it returns at once.
     """
 
     patience: float
-    _looked: float = 0.0
+    _checked: float = 0.0
 
-    def __call__(self) -> None:
-        """Wait for a calm moment; whoever calls must have nothing else to do meanwhile."""
-        if time.monotonic() - self._looked < _LASTS:
+    def wait(self) -> None:
+        """Wait until the processors are idle; the caller must not use them meanwhile."""
+        if time.monotonic() - self._checked < _VALID_SECONDS:
             return
-        while self.patience > 0 and busy(_LOOK) > BUSY:
-            self.patience -= _LOOK
-        self._looked = time.monotonic()
+        while self.patience > 0 and measure_cpu_use(_SAMPLE_SECONDS) > MAX_CPU_USE:
+            self.patience -= _SAMPLE_SECONDS
+        self._checked = time.monotonic()
 
 
-def busy(seconds: float) -> float:
-    """Return the share of the processors that is in use for some time; 0 where that is not told."""
+def measure_cpu_use(seconds: float) -> float:
+    """Measure the share of all processors in use over some seconds; 0 if the system has no data."""
     if not _STAT.exists():
         return 0.0
-    before = _ticks()
+    before = _read_ticks()
     time.sleep(seconds)
-    after = _ticks()
-    whole = after[0] - before[0]
-    return 1 - (after[1] - before[1]) / whole if whole else 0.0
+    after = _read_ticks()
+    total = after[0] - before[0]
+    return 1 - (after[1] - before[1]) / total if total else 0.0
 
 
-def _ticks() -> tuple[int, int]:
-    """Of all processors together: all ticks, and those without work (proc(5), `cpu`)."""
+def _read_ticks() -> tuple[int, int]:
+    """Return the total and the idle ticks of all processors (proc(5), `cpu`)."""
     with _STAT.open() as file:
-        counted = [int(word) for word in file.readline().split()[1:9]]
-    return sum(counted), counted[3] + counted[4]
+        ticks = [int(word) for word in file.readline().split()[1:9]]
+    return sum(ticks), ticks[3] + ticks[4]

@@ -1,7 +1,7 @@
-"""How fast this device computes what models are made of, as a rank of parframe computes it.
+"""Times of the kernels that models consist of, run as a rank of parframe runs them.
 
-Each sample is a pass over more weights or caches than fit the processor's caches, about as long as
-a token of a model takes: what disturbs a token disturbs a sample alike.
+Each sample is a pass over more weights or caches than fit the processor's caches, and takes about
+as long as one decode step of a model, so that other programs affect both alike.
 """
 
 from __future__ import annotations
@@ -13,41 +13,41 @@ from typing import Any
 import attrs
 import torch
 
-from parframe.measurement.samples import Times, repeated
+from parframe.measurement.samples import Times, time_repeatedly
 from parframe.ops.attention import fused_attention
 from parframe.ops.linear import linear
 from parframe.runtime.compilation import compile_options
 
 SHAPES = ((2048, 768), (768, 2048), (1536, 1536), (512, 1280))
-"""Rows and columns of the weights that are read in turn."""
+"""Shapes ``[out, in]`` of the weights of a group, which are read in turn."""
 
-FEW = (1, 2, 4)
-"""Rows of steps that are compiled; a prompt has more, and is not."""
+COMPILED_ROWS = (1, 2, 4)
+"""Numbers of rows for which kernels are compiled; prefill has more rows and is not compiled."""
 
-HEADS, GROUPED, WIDTH = 16, 8, 64
-"""Of the attention: heads of queries, of keys and values, and their width."""
+HEADS, KV_HEADS, HEAD_DIM = 16, 8, 64
+"""Sizes of the attention."""
 
-_LONGEST = 0.1
-"""Seconds of a pass at most: more rows pass over fewer weights."""
+_MAX_PASS_SECONDS = 0.1
+"""Longest pass: products of many rows use fewer weights."""
 
-_MOST_SLOTS = 256
-"""A cache is read in multiples of so many positions."""
+_SLOT_MULTIPLE = 256
+"""A cache is read in multiples of this many slots."""
 
 
 @attrs.frozen
-class Sizes:
-    """How much is measured.
+class KernelSizes:
+    """Sizes of the kernels to time.
 
     Parameters
     ----------
     megabytes
-        Of the weights of a pass; more than the caches hold.
+        Megabytes of weights of a pass; more than the processor's caches.
     rows
-        Of products.
+        Numbers of rows of products.
     positions
-        That a step of decoding sees, and that a prompt has.
+        Numbers of cached positions in decode, and of prompt tokens in prefill.
     seconds
-        That each is repeated for.
+        Seconds to repeat each kernel for.
     """
 
     megabytes: float = 160.0
@@ -57,8 +57,20 @@ class Sizes:
 
 
 @attrs.frozen
-class Point:
-    """What was measured at one size: how much was computed, and in what time."""
+class KernelTimes:
+    """Times of one kernel at one size.
+
+    Parameters
+    ----------
+    operator
+        ``"read"``, ``"product"``, ``"decode"``, ``"prompt"`` or ``"pointwise"``.
+    size
+        Rows, positions or bytes, by which speeds are interpolated.
+    amount
+        Bytes read, or multiply-adds, of one run.
+    times
+        Times of one run.
+    """
 
     operator: str
     size: float
@@ -66,127 +78,134 @@ class Point:
     times: Times
 
 
-Done = Callable[[], None]
 Kernel = Callable[..., Any]
 
 
-class Kernels:
-    """The kernels of one dtype, ready to be measured any number of times.
+class KernelTimer:
+    """Kernels of one dtype, which can be timed any number of times.
 
     Parameters
     ----------
     device, dtype
-        Where and in what.
+        Device and dtype of all tensors.
     sizes
-        How much.
+        Sizes of the kernels.
     """
 
-    def __init__(self, device: torch.device, dtype: torch.dtype, sizes: Sizes) -> None:
+    def __init__(self, device: torch.device, dtype: torch.dtype, sizes: KernelSizes) -> None:
         self.device, self.dtype, self.sizes = device, dtype, sizes
-        given: dict[str, Any] = {
+        options: dict[str, Any] = {
             "fullgraph": True, "dynamic": False, "options": compile_options(device.type)
         }  # fmt: skip
-        self.products: Kernel = torch.compile(_products, **given)
-        self.attention: Kernel = torch.compile(_decoded, **given)
+        self.products: Kernel = torch.compile(_products, **options)
+        self.attention: Kernel = torch.compile(_attention, **options)
         self.weights: list[list[torch.Tensor]] = []
-        while sum(map(_bytes, self.weights)) < sizes.megabytes * 1e6:
+        while sum(map(_count_bytes, self.weights)) < sizes.megabytes * 1e6:
             self.weights.append([self._random(*shape) for shape in SHAPES])
 
     def warm_up(self) -> None:
-        """Compile."""
-        for rows in set(FEW) & set(self.sizes.rows):
-            self.products(self._given(rows), self.weights[0])
+        """Compile the kernels."""
+        for rows in set(COMPILED_ROWS) & set(self.sizes.rows):
+            self.products(self._inputs(rows), self.weights[0])
         for positions in self.sizes.positions:
-            self.decode(positions)
+            self.time_decode(positions)
 
-    def points(self) -> Iterator[Callable[[], Point]]:
-        """Give all that is measured, each to be called."""
-        yield self.read
+    def timings(self) -> Iterator[Callable[[], KernelTimes]]:
+        """Yield a function for each kernel and size, which times it when it is called."""
+        yield self.time_read
         for rows in self.sizes.rows:
-            yield partial(self.product, rows)
+            yield partial(self.time_product, rows)
         for positions in self.sizes.positions:
-            yield partial(self.decode, positions)
+            yield partial(self.time_decode, positions)
         for positions in self.sizes.positions:
-            yield partial(self.prompt, positions)
+            yield partial(self.time_prefill, positions)
         for rows in (8, 64, 512):
-            yield partial(self.pointwise, rows)
+            yield partial(self.time_pointwise, rows)
 
-    def read(self) -> Point:
-        """Bytes of weights that are only read and summed."""
-        times = self._timed(lambda: [weight.sum() for group in self.weights for weight in group])
-        return Point("read", 1.0, float(sum(map(_bytes, self.weights))), times)
+    def time_read(self) -> KernelTimes:
+        """Time reading and summing the weights; the amount is in bytes."""
+        times = self._time(lambda: [weight.sum() for group in self.weights for weight in group])
+        return KernelTimes("read", 1.0, float(sum(map(_count_bytes, self.weights))), times)
 
-    def product(self, rows: int) -> Point:
-        """Products of so many rows with all the weights."""
-        given, kernel = self._given(rows), self.products if rows in FEW else _products
-        kernel(given, self.weights[0])
-        each = self._timed(lambda: kernel(given, self.weights[0]), 0.0).middle
-        groups = self.weights[: max(1, int(_LONGEST / each))]
-        times = self._timed(lambda: [kernel(given, group) for group in groups])
+    def time_product(self, rows: int) -> KernelTimes:
+        """Time products of a number of rows with the weights; the amount is in weights."""
+        inputs = self._inputs(rows)
+        kernel = self.products if rows in COMPILED_ROWS else _products
+        kernel(inputs, self.weights[0])
+        seconds = self._time(lambda: kernel(inputs, self.weights[0]), 0.0).median
+        groups = self.weights[: max(1, int(_MAX_PASS_SECONDS / seconds))]
+        times = self._time(lambda: [kernel(inputs, group) for group in groups])
         amount = float(len(groups) * sum(weight.numel() for weight in groups[0]))
-        return Point("product", rows, amount, times)
+        return KernelTimes("product", rows, amount, times)
 
-    def decode(self, positions: int) -> Point:
-        """Attention of one new position over so many, layer after layer."""
-        slots = -(-positions // _MOST_SLOTS) * _MOST_SLOTS
-        caches = self._caches(slots)
-        query = self._random(1, HEADS, 1, WIDTH)
-        at, here = self._positions(positions, slots, 1)
-        once = lambda: [self.attention(query, k, v, at, here) for k, v in caches]  # noqa: E731
-        amount = 2.0 * len(caches) * positions * GROUPED * WIDTH
-        idle = self._idle(self.attention, 1)
-        return Point("decode", positions, amount, _without(self._timed(once), idle * len(caches)))
+    def time_decode(self, positions: int) -> KernelTimes:
+        """Time the attention of one new token to cached positions, layer after layer.
 
-    def prompt(self, positions: int) -> Point:
-        """Attention of a prompt to itself, not compiled."""
-        slots = -(-positions // _MOST_SLOTS) * _MOST_SLOTS
-        key, value = (self._random(1, GROUPED, slots, WIDTH) for _ in range(2))
-        query = self._random(1, HEADS, positions, WIDTH)
-        at, here = self._positions(positions, slots, positions)
-        amount = 1.0 * positions * positions * HEADS * 2 * WIDTH
-        times = self._timed(lambda: _decoded(query, key, value, at, here))
-        return Point("prompt", positions, amount, _without(times, self._idle(_decoded, 2)))
+        The amount is the number of elements of the cached positions.
+        """
+        slots = -(-positions // _SLOT_MULTIPLE) * _SLOT_MULTIPLE
+        caches = self._allocate_caches(slots)
+        query = self._random(1, HEADS, 1, HEAD_DIM)
+        new, cached = self._positions(positions, slots, 1)
+        overhead = self._measure_overhead(self.attention, 1)
+        times = self._time(
+            lambda: [self.attention(query, key, value, new, cached) for key, value in caches]
+        )
+        amount = 2.0 * len(caches) * positions * KV_HEADS * HEAD_DIM
+        return KernelTimes("decode", positions, amount, _subtract(times, overhead * len(caches)))
 
-    def pointwise(self, rows: int) -> Point:
-        """A norm and a gate, not compiled, by what a kernel of each alone would read and write."""
+    def time_prefill(self, positions: int) -> KernelTimes:
+        """Time the attention of a prompt to itself, not compiled; the amount is multiply-adds."""
+        slots = -(-positions // _SLOT_MULTIPLE) * _SLOT_MULTIPLE
+        key, value = (self._random(1, KV_HEADS, slots, HEAD_DIM) for _ in range(2))
+        query = self._random(1, HEADS, positions, HEAD_DIM)
+        new, cached = self._positions(positions, slots, positions)
+        amount = 1.0 * positions * positions * HEADS * 2 * HEAD_DIM
+        times = self._time(lambda: _attention(query, key, value, new, cached))
+        overhead = self._measure_overhead(_attention, 2)
+        return KernelTimes("prompt", positions, amount, _subtract(times, overhead))
+
+    def time_pointwise(self, rows: int) -> KernelTimes:
+        """Time a norm and a gate, not compiled; the amount is in elements read and written."""
         width = SHAPES[0][0]
-        one, other = self._random(rows, width), self._random(rows, width)
+        first, second = self._random(rows, width), self._random(rows, width)
         small = self._random(1, 8), self._random(1, 8)
-        idle = self._timed(lambda: _pointwise(*small)).low
-        times = self._timed(lambda: _pointwise(one, other))
-        return Point("pointwise", 2.5 * rows * width, 5.0 * rows * width, _without(times, idle))
+        overhead = self._time(lambda: _pointwise(*small)).p10
+        times = _subtract(self._time(lambda: _pointwise(first, second)), overhead)
+        return KernelTimes("pointwise", 2.5 * rows * width, 5.0 * rows * width, times)
 
-    def _idle(self, kernel: Kernel, new: int) -> float:
-        """Seconds of an attention that has next to nothing to do."""
-        query, key = self._random(1, 1, new, 8), self._random(1, 1, 8, 8)
-        at, here = self._positions(8, 8, new)
-        return self._timed(lambda: kernel(query, key, key, at, here)).low
+    def _measure_overhead(self, attention: Kernel, queries: int) -> float:
+        """Return the seconds of an attention of minimal sizes."""
+        query, key = self._random(1, 1, queries, 8), self._random(1, 1, 8, 8)
+        new, cached = self._positions(8, 8, queries)
+        return self._time(lambda: attention(query, key, key, new, cached)).p10
 
-    def _caches(self, slots: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
-        """Caches of several layers, of as many bytes as a quarter of the weights."""
-        each = 2 * GROUPED * slots * WIDTH * torch.empty(0, dtype=self.dtype).element_size()
-        count = max(1, int(self.sizes.megabytes * 0.25e6 / each))
-        shape = (1, GROUPED, slots, WIDTH)
-        return [(self._random(*shape), self._random(*shape)) for _ in range(count)]
+    def _allocate_caches(self, slots: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        """Return keys and values of several layers, with a quarter of the bytes of the weights."""
+        element_size = torch.empty(0, dtype=self.dtype).element_size()
+        layer_bytes = 2 * KV_HEADS * slots * HEAD_DIM * element_size
+        layers = max(1, int(self.sizes.megabytes * 0.25e6 / layer_bytes))
+        shape = (1, KV_HEADS, slots, HEAD_DIM)
+        return [(self._random(*shape), self._random(*shape)) for _ in range(layers)]
 
-    def _positions(self, held: int, slots: int, new: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Positions of the newest queries, and of the slots, of which the last hold nothing."""
-        here = torch.arange(slots, device=self.device)
-        here = torch.where(here < held, here, 1 << 40)
-        return torch.arange(held - new, held, device=self.device)[None], here[None]
+    def _positions(self, cached: int, slots: int, new: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the positions of the newest queries, and of all slots, the last of them empty."""
+        positions = torch.arange(slots, device=self.device)
+        positions = torch.where(positions < cached, positions, 1 << 40)
+        return torch.arange(cached - new, cached, device=self.device)[None], positions[None]
 
-    def _given(self, rows: int) -> list[torch.Tensor]:
-        """What a group of weights is multiplied with."""
+    def _inputs(self, rows: int) -> list[torch.Tensor]:
+        """Return the inputs of products with a group of weights."""
         return [self._random(1, rows, columns) for _, columns in SHAPES]
 
-    def _timed(self, once: Callable[[], object], seconds: float | None = None) -> Times:
-        once()
-        self._done()
+    def _time(self, run: Callable[[], object], seconds: float | None = None) -> Times:
+        run()
+        self._synchronize()
         seconds = self.sizes.seconds if seconds is None else seconds
-        computes = self.device.type == "cpu" and torch.get_num_threads() == 1
-        return repeated(once, seconds, self._done, computes)
+        single_thread = self.device.type == "cpu" and torch.get_num_threads() == 1
+        return time_repeatedly(run, seconds, self._synchronize, single_thread)
 
-    def _done(self) -> None:
+    def _synchronize(self) -> None:
         if self.device.type == "cuda":
             torch.cuda.synchronize()
 
@@ -194,30 +213,32 @@ class Kernels:
         return torch.rand(shape, dtype=torch.float32, device=self.device).to(self.dtype)
 
 
-def _products(given: list[torch.Tensor], weights: list[torch.Tensor]) -> list[torch.Tensor]:
-    return [linear(one, weight) for one, weight in zip(given, weights, strict=True)]
+def _products(inputs: list[torch.Tensor], weights: list[torch.Tensor]) -> list[torch.Tensor]:
+    return [linear(rows, weight) for rows, weight in zip(inputs, weights, strict=True)]
 
 
-def _bytes(weights: list[torch.Tensor]) -> int:
+def _count_bytes(weights: list[torch.Tensor]) -> int:
     return sum(weight.nbytes for weight in weights)
 
 
-def _decoded(
+def _attention(
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
-    at: torch.Tensor,
-    here: torch.Tensor,
+    query_positions: torch.Tensor,
+    key_positions: torch.Tensor,
 ) -> torch.Tensor:
-    return fused_attention(query, key, value, at, here, scale=WIDTH**-0.5, causal=True)
+    return fused_attention(
+        query, key, value, query_positions, key_positions, scale=HEAD_DIM**-0.5, causal=True
+    )
 
 
-def _pointwise(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
-    normed = one * torch.rsqrt(one.pow(2).mean(-1, keepdim=True) + 1e-6) * other[0]
-    return torch.nn.functional.silu(normed) * other
+def _pointwise(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+    norm = first * torch.rsqrt(first.pow(2).mean(-1, keepdim=True) + 1e-6) * second[0]
+    return torch.nn.functional.silu(norm) * second
 
 
-def _without(times: Times, idle: float) -> Times:
-    """What is left without the time of as many kernels that do nothing: at least a part of it."""
-    low, middle = (max(one - idle, 0.1 * one) for one in (times.low, times.middle))
-    return Times(low, middle)
+def _subtract(times: Times, overhead: float) -> Times:
+    """Subtract the overhead of kernels, but leave at least a tenth of the time."""
+    p10, median = (max(value - overhead, 0.1 * value) for value in (times.p10, times.median))
+    return Times(p10, median)

@@ -1,4 +1,4 @@
-"""A machine measured as a whole, any number of times, and what the times come to."""
+"""Measurement of a machine in rounds, and the description that all rounds give."""
 
 from __future__ import annotations
 
@@ -7,77 +7,87 @@ from collections.abc import Callable, Sequence
 import attrs
 
 from parframe.hardware import Machine
-from parframe.measurement.engine_overhead import Pair, Run, Runs, runs, with_engine
-from parframe.measurement.machine import Asked, Heard, machine_of, measured
-from parframe.measurement.samples import Part, merged
+from parframe.measurement.engine_overhead import (
+    ModelPair,
+    ModelRun,
+    ModelRuns,
+    add_engine,
+    run_models,
+)
+from parframe.measurement.machine import build_machine
+from parframe.measurement.rank_measurement import (
+    MeasurementSettings,
+    RankMeasurements,
+    measure_ranks,
+)
+from parframe.measurement.samples import Statistic, merge_rounds
 
 
 @attrs.frozen
-class Observed:
-    """What was seen in one round: what ranks told, and the runs of small models."""
+class Round:
+    """Measurements of one round: times of kernels and collectives, runs of small models."""
 
-    heard: Heard
-    runs: Runs
+    ranks: RankMeasurements
+    models: ModelRuns
 
 
-def observe(asked: Asked, told: Callable[[str], None]) -> Observed:
-    """Measure all once.
+def measure_round(settings: MeasurementSettings, report: Callable[[str], None]) -> Round:
+    """Measure everything once.
 
     Parameters
     ----------
-    asked
-        What is measured.
-    told
-        Is told of what begins.
+    settings
+        Settings of the measurement.
+    report
+        Called with a description of each part as it begins.
 
     Raises
     ------
     ParframeError
-        If something cannot be run here.
+        If a rank or a model fails.
     """
-    told(f"kernels and exchanges of {asked.ranks} ranks")
-    return Observed(measured(asked), runs(asked, told))
+    report(f"kernels and collectives of {settings.ranks} ranks")
+    return Round(measure_ranks(settings), run_models(settings, report))
 
 
-def machine(asked: Asked, rounds: Sequence[Observed], part: Part) -> Machine:
-    """Make a machine of what was seen in some rounds.
+def combine_rounds(
+    settings: MeasurementSettings, rounds: Sequence[Round], statistic: Statistic
+) -> Machine:
+    """Build the description of a machine from rounds of measurements.
 
     Parameters
     ----------
-    asked
-        What was measured.
+    settings
+        Settings of the measurement.
     rounds
-        One or more.
-    part
-        Which of several times counts.
+        One or more rounds.
+    statistic
+        Statistic of repeated times.
     """
-    heard = Heard({}, {}, max(one.heard.resident for one in rounds))
-    for one in rounds:
-        for key, by_rank in one.heard.points.items():
-            for rank, found in by_rank.items():
-                heard.points.setdefault(key, {}).setdefault(rank, []).extend(found)
-        for kind, times in one.heard.exchanges.items():
-            heard.exchanges.setdefault(kind, []).extend(times)
-    found_runs = _merged([one.runs for one in rounds])
-    return with_engine(machine_of(asked, heard, part), found_runs, heard.resident, part)
+    measurements = RankMeasurements()
+    for measured in rounds:
+        measurements.extend(measured.ranks)
+    machine = build_machine(settings, measurements, statistic)
+    models = _merge_models([measured.models for measured in rounds])
+    return add_engine(machine, models, measurements.resident_bytes, statistic)
 
 
-def _merged(several: Sequence[Runs]) -> Runs:
-    staged = [one.stages for one in several if one.stages is not None]
-    return Runs(
-        _of_pair([one.tensor for one in several]),
-        _of_pair(staged) if staged else None,
-        tuple(_of_run(each) for each in zip(*(one.checked for one in several), strict=True)),
+def _merge_models(rounds: Sequence[ModelRuns]) -> ModelRuns:
+    pipelines = [runs.pipeline for runs in rounds if runs.pipeline is not None]
+    return ModelRuns(
+        _merge_pairs([runs.tensor for runs in rounds]),
+        _merge_pairs(pipelines) if pipelines else None,
+        tuple(_merge_runs(runs) for runs in zip(*(r.larger for r in rounds), strict=True)),
     )
 
 
-def _of_pair(several: Sequence[Pair]) -> Pair:
-    return _of_run([shallow for shallow, _ in several]), _of_run([deep for _, deep in several])
+def _merge_pairs(pairs: Sequence[ModelPair]) -> ModelPair:
+    return _merge_runs([shallow for shallow, _ in pairs]), _merge_runs([deep for _, deep in pairs])
 
 
-def _of_run(several: Sequence[Run]) -> Run:
+def _merge_runs(runs: Sequence[ModelRun]) -> ModelRun:
     return attrs.evolve(
-        several[0],
-        token=merged([one.token for one in several]),
-        first=merged([one.first for one in several]),
+        runs[0],
+        tpot=merge_rounds([run.tpot for run in runs]),
+        ttft=merge_rounds([run.ttft for run in runs]),
     )

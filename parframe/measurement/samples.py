@@ -1,4 +1,4 @@
-"""Times of something that is done again and again: the median, and that of quiet moments."""
+"""Statistics of repeated times: the median and the 10th percentile."""
 
 from __future__ import annotations
 
@@ -10,86 +10,100 @@ from typing import Literal
 
 import attrs
 
-Part = Literal["middle", "low"]
-"""Which of several times counts: the median, or the 10th percentile, which other programs of the
-same machine disturb least."""
+Statistic = Literal["median", "p10"]
+"""Statistic of repeated times: the median, or the 10th percentile, which other programs on the
+same machine affect least."""
 
-_FEWEST = 5
+_MIN_REPEATS = 5
 
-_TENTH = 1.2816
+_P10_DEVIATIONS = 1.2816
 """Standard deviations from the median of a normal distribution to its 10th percentile."""
 
 
 @attrs.frozen
 class Times:
-    """What was seen of one thing, in seconds: the 10th percentile and the median."""
+    """Statistics of repeated times, in seconds: the 10th percentile and the median."""
 
-    low: float
-    middle: float
+    p10: float
+    median: float
 
     def __truediv__(self, count: float) -> Times:
-        return Times(self.low / count, self.middle / count)
+        return Times(self.p10 / count, self.median / count)
 
-    def part(self, part: Part) -> float:
-        """One of both."""
-        return self.low if part == "low" else self.middle
+    def get(self, statistic: Statistic) -> float:
+        """Return one of both, in seconds."""
+        return self.p10 if statistic == "p10" else self.median
 
 
-def times_of(seconds: Sequence[float]) -> Times:
-    """Sum up what was seen."""
+def summarize_times(seconds: Sequence[float]) -> Times:
+    """Return the statistics of times."""
     ordered = sorted(seconds)
     return Times(ordered[round(0.1 * (len(ordered) - 1))], median(ordered))
 
 
-def repeated(
-    once: Callable[[], object], seconds: float, done: Callable[[], None], computes: bool = False
+def time_repeatedly(
+    run: Callable[[], object],
+    seconds: float,
+    synchronize: Callable[[], None],
+    single_thread: bool = False,
 ) -> Times:
-    """Time something again and again.
+    """Time a function again and again.
 
     Parameters
     ----------
-    once
-        What is timed.
+    run
+        The function.
     seconds
-        For how long, at least a few times.
-    done
-        Waits until it is done, where devices work by themselves.
-    computes
-        Whether one thread of this process computes all the time. Of quiet moments counts then what
-        it had the processor for: a pass is longer than other programs leave it to itself.
+        Total time to repeat it for; it runs a few times at least.
+    synchronize
+        Waits until the device has finished.
+    single_thread
+        Whether one thread of this process computes all the time. The 10th percentile is then that
+        of the process's CPU time, because other programs interrupt every run.
     """
-    found: list[float] = []
-    own: list[float] = []
+    wall: list[float] = []
+    cpu: list[float] = []
     end = time.perf_counter() + seconds
-    while len(found) < _FEWEST or time.perf_counter() < end:
-        begun, before = time.perf_counter(), time.process_time()
-        once()
-        done()
-        found.append(time.perf_counter() - begun)
-        own.append(min(time.process_time() - before, found[-1]))
-    times = times_of(found)
-    return Times(times_of(own).low, times.middle) if computes else times
+    while len(wall) < _MIN_REPEATS or time.perf_counter() < end:
+        start, cpu_start = time.perf_counter(), time.process_time()
+        run()
+        synchronize()
+        wall.append(time.perf_counter() - start)
+        cpu.append(min(time.process_time() - cpu_start, wall[-1]))
+    times = summarize_times(wall)
+    return Times(summarize_times(cpu).p10, times.median) if single_thread else times
 
 
-def merged(rounds: Sequence[Times]) -> Times:
-    """What several rounds saw of the same: the quietest one, and the median."""
-    return Times(min(one.low for one in rounds), median(one.middle for one in rounds))
+def merge_rounds(rounds: Sequence[Times]) -> Times:
+    """Merge the times of several rounds: the smallest 10th percentile, the median of medians."""
+    return Times(min(times.p10 for times in rounds), median(times.median for times in rounds))
 
 
-def over_rounds(rounds: Sequence[Times], part: Part) -> tuple[float, float]:
-    """What several rounds come to, in seconds, and the standard deviation of its logarithm.
+def estimate_over_rounds(rounds: Sequence[Times], statistic: Statistic) -> tuple[float, float]:
+    """Estimate a time from several rounds.
 
-    The median of all rounds, or the quietest one. How far off it may be: as rounds scatter (of the
-    quietest, it and the next), and as a moment within a round differs from a quiet one.
+    Parameters
+    ----------
+    rounds
+        The times of each round.
+    statistic
+        ``"median"`` takes the median of all rounds, ``"p10"`` the round with the least time.
+
+    Returns
+    -------
+    tuple of float and float
+        The time in seconds, and the standard deviation of its logarithm: of the rounds among each
+        other (with ``"p10"`` of the two fastest ones), and of times within a round.
     """
-    within = median(math.log(one.middle / one.low) for one in rounds) / _TENTH
-    ordered = sorted(one.part(part) for one in rounds)
-    value = ordered[0] if part == "low" else median(ordered)
-    return value, math.hypot(scatter(ordered[:2] if part == "low" else ordered), within)
+    within = median(math.log(times.median / times.p10) for times in rounds) / _P10_DEVIATIONS
+    ordered = sorted(times.get(statistic) for times in rounds)
+    value = ordered[0] if statistic == "p10" else median(ordered)
+    between = log_standard_deviation(ordered[:2] if statistic == "p10" else ordered)
+    return value, math.hypot(between, within)
 
 
-def scatter(seconds: Sequence[float]) -> float:
-    """Standard deviation of the logarithms of a few times."""
-    logs = [math.log(one) for one in seconds]
+def log_standard_deviation(seconds: Sequence[float]) -> float:
+    """Return the standard deviation of the logarithms of times."""
+    logs = [math.log(value) for value in seconds]
     mean = sum(logs) / len(logs)
-    return math.sqrt(sum((one - mean) ** 2 for one in logs) / max(len(logs) - 1, 1))
+    return math.sqrt(sum((log - mean) ** 2 for log in logs) / max(len(logs) - 1, 1))

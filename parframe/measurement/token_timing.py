@@ -1,4 +1,4 @@
-"""How fast a plan generates in real processes: when the tokens of batches come."""
+"""Times of generated tokens of a plan in real processes."""
 
 from __future__ import annotations
 
@@ -17,68 +17,74 @@ from parframe.plan import Plan
 
 
 @attrs.frozen
-class Arrivals:
-    """When the tokens of one batch came.
+class TokenTimes:
+    """Times of the tokens of one batch.
 
     Parameters
     ----------
-    begun
-        When the batch before it was done.
+    start
+        Time at which the batch before it was done.
     tokens
-        For every prompt, when its tokens came.
+        For every prompt, the times of its tokens.
     """
 
-    begun: float
+    start: float
     tokens: tuple[tuple[float, ...], ...]
 
     @property
-    def first(self) -> float:
-        """Seconds to the first token of a prompt: their median."""
-        return median(times[0] - self.begun for times in self.tokens)
+    def ttft(self) -> float:
+        """Time to first token in seconds: the median of the prompts."""
+        return median(times[0] - self.start for times in self.tokens)
 
     @property
-    def between(self) -> list[float]:
-        """Seconds from each token to the next of its prompt."""
+    def inter_token(self) -> list[float]:
+        """Seconds from each token to the next one of its prompt."""
         return [later - earlier for times in self.tokens for earlier, later in pairwise(times)]
 
-    def windows(self, least: float = 5e-3) -> list[float]:
-        """The same as means over as many tokens as take so long.
+    def window_means(self, shortest: float = 5e-3) -> list[float]:
+        """Return mean inter-token times over windows of several tokens, in seconds.
 
-        Who hears of tokens late hears of several at once.
+        Tokens that are received late are received several at once, so single inter-token times are
+        not reliable.
+
+        Parameters
+        ----------
+        shortest
+            Seconds of a window at least, as far as there are enough tokens.
         """
-        each = max(median(self.between), 1e-9)
-        count = min(math.ceil(least / each), min(map(len, self.tokens)) - 1)
+        inter_token = max(median(self.inter_token), 1e-9)
+        count = min(math.ceil(shortest / inter_token), min(map(len, self.tokens)) - 1)
         return [
-            (times[at + count] - times[at]) / count
+            (times[index + count] - times[index]) / count
             for times in self.tokens
-            for at in range(len(times) - count)
+            for index in range(len(times) - count)
         ]
 
 
-def arrivals(
+def time_batches(
     plan: Plan,
     prompts: Sequence[tuple[int, ...]],
     new_tokens: int,
     settings: Settings,
     batches: int = 1,
-    between: Callable[[], None] | None = None,
-) -> list[Arrivals]:
-    """Generate batch after batch; what the first takes is not told.
+    before_batch: Callable[[], None] | None = None,
+) -> list[TokenTimes]:
+    """Generate batch after batch, and return the times of all but the first, which warms up.
 
     Parameters
     ----------
     plan
         The plan.
     prompts
-        Token ids, taken in turn.
+        Token ids, used in turn.
     new_tokens
-        Tokens after each.
+        Tokens to generate for each prompt.
     settings
-        How it is run; ``rows`` prompts are a batch on each replica.
+        Settings of the run; ``batch_size`` prompts are a batch on each replica.
     batches
-        How many are told.
-    between
-        Is called before each batch but the first, while the devices have nothing to do.
+        Number of batches to time.
+    before_batch
+        Called before each batch but the first, while the devices are idle.
 
     Raises
     ------
@@ -87,41 +93,41 @@ def arrivals(
     """
     rows = settings.batch_size * len(find_replicas(plan))
     sampling = Sampling(max_new_tokens=new_tokens)
-    listed = [
+    requests = [
         Request(number, prompts[number % len(prompts)], sampling)
         for number in range((batches + 1) * rows)
     ]
-    came: dict[int, list[float]] = {}
-    ended: dict[int, float] = {}
-    for event in generate(plan, listed, settings):
+    token_times: dict[int, list[float]] = {}
+    batch_ends: dict[int, float] = {}
+    for event in generate(plan, requests, settings):
         now = time.perf_counter()
         if isinstance(event, Failure):
             raise event.error
         if isinstance(event, Token):
-            came.setdefault(event.number, []).append(now)
-        elif isinstance(event, Result) and event.number // rows not in ended:
-            if between is not None:
-                between()
-            ended[event.number // rows] = time.perf_counter()
+            token_times.setdefault(event.number, []).append(now)
+        elif isinstance(event, Result) and event.number // rows not in batch_ends:
+            if before_batch is not None:
+                before_batch()
+            batch_ends[event.number // rows] = time.perf_counter()
     return [
-        Arrivals(
-            ended[batch - 1],
-            tuple(tuple(came[batch * rows + place]) for place in range(rows)),
+        TokenTimes(
+            batch_ends[batch - 1],
+            tuple(tuple(token_times[batch * rows + row]) for row in range(rows)),
         )
         for batch in range(1, batches + 1)
     ]
 
 
-def figures(batches: Sequence[Arrivals]) -> dict[str, float]:
-    """What the times say at which tokens of every prompt came, in seconds."""
-    between = [seconds for batch in batches for seconds in batch.between]
-    parts = quantiles(between, n=10)
-    token = median(between)
+def summarize_latency(batches: Sequence[TokenTimes]) -> dict[str, float]:
+    """Return latencies in milliseconds and throughputs in tokens per second."""
+    inter_token = [seconds for batch in batches for seconds in batch.inter_token]
+    deciles = quantiles(inter_token, n=10)
+    tpot = median(inter_token)
     return {
-        "first_token": median(batch.first for batch in batches),
-        "token": token,
-        "token_p10": parts[0],
-        "token_p90": parts[-1],
-        "tokens_per_second": 1 / token,
-        "tokens_per_second_in_all": len(batches[0].tokens) / token,
+        "ttft_ms": 1e3 * median(batch.ttft for batch in batches),
+        "tpot_ms": 1e3 * tpot,
+        "tpot_p10_ms": 1e3 * deciles[0],
+        "tpot_p90_ms": 1e3 * deciles[-1],
+        "tokens_per_second_per_user": 1 / tpot,
+        "output_tokens_per_second": len(batches[0].tokens) / tpot,
     }

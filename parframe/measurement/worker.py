@@ -1,4 +1,4 @@
-"""What every rank does to be measured: compute beside the others, alone, and exchange with them."""
+"""Task of one rank of a measurement: kernels with the other ranks and alone, and collectives."""
 
 from __future__ import annotations
 
@@ -13,99 +13,107 @@ import torch.distributed as dist
 from parframe.executors.devices import select_device
 from parframe.launcher import Worker, fork_server
 from parframe.launcher.processes import bind_cpus
-from parframe.measurement.collective_timing import Exchange, Ring, exchanges, sends
-from parframe.measurement.idle_wait import Calm
-from parframe.measurement.kernel_timing import Kernels, Point, Sizes
+from parframe.measurement.collective_timing import (
+    CollectiveTimes,
+    TimedGroup,
+    time_collectives,
+    time_sends,
+)
+from parframe.measurement.idle_wait import IdleWait
+from parframe.measurement.kernel_timing import KernelSizes, KernelTimer, KernelTimes
 from parframe.runtime.process_groups import make_groups
 from parframe.simulation.dtypes import parse_dtype
 
 TASK = "measure"
 
 AT_ONCE, ALONE = "at once", "alone"
-"""When a point was measured: while all ranks compute, or while the others wait."""
+"""When a kernel was timed: while all ranks compute, or while the others wait."""
 
 
 def measure(worker: Worker) -> None:
-    """Measure a rank, and tell the points as they come."""
+    """Measure kernels and collectives on one rank, and send the times to the launcher."""
     facts = worker.facts
     if facts["device"] == "cpu":
         bind_cpus(worker.rank, worker.world)
     torch.set_grad_enabled(False)
-    worker.send({"resident": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024})
+    resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    worker.send({"resident_bytes": resident})
     device = select_device(facts["device"], worker.rank)
-    rings = _rings(worker, device)
+    groups = _make_timed_groups(worker, device)
     worker.phase("measure")
-    calm = Calm(facts["patience"])
-    every = [(name, _kernels(worker, name, device)) for name in facts["dtypes"]]
-    for name, kernels in every:
+    idle = IdleWait(facts["patience"])
+    timers = {name: _compile_kernels(worker, name, device) for name in facts["dtypes"]}
+    for name, timer in timers.items():
         worker.operator(f"kernels in {name}")
-        _points(worker, name, kernels, calm)
-    for ring in rings:
-        worker.operator(f"exchanges of {ring.size} ranks")
-        calm()
-        for found in _exchanges(ring, facts["exchange_times"]):
-            worker.send({"exchange": attrs.asdict(found)})
-    _meet(worker)
+        _time_kernels(worker, name, timer, idle)
+    for group in groups:
+        worker.operator(f"collectives of {group.size} ranks")
+        idle.wait()
+        for times in _time_group(group, facts["collective_repeats"]):
+            worker.send({"collective": attrs.asdict(times)})
+    _barrier(worker)
 
 
-def _kernels(worker: Worker, name: str, device: torch.device) -> Kernels:
+def _compile_kernels(worker: Worker, name: str, device: torch.device) -> KernelTimer:
     worker.operator(f"compile in {name}")
-    sizes = Sizes(**_tuples(worker.facts["sizes"]))
-    kernels = Kernels(device, parse_dtype(name) or torch.float32, sizes)
-    kernels.warm_up()
-    return kernels
+    sizes = KernelSizes(**_restore_tuples(worker.facts["sizes"]))
+    timer = KernelTimer(device, parse_dtype(name) or torch.float32, sizes)
+    timer.warm_up()
+    return timer
 
 
-def _points(worker: Worker, name: str, kernels: Kernels, calm: Calm) -> None:
-    """Measure kernels at once with the others, then on the first rank alone."""
-    for point in _calmly(worker, kernels, calm, alone=False):
-        worker.send({"point": attrs.asdict(point), "dtype": name, "when": AT_ONCE})
-        _meet(worker)
+def _time_kernels(worker: Worker, name: str, timer: KernelTimer, idle: IdleWait) -> None:
+    """Time kernels on all ranks at once, then on the first rank alone."""
+    for times in _time_when_idle(worker, timer, idle, alone=False):
+        worker.send({"kernel": attrs.asdict(times), "dtype": name, "when": AT_ONCE})
+        _barrier(worker)
     if worker.world > 1 and worker.rank == 0:
-        for point in _calmly(worker, kernels, calm, alone=True):
-            worker.send({"point": attrs.asdict(point), "dtype": name, "when": ALONE})
-    _meet(worker)
+        for times in _time_when_idle(worker, timer, idle, alone=True):
+            worker.send({"kernel": attrs.asdict(times), "dtype": name, "when": ALONE})
+    _barrier(worker)
 
 
-def _calmly(worker: Worker, kernels: Kernels, calm: Calm, alone: bool) -> Iterator[Point]:
-    """Measure points, each in a calm moment, with the others unless they wait."""
-    for measure in kernels.points():
+def _time_when_idle(
+    worker: Worker, timer: KernelTimer, idle: IdleWait, alone: bool
+) -> Iterator[KernelTimes]:
+    """Yield the times of each kernel, timed when other programs are idle."""
+    for time_kernel in timer.timings():
         if not alone:
-            _meet(worker)
+            _barrier(worker)
         if worker.rank == 0:
-            calm()
+            idle.wait()
         if not alone:
-            _meet(worker)
-        yield measure()
+            _barrier(worker)
+        yield time_kernel()
 
 
-def _rings(worker: Worker, device: torch.device) -> list[Ring]:
-    """The first two, four, ... ranks, and all; this rank's among them."""
+def _make_timed_groups(worker: Worker, device: torch.device) -> list[TimedGroup]:
+    """Create the groups of the first two, four, ... ranks and of all; return this rank's."""
     if worker.world == 1:
         return []
     powers = [2**power for power in range(1, worker.world.bit_length())]
-    wanted = [tuple(range(count)) for count in dict.fromkeys((*powers, worker.world))]
+    every = [tuple(range(count)) for count in dict.fromkeys((*powers, worker.world))]
     groups = make_groups(
-        wanted, rank=worker.rank, world=worker.world, device=device.type, timeout=worker.timeout,
+        every, rank=worker.rank, world=worker.world, device=device.type, timeout=worker.timeout,
         store=worker.store,
     )  # fmt: skip
-    own = [ranks for ranks in wanted if worker.rank in ranks]
-    return [Ring(ranks, groups.by_ranks[ranks], worker.rank, device) for ranks in own]
+    own = [ranks for ranks in every if worker.rank in ranks]
+    return [TimedGroup(ranks, groups.by_ranks[ranks], worker.rank, device) for ranks in own]
 
 
-def _exchanges(ring: Ring, times: int) -> Iterator[Exchange]:
-    yield from exchanges(ring, times=times)
-    if ring.size == 2:
-        yield from sends(ring, times=times)
+def _time_group(group: TimedGroup, repeats: int) -> Iterator[CollectiveTimes]:
+    yield from time_collectives(group, repeats=repeats)
+    if group.size == 2:
+        yield from time_sends(group, repeats=repeats)
 
 
-def _meet(worker: Worker) -> None:
+def _barrier(worker: Worker) -> None:
     if worker.world > 1:
         dist.barrier()
 
 
-def _tuples(facts: dict[str, Any]) -> dict[str, Any]:
-    return {name: tuple(own) if isinstance(own, list) else own for name, own in facts.items()}
+def _restore_tuples(facts: dict[str, Any]) -> dict[str, Any]:
+    return {name: tuple(v) if isinstance(v, list) else v for name, v in facts.items()}
 
 
 if __name__ == "__main__":

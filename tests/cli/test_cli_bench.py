@@ -16,10 +16,11 @@ def test_a_model_on_two_devices_is_measured_beside_transformers(call):
     assert told.code == 0
     for name in ("parframe", "transformers"):
         figure = facts[name]
-        assert 0 < figure["token_p10"] <= figure["token"] <= figure["token_p90"]
-        assert figure["tokens_per_second_in_all"] == pytest.approx(2 * figure["tokens_per_second"])
-    ratio = facts["parframe"]["token"] / facts["transformers"]["token"]
-    assert facts["time_to_transformers"] == ratio
+        assert 0 < figure["tpot_p10_ms"] <= figure["tpot_ms"] <= figure["tpot_p90_ms"]
+        per_user = figure["tokens_per_second_per_user"]
+        assert figure["output_tokens_per_second"] == pytest.approx(2 * per_user)
+    ratio = facts["parframe"]["tpot_ms"] / facts["transformers"]["tpot_ms"]
+    assert facts["tpot_ratio"] == ratio
     assert any(sent["bytes"] for sent in facts["communication"])
     assert facts["memory"]["most"] > 0
 
@@ -28,7 +29,7 @@ def test_a_model_on_two_devices_is_measured_beside_transformers(call):
 def test_figures_go_to_stdout_alone(call):
     told = call("bench", STORIES, *FEW, "--weights", "random")
     assert told.code == 0
-    assert "time per token, median, ms" in told.out
+    assert "TPOT, median (ms)" in told.out
     assert "Memory per device" in told.out
 
 

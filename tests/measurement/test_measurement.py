@@ -6,11 +6,17 @@ import pytest
 import parframe
 from parframe.errors import ParframeError
 from parframe.hardware import MeasuredCollective, Speeds, catalog
-from parframe.measurement.engine_overhead import Run, Runs, predicted, with_engine
-from parframe.measurement.hardware_file import text_of
-from parframe.measurement.machine import Asked, machine_of, measured
-from parframe.measurement.samples import Times, over_rounds, times_of
-from parframe.measurement.token_timing import Arrivals, figures
+from parframe.measurement.engine_overhead import (
+    ModelRun,
+    ModelRuns,
+    add_engine,
+    predict_latency,
+)
+from parframe.measurement.hardware_file import format_hardware_file
+from parframe.measurement.machine import build_machine
+from parframe.measurement.rank_measurement import MeasurementSettings, measure_ranks
+from parframe.measurement.samples import Times, estimate_over_rounds, summarize_times
+from parframe.measurement.token_timing import TokenTimes, summarize_latency
 from parframe.price.choose.use_cases import UseCase
 from parframe.price.cost.communication_times import communication_time
 from parframe.price.serving.engines import Engine, find_engine_on
@@ -182,13 +188,13 @@ def test_speeds_between_sizes_follow_their_logarithms():
 
 def test_a_written_file_is_read_as_what_was_measured():
     machine = catalog([HERE]).cluster("2xhere").machine
-    again = catalog([text_of([machine])]).cluster("2xhere").machine
+    again = catalog([format_hardware_file([machine])]).cluster("2xhere").machine
     assert again.device.measured == machine.device.measured
     assert again.alone.measured == machine.alone.measured
     assert (again.collectives, again.engines) == (machine.collectives, machine.engines)
 
 
-def test_the_engine_is_what_small_models_take_beside_their_kernels():
+def test_overheads_are_found_again_from_predicted_runs():
     machine = attrs.evolve(catalog([HERE]).cluster("2xhere").machine, engines={})
     planted = Engine(
         "parframe", step_overhead=2e-3, layer_overhead=1e-4, prefill_overhead=3e-4,
@@ -198,68 +204,72 @@ def test_the_engine_is_what_small_models_take_beside_their_kernels():
 
     def run(layers, composite):
         graph = parframe.load({**LLAMA, "num_hidden_layers": layers})
-        bare = Run(work_from_plan(parframe.partition(graph, composite)), layers, "fp32", None, None)
-        token, first = predicted(bare, machine, planted)
-        return attrs.evolve(bare, token=Times(token, token), first=Times(first, first))
+        work = work_from_plan(parframe.partition(graph, composite))
+        bare = ModelRun(work, layers, "fp32", None, None)
+        tpot, ttft = predict_latency(bare, machine, planted)
+        return attrs.evolve(bare, tpot=Times(tpot, tpot), ttft=Times(ttft, ttft))
 
-    runs = Runs(
+    runs = ModelRuns(
         (run(2, "TP2"), run(6, "TP2")),
         (run(2, "PP2"), run(6, "PP2")),
         (run(4, "TP2"), run(4, "PP2")),
     )
-    found = find_engine_on(with_engine(machine, runs, 1000, "low"))
+    engine = find_engine_on(add_engine(machine, runs, 1000, "p10"))
     for name in (
         "step_overhead", "layer_overhead", "prefill_overhead", "stage_overhead",
         "request_overhead", "communication",
     ):  # fmt: skip
-        assert getattr(found, name) == pytest.approx(getattr(planted, name)), name
-    assert found.residual == {
+        assert getattr(engine, name) == pytest.approx(getattr(planted, name)), name
+    assert engine.residual == {
         "tpot": pytest.approx(0, abs=1e-6),
         "ttft": pytest.approx(0, abs=1e-6),
     }
 
 
-def test_quiet_moments_are_the_least_disturbed_round():
-    assert times_of([1.0] * 5 + [9.0] * 6) == Times(1.0, 9.0)
+def test_estimates_over_rounds_take_the_median_or_the_fastest_round():
+    assert summarize_times([1.0] * 5 + [9.0] * 6) == Times(1.0, 9.0)
     rounds = [Times(4.0, 4.0), Times(1.0, 1.0), Times(1.0, 1.0), Times(3.0, 3.0)]
-    assert over_rounds(rounds, "low") == (1.0, 0.0)
-    assert over_rounds(rounds, "middle")[0] == 2.0
-    assert over_rounds(rounds, "middle")[1] > over_rounds([Times(1.0, 1.1)], "low")[1] > 0
+    assert estimate_over_rounds(rounds, "p10") == (1.0, 0.0)
+    assert estimate_over_rounds(rounds, "median")[0] == 2.0
+    within = estimate_over_rounds([Times(1.0, 1.1)], "p10")[1]
+    assert estimate_over_rounds(rounds, "median")[1] > within > 0
 
 
-def test_figures_are_those_of_all_prompts_and_batches():
-    one = Arrivals(1.0, ((1.5, 2.0, 2.5, 3.0),) * 2)
-    other = Arrivals(3.0, ((3.7, 4.2, 4.7, 5.2),) * 2)
-    found = figures([one, other, one])
-    assert found["first_token"] == 0.5
-    assert found["token"] == pytest.approx(0.5)
-    assert (found["tokens_per_second"], found["tokens_per_second_in_all"]) == (2, 4)
+def test_latencies_are_medians_over_all_prompts_and_batches():
+    one = TokenTimes(1.0, ((1.5, 2.0, 2.5, 3.0),) * 2)
+    other = TokenTimes(3.0, ((3.7, 4.2, 4.7, 5.2),) * 2)
+    latency = summarize_latency([one, other, one])
+    assert latency["ttft_ms"] == 500
+    assert latency["tpot_ms"] == pytest.approx(500)
+    assert latency["tokens_per_second_per_user"] == 2
+    assert latency["output_tokens_per_second"] == 4
 
 
-def test_tokens_that_are_heard_of_together_count_as_their_mean():
-    late = Arrivals(0.0, ((1.0, 1.004, 1.004, 1.008, 1.008, 1.012),))
-    assert max(late.windows(8e-3)) == pytest.approx(2e-3, rel=0.21)
-    steady = Arrivals(0.0, ((1.0, 1.02, 1.04, 1.06),))
-    assert steady.windows() == pytest.approx([0.02] * 3)
+def test_tokens_that_are_received_together_count_with_their_mean():
+    late = TokenTimes(0.0, ((1.0, 1.004, 1.004, 1.008, 1.008, 1.012),))
+    assert max(late.window_means(8e-3)) == pytest.approx(2e-3, rel=0.21)
+    steady = TokenTimes(0.0, ((1.0, 1.02, 1.04, 1.06),))
+    assert steady.window_means() == pytest.approx([0.02] * 3)
 
 
 @pytest.mark.slow
-def test_two_ranks_measure_themselves_and_each_other():
-    few = {"megabytes": 20.0, "rows": (1, 8), "positions": (32,), "seconds": 0.0}
-    asked = Asked("here", 2, sizes=few, exchange_times=2)
-    heard = measured(asked)
-    found = machine_of(asked, heard, "middle")
-    assert (found.per_node, found.divided, found.device.rates.keys()) == (2, 2, {"fp32"})
-    assert found.device.memory == found.alone.memory > 0
-    for device in (found.device, found.alone):
+def test_two_ranks_measure_kernels_and_collectives():
+    sizes = {"megabytes": 20.0, "rows": (1, 8), "positions": (32,), "seconds": 0.0}
+    settings = MeasurementSettings("here", 2, sizes=sizes, collective_repeats=2)
+    measurements = measure_ranks(settings)
+    machine = build_machine(settings, measurements, "median")
+    assert (machine.per_node, machine.divided) == (2, 2)
+    assert machine.device.rates.keys() == {"fp32"}
+    assert machine.device.memory == machine.alone.memory > 0
+    for device in (machine.device, machine.alone):
         product = device.measured["product"]["fp32"]
         assert product.sizes == (1.0, 8.0)
         assert 1e7 < product.speeds[1] < 1e12
-    kinds = {one.kind for one in found.collectives}
+    kinds = {times.kind for times in machine.collectives}
     assert {"all_reduce", "all_gather", "send"} <= kinds
-    assert all(0 < seconds < 10 for one in found.collectives for seconds in one.seconds)
-    assert heard.resident > 1e7
-    assert catalog([text_of([found])]).cluster("2xhere").devices == 2
+    assert all(0 < seconds < 10 for times in machine.collectives for seconds in times.seconds)
+    assert measurements.resident_bytes > 1e7
+    assert catalog([format_hardware_file([machine])]).cluster("2xhere").devices == 2
 
 
 @pytest.mark.parametrize(
@@ -270,13 +280,13 @@ def test_two_ranks_measure_themselves_and_each_other():
         (("--name", "My Box"), "error[usage] --name: is 'My Box'"),
     ],
 )
-def test_what_cannot_be_measured_is_refused_at_once(call, tmp_path, arguments, told):
+def test_invalid_options_are_an_error_before_anything_is_measured(call, tmp_path, arguments, told):
     answer = call("measure", "-o", tmp_path / "here.toml", *arguments)
     assert answer.code != 0
     assert told in answer.err
 
 
-def test_a_folder_that_is_not_there_is_told_before_anything_is_measured(call, tmp_path):
+def test_a_missing_output_folder_is_an_error_before_anything_is_measured(call, tmp_path):
     answer = call("measure", "-o", tmp_path / "none" / "here.toml")
     assert answer.err.startswith("error[output]")
     assert "there is no folder" in answer.err

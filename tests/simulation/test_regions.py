@@ -1,4 +1,4 @@
-"""Regions of tensors: what is taken and put is what the runs of the axis say."""
+"""Regions of tensors: `take` and `put` follow the runs of every dim."""
 
 import pytest
 import torch
@@ -23,7 +23,7 @@ regions = st.recursive(
 
 @settings(deadline=None, max_examples=150)
 @given(st.lists(regions, min_size=1, max_size=2))
-def test_taking_and_putting_follow_the_runs_of_every_axis(axes):
+def test_take_and_put_follow_the_runs_of_every_dim(axes):
     axes = evaluate_regions(axes, {})
     shape = [region_size(axis) for axis in axes]
     whole = torch.arange(float(torch.Size(shape).numel())).reshape(shape) + 1
@@ -41,7 +41,7 @@ def test_taking_and_putting_follow_the_runs_of_every_axis(axes):
     assert torch.equal(target, torch.where(torch.isin(whole, piece.flatten()), whole, 0))
 
 
-def test_symbols_become_numbers():
+def test_symbols_are_replaced_with_their_values():
     batch = symbol("batch")
     axes = evaluate_regions([(Join(((Span(2 * batch, batch, 2 * batch),), ())),)], {"batch": 3})
     assert axes == ((Join(((Span(6, 3, 6),), ())),),)
@@ -56,6 +56,6 @@ def test_symbols_become_numbers():
         (((Span(3, -1, 1),),), (2,), "not within"),
     ],
 )
-def test_what_does_not_fit_is_refused(axes, piece, what):
+def test_tensors_that_do_not_fit_are_an_error(axes, piece, what):
     with pytest.raises(ParframeError, match=what):
         put(torch.zeros(3), axes, torch.zeros(piece))

@@ -33,12 +33,12 @@ ROWS, COLUMNS = 7, 6
 
 
 def cuts(*ends, size=ROWS):
-    """Regions of an axis between these ends."""
+    """Return the regions of a dim between ends."""
     return [(Span(size, a, b),) for a, b in zip((0, *ends), (*ends, size), strict=True)]
 
 
 def segments(*thirds):
-    """Regions of an axis of a segment of 4 and one of 3, each cut at its own ends."""
+    """Return regions of a dim with a segment of 4 and one of 3, each cut at its own ends."""
     return [(Join(((Span(4, a, b),), (Span(3, c, d),))),) for a, b, c, d in thirds]
 
 
@@ -58,20 +58,20 @@ def shape(*regions):
 
 
 def plan_of(model, programs, axis="tp"):
-    """A plan with a program for every rank."""
+    """Return a plan with a program for every rank."""
     named = {f"rank{i}": attrs.evolve(p, name=f"rank{i}") for i, p in enumerate(programs)}
     devices = tuple(Device(i, name, {}) for i, name in enumerate(named))
     return Plan(model, Placing(Mesh(((axis, len(programs)),))), named, devices)
 
 
 def pointwise(rows=ROWS):
-    """``y = relu(x)``, of ``rows`` by COLUMNS."""
+    """Return the graph of ``y = relu(x)``, of ``rows`` by COLUMNS."""
     tensor = Tensor("y", (rows, COLUMNS), "float32")
     return graph([Input("x", (rows, COLUMNS), "float32")], [], [relu("y", "x")], [tensor], "y", "y")
 
 
 def converting(parts, target, args, come):
-    """Devices hold ``parts`` of the rows, and after the communication ``come[rank]``."""
+    """Return a plan of a communication operator that turns ``parts`` of rows into ``come``."""
     model, programs = pointwise(region_size(parts[0])), []
     for rank, part in enumerate(parts):
         columns = whole(COLUMNS)[0]
@@ -112,7 +112,7 @@ def test_all_gather_puts_every_part_in_its_place(parts):
 
 
 @pytest.mark.parametrize("kind", ["even", "uneven", "empty", "alone", "segmented", "in a product"])
-def test_all_to_all_exchanges_rows_for_columns(kind):
+def test_all_to_all_swaps_rows_for_columns(kind):
     parts = PARTS[kind]
     rows, n = region_size(parts[0]), len(parts)
     ends = [COLUMNS * i // n for i in range(1, n)]
@@ -174,13 +174,13 @@ def test_partial_sums_are_reduced(kind, target):
     ("reduction", "expected"),
     [("sum", [-1.0, 4.0]), ("prod", [-6.0, 4.0]), ("max", [2.0, 2.0]), ("min", [-3.0, 2.0])],
 )
-def test_every_reduction_of_numbers(reduction, expected):
+def test_reductions_of_numbers(reduction, expected):
     tensors = [torch.tensor([2.0, 2.0]), torch.tensor([-3.0, 2.0])]
     assert reduced(tensors, reduction).tolist() == expected
 
 
 @pytest.mark.parametrize(("reduction", "expected"), [("any", [True, False]), ("all", [False] * 2)])
-def test_every_reduction_of_truth_values(reduction, expected):
+def test_reductions_of_booleans(reduction, expected):
     tensors = [torch.tensor([True, False]), torch.tensor([False, False])]
     assert reduced(tensors, reduction).tolist() == expected
 
@@ -202,7 +202,7 @@ def reduced(tensors, reduction):
 
 
 @pytest.mark.parametrize("root", [0, 1, 2])
-def test_a_broadcast_needs_the_tensor_on_its_root_alone(root):
+def test_a_broadcast_needs_the_tensor_on_its_root_only(root):
     model = pointwise()
     programs = []
     for rank in range(3):
@@ -254,14 +254,14 @@ def test_a_shard_takes_a_part_without_communication():
     assert proof.communication == ()
 
 
-def test_what_no_device_gives_is_missed():
+def test_an_output_that_no_device_computes_is_an_error():
     plan = tensor_parallel(2, 2)
     lost = attrs.evolve(plan.programs["all"], outputs=())
     with pytest.raises(ParframeError, match="output sum: the devices' parts do not cover it"):
         simulate(attrs.evolve(plan, programs={"all": lost}), inputs())
 
 
-def test_what_no_part_fills_is_not_a_number():
+def test_elements_that_no_part_covers_are_nan():
     parts = PARTS["uneven"]
     columns = whole(COLUMNS)[0]
     shifted = (*parts[:-1], (Span(ROWS, 4, 6),))
@@ -277,7 +277,7 @@ def inputs(rows=5):
     return {"x": torch.linspace(-2, 3, rows * HIDDEN).reshape(rows, HIDDEN)}
 
 
-def test_values_are_let_go_after_their_last_use():
+def test_values_are_freed_after_their_last_use():
     program = tensor_parallel(2).programs["all"]
     assert ProgramLiveness(program).last_uses == (
         ("x", "up.weight"), ("up",), ("relu", "down.weight"), ("down",), ("down@sum", "down.bias"),
@@ -289,7 +289,7 @@ FAULTS = {
         changed(pipeline(), "stage1", "relu~recv", args={"tag": "other"}),
         r"ranks 0, 1: deadlock: rank 0 at relu~send \(parframe.send, tag 'relu'\) waits for rank 1",
     ),
-    "a send that meets a send": (
+    "a send whose peer sends too": (
         changed(pipeline(), "stage1", "down", target="parframe.send", outputs=(),
                 args={"input": Ref("relu"), "axes": ("pp",), "peer": 0, "tag": "relu"}),
         "deadlock|does not match",
@@ -302,14 +302,14 @@ FAULTS = {
 
 
 @pytest.mark.parametrize(("plan", "what"), FAULTS.values(), ids=FAULTS)
-def test_transfers_that_do_not_match_are_named(plan, what):
+def test_transfers_that_do_not_match_are_an_error(plan, what):
     with pytest.raises(ParframeError, match=what) as caught:
         simulate(plan, inputs())
     assert caught.value.kind == "run"
 
 
 def two_ranks(*orders):
-    """Two devices, each of which reduces its value along these (tag, target, reduction)."""
+    """Return a plan of two devices with collectives (tag, target, arguments) in these orders."""
     model, programs = pointwise(), []
     for order in orders:
         operators, before = [relu("y", "x")], "y"
@@ -348,17 +348,17 @@ B = ("b", "parframe.all_reduce", {"reduction": "max"})
         ),
     ],
 )
-def test_collectives_that_do_not_match_are_named(orders, what):
+def test_collectives_that_do_not_match_are_an_error(orders, what):
     with pytest.raises(ParframeError, match=what):
         simulate(two_ranks(*orders), {"x": torch.ones(ROWS, COLUMNS)})
 
 
-def test_groups_of_the_same_order_do_not_wait():
+def test_collectives_in_the_same_order_do_not_deadlock():
     found = simulate(two_ranks([A, B], [A, B]), {"x": -torch.ones(ROWS, COLUMNS)})
     assert torch.equal(found, torch.zeros(ROWS, COLUMNS))
 
 
-def test_a_wrong_shape_in_a_collective_is_named():
+def test_a_wrong_shape_in_a_collective_is_an_error():
     plan = two_ranks([A], [A])
     half = attrs.evolve(
         plan.programs["rank1"],
@@ -389,25 +389,25 @@ def test_a_failing_operator_is_named_with_its_rank():
         ({"x": "text"}, "x: is not a tensor"),
     ],
 )
-def test_inputs_that_do_not_fit_are_named(given, what):
+def test_inputs_that_do_not_fit_are_an_error(given, what):
     with pytest.raises(ParframeError, match=what) as caught:
         simulate(pipeline(), given)
     assert caught.value.kind == "input"
 
 
-def test_an_unknown_dtype_is_refused():
+def test_an_unknown_dtype_is_an_error():
     with pytest.raises(ParframeError, match="did you mean 'float32'"):
         simulate(pipeline(), inputs(), dtype="float3")
 
 
 @pytest.mark.parametrize(("dtype", "expected"), [("float64", torch.float64), (None, torch.float32)])
-def test_a_simulation_computes_in_the_dtype_it_is_told(dtype, expected):
+def test_a_simulation_computes_in_the_given_dtype(dtype, expected):
     found = simulate(tensor_parallel(2, 2), inputs(), dtype=dtype)
     assert found["y"].dtype == expected
     assert found["y"].shape == (5, HIDDEN)
 
 
-def test_a_simulation_returns_what_the_model_returns():
+def test_a_simulation_returns_the_structure_of_the_model():
     given, shards = inputs(), tensor_parallel(3, 2)
     structures = {
         "sum": torch.Tensor,
@@ -426,7 +426,7 @@ def test_a_simulation_returns_what_the_model_returns():
 
 
 @pytest.mark.parametrize("rows", [1, 3, 8])
-def test_a_batch_may_be_smaller_than_the_devices_it_is_split_over(rows):
+def test_a_batch_may_have_fewer_rows_than_devices(rows):
     given = inputs(rows)
     expected = simulate(tensor_parallel(1), given, dtype="float64")["y"]
     found = simulate(tensor_parallel(2, 5), given, dtype="float64")["y"]

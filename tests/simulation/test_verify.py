@@ -1,4 +1,4 @@
-"""Proofs: a right plan passes, a wrong one is named by its first operator."""
+"""Verification: a correct plan passes, a wrong one fails with its first wrong operator."""
 
 import attrs
 import pytest
@@ -17,7 +17,7 @@ from parframe.sizes import symbol
     "plan", [tensor_parallel(1), tensor_parallel(3), tensor_parallel(4, 3), pipeline()]
 )
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
-def test_a_right_plan_is_proved(plan, dtype):
+def test_a_correct_plan_passes(plan, dtype):
     proof = verify(plan, dtype=dtype)
     assert proof.ok
     assert proof.max_error <= proof.bound
@@ -29,7 +29,7 @@ def test_every_replica_is_compared():
     assert [row.parts for row in proof.outputs] == [6, 6]
 
 
-def test_a_wrong_replica_is_found_though_another_is_right():
+def test_a_wrong_replica_is_found_though_another_is_correct():
     plan = tensor_parallel(2)
     twin = attrs.evolve(plan.programs["all"], name="twin")
     plan = attrs.evolve(
@@ -44,7 +44,7 @@ def test_a_wrong_replica_is_found_though_another_is_right():
     assert proof.first_difference.ranks == (1,)
 
 
-def test_the_first_operator_that_differs_is_named():
+def test_the_first_operator_that_differs_is_reported():
     proof = verify(changed(tensor_parallel(3, 2), "all", "relu", target="aten.abs.default"))
     assert not proof.ok
     found = proof.first_difference
@@ -53,7 +53,7 @@ def test_the_first_operator_that_differs_is_named():
     assert found.ranks == (0, 1, 2, 3, 4, 5)
 
 
-def test_without_layouts_a_pipelines_first_difference_is_named():
+def test_without_layouts_the_first_difference_of_a_pipeline_is_reported():
     proof = verify(changed(pipeline(), "stage0", "relu", target="aten.abs.default"))
     assert proof.first_difference.operator == "relu"
     assert proof.first_difference.ranks == (0,)
@@ -132,18 +132,18 @@ def test_trials_have_uneven_parts_and_fewer_rows_than_parts():
 @pytest.mark.parametrize(
     ("batch", "sequence", "what"), [(0, None, "is 0"), (None, 4, "not a size")]
 )
-def test_sizes_that_cannot_be_are_refused(batch, sequence, what):
+def test_invalid_sizes_are_an_error(batch, sequence, what):
     with pytest.raises(ParframeError, match=what):
         verify(pipeline(), batch=batch, sequence=sequence)
 
 
-def test_a_dtype_without_a_bound_is_refused():
+def test_a_dtype_without_a_bound_is_an_error():
     with pytest.raises(ParframeError, match="use one of float64, float32"):
         verify(pipeline(), dtype="bfloat16")
 
 
 def lookup():
-    """Integers that are looked up, shifted by two, behind a view."""
+    """Return a graph that looks up integers, shifted by two, behind a view."""
     batch = symbol("batch")
     return graph(
         inputs=[
@@ -169,7 +169,7 @@ def lookup():
     )  # fmt: skip
 
 
-def test_random_integers_are_legal_indices():
+def test_random_integers_are_valid_indices():
     found = make_trial_inputs(lookup(), {"batch": 3}, seed=0)
     assert sorted(found["ids"].unique().tolist()) == [0, 1, 2]
     assert found["ids"].shape == (3, 40)
@@ -201,12 +201,12 @@ INFINITE = float("inf")
         ([0.0], [0.0], 0.0),
     ],
 )
-def test_the_error_of_numbers(found, expected, result):
+def test_relative_error_of_floats(found, expected, result):
     found, expected = torch.tensor(found), torch.tensor(expected)
     assert relative_error(found, expected, find_scale(expected)) == result
 
 
-def test_integers_must_be_equal():
+def test_unequal_integers_have_an_infinite_error():
     ones = torch.ones(2, dtype=torch.int64)
     assert relative_error(ones, ones, find_scale(ones)) == 0
     assert relative_error(ones, ones * 2, find_scale(ones)) == INFINITE
