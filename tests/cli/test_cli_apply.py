@@ -147,7 +147,7 @@ def test_an_output_that_holds_something_else_is_refused_before_the_work(call, sp
     (spec.parent / "out" / "thesis.txt").write_text("mine")
     told = call("apply", spec)
     assert told.code == KINDS["output"][0]
-    assert "holds 'thesis.txt'" in told.err
+    assert "contains 'thesis.txt'" in told.err
     assert contents(spec.parent / "out") == {"thesis.txt": b"mine"}
 
 
