@@ -154,6 +154,11 @@ class Placing:
         """
         return next((split.axes for split in self.splits if split.name == name), ())
 
+    @property
+    def stage_axes(self) -> tuple[str, ...]:
+        """Mesh axes of degree above 1 along which the pipeline stages lie."""
+        return tuple(axis for axis in self.axes(STAGES) if self.mesh.degree(axis) > 1)
+
     def forms_along(self, axes: Sequence[str]) -> frozenset[str]:
         """Return the distributed forms that operators take in a group of devices.
 

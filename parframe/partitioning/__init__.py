@@ -25,8 +25,8 @@ from parframe.partitioning.conflicting_splits import check_splits
 from parframe.partitioning.cuts import Cut, find_cuts
 from parframe.partitioning.decomposition import expand
 from parframe.partitioning.graph_placement import PlacedGraph, place_graph
-from parframe.partitioning.regular_plan import write_plan
-from parframe.partitioning.staged_plan import write_staged
+from parframe.partitioning.regular_plan import write_regular_plan
+from parframe.partitioning.staged_plan import write_staged_plan
 from parframe.plan import Note, Plan
 from parframe.rules import Rule
 from parframe.strategy import Placing
@@ -64,10 +64,10 @@ def partition_placing(
             for mesh, own in placed.items():
                 _verify_exchanges(placing.within(mesh), own)
             if isinstance(placing.mesh, StagedMesh):
-                plan = write_staged(written, dimensions, placing, cuts, replicate)
+                plan = write_staged_plan(written, dimensions, placing, cuts, replicate)
             else:
                 mesh = placing.mesh
-                plan = write_plan(written, dimensions, placing, cuts[mesh], placed[mesh])
+                plan = write_regular_plan(written, dimensions, placing, cuts[mesh], placed[mesh])
             remarks = (Note("remark", "the model", remark, 0) for remark in graph.remarks)
             return attrs.evolve(plan, graph=graph, notes=(*remarks, *plan.notes))
         written = simpler

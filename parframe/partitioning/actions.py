@@ -18,14 +18,14 @@ Partial: TypeAlias = tuple[tuple[str, ...], str]
 
 
 @attrs.frozen
-class Layout:
+class Placement:
     """How a value lies on the mesh: which cuts split it, and what is still to be reduced."""
 
     cuts: frozenset[int] = frozenset()
     partial: frozenset[Partial] = frozenset()
 
 
-WHOLE = Layout()
+WHOLE = Placement()
 
 
 @attrs.frozen
@@ -41,9 +41,9 @@ class Compute:
     cuts: frozenset[int]
     letters: frozenset[str]
     inputs: tuple[str, ...]
-    befores: tuple[Layout, ...]
+    befores: tuple[Placement, ...]
     outputs: tuple[str, ...]
-    afters: tuple[Layout, ...]
+    afters: tuple[Placement, ...]
     bare: bool = False
     exchange: Exchange | None = None
     axes: tuple[str, ...] = ()
@@ -67,8 +67,8 @@ class Convert:
     value: str
     source: str
     output: str
-    before: Layout
-    after: Layout
+    before: Placement
+    after: Placement
     gone: int | None = None
     come: int | None = None
     partial: Partial | None = None
@@ -84,8 +84,8 @@ class Add:
     right: str
     addend: str
     output: str
-    layout: Layout
-    right_layout: Layout
+    layout: Placement
+    right_layout: Placement
     aligned: tuple[int, ...]
     operator: Operator
     """The axes of the sum that the addend's axes are, in order."""

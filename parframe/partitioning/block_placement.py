@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from parframe.dims import BoundOperator
 from parframe.errors import ParframeError
 from parframe.graph import Block, Operator
-from parframe.partitioning.actions import WHOLE, Compute, Layout
+from parframe.partitioning.actions import WHOLE, Compute, Placement
 from parframe.partitioning.block_values import Deferred, Free, Value, Values
 from parframe.partitioning.cuts import Cut
 from parframe.partitioning.nominal_sizes import nominal_bytes
@@ -101,22 +101,22 @@ class Placer:
         cuts = frozenset(rank for option in chosen for rank in option.ranks)
         letters = frozenset(letter for option in chosen for letter in option.letters)
         names: list[str] = []
-        befores: list[Layout] = []
+        befores: list[Placement] = []
         partial = passing.partial if passing else frozenset()
         for position, value in enumerate(operator.inputs):
             wanted = frozenset(rank for option in chosen for rank in option.taken(position))
             state = self.values[value]
             if passing is not None and state.partial == passing:
                 names.append(self.keep_partial(value, passing, wanted))
-                befores.append(Layout(wanted, passing.partial))
+                befores.append(Placement(wanted, passing.partial))
             else:
                 if bound.rule is not None and bound.rule.decompose and self.loses(value, wanted):
                     self.gathering.add(operator.name)
                 names.append(self.values.need(value, wanted))
-                befores.append(Layout(wanted))
+                befores.append(Placement(wanted))
         made = frozenset((o.cut.axes, signature.reduction) for o in chosen if o.contracted)
         afters = tuple(
-            Layout(frozenset(o.cut.rank for o in chosen if o.outputs[position]), made | partial)
+            Placement(frozenset(o.cut.rank for o in chosen if o.outputs[position]), made | partial)
             for position in range(len(operator.outputs))
         )
         if made and signature.addend is not None and signature.addend < len(names):
@@ -148,7 +148,7 @@ class Placer:
         state = self.values[value]
         return not state.free and all(layout.cuts - wanted for layout in self.values.layouts(value))
 
-    def keep_partial(self, value: str, have: Layout, cuts: frozenset[int]) -> str:
+    def keep_partial(self, value: str, have: Placement, cuts: frozenset[int]) -> str:
         """A partial value in the cuts wanted, without reducing it."""
         state = self.values[value]
         if state.deferred is not None:
@@ -158,7 +158,7 @@ class Placer:
             return name
         return self.values.convert_partial(value, name, have, cuts)
 
-    def passes(self, operator: Operator, signature: Signature) -> Layout | None:
+    def passes(self, operator: Operator, signature: Signature) -> Placement | None:
         """The partial layout that may pass through an operator, if it does and it is wise."""
         partials = [self.values[value].partial for value in operator.inputs]
         at = frozenset(i for i, layout in enumerate(partials) if layout is not None)
@@ -189,8 +189,8 @@ class Placer:
         cuts: frozenset[int],
         letters: frozenset[str],
         names: list[str],
-        befores: list[Layout],
-        after: Layout,
+        befores: list[Placement],
+        after: Placement,
     ) -> None:
         """Compute without the bias, which waits until the sum is reduced."""
         signature = bound.signature
@@ -293,9 +293,9 @@ class Placer:
         cuts: frozenset[int],
         letters: frozenset[str],
         names: tuple[str, ...],
-        befores: tuple[Layout, ...],
-        after: Layout | None,
-        afters: tuple[Layout, ...],
+        befores: tuple[Placement, ...],
+        after: Placement | None,
+        afters: tuple[Placement, ...],
         exchanged: Option | None = None,
     ) -> None:
         """Write the computation and note its outputs."""

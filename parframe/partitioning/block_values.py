@@ -12,7 +12,7 @@ import attrs
 
 from parframe.errors import ParframeError
 from parframe.graph import Operator
-from parframe.partitioning.actions import Action, Add, Convert, Layout, Partial
+from parframe.partitioning.actions import Action, Add, Convert, Partial, Placement
 from parframe.partitioning.cuts import Cut
 from parframe.partitioning.split_options import Axes, carries
 
@@ -25,7 +25,7 @@ class Deferred:
     """A sum whose partial terms are added up, and whose other terms wait for the reduction."""
 
     partial: str
-    layout: Layout
+    layout: Placement
     rest: tuple[tuple[str, tuple[int, ...], Operator], ...]
 
 
@@ -34,11 +34,11 @@ class Value:
     """What is known of a value: its local names by layout, or that it is deferred."""
 
     free: bool = False
-    variants: dict[Layout, str] = attrs.field(factory=dict)
+    variants: dict[Placement, str] = attrs.field(factory=dict)
     deferred: Deferred | None = None
 
     @property
-    def partial(self) -> Layout | None:
+    def partial(self) -> Placement | None:
         """The partial layout it has, if it has no other."""
         if self.deferred is not None:
             return self.deferred.layout
@@ -88,12 +88,12 @@ class Values:
         self._count += 1
         return f"{value}@{self.mark}{self._count}"
 
-    def layouts(self, value: str) -> list[Layout]:
+    def layouts(self, value: str) -> list[Placement]:
         """The layouts that a value has now."""
         state = self[value]
         return [state.deferred.layout] if state.deferred is not None else list(state.variants)
 
-    def layout_of(self, value: str) -> Layout:
+    def layout_of(self, value: str) -> Placement:
         """The layout in which an output of the block is left."""
         variants = self[value].variants
         return next(layout for layout in variants if not layout.partial)
@@ -101,13 +101,13 @@ class Values:
     def need(self, value: str, cuts: frozenset[int]) -> str:
         """The local name of a value split by just these cuts and not partial, converting it."""
         state = self[value]
-        layout = Layout(self.restrict(value, cuts))
+        layout = Placement(self.restrict(value, cuts))
         if layout in state.variants:
             return state.variants[layout]
         if state.deferred is not None:
             return self.settle(value, layout)
         if state.free:
-            held = Layout(self.restrict(value, self.free(value, layout.cuts)))
+            held = Placement(self.restrict(value, self.free(value, layout.cuts)))
             state.variants.setdefault(held, value if not state.variants else self.fresh(value))
             if layout in state.variants:
                 return state.variants[layout]
@@ -116,7 +116,7 @@ class Values:
         state.variants[layout] = name
         return name
 
-    def settle(self, value: str, layout: Layout) -> str:
+    def settle(self, value: str, layout: Placement) -> str:
         """Reduce a deferred value's partial part to a layout and add what waits."""
         state = self[value]
         deferred = state.deferred
@@ -130,7 +130,7 @@ class Values:
             self.actions.append(
                 Add(
                     self.index, value, name, right, addend, output, layout,
-                    Layout(self.restrict(addend, layout.cuts)), aligned, operator,
+                    Placement(self.restrict(addend, layout.cuts)), aligned, operator,
                 )
             )  # fmt: skip
             name = output
@@ -138,14 +138,14 @@ class Values:
         state.variants = {layout: name}
         return name
 
-    def convert(self, value: str, source: str, before: Layout, after: Layout) -> str:
+    def convert(self, value: str, source: str, before: Placement, after: Placement) -> str:
         """Steps from one layout to another; returns the last local name."""
         have = before
         name = source
 
         def step(
             kind: str,
-            then: Layout,
+            then: Placement,
             gone: int | None = None,
             come: int | None = None,
             partial: Partial | None = None,
@@ -161,29 +161,32 @@ class Values:
         busy |= {axis for c in have.cuts - after.cuts for axis in self.cuts[c].axes}
         for c in sorted(after.cuts - have.cuts):
             if not busy & set(self.cuts[c].axes) and self.fits(value, c, have.cuts):
-                step("shard", Layout(have.cuts | {c}, have.partial), come=c)
+                step("shard", Placement(have.cuts | {c}, have.partial), come=c)
         for partial, scatter in self.reductions(value, have, after):
             rest = have.partial - partial
             axes = tuple(axis for axes, _ in sorted(partial) for axis in axes)
             one = (axes, next(iter(partial))[1])
             if scatter is not None:
                 step(
-                    "reduce_scatter", Layout(have.cuts | {scatter}, rest), come=scatter, partial=one
+                    "reduce_scatter",
+                    Placement(have.cuts | {scatter}, rest),
+                    come=scatter,
+                    partial=one,
                 )
             else:
-                step("all_reduce", Layout(have.cuts, rest), partial=one)
+                step("all_reduce", Placement(have.cuts, rest), partial=one)
         for c in sorted(have.cuts - after.cuts, reverse=True):
             other = self.same_axes(self.cuts[c].axes, after.cuts - have.cuts)
             if other is not None and self.fits(value, other, have.cuts - {c}):
-                step("all_to_all", Layout(have.cuts - {c} | {other}), gone=c, come=other)
+                step("all_to_all", Placement(have.cuts - {c} | {other}), gone=c, come=other)
             else:
-                step("all_gather", Layout(have.cuts - {c}), gone=c)
+                step("all_gather", Placement(have.cuts - {c}), gone=c)
         for c in sorted(after.cuts - have.cuts):
-            step("shard", Layout(have.cuts | {c}), come=c)
+            step("shard", Placement(have.cuts | {c}), come=c)
         return name
 
     def reductions(
-        self, value: str, have: Layout, after: Layout
+        self, value: str, have: Placement, after: Placement
     ) -> Iterator[tuple[frozenset[Partial], int | None]]:
         """In which order a partial value is reduced, and by which cut each result is scattered.
 
@@ -199,17 +202,17 @@ class Values:
         for how in sorted({how for _, how in left}):
             yield frozenset(one for one in left if one[1] == how), None
 
-    def convert_partial(self, value: str, name: str, have: Layout, cuts: frozenset[int]) -> str:
+    def convert_partial(self, value: str, name: str, have: Placement, cuts: frozenset[int]) -> str:
         """Change the cuts of a partial value."""
         now = have
         for c in sorted(have.cuts - cuts):
-            output, then = self.fresh(value), Layout(now.cuts - {c}, now.partial)
+            output, then = self.fresh(value), Placement(now.cuts - {c}, now.partial)
             self.actions.append(
                 Convert(self.index, "all_gather", value, name, output, now, then, gone=c)
             )
             name, now = output, then
         for c in sorted(cuts - now.cuts):
-            output, then = self.fresh(value), Layout(now.cuts | {c}, now.partial)
+            output, then = self.fresh(value), Placement(now.cuts | {c}, now.partial)
             self.actions.append(
                 Convert(self.index, "shard", value, name, output, now, then, come=c)
             )
@@ -241,7 +244,7 @@ class Values:
         self.need(value, frozenset(cuts))
 
 
-def _distance(have: Layout, want: Layout) -> tuple[int, int]:
+def _distance(have: Placement, want: Placement) -> tuple[int, int]:
     """How much has to be said between devices, then how much has to be done."""
     talk = len(have.partial) + len(have.cuts - want.cuts)
     return talk, len(want.cuts - have.cuts)

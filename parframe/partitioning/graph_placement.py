@@ -9,11 +9,11 @@ import attrs
 from parframe.dims import Dimensions
 from parframe.graph import Block, Call, OperatorGraph, Parameter, Tensor
 from parframe.layout import leaves
-from parframe.partitioning.actions import Action, Compute, Layout
+from parframe.partitioning.actions import Action, Compute, Placement
 from parframe.partitioning.block_placement import Placer
 from parframe.partitioning.block_values import Value, Values
 from parframe.partitioning.cuts import Cut
-from parframe.partitioning.stage_boundaries import Borders, cross
+from parframe.partitioning.stage_boundaries import Boundaries, cross_boundary
 
 
 @attrs.frozen
@@ -27,8 +27,8 @@ class PlacedBlock:
 
     block: Block
     actions: tuple[Action, ...]
-    given: Mapping[str, Layout]
-    outputs: tuple[tuple[str, Layout], ...]
+    given: Mapping[str, Placement]
+    outputs: tuple[tuple[str, Placement], ...]
     states: tuple[str, ...]
     free: frozenset[str]
 
@@ -54,14 +54,14 @@ class PlacedGraph:
     ``held`` is the layout in which every input and parameter of the model is given to devices;
     ``outputs`` the local name and layout of each of the model's outputs; ``gathering`` names, by
     block, operators that gather a split axis and could be written as simpler ones; ``crossing``
-    has the local names under which values cross the borders between stages.
+    has the local names under which values cross the boundaries between stages.
     """
 
     blocks: Mapping[str, PlacedBlock]
     calls: tuple[PlacedCall, ...]
     glue: tuple[Action, ...]
-    held: Mapping[str, Layout]
-    outputs: tuple[tuple[str, str, Layout], ...]
+    held: Mapping[str, Placement]
+    outputs: tuple[tuple[str, str, Placement], ...]
     unruled: tuple[str, ...]
     gathering: Mapping[str, frozenset[str]]
     crossing: Mapping[str, str] = attrs.field(factory=dict)
@@ -81,7 +81,7 @@ def place_graph(
     dimensions: Dimensions,
     cuts: tuple[Cut, ...],
     replicate_missing: bool,
-    borders: Borders | None = None,
+    boundaries: Boundaries | None = None,
 ) -> PlacedGraph:
     """Place every block once, in the order of the calls.
 
@@ -89,9 +89,9 @@ def place_graph(
     twice: the first time to learn what every use wishes.
     """
     free = _Free(graph, cuts, dimensions)
-    _place(graph, dimensions, cuts, replicate_missing, free, borders or {})
+    _place(graph, dimensions, cuts, replicate_missing, free, boundaries or {})
     free.settle()
-    return _place(graph, dimensions, cuts, replicate_missing, free, borders or {})
+    return _place(graph, dimensions, cuts, replicate_missing, free, boundaries or {})
 
 
 class _Free:
@@ -156,7 +156,7 @@ def _place(
     cuts: tuple[Cut, ...],
     replicate_missing: bool,
     free: _Free,
-    borders: Borders,
+    boundaries: Boundaries,
 ) -> PlacedGraph:
     top = Values(dimensions.outer, cuts, free.wish, mark="between.")
     for name in (*graph.inputs, *graph.parameters):
@@ -169,10 +169,10 @@ def _place(
     lasting = _lasting(graph, cuts, ends)
     crossing: dict[str, str] = {}
     for number, call in enumerate(graph.calls):
-        border = cross(top, graph, borders, number)
-        if border is not None:
-            calls[-1] = attrs.evolve(calls[-1], leaving=border.leaving)
-            crossing.update(border.names)
+        boundary = cross_boundary(top, graph, boundaries, number)
+        if boundary is not None:
+            calls[-1] = attrs.evolve(calls[-1], leaving=boundary.leaving)
+            crossing.update(boundary.names)
         block = graph.blocks[call.block]
         bound = dict(zip(block.inputs, call.inputs, strict=True))
         if block.name not in placed:
@@ -183,7 +183,7 @@ def _place(
             if placer.gathering:
                 gathering[block.name] = frozenset(placer.gathering)
         done = placed[block.name]
-        entered = len(border.entering) if border is not None else 0
+        entered = len(boundary.entering) if boundary is not None else 0
         before = len(top.actions) - entered
         names = {}
         for own, name in bound.items():
@@ -199,9 +199,9 @@ def _place(
     before = len(top.actions)
     outputs = tuple(_returned(top, name, ends) for name in graph.output_names)
     held = {
-        name: Layout(top.restrict(name, free.wish(name, frozenset())))
+        name: Placement(top.restrict(name, free.wish(name, frozenset())))
         if free.fixed is not None
-        else Layout()
+        else Placement()
         for name in (*graph.inputs, *graph.parameters)
     }
     return PlacedGraph(
@@ -216,12 +216,12 @@ def _place(
     )
 
 
-def _returned(top: Values, name: str, ends: frozenset[str]) -> tuple[str, str, Layout]:
+def _returned(top: Values, name: str, ends: frozenset[str]) -> tuple[str, str, Placement]:
     """An output of the model, its local name and layout: split only as the model's inputs are."""
     have = top.layouts(name)
     cuts = have[0].cuts if have else ()
     kept = frozenset(cut for cut in cuts if set(top.cuts[cut].chain) <= ends)
-    return name, top.need(name, kept), Layout(top.restrict(name, kept))
+    return name, top.need(name, kept), Placement(top.restrict(name, kept))
 
 
 def _lasting(
@@ -266,7 +266,7 @@ def _place_block(
         wish,
         replicate_missing,
     )
-    given: dict[str, Layout] = {}
+    given: dict[str, Placement] = {}
     inputs: dict[str, Value] = {name: Value(free=True) for name in block.parameters}
     for own, name in bound.items():
         if top[name].free:
@@ -278,7 +278,7 @@ def _place_block(
     owned = frozenset(own for own in bound if own not in given)
     for own in (*block.parameters, *sorted(owned)):
         cuts_held = wish(own, frozenset()) if free.fixed is not None else frozenset[int]()
-        given[own] = Layout(placer.values.restrict(own, cuts_held))
+        given[own] = Placement(placer.values.restrict(own, cuts_held))
     outputs = tuple(
         (placer.values[own].variants[layout], layout)
         for own in block.outputs

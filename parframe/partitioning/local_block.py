@@ -9,9 +9,9 @@ import attrs
 
 from parframe.graph import Operator, Tensor
 from parframe.layout import Region, TensorDim, region_of
-from parframe.partitioning.actions import Layout
+from parframe.partitioning.actions import Placement
 from parframe.partitioning.cuts import Shape
-from parframe.plan import Layout as Lies
+from parframe.plan import Layout
 
 
 @attrs.frozen
@@ -31,12 +31,12 @@ class LocalBlock:
 
     entries: tuple[Entry, ...]
     tensors: Mapping[str, Tensor]
-    placed: Mapping[str, tuple[str, Layout]]
+    placed: Mapping[str, tuple[str, Placement]]
     axes: Mapping[str, tuple[TensorDim, ...]]
     shape: Shape
 
     @cached_property
-    def lies(self) -> dict[str, Lies]:
+    def layouts(self) -> dict[str, Layout]:
         """How local values lie in the block's."""
         regions: dict[tuple[TensorDim, frozenset[int]], Region] = {}
 
@@ -46,7 +46,7 @@ class LocalBlock:
             return regions[axis, cuts]
 
         return {
-            name: Lies(
+            name: Layout(
                 value,
                 tuple(of(axis, layout.cuts) for axis in self.axes[value]),
                 {axis: how for axes, how in sorted(layout.partial) for axis in axes},

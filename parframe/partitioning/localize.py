@@ -10,7 +10,7 @@ from parframe.dims import BoundOperator
 from parframe.errors import ParframeError
 from parframe.graph import Arg, Block, Operator, Ref, Tensor, rename_arg
 from parframe.layout import Range, Region, TensorDim, dims_of, local_size, region_of
-from parframe.partitioning.actions import Action, Add, Compute, Convert, Layout
+from parframe.partitioning.actions import Action, Add, Compute, Convert, Placement
 from parframe.partitioning.cuts import Cut, Shape
 from parframe.partitioning.local_block import Entry, LocalBlock
 from parframe.rules import Exchange, Local, Signature, Site, without_addend
@@ -24,7 +24,7 @@ def localise(
     actions: tuple[Action, ...],
     cuts: tuple[Cut, ...],
     shape: Shape,
-    given: Mapping[str, Layout],
+    given: Mapping[str, Placement],
 ) -> LocalBlock:
     """Write a block's operators for one shape of device.
 
@@ -61,12 +61,12 @@ class _Writer:
         self.cuts = cuts
         self.shape = shape
         self.tensors: dict[str, Tensor] = {}
-        self.layouts: dict[str, tuple[str, Layout]] = {}
+        self.layouts: dict[str, tuple[str, Placement]] = {}
         self.converted: dict[str, str] = {}
         self.sizes: dict[tuple[TensorDim, frozenset[int]], Size] = {}
         self.placed: dict[object, tuple[tuple[Region, ...], ...]] = {}
 
-    def local(self, value: str, name: str, layout: Layout) -> Tensor:
+    def local(self, value: str, name: str, layout: Placement) -> Tensor:
         """The local tensor of a value in a layout."""
         whole = self.block.tensors[value]
         sizes = tuple([self.sized(axis, layout.cuts) for axis in self.axes[value]])
@@ -125,14 +125,16 @@ class _Writer:
                 return self.cuts[cut].axes
         return action.partial[0] if action.partial is not None else ()
 
-    def regions(self, value: str, part: Layout, frame: Layout) -> tuple[Region, ...]:
+    def regions(self, value: str, part: Placement, frame: Placement) -> tuple[Region, ...]:
         """Where a device's part of a value lies in a frame."""
         return tuple(
             region_of(axis, self.shape.of(part.cuts), self.shape.of(frame.cuts))
             for axis in self.axes[value]
         )
 
-    def parts(self, value: str, cut: int | None, frame: Layout) -> tuple[tuple[Region, ...], ...]:
+    def parts(
+        self, value: str, cut: int | None, frame: Placement
+    ) -> tuple[tuple[Region, ...], ...]:
         """Where every member's part of a cut lies in a frame that does not have it."""
         if cut is None:
             raise ParframeError("internal", value, "is split by no cut", "report it")

@@ -1,8 +1,9 @@
-"""Pipeline stages: where a device's sequence of operators is cut.
+"""Balance of pipeline stages: where stages start so that the most expensive one is cheap.
 
-A stage is as heavy as its share of compute or of memory, whichever is more; the cut keeps the
-heaviest stage light (the eighth power of a share stands for the greatest), and among equals takes
-where the fewest bytes cross. Where devices are unequal, a stage's share is reckoned against theirs.
+The cost of a stage is its fraction of all compute or of all weight bytes, whichever is larger. The
+maximum over stages is approximated by the sum of eighth powers. Among equal balances the one with
+the fewest bytes between stages is taken. Where devices are unequal, the cost of a stage is divided
+by its share of the devices' capacity.
 """
 
 from __future__ import annotations
@@ -18,15 +19,21 @@ from parframe.errors import ParframeError
 _POWER = 8
 _CANDIDATES = 600
 _LEAST = 0.02
-"""The least share of an even stage that may stand before the first cut, or behind the last."""
+"""Least fraction of an even stage before the first boundary, and after the last one."""
 
 
 @attrs.frozen
-class Cost:
-    """What one entry of the sequence costs.
+class StepCost:
+    """Cost of one step.
 
-    ``crossing`` is the bytes of values that are alive after it and would have to be sent if a
-    stage ended there.
+    Parameters
+    ----------
+    flops
+        Multiplications.
+    weight_bytes
+        Bytes of the weights that no earlier step reads.
+    crossing
+        Bytes that would be sent if a stage ended after the step.
     """
 
     flops: float
@@ -35,56 +42,59 @@ class Cost:
 
 
 @attrs.frozen(eq=False)
-class Course:
-    """The costs of all entries, added up along the sequence.
+class CumulativeCosts:
+    """Cumulative costs of a sequence of steps.
 
     Parameters
     ----------
     before
-        The parts of all compute and of all memory that stand before every entry and at the end.
+        For compute and memory, the fraction of the whole before every step, and 1 at the end: an
+        array of shape (2, steps + 1).
     crossing
-        The bytes that cross behind every entry.
+        For every step, the bytes that would be sent if a stage ended after it.
     """
 
     before: Any
     crossing: Any
 
     @classmethod
-    def of(cls, costs: Sequence[Cost]) -> Course:
-        """Add costs up."""
-        rows = numpy.array([[c.flops for c in costs], [c.weight_bytes for c in costs]], float)
+    def of(cls, steps: Sequence[StepCost]) -> CumulativeCosts:
+        """Accumulate the costs of steps."""
+        rows = numpy.array([[c.flops for c in steps], [c.weight_bytes for c in steps]], float)
         sums = rows.sum(axis=1, keepdims=True)
         share = numpy.divide(rows, sums, out=numpy.zeros_like(rows), where=sums > 0)
         before = numpy.concatenate([numpy.zeros((2, 1)), numpy.cumsum(share, axis=1)], axis=1)
-        return cls(before, numpy.array([c.crossing for c in costs], float))
+        return cls(before, numpy.array([c.crossing for c in steps], float))
 
     @property
     def count(self) -> int:
-        """How many entries there are."""
+        """Number of steps."""
         return len(self.crossing)
 
 
-def cut_stages(course: Course, shares: Sequence[int], fixed: Sequence[int] = ()) -> tuple[int, ...]:
-    """Where stages begin.
+def balance_stages(
+    costs: CumulativeCosts, shares: Sequence[int], fixed: Sequence[int] = ()
+) -> tuple[int, ...]:
+    """Find the first steps of stages.
 
     Parameters
     ----------
-    course
-        What the entries cost.
+    costs
+        Costs of all steps.
     shares
-        For every stage, in which ratio they are to be heavy.
+        For every stage, its share of the whole cost.
     fixed
-        Entries at which a stage must begin.
+        Steps at which a stage must start.
 
     Returns
     -------
     tuple of int
-        The first entry of every stage but the first, ascending.
+        The first step of every stage but the first, ascending.
 
     Raises
     ------
     ParframeError
-        If there are not so many places to cut.
+        Of kind ``partition``, if there are not enough places where a stage can start.
     """
     stages = len(shares)
     if stages == 1:
@@ -96,7 +106,7 @@ def cut_stages(course: Course, shares: Sequence[int], fixed: Sequence[int] = ())
             f"{len(fixed)} stage starts make {len(fixed) + 1} stages, but the mesh has {stages}",
             f"give at most {stages - 1} stage starts",
         )
-    places = _places(course, stages, fixed)
+    places = _places(costs, stages, fixed)
     if len(places) < stages - 1:
         raise ParframeError(
             "partition",
@@ -104,16 +114,16 @@ def cut_stages(course: Course, shares: Sequence[int], fixed: Sequence[int] = ())
             f"{stages} stages, but the model has only {len(places) + 1} parts to make them of",
             f"use at most {len(places) + 1} stages",
         )
-    return _balance(course, places, shares, sorted(fixed))
+    return _balance(costs, places, shares, sorted(fixed))
 
 
-def _places(course: Course, stages: int, fixed: Sequence[int]) -> list[int]:
-    """Entries before which a cut is worth considering: the fewest bytes cross there, nearby."""
-    load = (course.before * stages).mean(axis=0)[1:-1]
+def _places(costs: CumulativeCosts, stages: int, fixed: Sequence[int]) -> list[int]:
+    """Return steps that are candidates for a start: fewest bytes cross before them, nearby."""
+    load = (costs.before * stages).mean(axis=0)[1:-1]
     inner = 1 + numpy.flatnonzero((load > _LEAST) & (load < stages - _LEAST))
     if len(inner) < stages:
         inner = 1 + numpy.flatnonzero((load > 0) & (load < stages))
-    crossing = course.crossing[inner - 1]
+    crossing = costs.crossing[inner - 1]
     reach = max(len(inner) // (2 * stages), 1)
     while True:
         low = inner[crossing <= _least(crossing, reach)]
@@ -124,7 +134,7 @@ def _places(course: Course, stages: int, fixed: Sequence[int]) -> list[int]:
 
 
 def _least(values: Any, reach: int) -> Any:
-    """The least of the values within reach of each, by windows of twice the width in turn."""
+    """Return the minimum of the values within reach of each, by windows of doubling width."""
     wide = 2 * reach + 1
     least = numpy.pad(values, reach, constant_values=numpy.inf)
     width = 1
@@ -135,14 +145,17 @@ def _least(values: Any, reach: int) -> Any:
 
 
 def _balance(
-    course: Course, places: list[int], shares: Sequence[int], fixed: list[int]
+    costs: CumulativeCosts, places: list[int], shares: Sequence[int], fixed: list[int]
 ) -> tuple[int, ...]:
-    """The cheapest stages by where each ends; what is from one end to another has it in its row."""
+    """Find the cheapest stages by dynamic programming over their ends.
+
+    Matrices have a row for the end of a stage, and a column for its start.
+    """
     stages = len(shares)
-    ends = numpy.array([0, *places, course.count])
-    compute, memory = (row[:, None] - row[None, :] for row in (course.before * stages)[:, ends])
+    ends = numpy.array([0, *places, costs.count])
+    compute, memory = (row[:, None] - row[None, :] for row in (costs.before * stages)[:, ends])
     gap, mean = numpy.maximum(compute, memory), (compute + memory) / 2
-    crossing = numpy.array([0.0, *course.crossing[numpy.array(places) - 1], 0.0])
+    crossing = numpy.array([0.0, *costs.crossing[numpy.array(places) - 1], 0.0])
     crossing = 0.02 * crossing / max(float(numpy.median(crossing[1:-1])), 1.0)
     width = len(ends)
     best: Any = numpy.full(width, numpy.inf)
@@ -176,7 +189,7 @@ def _balance(
 
 
 def _allowed(ends: Any, fixed: list[int]) -> Any:
-    """Which pairs of ends may be one stage: none that a fixed cut lies within."""
+    """Return which pairs of ends may be one stage: those without a fixed start between them."""
     before = numpy.searchsorted(numpy.array(fixed), ends, side="right") if fixed else 0 * ends
     strictly = numpy.searchsorted(numpy.array(fixed), ends, side="left") if fixed else 0 * ends
     return before[None, :] >= strictly[:, None]

@@ -1,4 +1,4 @@
-"""Borders between stages on different meshes: in which layout values cross them."""
+"""Boundaries between stages on different meshes: in which layout values cross them."""
 
 from __future__ import annotations
 
@@ -8,18 +8,23 @@ from typing import TypeAlias
 import attrs
 
 from parframe.graph import OperatorGraph
-from parframe.partitioning.actions import Action, Layout
+from parframe.partitioning.actions import Action, Placement
 from parframe.partitioning.block_values import Value, Values
 
-Borders: TypeAlias = Mapping[int, Mapping[str, frozenset[int]]]
-"""For the first call of every stage but the first: values that cross, and the cuts they keep."""
+Boundaries: TypeAlias = Mapping[int, Mapping[str, frozenset[int]]]
+"""For the first call of every stage but the first: values that cross, with the cuts they keep."""
 
 
 @attrs.frozen
-class Border:
-    """What is converted at a border: on the side that is left, and on the one that is entered.
+class Boundary:
+    """Conversions at a stage boundary.
 
-    ``names`` are those under which values cross.
+    Parameters
+    ----------
+    leaving, entering
+        Conversions in the stage that ends, and in the stage that starts.
+    names
+        The local names under which values cross.
     """
 
     leaving: tuple[Action, ...]
@@ -27,16 +32,18 @@ class Border:
     names: Mapping[str, str]
 
 
-def cross(top: Values, graph: OperatorGraph, borders: Borders, number: int) -> Border | None:
-    """Let values cross the border before a call, if there is one.
+def cross_boundary(
+    top: Values, graph: OperatorGraph, boundaries: Boundaries, number: int
+) -> Boundary | None:
+    """Convert the values that cross the boundary before a call; return None without a boundary.
 
-    Behind it they are known in the layout in which they cross, and, where the stage uses them, in
-    the layout that they had: a block is placed for that one, whether or not a border is before it.
-    What the model is given is given to every stage anew.
+    After the boundary, values have the placement in which they cross, and, where the stage uses
+    them, the placement that they had: a block is placed for that one, whether or not there is a
+    boundary before it. The model's inputs and parameters are given to every stage.
     """
-    if number not in borders:
+    if number not in boundaries:
         return None
-    kept = borders[number]
+    kept = boundaries[number]
     before = len(top.actions)
     had = {value: top.layout_of(value) for value in kept}
     names = {value: top.need(value, cuts) for value, cuts in kept.items()}
@@ -44,17 +51,17 @@ def cross(top: Values, graph: OperatorGraph, borders: Borders, number: int) -> B
     for value in (*graph.inputs, *graph.parameters):
         if top[value].free:
             top[value] = Value(free=True)
-    used = _used(graph, borders, number)
+    used = _used(graph, boundaries, number)
     for value, cuts in kept.items():
-        crossed = Layout(top.restrict(value, cuts))
+        crossed = Placement(top.restrict(value, cuts))
         top[value] = Value(variants={crossed: names[value]})
         if value in used:
             back = top.need(value, had[value].cuts)
             top[value] = Value(variants={had[value]: back, crossed: names[value]})
-    return Border(leaving, tuple(top.actions[before + len(leaving) :]), names)
+    return Boundary(leaving, tuple(top.actions[before + len(leaving) :]), names)
 
 
-def _used(graph: OperatorGraph, borders: Borders, number: int) -> set[str]:
-    """What the calls of the stage that begins with a call take."""
-    end = min((start for start in borders if start > number), default=len(graph.calls))
+def _used(graph: OperatorGraph, boundaries: Boundaries, number: int) -> set[str]:
+    """Return the inputs of the calls of the stage that starts with a call."""
+    end = min((start for start in boundaries if start > number), default=len(graph.calls))
     return {name for call in graph.calls[number:end] for name in call.inputs}

@@ -1,10 +1,10 @@
-"""Plans of which the stages lie on different meshes.
+"""Plans on a mesh whose pipeline stages have different degrees.
 
-The graph is placed on each of the meshes as a whole, and a stage takes its steps from the sequence
-of its own. Values cross from the stage that makes them in a layout that both meshes have: split
-over axes of the same degree as they lie there, whole along the others. Each device that needs one
-receives it from one device; all communicate in the order of the stages and, within one, of what
-they make, so none can wait in a circle.
+The graph is placed as a whole on each of the submeshes, and a stage takes its steps from the
+sequence of its own submesh. A value crosses from the stage that makes it in a placement that both
+submeshes have: it stays split over axes of equal degree, and is whole along the others. Each device
+that needs a value receives it from one device. All devices communicate in the order of the stages
+and, within a stage, of the values that it makes, so no cycle of waiting devices is possible.
 """
 
 from __future__ import annotations
@@ -21,10 +21,11 @@ from parframe.graph import Operator, OperatorGraph, Ref
 from parframe.mesh import Mesh, StagedMesh
 from parframe.partitioning.cuts import Cut, bindings_of
 from parframe.partitioning.graph_placement import PlacedGraph, place_graph
+from parframe.partitioning.mesh_steps import MeshSteps, alphabetic_name, write_mesh_steps
 from parframe.partitioning.notes import notes_of
-from parframe.partitioning.regular_plan import Laid, lay_out, letters
-from parframe.partitioning.stage_assignment import Lines, Staging
-from parframe.partitioning.stage_boundaries import Borders
+from parframe.partitioning.stage_assignment import StageAssignment
+from parframe.partitioning.stage_boundaries import Boundaries
+from parframe.partitioning.stage_programs import StageCommunication, StageWriter
 from parframe.partitioning.step_costs import works_of
 from parframe.plan import Device, Note, Plan, Program
 from parframe.strategy import Placing
@@ -32,19 +33,19 @@ from parframe.strategy import Placing
 _BASE = re.compile(r"[@~].*$", re.DOTALL)
 
 Key: TypeAlias = tuple[object, ...]
-"""What a cut is on any mesh: the chain, every axis with the ratio along it, the outer cut."""
+"""Identity of a cut on any mesh: its chain, each axis with its ratio, and its outer cut."""
 
 
 @attrs.frozen
-class View:
-    """The graph as the devices of one mesh would have it, and the stages of it."""
+class SubmeshPlacement:
+    """Graph placed on one submesh, with its steps assigned to stages."""
 
-    laid: Laid
-    staging: Staging
+    steps: MeshSteps
+    stages: StageAssignment
 
 
-class _Stages:
-    """A placing on a mesh of stages, and what of the graph each stage has."""
+class StagedPlacement:
+    """Graph placed on every submesh, with the values that cross between stages."""
 
     def __init__(
         self,
@@ -61,85 +62,91 @@ class _Stages:
         self.mesh = mesh
         self.cuts = cuts
         self.replicate_missing = replicate_missing
-        self.across = (mesh.stage_axis, *mesh.uneven_axes)
-        self.starts = tuple(
-            graph.layers[cut] for cut in placing.stage_starts if isinstance(cut, int)
+        self.axes = (mesh.stage_axis, *mesh.uneven_axes)
+        self.first_calls = tuple(
+            graph.layers[layer] for layer in placing.stage_starts if isinstance(layer, int)
         )
         self.works = works_of(graph, dimensions)
         self.home = {
-            value: self.stage_of(number)
+            value: self.stage_of_call(number)
             for number, call in enumerate(graph.calls)
             for value in call.outputs
         }
-        self.readers: dict[str, frozenset[int]] = {}
+        self.receivers: dict[str, frozenset[int]] = {}
         self.kept: dict[str, frozenset[Key]] = {}
-        self.views = self.settled()
+        self.placements = self._settle()
 
-    def stage_of(self, call: int) -> int:
-        """The stage of a call."""
-        return sum(start <= call for start in self.starts)
+    def stage_of_call(self, call: int) -> int:
+        """Return the stage of a call."""
+        return sum(first <= call for first in self.first_calls)
 
-    def view(self, stage: int) -> View:
-        """The graph as the devices of a stage have it."""
-        return self.views[self.mesh.submeshes[stage]]
+    def placement(self, stage: int) -> SubmeshPlacement:
+        """Return the graph as it is placed on the submesh of a stage."""
+        return self.placements[self.mesh.submeshes[stage]]
 
-    def settled(self) -> dict[Mesh, View]:
-        """The views on the graph in which just those values cross that are known to."""
+    def _settle(self) -> dict[Mesh, SubmeshPlacement]:
+        """Place the graph until the values that cross are those that it was placed for."""
         while True:
-            views = {mesh: self.seen(mesh) for mesh in self.cuts}
-            crossing = self.crossing(views)
-            if all(stages <= self.readers.get(v, frozenset()) for v, stages in crossing.items()):
-                return views
+            placements = {mesh: self._place(mesh) for mesh in self.cuts}
+            crossing = self.crossing(placements)
+            if all(stages <= self.receivers.get(v, frozenset()) for v, stages in crossing.items()):
+                return placements
             for value, stages in crossing.items():
-                self.readers[value] = self.readers.get(value, frozenset()) | stages
-            natural = {mesh: _layouts(view.laid.placed) for mesh, view in views.items()}
-            self.kept = {value: self.shared(value, natural) for value in self.readers}
+                self.receivers[value] = self.receivers.get(value, frozenset()) | stages
+            cuts = {mesh: _output_cuts(own.steps.placed) for mesh, own in placements.items()}
+            self.kept = {value: self._shared_cuts(value, cuts) for value in self.receivers}
 
-    def seen(self, mesh: Mesh) -> View:
-        """The graph as the devices of a mesh would have it."""
+    def _place(self, mesh: Mesh) -> SubmeshPlacement:
+        """Place the graph on a submesh."""
         cuts = self.cuts[mesh]
         placed = place_graph(
-            self.graph, self.dimensions, cuts, self.replicate_missing, self.borders(mesh)
+            self.graph, self.dimensions, cuts, self.replicate_missing, self._boundaries(mesh)
         )
-        laid = lay_out(self.graph, self.dimensions, mesh, cuts, placed)
-        shares = (1,) * len(self.mesh.submeshes)
-        staging = Staging(
-            self.graph, placed, laid.model, self.across, shares, self.placing, self.works, last=True
+        steps = write_mesh_steps(self.graph, self.dimensions, mesh, cuts, placed)
+        stages = StageAssignment(
+            self.graph,
+            placed,
+            steps.model,
+            self.axes,
+            (1,) * len(self.mesh.submeshes),
+            self.placing,
+            self.works,
+            last_returns_all=True,
         )
-        return View(laid, staging)
+        return SubmeshPlacement(steps, stages)
 
-    def borders(self, mesh: Mesh) -> Borders:
-        """The values that cross each border, and the cuts of a mesh that they keep."""
-        keys = {_key(cut, mesh): cut.rank for cut in self.cuts[mesh]}
+    def _boundaries(self, mesh: Mesh) -> Boundaries:
+        """Return the values that cross each stage boundary, with the cuts that they keep."""
+        ranks = {_key(cut, mesh): cut.rank for cut in self.cuts[mesh]}
         return {
-            start: {
-                value: frozenset(keys[key] for key in self.kept[value])
-                for value, stages in self.readers.items()
-                if self.home[value] < stage <= max(stages) and mesh in self.meshes(value)
+            first: {
+                value: frozenset(ranks[key] for key in self.kept[value])
+                for value, stages in self.receivers.items()
+                if self.home[value] < stage <= max(stages) and mesh in self._meshes_of(value)
             }
-            for stage, start in enumerate(self.starts, 1)
+            for stage, first in enumerate(self.first_calls, 1)
         }
 
-    def meshes(self, value: str) -> set[Mesh]:
-        """The meshes of the stages that make or take a value."""
-        return {self.mesh.submeshes[s] for s in (self.home[value], *self.readers[value])}
+    def _meshes_of(self, value: str) -> set[Mesh]:
+        """Return the submeshes of the stages that make or receive a value."""
+        return {self.mesh.submeshes[s] for s in (self.home[value], *self.receivers[value])}
 
-    def crossing(self, views: Mapping[Mesh, View]) -> dict[str, frozenset[int]]:
-        """The model's values that stages are sent, with the stages."""
-        found: dict[str, frozenset[int]] = {}
+    def crossing(self, placements: Mapping[Mesh, SubmeshPlacement]) -> dict[str, frozenset[int]]:
+        """Return the values of the model that cross, with the stages that receive them."""
+        crossing: dict[str, frozenset[int]] = {}
         for stage, mesh in enumerate(self.mesh.submeshes):
-            for name in views[mesh].staging.received(stage):
+            for name in placements[mesh].stages.received(stage):
                 value = _BASE.sub("", name)
-                found[value] = found.get(value, frozenset()) | {stage}
-        return found
+                crossing[value] = crossing.get(value, frozenset()) | {stage}
+        return crossing
 
-    def shared(
-        self, value: str, natural: Mapping[Mesh, Mapping[str, frozenset[int]]]
+    def _shared_cuts(
+        self, value: str, cuts: Mapping[Mesh, Mapping[str, frozenset[int]]]
     ) -> frozenset[Key]:
-        """The cuts in which a value lies where it is made, as far as all who take it have them."""
+        """Return the cuts of a value where it is made that all its receivers have, too."""
         home = self.mesh.submeshes[self.home[value]]
-        keys = {_key(self.cuts[home][cut], home) for cut in natural[home][value]}
-        for mesh in self.meshes(value):
+        keys = {_key(self.cuts[home][cut], home) for cut in cuts[home][value]}
+        for mesh in self._meshes_of(value):
             keys &= {_key(cut, mesh) for cut in self.cuts[mesh]}
         return frozenset(keys)
 
@@ -149,8 +156,8 @@ def _key(cut: Cut, mesh: Mesh) -> Key:
     return cut.chain, tuple((axis, mesh.ratio((axis,))) for axis in cut.axes), outer
 
 
-def _layouts(placed: PlacedGraph) -> dict[str, frozenset[int]]:
-    """The cuts of every value that a call gives."""
+def _output_cuts(placed: PlacedGraph) -> dict[str, frozenset[int]]:
+    """Return the cuts of every value that a call returns."""
     return {
         name: layout.cuts
         for call in placed.calls
@@ -160,108 +167,117 @@ def _layouts(placed: PlacedGraph) -> dict[str, frozenset[int]]:
     }
 
 
-def write_staged(
+def write_staged_plan(
     graph: OperatorGraph,
     dimensions: Dimensions,
     placing: Placing,
     cuts: Mapping[Mesh, tuple[Cut, ...]],
     replicate_missing: bool,
 ) -> Plan:
-    """Write every program and device of a plan on a mesh of stages.
+    """Write the programs and devices of a plan whose stages have different degrees.
 
     Parameters
     ----------
     graph, dimensions, placing
-        The model, and where its dimensions lie.
+        The model, its dimensions, and the axes over which they are split.
     cuts
-        For each of the different meshes.
+        For each of the different submeshes.
     replicate_missing
-        Whether an operator without a rule is computed whole.
+        Whether an operator without a rule is computed whole on every device.
     """
     mesh = placing.mesh
     if not isinstance(mesh, StagedMesh):
-        raise ParframeError("internal", str(mesh), "has no stages of its own", "report it")
-    stages = _Stages(graph, dimensions, placing, mesh, cuts, replicate_missing)
-    lines = _lines(stages)
+        raise ParframeError("internal", str(mesh), "its stages have equal degrees", "report it")
+    staged = StagedPlacement(graph, dimensions, placing, mesh, cuts, replicate_missing)
+    writers = {
+        submesh: StageWriter(placement.stages, dimensions)
+        for submesh, placement in staged.placements.items()
+    }
+    communication = _write_communication(staged, writers)
     programs: dict[str, Program] = {}
     devices = []
     names: dict[object, str] = {}
     for rank in range(mesh.size):
         stage = mesh.stage(rank)
-        laid, staging = stages.view(stage).laid, stages.view(stage).staging
+        steps = staged.placement(stage).steps
         local = rank - mesh.first_ranks[stage]
-        kind = laid.kind_of[local]
-        role = (stage, kind, _peers(lines[rank]))
-        if role not in names:
-            names[role] = name = f"stage{stage}_{letters(_count(programs, stage))}"
-            programs[name] = staging.program(
-                name, stage, laid.sequences[kind], dimensions, laid.kinds[kind], lines[rank]
+        shape = steps.shape_names[local]
+        key = (stage, shape, _peers(communication[rank]))
+        if key not in names:
+            names[key] = name = f"stage{stage}_{alphabetic_name(_count(programs, stage))}"
+            programs[name] = writers[mesh.submeshes[stage]].program(
+                name, stage, steps.sequences[shape], steps.shapes[shape], communication[rank]
             )
-        devices.append(Device(rank, names[role], bindings_of(laid.cuts, laid.mesh, local)))
-    return Plan(graph, placing, programs, tuple(devices), _notes(stages))
+        devices.append(Device(rank, names[key], bindings_of(steps.cuts, steps.mesh, local)))
+    return Plan(graph, placing, programs, tuple(devices), _notes(staged))
 
 
 def _count(programs: Mapping[str, Program], stage: int) -> int:
     return sum(program.stage == stage for program in programs.values())
 
 
-def _peers(lines: Lines) -> tuple[tuple[str, object], ...]:
-    """Whom a device communicates with, over what: it and others that do alike share a program."""
-    operators = (*lines.receives, *(o for sends in lines.sends.values() for o in sends))
+def _peers(communication: StageCommunication) -> tuple[tuple[str, object], ...]:
+    """Return what a device communicates with whom; devices that do alike share a program."""
+    sends = (operator for sends in communication.sends.values() for operator in sends)
+    operators = (*communication.receives, *sends)
     return tuple((operator.name, operator.args["peer"]) for operator in operators)
 
 
-def _lines(stages: _Stages) -> list[Lines]:
-    """What every device receives from others, and sends to them."""
-    mesh = stages.mesh
+def _write_communication(
+    staged: StagedPlacement, writers: Mapping[Mesh, StageWriter]
+) -> list[StageCommunication]:
+    """Write what every device receives from others, and sends to them."""
+    mesh = staged.mesh
     receives: list[list[Operator]] = [[] for _ in range(mesh.size)]
     sends: list[dict[str, tuple[Operator, ...]]] = [{} for _ in range(mesh.size)]
-    crossing = stages.crossing(stages.views)
-    for value in sorted(crossing, key=lambda value: _order(stages, value)):
-        home = stages.view(stages.home[value])
-        sent = home.laid.placed.crossing[value]
+    crossing = staged.crossing(staged.placements)
+    for value in sorted(crossing, key=lambda value: _order(staged, value)):
+        home = staged.home[value]
+        sent = staged.placement(home).steps.placed.crossing[value]
         for stage in sorted(crossing[value]):
-            view = stages.view(stage)
-            received = view.laid.placed.crossing[value]
+            received = staged.placement(stage).steps.placed.crossing[value]
             first = mesh.first_ranks[stage]
             for rank in range(first, first + mesh.submeshes[stage].size):
-                source = _source(mesh, rank, stages.home[value])
-                group = mesh.group(rank, stages.across)
+                source = _source(mesh, rank, home)
+                group = mesh.group(rank, staged.axes)
                 there, here = group.index(source), group.index(rank)
-                receive = view.staging.communicate(
-                    "recv", received, {"peer": there}, (received,), tag=value
+                receives[rank].append(
+                    writers[mesh.submeshes[stage]].operator(
+                        "recv", received, {"peer": there}, (received,), tag=value
+                    )
                 )
-                receives[rank].append(receive)
                 args = {"input": Ref(sent), "peer": here}
-                send = home.staging.communicate("send", sent, args, (), here, tag=value)
+                send = writers[mesh.submeshes[home]].operator(
+                    "send", sent, args, (), here, tag=value
+                )
                 sends[source][sent] = (*sends[source].get(sent, ()), send)
-    return [Lines(tuple(own), out) for own, out in zip(receives, sends, strict=True)]
+    return [StageCommunication(tuple(own), out) for own, out in zip(receives, sends, strict=True)]
 
 
-def _order(stages: _Stages, value: str) -> tuple[int, int, int]:
-    """Where a value comes in the order in which all devices communicate."""
-    home = stages.view(stages.home[value])
-    return stages.home[value], *home.staging.order(home.laid.placed.crossing[value])
+def _order(staged: StagedPlacement, value: str) -> tuple[int, int, int]:
+    """Return the position of a value in the order in which all devices communicate."""
+    home = staged.placement(staged.home[value])
+    return staged.home[value], *home.stages.order(home.steps.placed.crossing[value])
 
 
 def _source(mesh: StagedMesh, rank: int, stage: int) -> int:
-    """The rank of an earlier stage from which a rank receives: at its place, as far as it goes."""
+    """Return the rank of an earlier stage from which a rank receives: the one at its position."""
     place = mesh.coordinates(rank)
     here, there = mesh.submeshes[place[mesh.stage_axis]], mesh.submeshes[stage]
     source = {name: place[name] * there.degree(name) // here.degree(name) for name in there.names}
     return mesh.first_ranks[stage] + there.rank(source)
 
 
-def _notes(stages: _Stages) -> tuple[Note, ...]:
-    """The remarks on what each stage has, those that are the same once."""
-    found: dict[Note, None] = {}
-    for mesh, view in stages.views.items():
+def _notes(staged: StagedPlacement) -> tuple[Note, ...]:
+    """Return the notes of all stages, equal ones once."""
+    notes: dict[Note, None] = {}
+    for mesh, placement in staged.placements.items():
         calls = [
             call
-            for number, call in enumerate(stages.graph.calls)
-            if stages.mesh.submeshes[stages.stage_of(number)] == mesh
+            for number, call in enumerate(staged.graph.calls)
+            if staged.mesh.submeshes[staged.stage_of_call(number)] == mesh
         ]
-        laid = view.laid
-        notes = notes_of(stages.graph, stages.dimensions, laid.placed, laid.cuts, mesh, calls)
-        found.update(dict.fromkeys(notes))
-    return tuple(found)
+        steps = placement.steps
+        own = notes_of(staged.graph, staged.dimensions, steps.placed, steps.cuts, mesh, calls)
+        notes.update(dict.fromkeys(own))
+    return tuple(notes)

@@ -1,4 +1,4 @@
-"""What the steps of a sequence cost: where a stage may end, and what is better computed again."""
+"""Costs of steps: work, weight bytes, bytes between stages, and what is cheap to recompute."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from itertools import combinations
 from parframe.dims import BoundOperator, Dimensions
 from parframe.graph import OperatorGraph
 from parframe.partitioning.nominal_sizes import NOMINAL, nominal, nominal_bytes, nominal_elements
-from parframe.partitioning.stage_balance import Cost
-from parframe.partitioning.step_sequence import Outline, Step
+from parframe.partitioning.stage_balance import StepCost
+from parframe.partitioning.step_sequence import ModelSteps, Step
 from parframe.plan import COMMUNICATION
 from parframe.rules.signature import letters
 from parframe.rules.table import EXCHANGES
@@ -20,14 +20,14 @@ _MOVING = COMMUNICATION - EXCHANGES.keys()
 """Communication that computes nothing of the model."""
 
 _CHEAP = 32
-"""A value is computed again rather than sent if that takes at most so many elements for one."""
+"""Most operations per element for which a value is computed again rather than sent."""
 
 
 def works_of(graph: OperatorGraph, dimensions: Dimensions) -> dict[str, float]:
-    """Multiplications of every operator of the graph at nominal sizes, by its name.
+    """Return the multiplications of every operator at nominal sizes, by its name.
 
-    A product counts every combination of the letters of two of its inputs, but for letters that
-    one input alone has and the result has not: a table is looked up, not multiplied.
+    A product counts every combination of the labels of two inputs, without labels that only one
+    input has and the result does not have: a table is looked up, not multiplied.
     """
     own = {
         block: {name: _work(bound) for name, bound in found.items()}
@@ -56,16 +56,17 @@ def _work(bound: BoundOperator) -> float:
     return max(moved, *pairs)
 
 
-def cheap_steps(
-    model: Outline,
-    maker: Mapping[str, int],
+def recomputable_steps(
+    model: ModelSteps,
+    makers: Mapping[str, int],
     given: set[str],
     weights: set[str],
     works: Mapping[str, float],
 ) -> dict[int, frozenset[int]]:
-    """Steps that are cheaper to do again than to send, each with all that it takes.
+    """Return the steps that are cheaper to compute again than to send.
 
-    These are steps of little work on inputs and buffers alone (positions, rotary tables).
+    These are steps of little work that depend on inputs and buffers only (positions, rotary
+    tables). Each is given with all steps that it depends on, and itself.
     """
     found: dict[int, frozenset[int]] = {}
     for number, step in enumerate(model.steps):
@@ -73,7 +74,7 @@ def cheap_steps(
             continue
         if any(value in weights for value in step.reads):
             continue
-        needed = {maker[value] for value in step.reads if value not in given}
+        needed = {makers[value] for value in step.reads if value not in given}
         if not all(other in found for other in needed):
             continue
         closure = frozenset({number}).union(*(found[other] for other in needed))
@@ -87,27 +88,27 @@ def cheap_steps(
 
 
 def _step_work(step: Step, works: Mapping[str, float]) -> float:
-    """The work of the model's operators that a step computes."""
+    """Return the work of the model's operators that a step computes."""
     computing = (op for op in step.operators if op.target not in _MOVING)
     origins = {op.origin for op in computing}
     return sum(works.get(origin, 0.0) for origin in origins)
 
 
 def step_costs(
-    model: Outline,
-    maker: Mapping[str, int],
-    closures: Mapping[int, frozenset[int]],
+    model: ModelSteps,
+    makers: Mapping[str, int],
+    recomputable: Mapping[int, frozenset[int]],
     given: set[str],
     works: Mapping[str, float],
-) -> list[Cost]:
-    """What every step costs, and what would cross if a stage ended after it."""
+) -> list[StepCost]:
+    """Return the cost of every step, with the bytes that cross if a stage ends after it."""
     last: dict[str, int] = {}
     for number, step in enumerate(model.steps):
         for value in step.reads:
             last[value] = number
     crossing = [0.0] * (len(model.steps) + 1)
-    for value, number in maker.items():
-        if number in closures or last.get(value, number) <= number:
+    for value, number in makers.items():
+        if number in recomputable or last.get(value, number) <= number:
             continue
         size = nominal_bytes(model.tensors[value])
         crossing[number] += size
@@ -120,8 +121,8 @@ def step_costs(
         weights = {v for v in step.reads if v in given} - held
         held |= weights
         costs.append(
-            Cost(
-                flops=0.0 if number in closures else _step_work(step, works),
+            StepCost(
+                flops=0.0 if number in recomputable else _step_work(step, works),
                 weight_bytes=sum(nominal_bytes(model.tensors[v]) for v in weights),
                 crossing=running,
             )

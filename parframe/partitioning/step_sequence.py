@@ -1,4 +1,4 @@
-"""The whole sequence of a device's operators, over all calls, before stages are cut."""
+"""Steps of a device over all calls of blocks, before they are divided into stages."""
 
 from __future__ import annotations
 
@@ -14,110 +14,115 @@ from parframe.partitioning.cuts import Cut, Shape
 from parframe.partitioning.graph_placement import PlacedCall, PlacedGraph, outer_block
 from parframe.partitioning.local_block import LocalBlock
 from parframe.partitioning.localize import localise
-from parframe.plan import Layout as Lies
+from parframe.plan import Layout
 
 _BASE = re.compile(r"[@~].*$", re.DOTALL)
 
 
 @attrs.frozen
 class Step:
-    """One entry of the sequence: operators that belong together, and where they come from."""
+    """Operators that belong together, and the number of the call that they are of."""
 
     call: int
     operators: tuple[Operator, ...]
 
     @cached_property
     def reads(self) -> tuple[str, ...]:
-        """The values it takes that it does not define itself."""
+        """Values that it reads and does not make itself."""
         own = set(self.writes)
         return tuple(v for operator in self.operators for v in operator.inputs if v not in own)
 
     @cached_property
     def writes(self) -> tuple[str, ...]:
-        """The values it defines."""
+        """Values that it makes."""
         return tuple(v for operator in self.operators for v in operator.outputs)
 
 
 @attrs.frozen(eq=False)
-class Outline:
-    """What devices of one shape would do if there were one stage, and their values."""
+class ModelSteps:
+    """Steps of the whole model for devices of one shape, and the values of the steps."""
 
     steps: tuple[Step, ...]
     tensors: Mapping[str, Tensor]
 
 
 @attrs.frozen(eq=False)
-class Sequence(Outline):
-    """An outline with all that programs need.
+class StepSequence(ModelSteps):
+    """Steps of the whole model with all that programs need.
 
-    ``states`` are the caches: name, value; ``lies`` tells how values lie in the model's.
+    Parameters
+    ----------
+    states
+        Caches: name and value.
+    layouts
+        For values of the model, their layouts.
     """
 
     states: tuple[tuple[str, str], ...]
-    lies: Mapping[str, Lies]
+    layouts: Mapping[str, Layout]
 
 
 @attrs.frozen(eq=False)
 class LocalGraph:
-    """Every block, and what is converted between calls, local for one shape of device."""
+    """Every block, and the conversions between calls, for one shape of device."""
 
     placed: PlacedGraph
     blocks: Mapping[str, LocalBlock]
     between: LocalBlock
 
     def names(self, call: PlacedCall) -> dict[str, str]:
-        """The names in the sequence of the values of a call's block."""
+        """Return the names of the values of a call's block in the sequence."""
         block = self.placed.blocks[call.call.block].block
         wholes = call.call.names(block)
         return _names(wholes, call.call.name, call.inputs, block, self.blocks[block.name])
 
 
-def sequence(
+def sequence_steps(
     graph: OperatorGraph,
     dimensions: Dimensions,
     placed: PlacedGraph,
     cuts: tuple[Cut, ...],
     shape: Shape,
-) -> Sequence:
+) -> StepSequence:
     """Write out every call of every block for one shape of device."""
     blocks = {
         name: localise(block.block, dimensions.axes[name], block.actions, cuts, shape, block.given)
         for name, block in placed.blocks.items()
     }
-    between = local_between(graph, dimensions, placed, cuts, shape)
+    between = localize_between_calls(graph, dimensions, placed, cuts, shape)
     local = LocalGraph(placed, blocks, between)
     tensors: dict[str, Tensor] = dict(between.tensors)
-    lies: dict[str, Lies] = dict(between.lies)
+    layouts: dict[str, Layout] = dict(between.layouts)
     states: list[tuple[str, str]] = []
     for call in placed.calls:
         block, label = placed.blocks[call.call.block], call.call.name
         names, wholes = local.names(call), call.call.names(block.block)
         for own, tensor in blocks[block.block.name].tensors.items():
             tensors[names[own]] = attrs.evolve(tensor, name=names[own])
-        for own, lie in blocks[block.block.name].lies.items():
-            lies[names[own]] = Lies(wholes[lie.whole], lie.region, lie.partial)
+        for own, layout in blocks[block.block.name].layouts.items():
+            layouts[names[own]] = Layout(wholes[layout.whole], layout.region, layout.partial)
         states.extend(
             (f"{label}/{state.name}" if label else state.name, names[cached])
             for state, cached in zip(block.block.states, block.states, strict=True)
         )
-    return Sequence(write_steps(local), tensors, tuple(states), lies)
+    return StepSequence(write_steps(local), tensors, tuple(states), layouts)
 
 
-def local_between(
+def localize_between_calls(
     graph: OperatorGraph,
     dimensions: Dimensions,
     placed: PlacedGraph,
     cuts: tuple[Cut, ...],
     shape: Shape,
 ) -> LocalBlock:
-    """What is converted between calls, localised, with the model's own inputs and parameters."""
+    """Write the conversions between calls for one shape of device."""
     between = (a for call in placed.calls for a in (*call.glue, *call.leaving))
     actions = (*between, *placed.glue)
     return localise(outer_block(graph), dimensions.outer, actions, cuts, shape, placed.held)
 
 
 def write_steps(local: LocalGraph) -> tuple[Step, ...]:
-    """The entries of all calls in order, and of what is converted between them."""
+    """Write the steps of all calls in order, with the conversions between them."""
     between = iter(local.between.entries)
     steps: list[Step] = []
     for number, call in enumerate(local.placed.calls):
@@ -139,7 +144,7 @@ def _names(
     block: Block,
     local: LocalBlock,
 ) -> dict[str, str]:
-    """The names in the sequence of a local block's values."""
+    """Return the names of a local block's values in the sequence."""
     given = {*block.inputs, *block.parameters}
     result: dict[str, str] = {}
     for name in local.tensors:

@@ -17,7 +17,12 @@ from parframe.mesh import Mesh
 from parframe.partitioning.cuts import Shape, shape_of
 from parframe.partitioning.local_block import LocalBlock
 from parframe.partitioning.localize import localise
-from parframe.partitioning.step_sequence import LocalGraph, Outline, local_between, write_steps
+from parframe.partitioning.step_sequence import (
+    LocalGraph,
+    ModelSteps,
+    localize_between_calls,
+    write_steps,
+)
 from parframe.price.work.compressed.placement_cache import CachedPlacement
 from parframe.price.work.operator_list import OperatorList
 from parframe.price.work.stage_work import DeviceStructure
@@ -91,7 +96,7 @@ class SharedSteps:
 class DeviceSteps:
     """Steps and tensors of one device shape, and the steps that it shares with others."""
 
-    outline: Outline
+    outline: ModelSteps
     shared: SharedSteps
 
 
@@ -119,13 +124,13 @@ class DeviceStepsCache:
 
     def _write(self, on: CachedPlacement, shape: Shape) -> DeviceSteps:
         blocks = {name: self._block(on, name, shape) for name in on.placed.blocks}
-        between = local_between(on.graph, on.dimensions, on.placed, on.cuts, shape)
+        between = localize_between_calls(on.graph, on.dimensions, on.placed, on.cuts, shape)
         local = LocalGraph(on.placed, {name: block for name, (block, _) in blocks.items()}, between)
         kinds = (*(kind for _, kind in blocks.values()), self._kind(between))
         shared = self.shared.get((on.form, kinds))
         if shared is None:
             shared = self.shared[on.form, kinds] = SharedSteps(local, on.graph.parameters)
-        return DeviceSteps(Outline(shared.steps, shared.tensors(local)), shared)
+        return DeviceSteps(ModelSteps(shared.steps, shared.tensors(local)), shared)
 
     def _block(self, on: CachedPlacement, name: str, shape: Shape) -> tuple[LocalBlock, int]:
         """Return a localized block, and a number that is equal for blocks that differ in sizes."""

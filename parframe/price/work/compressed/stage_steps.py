@@ -9,17 +9,13 @@ import attrs
 
 from parframe.graph import OperatorGraph
 from parframe.partitioning.graph_placement import PlacedGraph
-from parframe.partitioning.stage_balance import Course, cut_stages
-from parframe.partitioning.stage_rules import (
-    check_stage_count,
-    find_stage_inputs,
-    unknown_stage_start,
-    uses_broadcast,
-)
-from parframe.partitioning.step_costs import cheap_steps, step_costs
-from parframe.partitioning.step_sequence import Outline, Step
+from parframe.partitioning.stage_balance import CumulativeCosts
+from parframe.partitioning.stage_inputs import find_stage_inputs, uses_broadcast
+from parframe.partitioning.stage_starts import check_stage_count, find_stage_starts
+from parframe.partitioning.step_costs import recomputable_steps, step_costs
+from parframe.partitioning.step_sequence import ModelSteps, Step
 from parframe.price.work.compressed.repeated_layers import ShortenedGraph
-from parframe.strategy import Placing
+from parframe.strategy import Placing, StageStart
 
 Send = tuple[str, str, int]
 """Value of the shortened graph, ``send`` or ``broadcast``, and the receiving stage."""
@@ -49,7 +45,7 @@ class StageSteps:
 
 def stage_steps(
     steps: StepGraph,
-    outline: Outline,
+    outline: ModelSteps,
     placing: Placing,
     axis: tuple[str, ...],
     works: Mapping[str, float],
@@ -75,7 +71,7 @@ def stage_steps(
     if not steps.layers_are_equal():
         return None
     shares = placing.mesh.ratio(axis) if axis else (1,)
-    check_stage_count(axis, len(shares), len(steps.graph.layers))
+    check_stage_count(len(shares), len(steps.graph.layers), axis)
     return _StageAssignment(steps, *steps.cut(outline, shares, placing, works)).stage_steps()
 
 
@@ -124,7 +120,7 @@ class StepGraph:
         self.first_steps = [0]
         for call in self.short_calls:
             self.first_steps.append(self.first_steps[-1] + len(self.steps_of_call[call]))
-        self.costs: dict[Outline, tuple[Course, Mapping[int, frozenset[int]]]] = {}
+        self.costs: dict[ModelSteps, tuple[CumulativeCosts, Mapping[int, frozenset[int]]]] = {}
 
     def layers_are_equal(self) -> bool:
         """Return whether all but the first of equal calls have the same number of steps."""
@@ -138,7 +134,7 @@ class StepGraph:
 
     def cut(
         self,
-        outline: Outline,
+        outline: ModelSteps,
         shares: tuple[int, ...],
         placing: Placing,
         works: Mapping[str, float],
@@ -148,24 +144,23 @@ class StepGraph:
             return (0, self.first_steps[-1]), {}
         if outline not in self.costs:
             self.costs[outline] = self._costs(outline, works)
-        course, closures = self.costs[outline]
-        fixed = sorted({self._step_of_start(start) for start in placing.stage_starts})
-        return (0, *cut_stages(course, shares, fixed), course.count), closures
+        costs, closures = self.costs[outline]
+        layers = len(self.graph.layers)
+        starts = find_stage_starts(costs, shares, placing.stage_starts, layers, self._first_step)
+        return (0, *starts, costs.count), closures
 
     def _costs(
-        self, outline: Outline, works: Mapping[str, float]
-    ) -> tuple[Course, Mapping[int, frozenset[int]]]:
+        self, outline: ModelSteps, works: Mapping[str, float]
+    ) -> tuple[CumulativeCosts, Mapping[int, frozenset[int]]]:
         """Return the costs of all steps, and the steps that are cheap enough to compute again."""
-        closures = cheap_steps(outline, self.producers, self.inputs, self.weights, works)
+        closures = recomputable_steps(outline, self.producers, self.inputs, self.weights, works)
         costs = step_costs(outline, self.producers, closures, self.inputs, works)
         whole = (costs[n] for call in self.short_calls for n in self.steps_of_call[call])
-        return Course.of(list(whole)), closures
+        return CumulativeCosts.of(list(whole)), closures
 
-    def _step_of_start(self, start: str | int) -> int:
-        layers = self.graph.layers
-        if not isinstance(start, int) or not 0 < start < len(layers):
-            raise unknown_stage_start(start, len(layers))
-        return self.first_steps[layers[start]]
+    def _first_step(self, start: StageStart) -> int | None:
+        """Return the first step of a layer; modules are not looked up here."""
+        return self.first_steps[self.graph.layers[start]] if isinstance(start, int) else None
 
     def call_of(self, position: int) -> int:
         """Return the whole model's call that has a step."""
@@ -197,7 +192,7 @@ class _StageAssignment:
                 position = self._position(number, own, producer)
                 key = (position, graph.writes[producer].index(value))
                 receivers.setdefault(key, set()).add(number)
-            steps.append((*((step, 1) for step in sorted(inputs.recomputed - inside)), *own))
+            steps.append((*((step, 1) for step in sorted(inputs.recomputed)), *own))
         return StageSteps(tuple(steps), self._sends(receivers), self._outputs())
 
     def _steps(self, stage: int) -> list[tuple[int, int]]:

@@ -20,7 +20,6 @@ from parframe.graph import OperatorGraph
 from parframe.mesh import Mesh, StagedMesh
 from parframe.partitioning import partition_placing
 from parframe.partitioning.cuts import bindings_of
-from parframe.partitioning.regular_plan import stage_axis
 from parframe.price.work.compressed.device_steps import DeviceSteps, DeviceStepsCache
 from parframe.price.work.compressed.placement_cache import (
     CachedPlacement,
@@ -121,7 +120,7 @@ class WorkReader:
             placed = self.placements.place(self.short.graph, placing, replicate)
         if self.short is None or placed is None:
             return self._work_of_plan(placing, replicate)
-        mesh, axis = placing.mesh, stage_axis(placing)
+        mesh, axis = placing.mesh, placing.stage_axes
         devices = {
             rank: self._device(placed, mesh, rank)
             for rank in distinct_ranks(placed.cuts, mesh, axis)

@@ -1,0 +1,63 @@
+"""Inputs of a pipeline stage from other stages: computed again, or received."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+
+import attrs
+
+
+@attrs.frozen
+class StageInputs:
+    """Inputs of a stage that other stages compute.
+
+    Parameters
+    ----------
+    recomputed
+        Steps of other stages that the stage computes again.
+    received
+        Values that the stage receives, in the order of their first use.
+    """
+
+    recomputed: frozenset[int]
+    received: tuple[str, ...]
+
+
+def find_stage_inputs(
+    reads: Iterable[str],
+    steps: Collection[int],
+    model_inputs: Collection[str],
+    producers: Mapping[str, int],
+    recomputable: Mapping[int, frozenset[int]],
+) -> StageInputs:
+    """Divide the values that a stage reads from others into recomputed and received ones.
+
+    Parameters
+    ----------
+    reads
+        Values that the stage reads.
+    steps
+        Numbers of the stage's own steps.
+    model_inputs
+        Inputs and parameters of the model, which every stage has.
+    producers
+        Number of the step that makes a value.
+    recomputable
+        Steps that are cheap to compute again, each with all steps that it needs.
+    """
+    recomputed: set[int] = set()
+    received: dict[str, None] = {}
+    for value in reads:
+        if value in model_inputs or producers[value] in steps:
+            continue
+        needed = recomputable.get(producers[value])
+        if needed is not None:
+            recomputed |= needed
+        else:
+            received[value] = None
+    return StageInputs(frozenset(recomputed.difference(steps)), tuple(received))
+
+
+def uses_broadcast(receivers: int, stages: int) -> bool:
+    """Tell whether a value is broadcast: all other stages receive it, and they are several."""
+    return stages > 2 and receivers == stages - 1
