@@ -29,9 +29,7 @@ from parframe.graph import (
     rename_arg,
     verify_graph,
 )
-
-STATEFUL_SLOTS: Mapping[str, tuple[str, ...]] = {"parframe.attention.default": ("key", "value")}
-"""Arguments that are stored between steps, for each operator that has such."""
+from parframe.rules.table import state_of
 
 _INDEXED = re.compile(r"^((?:[^.]+\.)*?)(\d+)(?:\.|$)")
 
@@ -225,7 +223,7 @@ def _relative(operator: Operator, segment: _Segment, names: Mapping[str, str]) -
 
 def _states(operators: Iterable[Operator]) -> Iterator[State]:
     for operator in operators:
-        for slot in STATEFUL_SLOTS.get(operator.target, ()):
+        for slot in state_of(operator):
             value = operator.inputs[operator.slots.index(slot)]
             yield State(f"{operator.name}.{slot}", value)
 

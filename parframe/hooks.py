@@ -21,7 +21,7 @@ from parframe.mesh import is_axis, is_code
 from parframe.strategy import Strategy
 
 if TYPE_CHECKING:  # rules need sympy, and finding plugins must not take its time
-    from parframe.rules import Rule
+    from parframe.rules import DeviceOperator, Rule
 
 API_VERSION = 1
 """The version of these hooks; a plugin made for another one says so as `parframe_api`."""
@@ -48,8 +48,11 @@ def parframe_strategies() -> list[type[Strategy]]:  # type: ignore[empty-body]
 
 
 @hookspec
-def parframe_rules() -> list["Rule"]:  # type: ignore[empty-body]
-    """Offer rules of operators, which come before built-in ones for the same operator."""
+def parframe_rules() -> list["Rule | DeviceOperator"]:  # type: ignore[empty-body]
+    """Offer rules of operators, which come before built-in ones for the same operator.
+
+    Operators that only programs of devices have may be listed as well.
+    """
 
 
 @hookspec
@@ -138,6 +141,8 @@ def strategies(
 def rules(codes: Iterable[str], distributions: Sequence[str] = ()) -> tuple["Rule", ...]:
     """Collect the rules of the plugins that some codes and distributions name.
 
+    What they say of operators is known in the whole process from then on.
+
     Parameters
     ----------
     codes : iterable of str
@@ -155,12 +160,41 @@ def rules(codes: Iterable[str], distributions: Sequence[str] = ()) -> tuple["Rul
     ParframeError
         Of kind `plugin`, for the same as `strategies`, and if two rules are for one operator.
     """
-    offered: dict[str, Rule] = {}
+    found = _offered_rules(codes, distributions)
+    return tuple(rule for rules in found.values() for rule in rules)
+
+
+def distributions_with_rules(
+    codes: Iterable[str], distributions: Sequence[str] = ()
+) -> tuple[str, ...]:
+    """List the distributions among those of `rules` that bring rules, so that a plan names them.
+
+    Parameters
+    ----------
+    codes, distributions
+        As for `rules`.
+
+    Returns
+    -------
+    tuple of str
+        Names of distributions in alphabetical order.
+    """
+    return tuple(sorted(_offered_rules(codes, distributions)))
+
+
+def _offered_rules(codes: Iterable[str], distributions: Sequence[str]) -> dict[str, list["Rule"]]:
+    """Return the rules that plugins offer, by distribution; those that offer none are left out."""
+    offered: dict[str, list[Rule]] = {}
+    targets: list[str] = []
     for info in _wanted(installed(), tuple(codes), distributions):
         for rule in _ask(info, "parframe_rules"):
-            _check_rule(info, rule, offered)
-            offered[rule.target] = rule
-    return tuple(offered.values())
+            _check_rule(info, rule, targets)
+            targets.append(rule.target)
+            offered.setdefault(info.distribution, [])
+            _register(rule)
+            if _is_rule(rule):
+                offered[info.distribution].append(rule)
+    return offered
 
 
 def claimed_codes() -> list[str]:
@@ -411,13 +445,25 @@ def _check_strategy(info: PluginInfo, strategy: object, claimed: Iterable[str]) 
 
 def _check_rule(info: PluginInfo, rule: object, others: Iterable[str]) -> None:
     """Check that what a plugin offers is a rule, and the only one for its operator."""
-    from parframe.rules import Rule
+    from parframe.rules import DeviceOperator, Rule
 
-    if not isinstance(rule, Rule):
+    if not isinstance(rule, Rule | DeviceOperator):
         raise _broken(info, f"offers {rule!r}", "let parframe_rules list instances of Rule")
     if rule.target in others:
         what = f"offers a rule for {rule.target!r}, and so does another plugin or itself again"
         raise _broken(info, what, "leave out one of the two in 'plugins'")
+
+
+def _is_rule(rule: object) -> bool:
+    from parframe.rules import Rule
+
+    return isinstance(rule, Rule)
+
+
+def _register(rule: "Rule | DeviceOperator") -> None:
+    from parframe.rules.table import register
+
+    register((rule,))
 
 
 def _same(one: PluginInfo, other: PluginInfo) -> bool:

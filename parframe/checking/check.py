@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 
 import attrs
 
+from parframe import hooks
 from parframe.checking.checked_model import CheckedModel
 from parframe.checking.communication_traffic import plan_traffic
 from parframe.checking.deadlock import check_deadlock
@@ -27,7 +28,7 @@ def check(
     dtype: str | None = None,
     batch: int | None = None,
     sequence: int | None = None,
-    rules: Iterable[Rule] = (),
+    rules: Iterable[Rule] | None = None,
 ) -> Report:
     """Check a plan without a device.
 
@@ -43,7 +44,8 @@ def check(
         Sizes that memory is counted for (default: one row for each share of the batch, and 1024
         positions).
     rules
-        Rules in addition to the built-in table, as in partitioning.
+        Rules in addition to the built-in table, as in partitioning; if absent, those of the
+        plugins that the plan names.
 
     Returns
     -------
@@ -54,6 +56,7 @@ def check(
     findings = check_structure(plan)
     if findings:
         return Report(tuple(findings), {}, ())
+    rules = hooks.rules((), plan.plugins) if rules is None else rules
     model = CheckedModel(plan.graph, plan.programs.values(), rules, plan.placing.zigzag)
     plan_types = PlanTypes(plan, model)
     communication_findings = [*check_matching(plan, plan_types.bindings), *check_deadlock(plan)]

@@ -18,6 +18,7 @@ from parframe.graph import Block, Call, Operator, OperatorGraph, Tensor
 from parframe.layout import TensorDim
 from parframe.plan import Program
 from parframe.rules import Rule, Site
+from parframe.rules.pointwise import is_sum
 from parframe.rules.signature import spell
 from parframe.rules.table import rule_for
 
@@ -115,15 +116,6 @@ class CheckedModel:
                         inputs[signature.addend], addend_dims(bound[operator.name])
                     )
                     self.term_ids[outputs[0]] = sum_ids(term_id(outputs[0]), addend)
-
-
-def is_sum(operator: Operator) -> bool:
-    """Return whether an operator is the plain sum of two tensors."""
-    return (
-        operator.target == "aten.add.Tensor"
-        and operator.args.get("alpha", 1) == 1
-        and operator.slots == ("self", "other")
-    )
 
 
 def addend_dims(bound: BoundOperator) -> tuple[int, ...]:

@@ -28,7 +28,17 @@ from parframe.checking.tensor_types import TensorType
 from parframe.graph import Operator
 from parframe.layout import Region
 from parframe.plan import Plan, group_axes
-from parframe.rules.table import EXCHANGES
+from parframe.rules.communication import (
+    ALL_GATHER,
+    ALL_REDUCE,
+    BROADCAST,
+    PLAN_OPERATORS,
+    POINT_TO_POINT,
+    RECV,
+    REDUCE_SCATTER,
+    SEND,
+)
+from parframe.rules.table import DISTRIBUTED_FORMS
 
 CommunicationKey = tuple[str, ...]
 """Name of a program, and the key by which its ranks find a communication."""
@@ -36,10 +46,10 @@ CommunicationKey = tuple[str, ...]
 
 def communication_key(operator: Operator) -> CommunicationKey:
     """Return the key of a communication, equal on all ranks that take part."""
-    kind = operator.target.removeprefix("parframe.")
-    peer = (str(operator.args.get("peer")),) if kind in ("send", "recv") else ()
+    between_two = operator.target in POINT_TO_POINT
+    peer = (str(operator.args.get("peer")),) if between_two else ()
     return (
-        kind if kind in ("send", "recv") else "collective",
+        PLAN_OPERATORS[operator.target].name if between_two else "collective",
         ",".join(group_axes(operator)),
         str(operator.args.get("tag")),
         *peer,
@@ -95,7 +105,7 @@ class CommunicationTyping:
         The type is in a tuple; None as long as other programs have not reached the communication.
         """
         operator = request.operator
-        if operator.target == "parframe.send":
+        if operator.target == SEND.target:
             return (None,)
         results: list[CollectiveResult] = []
         known: dict[tuple[int, ...], tuple[ConcreteType, ...] | None] = {}
@@ -140,10 +150,10 @@ class CommunicationTyping:
         self, operator: Operator, group: tuple[int, ...], index: int
     ) -> tuple[tuple[int, ...], CommunicationKey]:
         """Return the ranks whose values a rank receives, and the key of their side."""
-        if operator.target == "parframe.recv":
+        if operator.target == RECV.target:
             _, axes, tag, peer = communication_key(operator)
-            return (group[int(peer)],), ("send", axes, tag, str(index))
-        if operator.target == "parframe.broadcast":
+            return (group[int(peer)],), (SEND.name, axes, tag, str(index))
+        if operator.target == BROADCAST.target:
             root = operator.args["root"]
             return (group[root if isinstance(root, int) else 0],), communication_key(operator)
         return group, communication_key(operator)
@@ -171,23 +181,23 @@ class CommunicationTyping:
         symbols = tuple(self.symbols.items())
         index = group.index(rank)
         operator = request.operator
-        kind = operator.target.removeprefix("parframe.")
-        if operator.target in EXCHANGES:
+        kind = PLAN_OPERATORS.get(operator.target)
+        if operator.target in DISTRIBUTED_FORMS:
             return unite_types(inputs, request.dims, symbols)
-        if kind in ("recv", "broadcast"):
+        if kind in (RECV, BROADCAST):
             return CollectiveResult(inputs[0])
         reduction = str(operator.args.get("reduction"))
-        if kind == "all_reduce":
+        if kind is ALL_REDUCE:
             return reduce_types(inputs, reduction)
         parts = self._regions(operator, "parts", rank, len(inputs))
         if parts is None:
             return None
-        if kind == "all_gather":
+        if kind is ALL_GATHER:
             seen = (id(inputs), id(parts))
             if seen not in self._gathered:
                 self._gathered[seen] = (inputs, parts, gather_types(inputs, parts, symbols))
             return self._gathered[seen][-1]
-        if kind == "reduce_scatter":
+        if kind is REDUCE_SCATTER:
             whole = reduce_types(inputs, reduction)
             found = scatter_type(whole.result, parts[index], symbols)
             return attrs.evolve(whole, result=found.result) if whole.fault else found

@@ -9,15 +9,16 @@ from parframe.checking.memory_sizes import MemorySizes, element_bytes, symbol_va
 from parframe.checking.samples import evaluate_size
 from parframe.graph import Operator, Tensor
 from parframe.mesh import Mesh
-from parframe.plan import COMMUNICATION, Plan, Program, group_axes
-from parframe.rules.table import EXCHANGES
+from parframe.plan import Plan, Program, communicates, group_axes
+from parframe.rules.communication import short_name
+from parframe.rules.table import DISTRIBUTED_FORMS
 from parframe.sizes import Size
 
 
 def plan_traffic(plan: Plan, sizes: MemorySizes) -> tuple[Traffic, ...]:
     """Return the communication of a plan, by kind and mesh axes."""
     communications = {
-        name: [op for op in program.operators if op.target in COMMUNICATION]
+        name: [op for op in program.operators if communicates(op)]
         for name, program in plan.programs.items()
     }
     known: dict[object, dict[tuple[str, tuple[str, ...]], tuple[int, int]]] = {}
@@ -49,9 +50,9 @@ def _program_traffic(
     found: dict[tuple[str, tuple[str, ...]], tuple[int, int]] = {}
     sizes: dict[Size, int] = {}
     for operator in operators:
-        kind = (operator.target.removeprefix("parframe."), group_axes(operator))
+        kind = (short_name(operator.target), group_axes(operator))
         inputs = {name: program.tensors[name] for name in operator.inputs}
-        if operator.target in EXCHANGES:
+        if operator.target in DISTRIBUTED_FORMS:
             group_size = mesh.group_size(group_axes(operator), rank)
             size = _sent_bytes(operator, inputs, values, dtype, group_size)
         else:
@@ -76,5 +77,5 @@ def _sent_bytes(
     }
     travels = operator.args["travels"]
     slots = tuple(map(str, travels)) if isinstance(travels, tuple) else ()
-    sent = EXCHANGES[operator.target].sent(shapes, slots, group_size)
+    sent = DISTRIBUTED_FORMS[operator.target].count_sent(shapes, slots, group_size)
     return int(sum(count * element_bytes(tensors[slot], dtype) for slot, count in sent.items()))

@@ -9,7 +9,8 @@ import attrs
 
 from parframe.checking.findings import Finding
 from parframe.graph import Operator
-from parframe.plan import COMMUNICATION, Plan, group_axes
+from parframe.plan import Plan, communicates, group_axes
+from parframe.rules.communication import POINT_TO_POINT, SEND
 
 CommunicationKey = tuple[object, ...]
 """Key of a communication, equal on all ranks that take part."""
@@ -54,7 +55,7 @@ def _events(plan: Plan) -> list[tuple[Event, ...]]:
         name: [
             (operator, group_axes(operator))
             for operator in program.operators
-            if operator.target in COMMUNICATION
+            if communicates(operator)
         ]
         for name, program in plan.programs.items()
     }
@@ -74,10 +75,10 @@ def _events(plan: Plan) -> list[tuple[Event, ...]]:
 
 def _event(operator: Operator, rank: int, group: tuple[int, ...], axes: tuple[str, ...]) -> Event:
     tag = operator.args["tag"]
-    if operator.target in ("parframe.send", "parframe.recv"):
+    if operator.target in POINT_TO_POINT:
         peer = operator.args["peer"]
         other = group[peer] if isinstance(peer, int) else rank
-        pair = (rank, other) if operator.target == "parframe.send" else (other, rank)
+        pair = (rank, other) if operator.target == SEND.target else (other, rank)
         return Event(operator, (*pair, tag), pair)
     return Event(operator, (axes, group[0], tag), group)
 

@@ -18,8 +18,8 @@ from parframe.checking.operator_types import OperatorType
 from parframe.checking.tensor_types import TensorShard
 from parframe.graph import Operator
 from parframe.layout import Range, dims_of
-from parframe.rules import Exchange, Signature
-from parframe.rules.signature import Pattern, bearing, spell
+from parframe.rules import DistributedForm, Signature
+from parframe.rules.signature import Pattern, inputs_with, spell
 
 
 @attrs.frozen
@@ -38,7 +38,7 @@ class DistributedOperator:
         The dimensions of the travelling label.
     """
 
-    form: Exchange
+    form: DistributedForm
     signature: Signature
     moved: tuple[int, ...]
     dims: frozenset[str]
@@ -51,10 +51,10 @@ def find_distributed_form(
     if origin is None or origin.bound.rule is None or origin.bound.signature is None:
         return None
     signature = origin.bound.signature
-    for form in origin.bound.rule.exchanges:
+    for form in origin.bound.rule.distributed_forms:
         if form.target == operator.target:
             dims = dims_of(origin.bound.labels.get(form.travels) or ())
-            return DistributedOperator(form, signature, bearing(signature, form.travels), dims)
+            return DistributedOperator(form, signature, inputs_with(signature, form.travels), dims)
     return None
 
 
@@ -104,13 +104,13 @@ def with_distributed_form(
         "axes": operator.args["axes"],
         "tag": operator.args["tag"],
     }
-    if distributed.form.more is not None:
+    if distributed.form.arguments is not None:
         pieces = _label_pieces(origin, distributed.signature, shards)
         inputs = tuple(shards[number] for number in range(len(slots)))
         local = BoundLocal(
             origin.bound, distributed.signature, inputs, operator_type.outputs, pieces, False
         )
-        more.update(distributed.form.more(local))
+        more.update(distributed.form.arguments(local))
     (plain,) = plain_form(origin.bound, operator_type.outputs)
     form = attrs.evolve(plain, target=distributed.form.target, args={**plain.args, **more})
     return attrs.evolve(operator_type, forms=((form,),))

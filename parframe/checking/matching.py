@@ -12,7 +12,17 @@ from parframe.checking.findings import Finding
 from parframe.checking.samples import Bindings, sample_size, symbol_names
 from parframe.graph import Operator
 from parframe.layout import Region
-from parframe.plan import COMMUNICATION, Plan, Program, group_axes
+from parframe.plan import Plan, Program, communicates, group_axes
+from parframe.rules.communication import (
+    ALL_GATHER,
+    ALL_REDUCE,
+    BROADCAST,
+    PLAN_OPERATORS,
+    POINT_TO_POINT,
+    RECV,
+    REDUCE_SCATTER,
+    SEND,
+)
 
 
 @attrs.frozen(eq=False)
@@ -24,14 +34,14 @@ class ProgramCommunication:
     @cached_property
     def operators(self) -> tuple[Operator, ...]:
         """All communication operators, in order."""
-        return tuple(op for op in self.program.operators if op.target in COMMUNICATION)
+        return tuple(op for op in self.program.operators if communicates(op))
 
     @cached_property
     def collectives(self) -> Mapping[tuple[str, ...], tuple[Operator, ...]]:
         """Operators that a whole group enters, by mesh axes."""
         found: dict[tuple[str, ...], list[Operator]] = {}
         for operator in self.operators:
-            if operator.target not in ("parframe.send", "parframe.recv"):
+            if operator.target not in POINT_TO_POINT:
                 found.setdefault(group_axes(operator), []).append(operator)
         return {axes: tuple(operators) for axes, operators in found.items()}
 
@@ -40,8 +50,8 @@ class ProgramCommunication:
         """Sends and recvs, by mesh axes, kind and peer."""
         found: dict[tuple[tuple[str, ...], str, int], list[Operator]] = {}
         for operator in self.operators:
-            if operator.target in ("parframe.send", "parframe.recv"):
-                kind = operator.target.removeprefix("parframe.")
+            if operator.target in POINT_TO_POINT:
+                kind = PLAN_OPERATORS[operator.target].name
                 peer = operator.args["peer"]
                 key = (group_axes(operator), kind, peer if isinstance(peer, int) else -1)
                 found.setdefault(key, []).append(operator)
@@ -181,7 +191,7 @@ def _value_faults(
 def _root_faults(column: Sequence[Operator]) -> Iterator[RankFault]:
     """Check that the root of a broadcast, and no other rank, sends a value."""
     for number, operator in enumerate(column):
-        if operator.target != "parframe.broadcast":
+        if operator.target != BROADCAST.target:
             continue
         if bool(operator.inputs) != (operator.args["root"] == number):
             sends = "sends a value, but is not" if operator.inputs else "sends no value, but is"
@@ -195,18 +205,19 @@ def _facts_of(
     facts: dict[str, object] = {}
     tensors = [program.tensors.get(v) for v in (*operator.inputs, *operator.outputs)]
     facts["dtype"] = sorted({tensor.dtype for tensor in tensors if tensor is not None})
-    kind = operator.target.removeprefix("parframe.")
-    shape_of = {
-        "all_reduce": operator.inputs,
-        "reduce_scatter": operator.inputs,
-        "all_gather": operator.outputs,
-        "broadcast": operator.inputs or operator.outputs,
-    }.get(kind, ())
-    for value in shape_of:
+    kind = PLAN_OPERATORS.get(operator.target)
+    values: tuple[str, ...] = ()
+    if kind in (ALL_REDUCE, REDUCE_SCATTER):
+        values = operator.inputs
+    elif kind is ALL_GATHER:
+        values = operator.outputs
+    elif kind is BROADCAST:
+        values = operator.inputs or operator.outputs
+    for value in values:
         tensor = program.tensors.get(value)
         if tensor is not None:
             facts["shape"] = tuple(sample_size(size, bindings) for size in tensor.shape)
-    if kind in ("all_gather", "reduce_scatter"):
+    if kind in (ALL_GATHER, REDUCE_SCATTER):
         facts["parts"] = _evaluate_parts(operator.args["parts"], bindings, evaluate)
     return facts
 
@@ -223,7 +234,7 @@ def _pair_faults(
 ) -> Iterator[RankFault]:
     """Compare every send with its recv."""
     pairs = {
-        (number, key[2]) if key[1] == "send" else (key[2], number)
+        (number, key[2]) if key[1] == SEND.name else (key[2], number)
         for number, program in enumerate(programs)
         for key in program.pairs
         if key[0] == axes
@@ -232,8 +243,8 @@ def _pair_faults(
         if not (0 <= source < len(programs) and 0 <= target < len(programs)) or source == target:
             yield min(source, target), "", "a rank communicates with itself"
             continue
-        sends = programs[source].pairs.get((axes, "send", target), ())
-        recvs = programs[target].pairs.get((axes, "recv", source), ())
+        sends = programs[source].pairs.get((axes, SEND.name, target), ())
+        recvs = programs[target].pairs.get((axes, RECV.name, source), ())
         for sent, received in zip(sends, recvs, strict=False):
             if sent.args["tag"] != received.args["tag"]:
                 yield (

@@ -9,15 +9,9 @@ from parframe.checking.memory_sizes import MemorySizes, memory_sizes, symbol_val
 from parframe.checking.samples import symbol_names
 from parframe.graph import Tensor
 from parframe.plan import Plan, Program
+from parframe.rules.kinds import View
+from parframe.rules.table import kind_of
 from parframe.sizes import Size
-
-_VIEWS = """
-view.default reshape.default permute.default transpose.int t.default unsqueeze.default
-squeeze.default squeeze.dim squeeze.dims expand.default slice.Tensor select.int alias.default
-detach.default flatten.using_ints unflatten.int unbind.int split.Tensor split.sizes
-split_with_sizes.default chunk.default
-"""
-"""Operators that share their input's storage."""
 
 
 def device_memory(plan: Plan, rank: int, sizes: MemorySizes | None = None) -> DeviceMemory:
@@ -100,7 +94,8 @@ def _storage_lifetimes(program: Program) -> tuple[dict[str, str], dict[str, int]
         for name in operator.inputs:
             if name in owner:
                 last_use[owner[name]] = position
-        shares = operator.inputs and operator.target.removeprefix("aten.") in _VIEWS.split()
+        kind = kind_of(operator)
+        shares = operator.inputs and isinstance(kind, View) and not kind.copies
         for name in operator.outputs:
             source = operator.inputs[0] if shares else name
             if source in weights:

@@ -18,7 +18,8 @@ from parframe.checking.tensor_types import (
     term_id,
 )
 from parframe.graph import Operator
-from parframe.plan import COMMUNICATION, Program
+from parframe.plan import Program, communicates
+from parframe.rules.communication import PLAN_OPERATORS
 from parframe.sizes import Size
 
 _LONGEST_FORM = 64
@@ -80,8 +81,8 @@ class OperatorInference(AdditionTypes):
         stop = at
         while (
             stop < len(operators)
-            and operators[stop].target not in COMMUNICATION
-            and operators[stop].target != "parframe.shard"
+            and not communicates(operators[stop])
+            and operators[stop].target not in PLAN_OPERATORS
             and (operators[stop].origin or operators[stop].name)
             == (operators[at].origin or operators[at].name)
             and stop - at < _LONGEST_FORM

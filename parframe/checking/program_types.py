@@ -10,7 +10,7 @@ from collections.abc import Generator, Sequence
 
 import attrs
 
-from parframe.checking.checked_model import CheckedModel, ModelOperator, is_sum
+from parframe.checking.checked_model import CheckedModel, ModelOperator
 from parframe.checking.distributed_forms import (
     find_distributed_form,
     moved_input_faults,
@@ -22,10 +22,11 @@ from parframe.checking.samples import Bindings
 from parframe.checking.shard_regions import align_shard
 from parframe.checking.tensor_types import TensorType
 from parframe.graph import Operator, Ref
-from parframe.plan import COMMUNICATION, Program
-from parframe.rules.table import EXCHANGES
-
-_VIEWS = frozenset({"aten.view.default", "aten.reshape.default"})
+from parframe.plan import COMMUNICATION_OPERATORS, Program, communicates
+from parframe.rules.communication import SHARD
+from parframe.rules.pointwise import is_sum
+from parframe.rules.table import DISTRIBUTED_FORMS
+from parframe.rules.views import RESHAPES
 
 
 @attrs.frozen
@@ -75,9 +76,7 @@ class ProgramTypes(OperatorInference):
         super().__init__(model, program, ranks, operator_types, bindings)
         self.position = 0
         self.origins = [
-            model.origin(operator)
-            if operator.target not in COMMUNICATION - EXCHANGES.keys()
-            else None
+            model.origin(operator) if operator.target not in COMMUNICATION_OPERATORS else None
             for operator in program.operators
         ]
 
@@ -88,17 +87,17 @@ class ProgramTypes(OperatorInference):
         operators = self.program.operators
         while self.position < len(operators):
             operator = operators[self.position]
-            if operator.target in EXCHANGES:
+            if operator.target in DISTRIBUTED_FORMS:
                 yield from self._infer_distributed(operator, self.origins[self.position])
                 self.position += 1
-            elif operator.target in COMMUNICATION:
+            elif communicates(operator):
                 source = operator.args.get("input")
                 value = self.values.get(source.name) if isinstance(source, Ref) else None
                 result = yield CommunicationRequest(operator, value)
                 for name in operator.outputs:
                     self.set_type(operator, name, result)
                 self.position += 1
-            elif operator.target == "parframe.shard":
+            elif operator.target == SHARD.target:
                 self.infer_shard(operator)
                 self.position += 1
             else:
@@ -116,7 +115,7 @@ class ProgramTypes(OperatorInference):
         if signature is not None and is_sum(operator) and (has_addend or is_sum(origin.operator)):
             self.infer_sum(operator, origin)
             return 1
-        if has_addend and operator.target in _VIEWS and origin.operator.target not in _VIEWS:
+        if has_addend and operator.target in RESHAPES and origin.operator.target not in RESHAPES:
             self.infer_aligned_addend(operator, origin)
             return 1
         return self.infer_form(at, origin)

@@ -9,24 +9,10 @@ from parframe.checking.samples import graph_symbols, symbol_names
 from parframe.graph import BYTES, Arg, Operator, OperatorGraph, Ref, Tensor
 from parframe.layout import Join, Region, Span
 from parframe.mesh import Mesh, StagedMesh
-from parframe.plan import COMMUNICATION, Device, Part, Plan, Program
-from parframe.rules.table import EXCHANGES
+from parframe.plan import Device, Part, Plan, Program
+from parframe.rules.communication import PLAN_OPERATORS
+from parframe.rules.table import DISTRIBUTED_FORMS
 from parframe.sizes import Size
-
-_SLOTS: Mapping[str, tuple[frozenset[str], frozenset[str]]] = {
-    f"parframe.{kind}": (frozenset(required.split()), frozenset(optional.split()))
-    for kind, required, optional in (
-        ("all_reduce", "input axes reduction tag", ""),
-        ("all_gather", "input axes parts tag", ""),
-        ("reduce_scatter", "input axes reduction parts tag", ""),
-        ("all_to_all", "input axes sends parts tag", ""),
-        ("broadcast", "axes root tag", "input"),
-        ("send", "input axes peer tag", ""),
-        ("recv", "axes peer tag", ""),
-        ("shard", "input part", ""),
-    )
-}
-"""The arguments that the operators of plans must and may have."""
 
 _REDUCTIONS = frozenset({"sum", "max", "min", "prod", "any", "all"})
 
@@ -138,27 +124,26 @@ def _part_faults(part: Part, wholes: Mapping[str, Tensor], program: Program) -> 
 
 def _argument_faults(operator: Operator, mesh: Mesh, rank: int) -> Iterator[str]:
     """Yield the faults in the arguments of an operator that only plans have."""
-    if operator.target in EXCHANGES:
+    if operator.target in DISTRIBUTED_FORMS:
         yield from _distributed_faults(operator, mesh, rank)
         return
-    slots = _SLOTS.get(operator.target)
-    if slots is None:
-        if operator.target in COMMUNICATION or not operator.outputs:
+    plan_operator = PLAN_OPERATORS.get(operator.target)
+    if plan_operator is None:
+        if not operator.outputs:
             yield f"{operator.target} is unknown or has no output"
         return
-    required, optional = slots
+    required = frozenset(plan_operator.arguments)
     names = frozenset(operator.args)
-    if not required <= names or not names <= required | optional:
+    if not required <= names or not names <= required.union(plan_operator.optional):
         yield f"has the arguments {', '.join(sorted(names))}, not {', '.join(sorted(required))}"
         return
     if "input" in names and not isinstance(operator.args["input"], Ref):
         yield "its input is not a tensor"
-    if operator.target != "parframe.shard":
+    if plan_operator.pattern != "local":
         yield from _communication_faults(operator, mesh, rank)
     elif not _is_regions(operator.args["part"]):
         yield "its part is not a region"
-    counts = {"parframe.send": (0,), "parframe.broadcast": (0, 1)}.get(operator.target, (1,))
-    if len(operator.outputs) not in counts:
+    if len(operator.outputs) not in plan_operator.results:
         yield f"has {len(operator.outputs)} outputs"
 
 

@@ -46,7 +46,7 @@ def command(
             dtype=dtype,
             batch=batch,
             sequence=sequence,
-            rules=hooks.rules((), plugins),
+            rules=hooks.rules((), (*found.plugins, *plugins)),
         )
     facts = {
         "check": check_facts(report, memory_sizes(found, dtype, batch, sequence)),

@@ -17,7 +17,7 @@ import attrs
 from parframe.dims.factors import Node, NodeAxis, flatten
 from parframe.graph import Block, Operator, OperatorGraph
 from parframe.rules import Signature
-from parframe.rules.signature import letters, spell
+from parframe.rules.signature import labels_of, spell
 
 Axes = Mapping[str, Mapping[str, list[NodeAxis]]]
 Occurrences = Mapping[str, Mapping[str, Mapping[str, list[NodeAxis | None]]]]
@@ -213,7 +213,7 @@ def _look(
         found = occurrences[operator.name]
         if signature.moves and values and values[0] in raw:
             raw.update(operator.outputs)
-        contracted = signature.contracted() | (signature.whole - letters(signature.outputs))
+        contracted = signature.contracted() | (signature.whole - labels_of(signature.outputs))
         multiplies = bool(contracted) and len(values) > 1 and not signature.moves
         if multiplies and len(active) < len(values):
             _weighted(block, operator, signature, active, found, raw, facts, contracted)
@@ -222,7 +222,7 @@ def _look(
         if _is_sum(signature) and len(active) > 1:
             groups = [makers.get(values[i], frozenset()) for i in active[:2]]
             if groups[0] and groups[1] and not groups[0] & groups[1]:
-                for letter in letters(signature.outputs):
+                for letter in labels_of(signature.outputs):
                     facts.summed.update(dict.fromkeys(_nodes(found.get(letter, ()))))
         if multiplies:
             merged = frozenset([operator.name])
@@ -255,9 +255,9 @@ def _weighted(
     contracted: frozenset[str],
 ) -> None:
     """A product of an activation and a weight, or a table looked up."""
-    ours = letters(tuple(signature.inputs[i] for i in active))
-    theirs = letters(tuple(axes for i, axes in enumerate(signature.inputs) if i not in active))
-    out = letters(signature.outputs)
+    ours = labels_of(tuple(signature.inputs[i] for i in active))
+    theirs = labels_of(tuple(axes for i, axes in enumerate(signature.inputs) if i not in active))
+    out = labels_of(signature.outputs)
     produced = list(_nodes(a for x in sorted((theirs & out) - ours) for a in found.get(x, ())))
     facts.produced.update(dict.fromkeys(produced))
     beside = [a for x in sorted(ours & theirs & out) for a in found.get(x, ())]
@@ -282,9 +282,9 @@ def _between_activations(
     facts: _Facts,
 ) -> None:
     """A product of two activations: what both have and keep are heads, with what stands beside."""
-    first, second = (letters((signature.inputs[i],)) for i in active[:2])
-    ours = letters(tuple(signature.inputs[i] for i in active))
-    kept = first & second & letters(signature.outputs)
+    first, second = (labels_of((signature.inputs[i],)) for i in active[:2])
+    ours = labels_of(tuple(signature.inputs[i] for i in active))
+    kept = first & second & labels_of(signature.outputs)
     for pattern in signature.inputs[active[0]]:
         spelled = list(spell(pattern))
         if kept & set(spelled):

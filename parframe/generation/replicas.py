@@ -12,7 +12,7 @@ import torch
 
 from parframe.errors import ParframeError
 from parframe.graph import Input, OperatorGraph
-from parframe.plan import COMMUNICATION, Part, Plan, group_axes
+from parframe.plan import Part, Plan, communicates, group_axes
 from parframe.simulation.device_coroutine import evaluate_sizes
 from parframe.simulation.regions import Regions, evaluate_regions, take
 
@@ -119,7 +119,7 @@ def find_replica_axes(plan: Plan) -> tuple[str, ...]:
         axis
         for program in plan.programs.values()
         for operator in program.operators
-        if operator.target in COMMUNICATION
+        if communicates(operator)
         for axis in group_axes(operator)
     }
     parallel = tuple(axis for axis in plan.placing.axes(_BATCH) if axis not in busy)

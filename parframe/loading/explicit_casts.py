@@ -18,6 +18,7 @@ import torch
 from parframe.graph import Arg, Operator, Parameter
 from parframe.loading.buffer_data import decode_tensor, encode_tensor
 from parframe.loading.flat_graph import FlatGraph, remove_unused, replace_values
+from parframe.rules.pointwise import CAST
 
 _NARROWER = {"float64": "float32", "complex128": "complex64"}
 
@@ -47,7 +48,7 @@ def restore_float32(graph: FlatGraph) -> FlatGraph:
     same = {
         operator.outputs[0]: operator.inputs[0]
         for operator in graph.operators
-        if operator.target == "aten.to.dtype" and _is_widening(operator, graph)
+        if operator.target == CAST and _is_widening(operator, graph)
     }
     operators = tuple(
         attrs.evolve(op, args={slot: _narrow_argument(arg) for slot, arg in op.args.items()})

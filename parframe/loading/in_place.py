@@ -10,16 +10,7 @@ import torch
 from parframe.graph import Operator, output_leaves
 from parframe.loading.flat_graph import FlatGraph
 from parframe.ops.schema import overload
-
-_NEVER_ALIASING = frozenset(
-    f"aten.{name}"
-    for name in (
-        "linear.default", "matmul.default", "conv1d.default", "conv2d.default", "conv3d.default",
-        "batch_norm.default", "layer_norm.default", "group_norm.default", "max_pool2d.default",
-        "adaptive_avg_pool2d.default",
-    )
-)  # fmt: skip
-"""Composite operators that never return one of their arguments."""
+from parframe.rules.table import rule_of
 
 
 class AliasedWriteError(Exception):
@@ -83,7 +74,8 @@ def _check_unshared(
 
 def _may_alias(producer: Operator) -> bool:
     """Return whether an operator's result may share memory with another tensor."""
-    if producer.target in _NEVER_ALIASING or _is_in_place(producer):
+    rule = rule_of(producer)
+    if (rule is not None and rule.fresh) or _is_in_place(producer):
         return False
     target = overload(producer.target)
     composite = target.has_kernel_for_dispatch_key(torch._C.DispatchKey.CompositeImplicitAutograd)

@@ -7,11 +7,10 @@ import math
 import attrs
 import networkx
 
-from parframe.fold import STATEFUL_SLOTS
 from parframe.graph import Block, Operator, OperatorGraph, State
 from parframe.rules import Signature, Site, bind
-from parframe.rules.signature import letters
-from parframe.rules.table import rule_for
+from parframe.rules.signature import labels_of
+from parframe.rules.table import rule_for, state_of
 from parframe.sizes import evaluate, symbols_of
 
 _SOURCE, _SINK = ("", "source"), ("", "sink")
@@ -33,7 +32,7 @@ def cache_latents(graph: OperatorGraph) -> OperatorGraph:
 def _cache_latents_of_block(block: Block) -> Block:
     states: list[State] = []
     for operator in block.operators:
-        slots = STATEFUL_SLOTS.get(operator.target, ())
+        slots = state_of(operator)
         wide = [operator.inputs[operator.slots.index(slot)] for slot in slots]
         latents = _find_latents(block, operator, wide) if wide else []
         if latents:
@@ -101,11 +100,11 @@ def _position_dims(block: Block, operator: Operator, wide: list[str]) -> dict[st
 def _shared(signature: Signature, operator: Operator, wide: list[str]) -> frozenset[str]:
     """Return the labels that keys and values have and the result does not have: the positions."""
     labels = [
-        letters((patterns,))
+        labels_of((patterns,))
         for value, patterns in zip(operator.inputs, signature.inputs, strict=True)
         if value in wide
     ]
-    return frozenset.intersection(*labels) - letters(signature.outputs)
+    return frozenset.intersection(*labels) - labels_of(signature.outputs)
 
 
 def _same_position_inputs(
@@ -127,12 +126,12 @@ def _same_position_inputs(
     label = pattern[0]
     if label in signature.free:
         return {}
-    if label in signature.whole or label not in letters(signature.inputs):
+    if label in signature.whole or label not in labels_of(signature.inputs):
         return None
     inputs: dict[str, int] = {}
     for name, patterns in zip(producer.inputs, signature.inputs, strict=True):
         positions = [position for position, each in enumerate(patterns) if each == (label,)]
-        if label in letters((patterns,)) and len(positions) != 1:
+        if label in labels_of((patterns,)) and len(positions) != 1:
             return None
         inputs.update((name, position) for position in positions)
     return inputs

@@ -51,7 +51,7 @@ def simulate(ranks: Sequence[Mapping[str, Any]]) -> list[torch.Tensor]:
     return [result.to(own["hidden"].dtype) for result, own in zip(results, ranks, strict=True)]
 
 
-def count_sent(ranks: Sequence[Mapping[str, Any]], rank: int) -> dict[str, int]:
+def measure_sent(ranks: Sequence[Mapping[str, Any]], rank: int) -> dict[str, int]:
     """Count the elements that a rank sends to others: its tokens, and the results of theirs."""
     own = ranks[rank]
     others = [other for number, other in enumerate(ranks) if number != rank]
@@ -122,6 +122,9 @@ def expert_dispatch(
 @expert_dispatch.register_fake
 def _expert_dispatch_shape(hidden, ids, weights, up, up_bias, down, down_bias, *rest):  # type: ignore[no-untyped-def]
     return hidden.new_empty(hidden.shape[0], down.shape[2 if rest[3] else 1])
+
+
+RUN = torch.ops.parframe.expert_dispatch.default
 
 
 def _exchange_counts(

@@ -115,6 +115,9 @@ def _local_experts_shape(hidden, ids, weights, up, up_bias, down, down_bias, *re
     return hidden.new_empty(hidden.shape[0], down.shape[2 if rest[3] else 1])
 
 
+LOCAL_EXPERTS = torch.ops.parframe.local_experts.default
+
+
 def compute_local_experts(
     hidden: torch.Tensor,
     ids: torch.Tensor,

@@ -52,7 +52,7 @@ def simulate(ranks: Sequence[Mapping[str, Any]]) -> list[torch.Tensor]:
     return results
 
 
-def count_sent(ranks: Sequence[Mapping[str, Any]], rank: int) -> dict[str, int]:
+def measure_sent(ranks: Sequence[Mapping[str, Any]], rank: int) -> dict[str, int]:
     """Count the elements that a rank passes on: its own block, and all it receives but the last."""
     passed = [(rank - step) % len(ranks) for step in range(len(ranks) - 1)]
     slots = ranks[rank]["travels"]
@@ -119,6 +119,9 @@ def ring_attention(
 def _ring_attention_shape(query, key, value, *rest):  # type: ignore[no-untyped-def]
     rows, heads, queries, _ = query.shape
     return value.new_empty(rows, queries, heads, value.shape[-1])
+
+
+RUN = torch.ops.parframe.ring_attention.default
 
 
 @attrs.frozen

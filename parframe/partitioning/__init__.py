@@ -100,7 +100,8 @@ def partition(graph: OperatorGraph, by: str | Path | Spec) -> Plan:
     """
     spec = _spec(by)
     _check_layers(graph, spec)
-    return partition_placing(graph, spec.placing(), spec.rules(), spec.on_missing_rule)
+    plan = partition_placing(graph, spec.placing(), spec.rules(), spec.on_missing_rule)
+    return attrs.evolve(plan, plugins=spec.rule_plugins())
 
 
 def _gathering(placed: Iterable[PlacedGraph]) -> dict[str, frozenset[str]]:
@@ -116,9 +117,9 @@ def _verify_exchanges(placing: Placing, placed: PlacedGraph) -> None:
     """Refuse an exchange that a strategy insists on and no operator has."""
     computed = (a for block in placed.blocks.values() for a in block.actions)
     found = {
-        (axis, action.exchange.name)
+        (axis, action.form.name)
         for action in computed
-        if isinstance(action, Compute) and action.exchange is not None
+        if isinstance(action, Compute) and action.form is not None
         for axis in action.axes
     }
     for axis, names in placing.distributed_forms.items():

@@ -11,7 +11,7 @@ import attrs
 
 from parframe.dims import BoundOperator
 from parframe.graph import Operator
-from parframe.rules import Exchange
+from parframe.rules import DistributedForm
 
 Partial: TypeAlias = tuple[tuple[str, ...], str]
 """Mesh axes over which a value has still to be reduced, and how (``"sum"``)."""
@@ -33,7 +33,7 @@ class Compute:
     """An operator on the devices' parts.
 
     ``letters`` are those that are split; ``inputs`` and ``outputs`` are local names; ``bare``
-    leaves the addend out. In an ``exchange`` the devices along ``axes`` exchange a letter.
+    leaves the addend out. Of a distributed ``form`` the devices along ``axes`` communicate.
     """
 
     index: int
@@ -45,7 +45,7 @@ class Compute:
     outputs: tuple[str, ...]
     afters: tuple[Placement, ...]
     bare: bool = False
-    exchange: Exchange | None = None
+    form: DistributedForm | None = None
     axes: tuple[str, ...] = ()
 
     @property

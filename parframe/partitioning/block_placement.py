@@ -17,6 +17,7 @@ from parframe.partitioning.cuts import Cut
 from parframe.partitioning.nominal_sizes import nominal_bytes
 from parframe.partitioning.split_options import Axes, Option, options
 from parframe.rules import Signature
+from parframe.rules.pointwise import is_addition
 from parframe.rules.signature import Pattern
 from parframe.sizes import format_size
 
@@ -84,14 +85,14 @@ class Placer:
         ranked = sorted(
             (option for option in options if self.source(option, operator, busy) is not None),
             key=lambda option: (
-                option.exchange is None,
+                option.form is None,
                 option.cut.priority,
                 self.source(option, operator, busy) != "active",
                 option.cut.rank,
             ),
         )
         for option in ranked:
-            if option.exchange is not None and any(one.exchange for one in chosen):
+            if option.form is not None and any(one.form for one in chosen):
                 continue
             together = _with_outer(option, chosen, options, ranked)
             axes = {axis for one in together for axis in one.cut.axes}
@@ -122,8 +123,8 @@ class Placer:
         if made and signature.addend is not None and signature.addend < len(names):
             self.without_addend(operator, bound, cuts, letters, names, befores, afters[0])
             return
-        exchange = next((option for option in chosen if option.exchange), None)
-        self.emit(bound, cuts, letters, tuple(names), tuple(befores), None, afters, exchange)
+        form = next((option for option in chosen if option.form), None)
+        self.emit(bound, cuts, letters, tuple(names), tuple(befores), None, afters, form)
 
     def source(self, option: Option, operator: Operator, busy: set[str]) -> str | None:
         """Why an operator should work on a cut: an input is split so, or may come so."""
@@ -212,7 +213,7 @@ class Placer:
 
     def defer(self, operator: Operator, bound: BoundOperator, signature: Signature) -> bool:
         """A sum of a partial term and one that is not waits until it is needed."""
-        if operator.target != "aten.add.Tensor" or operator.args.get("alpha", 1) != 1:
+        if not is_addition(operator):
             return False
         if len(operator.inputs) != 2 or operator.inputs[0] == operator.inputs[1]:
             return False
@@ -305,7 +306,7 @@ class Placer:
         self.values.actions.append(
             Compute(
                 self.values.index, bound, cuts, letters, names, befores, operator.outputs, afters,
-                exchange=exchanged.exchange if exchanged else None,
+                form=exchanged.form if exchanged else None,
                 axes=exchanged.cut.axes if exchanged else (),
             )
         )  # fmt: skip
@@ -326,7 +327,7 @@ def _with_outer(
     while outer is not None:
         missed = any(one.cut.rank == outer.rank for one in among)
         if missed and all(outer.rank not in one.ranks for one in chosen):
-            same = (one for one in ranked if one.cut.rank == outer.rank and one.exchange is None)
+            same = (one for one in ranked if one.cut.rank == outer.rank and one.form is None)
             found = next(same, None)
             if found is None:
                 return []

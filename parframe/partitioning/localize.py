@@ -13,8 +13,8 @@ from parframe.layout import Range, Region, TensorDim, dims_of, local_size, regio
 from parframe.partitioning.actions import Action, Add, Compute, Convert, Placement
 from parframe.partitioning.cuts import Cut, Shape
 from parframe.partitioning.local_block import Entry, LocalBlock
-from parframe.rules import Exchange, Local, Signature, Site, without_addend
-from parframe.rules.signature import bearing
+from parframe.rules import DistributedForm, Local, Signature, Site, without_addend
+from parframe.rules.signature import inputs_with
 from parframe.sizes import Size
 
 
@@ -225,20 +225,20 @@ class LocalOperator(Local):
             self.shapes[value] = tensor.shape
             self.names[value] = name
             self.writer.tensors[name] = tensor
-        rule, exchange = self.bound.rule, self.action.exchange
-        if exchange is not None:
-            self.plain(exchange.target, self.exchanging(exchange))
+        rule, form = self.bound.rule, self.action.form
+        if form is not None:
+            self.plain(form.target, self.form_arguments(form))
         elif rule is not None and rule.local is not None and self.action.letters:
             rule.local(self)
         else:
             self.plain(operator.target, {})
         return tuple(self.operators)
 
-    def exchanging(self, exchange: Exchange) -> dict[str, Arg]:
+    def form_arguments(self, form: DistributedForm) -> dict[str, Arg]:
         """What the operator's communication takes beside its own arguments."""
         slots = self.site.operator.slots
-        moved = (slots[number] for number in bearing(self.signature, exchange.travels))
-        more = exchange.more(self) if exchange.more is not None else {}
+        moved = (slots[number] for number in inputs_with(self.signature, form.travels))
+        more = form.arguments(self) if form.arguments is not None else {}
         where = {key: rename_arg(arg, self.names) for key, arg in more.items()}
         return {**where, "travels": tuple(dict.fromkeys(moved)), "axes": self.action.axes}
 

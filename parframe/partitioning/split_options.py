@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 
 import attrs
 
 from parframe.dims import BoundOperator
-from parframe.errors import ParframeError
 from parframe.layout import Leaf, TensorDim, dims_of
 from parframe.partitioning.cuts import Cut
-from parframe.rules import Exchange, Signature
-from parframe.rules.signature import Pattern, bearing, spell
-from parframe.rules.table import EXCHANGES
+from parframe.rules import DistributedForm, Signature
+from parframe.rules.signature import Pattern, inputs_with, spell
 
 Axes = Mapping[str, tuple[TensorDim, ...]]
 
@@ -21,7 +20,7 @@ Axes = Mapping[str, tuple[TensorDim, ...]]
 class Option:
     """One cut that an operator could work on: the letters it splits, the tensors that have it.
 
-    In an ``exchange`` some inputs are ``moved``: they have the cut ``travels``.
+    Of a distributed ``form`` some inputs are ``moved``: they have the cut ``travels``.
     """
 
     cut: Cut
@@ -29,7 +28,7 @@ class Option:
     inputs: tuple[bool, ...]
     outputs: tuple[bool, ...]
     contracted: bool
-    exchange: Exchange | None = None
+    form: DistributedForm | None = None
     travels: Cut | None = None
     moved: tuple[int, ...] = ()
 
@@ -88,38 +87,29 @@ def options(
     """
     found = [_option(cut, signature, bound, axes) for cut in cuts]
     plain = [option for option in found if option is not None]
-    return [*(e for option in plain for e in _exchanges(option, signature, bound, axes, cuts)),
-            *plain]  # fmt: skip
+    forms = (_distributed_forms(option, signature, bound, axes, cuts) for option in plain)
+    return [*chain.from_iterable(forms), *plain]
 
 
-def _exchanges(
+def _distributed_forms(
     option: Option, signature: Signature, bound: BoundOperator, axes: Axes, cuts: tuple[Cut, ...]
 ) -> Iterator[Option]:
-    """The forms of an operator in which the devices of a cut exchange what they do not keep."""
-    for exchange in bound.rule.exchanges if bound.rule is not None else ():
-        wanted = exchange.name in option.cut.exchanges and exchange.stays in option.letters
+    """Yield the distributed forms of an operator for which the ranks of a cut communicate."""
+    for form in bound.rule.distributed_forms if bound.rule is not None else ():
+        wanted = form.name in option.cut.exchanges and form.stays in option.letters
         if not wanted or option.contracted:
             continue
-        if exchange.target not in EXCHANGES:
-            raise ParframeError(
-                "rule",
-                bound.site.operator.target,
-                f"{exchange.target} is no communication of parframe's",
-                f"exchange by one of {', '.join(sorted(EXCHANGES))}",
-            )
-        moved = bearing(signature, exchange.travels)
+        moved = inputs_with(signature, form.travels)
         values = [axes[bound.site.operator.inputs[number]] for number in moved]
-        structure = bound.labels.get(exchange.travels) or ()
+        structure = bound.labels.get(form.travels) or ()
         for cut in cuts:
             if (
                 set(cut.axes) == set(option.cut.axes)
                 and all(tiles(structure, dims) for dims in cut.tiling)
                 and all(carries(value, cut) for value in values)
             ):
-                letters = option.letters | {exchange.travels}
-                yield attrs.evolve(
-                    option, letters=letters, exchange=exchange, travels=cut, moved=moved
-                )
+                letters = option.letters | {form.travels}
+                yield attrs.evolve(option, letters=letters, form=form, travels=cut, moved=moved)
 
 
 def _option(cut: Cut, signature: Signature, bound: BoundOperator, axes: Axes) -> Option | None:

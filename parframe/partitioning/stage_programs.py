@@ -19,7 +19,7 @@ from parframe.partitioning.actions import Placement
 from parframe.partitioning.cuts import Shape
 from parframe.partitioning.stage_assignment import StageAssignment
 from parframe.partitioning.step_sequence import StepSequence
-from parframe.plan import COMMUNICATION, Part, Program
+from parframe.plan import Part, Program, communicates
 
 
 @attrs.frozen
@@ -168,6 +168,6 @@ class StageWriter:
 
 def _tagged(operator: Operator) -> Operator:
     """Return a collective with its output as the tag, which is the same on every device."""
-    if operator.target in COMMUNICATION:
+    if communicates(operator):
         return attrs.evolve(operator, args={**operator.args, "tag": operator.outputs[0]})
     return operator

@@ -12,12 +12,8 @@ from parframe.graph import OperatorGraph
 from parframe.partitioning.nominal_sizes import NOMINAL, nominal, nominal_bytes, nominal_elements
 from parframe.partitioning.stage_balance import StepCost
 from parframe.partitioning.step_sequence import ModelSteps, Step
-from parframe.plan import COMMUNICATION
-from parframe.rules.signature import letters
-from parframe.rules.table import EXCHANGES
-
-_MOVING = COMMUNICATION - EXCHANGES.keys()
-"""Communication that computes nothing of the model."""
+from parframe.plan import COMMUNICATION_OPERATORS, communicates
+from parframe.rules.signature import labels_of
 
 _CHEAP = 32
 """Most operations per element for which a value is computed again rather than sent."""
@@ -46,8 +42,8 @@ def _work(bound: BoundOperator) -> float:
     signature = bound.signature
     if signature is None or signature.moves or len(signature.inputs) < 2:
         return moved
-    out = letters(signature.outputs)
-    inputs = [letters((axes,)) for axes in signature.inputs]
+    out = labels_of(signature.outputs)
+    inputs = [labels_of((axes,)) for axes in signature.inputs]
     alone = {x for x, count in Counter(x for one in inputs for x in one).items() if count == 1}
     pairs = (
         math.prod(nominal(signature.sizes[x]) for x in (left | right) - (alone - out))
@@ -70,7 +66,7 @@ def recomputable_steps(
     """
     found: dict[int, frozenset[int]] = {}
     for number, step in enumerate(model.steps):
-        if any(operator.target in COMMUNICATION for operator in step.operators):
+        if any(communicates(operator) for operator in step.operators):
             continue
         if any(value in weights for value in step.reads):
             continue
@@ -89,7 +85,7 @@ def recomputable_steps(
 
 def _step_work(step: Step, works: Mapping[str, float]) -> float:
     """Return the work of the model's operators that a step computes."""
-    computing = (op for op in step.operators if op.target not in _MOVING)
+    computing = (op for op in step.operators if op.target not in COMMUNICATION_OPERATORS)
     origins = {op.origin for op in computing}
     return sum(works.get(origin, 0.0) for origin in origins)
 

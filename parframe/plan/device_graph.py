@@ -6,7 +6,8 @@ import networkx
 
 from parframe.mesh import Mesh
 from parframe.plan.bindings import bound_part, bound_tensor
-from parframe.plan.program import COMMUNICATION, Device, Program, group_axes
+from parframe.plan.program import Device, Program, group_axes
+from parframe.rules.table import communicates
 
 
 def device_graph(program: Program, device: Device, mesh: Mesh) -> networkx.MultiDiGraph:
@@ -22,7 +23,7 @@ def device_graph(program: Program, device: Device, mesh: Mesh) -> networkx.Multi
     }
     for operator in program.operators:
         graph.add_node(operator.name, kind="operator", operator=operator)
-        if operator.target in COMMUNICATION:
+        if communicates(operator):
             graph.nodes[operator.name]["group"] = mesh.group(device.rank, group_axes(operator))
         for value in operator.inputs:
             graph.add_edge(home[value], operator.name, value=value, tensor=tensors[value])

@@ -34,6 +34,8 @@ class Plan:
         One for every rank, in order.
     notes
         Notes on what is replicated, gathered or computed more than once.
+    plugins
+        Installed distributions that bring the rules of the plan's operators.
     """
 
     graph: OperatorGraph
@@ -41,6 +43,7 @@ class Plan:
     programs: Mapping[str, Program]
     devices: tuple[Device, ...]
     notes: tuple[Note, ...] = ()
+    plugins: tuple[str, ...] = ()
 
     @property
     def mesh(self) -> Mesh:

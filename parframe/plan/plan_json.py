@@ -59,6 +59,7 @@ def _content(plan: Plan) -> dict[str, Any]:
         "programs": {name: encode_program(p) for name, p in plan.programs.items()},
         "devices": [encode_device(device) for device in plan.devices],
         "notes": [encode_note(note) for note in plan.notes],
+        **({"plugins": list(plan.plugins)} if plan.plugins else {}),
     }
 
 

@@ -1,4 +1,8 @@
-"""Reading of plans: nothing in the file is trusted or executed."""
+"""Reading of plans: nothing in the file is trusted or executed.
+
+A plan may name distributions whose rules its operators need; they must be installed, and are
+imported.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from parframe import graph_json
+from parframe import graph_json, hooks
 from parframe.errors import ParframeError
 from parframe.json_input import parse_json, read_text
 from parframe.plan.json_rows import (
@@ -86,6 +90,10 @@ def parse_plan(text: str) -> Plan:
 
 
 def _decode(content: Mapping[str, Any]) -> Plan:
+    plugins = sequence(content.get("plugins", []), "plugins")
+    if not all(isinstance(name, str) for name in plugins):
+        raise invalid_plan("plugins", "are not names of distributions")
+    hooks.rules((), tuple(plugins))  # programs are read by what their operators are
     programs = mapping(content.get("programs"), "programs")
     devices = sequence(content.get("devices"), "devices")
     return validate_plan(
@@ -95,6 +103,7 @@ def _decode(content: Mapping[str, Any]) -> Plan:
             programs={name: decode_program(name, value) for name, value in programs.items()},
             devices=tuple(decode_device(rank, value) for rank, value in enumerate(devices)),
             notes=tuple(map(decode_note, sequence(content.get("notes"), "notes"))),
+            plugins=tuple(plugins),
         )
     )
 

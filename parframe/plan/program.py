@@ -2,27 +2,14 @@
 
 Devices that do the same share one *program*; what differs from device to device is in the
 device's *bindings*: where its part of a dimension starts (``vocab_start``), and how much of a
-symbolic dimension it holds (``batch_here``). Communication operators are ordinary operators:
+symbolic dimension it holds (``batch_here``). Communication operators are ordinary operators, see
+`parframe.rules.communication`.
 
-================================  ==================================================================
-``parframe.all_reduce``           ``input, axes, reduction, tag``
-``parframe.all_gather``           ``input, axes, parts, tag``; ``parts[m]`` is where the part of the
-                                  group's member ``m`` lies in the result: a region for every axis
-``parframe.reduce_scatter``       ``input, axes, reduction, parts, tag``; member ``m`` keeps
-                                  ``parts[m]`` of the reduced tensor
-``parframe.all_to_all``           ``input, axes, sends, parts, tag``; ``sends[m]`` of the input goes
-                                  to member ``m``, what comes from ``m`` lies at ``parts[m]``
-``parframe.broadcast``            ``input, axes, root, tag``; only the member ``root`` has ``input``
-``parframe.send``, ``.recv``      ``input, axes, peer, tag``; ``axes, peer, tag``: the member
-                                  ``peer`` of the group
-``parframe.shard``                ``input, part``: takes a region for every axis; no communication
-================================  ==================================================================
+A *distributed form* (``parframe.ring_attention``) is an operator of the model for which ranks
+communicate instead of gathering: it takes the operator's own arguments, then ``travels, axes,
+tag``; ``travels`` names those arguments of which the parts are communicated.
 
-An *exchange* is an operator of the model of which devices hold parts that they exchange instead
-of gathering them (``parframe.ring_attention``): it takes the operator's own arguments, then
-``travels, axes, tag``; ``travels`` names those arguments of which the parts are exchanged.
-
-The group of a communication operator on a rank is ``mesh.group(rank, axes)``; its members are
+The group of a communication operator on a rank is ``mesh.group(rank, axes)``; its ranks are
 numbered by their place in it. A tag is the same on every device that takes part, and no two
 communications of a group have the same.
 """
@@ -35,16 +22,7 @@ import attrs
 
 from parframe.graph import Operator, State, Tensor
 from parframe.layout import Region
-from parframe.rules.table import EXCHANGES
 from parframe.sizes import Size
-
-COMMUNICATION = frozenset(EXCHANGES) | frozenset(
-    f"parframe.{name}"
-    for name in (
-        "all_reduce", "all_gather", "reduce_scatter", "all_to_all", "broadcast", "send", "recv",
-    )
-)  # fmt: skip
-"""The targets of communication operators."""
 
 
 @attrs.frozen

@@ -11,7 +11,8 @@ import sympy
 
 from parframe.graph import Arg, Operator, Ref, Tensor
 from parframe.layout import Join, Region, Span
-from parframe.plan.program import COMMUNICATION, Part, Program, group_axes
+from parframe.plan.program import Part, Program, group_axes
+from parframe.rules.table import communicates
 from parframe.sizes import format_size
 
 if TYPE_CHECKING:
@@ -91,7 +92,7 @@ def _body(
         results = ", ".join(names[name] for name in operator.outputs)
         shapes = ", ".join(_shown_tensor(program.tensors[name]) for name in operator.outputs)
         notes = [shapes, operator.module, operator.source[:_LONGEST_SOURCE]]
-        if operator.target in COMMUNICATION:
+        if communicates(operator):
             axes = group_axes(operator)
             if axes not in groups:
                 groups[axes] = _groups(plan, axes, ranks)

@@ -11,7 +11,8 @@ from parframe.graph import BYTES, Arg, Operator, OperatorGraph, Ref
 from parframe.layout import Join, Span
 from parframe.mesh import Mesh, StagedMesh
 from parframe.plan.program import Part, Program, group_axes
-from parframe.rules.table import EXCHANGES
+from parframe.rules.communication import PLAN_OPERATORS
+from parframe.rules.table import DISTRIBUTED_FORMS
 
 if TYPE_CHECKING:
     from parframe.plan.plan import Plan
@@ -122,26 +123,25 @@ def _verify_part(where: str, part: Part, wholes: Mapping[str, Any]) -> None:
 
 
 def _verify_fields(where: str, operator: Operator, mesh: Mesh, rank: int) -> None:
-    if operator.target in EXCHANGES:
+    if operator.target in DISTRIBUTED_FORMS:
         _verify_exchange(where, operator, mesh)
         return
-    fields = _FIELDS.get(operator.target)
-    if fields is None:
+    plan_operator = PLAN_OPERATORS.get(operator.target)
+    if plan_operator is None:
         return
     group = 1
-    for field in fields:
-        name, optional = field.rstrip("?"), field.endswith("?")
+    fields = (*plan_operator.arguments, *plan_operator.optional)
+    for name in fields:
         if name not in operator.args:
-            if optional:
+            if name in plan_operator.optional:
                 continue
             raise invalid_plan(where, f"{operator.target} has no {name!r}")
         if not _CHECKS[name](operator.args[name], group, mesh):
             raise invalid_plan(where, f"its {name!r} is {str(operator.args[name])[:60]}")
         if name == "axes":
             group = mesh.group_size(group_axes(operator), rank)
-    extra = set(operator.args) - {field.rstrip("?") for field in fields}
-    results = 0 if operator.target == "parframe.send" else 1
-    if extra or len(operator.outputs) != results:
+    extra = set(operator.args) - set(fields)
+    if extra or len(operator.outputs) not in plan_operator.results:
         raise invalid_plan(
             where, f"{operator.target} has {sorted(extra) or operator.outputs} too many"
         )
@@ -158,19 +158,6 @@ def _verify_exchange(where: str, operator: Operator, mesh: Mesh) -> None:
     if strange or len(operator.outputs) != 1:
         what = f"has no {strange[0]!r} to exchange" if strange else "does not give one value"
         raise invalid_plan(where, f"{operator.target} {what}")
-
-
-_FIELDS: Mapping[str, tuple[str, ...]] = {
-    "parframe.all_reduce": ("input", "axes", "reduction", "tag"),
-    "parframe.all_gather": ("input", "axes", "parts", "tag"),
-    "parframe.reduce_scatter": ("input", "axes", "reduction", "parts", "tag"),
-    "parframe.all_to_all": ("input", "axes", "sends", "parts", "tag"),
-    "parframe.broadcast": ("input?", "axes", "root", "tag"),
-    "parframe.send": ("input", "axes", "peer", "tag"),
-    "parframe.recv": ("axes", "peer", "tag"),
-    "parframe.shard": ("input", "part"),
-}
-"""The arguments of the operators that only plans have."""
 
 
 def _is_axes(arg: Arg, group: int, mesh: Mesh) -> bool:

@@ -9,7 +9,7 @@ from rich.console import RenderableType
 
 from parframe.report.formatting import amount
 from parframe.report.screen import heading, lines, table
-from parframe.rules.table import EXCHANGES
+from parframe.rules.table import DISTRIBUTED_FORMS
 
 
 class Traffic(Protocol):
@@ -62,6 +62,6 @@ def draw_traffic(facts: Iterable[Mapping[str, Any]], column: str) -> Iterator[Re
 def _descriptions(facts: Iterable[Mapping[str, Any]]) -> Iterator[str]:
     """Yield the description of each distributed form that occurs."""
     for kind in dict.fromkeys(f["kind"] for f in facts):
-        exchange = EXCHANGES.get(f"parframe.{kind}")
-        if exchange is not None:
-            yield f"{kind}: {exchange.says}"
+        form = DISTRIBUTED_FORMS.get(f"parframe.{kind}") or DISTRIBUTED_FORMS.get(kind)
+        if form is not None:
+            yield f"{kind}: {form.description}"

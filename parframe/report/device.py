@@ -10,7 +10,7 @@ from rich.console import RenderableType
 
 from parframe.graph import Operator, Tensor
 from parframe.layout import Join, Region, Span
-from parframe.plan import COMMUNICATION, Device, Part, Plan, group_axes
+from parframe.plan import Device, Part, Plan, communicates, group_axes
 from parframe.plan.bindings import bound_part, bound_tensor
 from parframe.report.formatting import counted, runs, shortened
 from parframe.report.mesh import abridged
@@ -75,7 +75,7 @@ def _operator(
         "module": operator.module,
         "source": operator.source,
     }
-    if operator.target in COMMUNICATION:
+    if communicates(operator):
         axes = group_axes(operator)
         found["axes"], found["group"] = list(axes), list(plan.mesh.group(rank, axes))
         peer = operator.args.get("peer")

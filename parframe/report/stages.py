@@ -8,9 +8,10 @@ from typing import Any
 
 from rich.console import RenderableType
 
-from parframe.plan import COMMUNICATION, Plan, Program
+from parframe.plan import Plan, Program
 from parframe.report.formatting import counted, runs, shortened
 from parframe.report.screen import heading, lines, table
+from parframe.rules.communication import BROADCAST, SEND
 
 _MOST_SENT = 4
 _NUMBERED = re.compile(r"(.*\.)(\d+)")
@@ -120,6 +121,6 @@ def _moves(program: Program) -> list[str]:
     """Return the values that a program sends to other stages."""
     found: dict[str, None] = {}
     for operator in program.operators:
-        if operator.target in COMMUNICATION and operator.target.endswith((".send", ".broadcast")):
+        if operator.target in (SEND.target, BROADCAST.target):
             found.update(dict.fromkeys(operator.inputs))
     return list(found)

@@ -1,25 +1,35 @@
-"""Operators' rules: which axes of an operator's tensors are the same dimension."""
+"""Operators' rules: what each operator is, and which dims of its tensors are the same dimension."""
 
+from parframe.rules.kinds import Attention, Experts, Kind, Lookup, Pointwise, Product, View
 from parframe.rules.notation import bind, parse
-from parframe.rules.signature import (
-    Concat,
-    Exchange,
+from parframe.rules.rule import (
+    DeviceOperator,
+    DistributedForm,
     Local,
-    Pattern,
     Rule,
-    Signature,
     Site,
+    Transfer,
     without_addend,
 )
+from parframe.rules.signature import Concat, Pattern, Signature
 
 __all__ = [
+    "Attention",
     "Concat",
-    "Exchange",
+    "DeviceOperator",
+    "DistributedForm",
+    "Experts",
+    "Kind",
     "Local",
+    "Lookup",
     "Pattern",
+    "Pointwise",
+    "Product",
     "Rule",
     "Signature",
     "Site",
+    "Transfer",
+    "View",
     "bind",
     "parse",
     "without_addend",

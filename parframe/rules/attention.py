@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from math import prod
 
 from parframe.rules.building import Axes, signature, unit_free
-from parframe.rules.signature import Exchange, Pattern, Rule, Shapes, Signature, Site
+from parframe.rules.kinds import Attention
+from parframe.rules.rule import DistributedForm, Rule, Shapes, Site, Transfer
+from parframe.rules.signature import Pattern, Signature
 from parframe.sizes import divide
 
 
@@ -73,21 +76,46 @@ def _attention(site: Site) -> Signature | None:
     )  # fmt: skip
 
 
-def _passed_round(shapes: Shapes, travels: tuple[str, ...], members: int) -> dict[str, int]:
-    """Every device passes on each block but the last that it meets."""
-    return {slot: prod(shapes[slot]) * (members - 1) for slot in travels}
+def _count_sent(shapes: Shapes, travels: tuple[str, ...], ranks: int) -> dict[str, int]:
+    """Every device passes on each block that it has but the last."""
+    return {slot: prod(shapes[slot]) * (ranks - 1) for slot in travels}
 
 
-RING = Exchange(
+def _transfers(widths: Mapping[str, float], ranks: int) -> tuple[Transfer, ...]:
+    """Every rank receives all keys and values, as after a gather."""
+    return Transfer("all_gather", "key"), Transfer("all_gather", "value")
+
+
+RING = DistributedForm(
     "ring",
     "parframe.ring_attention",
     stays="s",
     travels="t",
-    says="keys and values pass round the devices, queries stay",
-    sent=_passed_round,
+    description="keys and values pass round the devices, queries stay",
+    count_sent=_count_sent,
+    simulate="parframe.ops.ring_attention:simulate",
+    run="parframe.ops.ring_attention:RUN",
+    sizes={"queries": ("query", 2), "keys": ("key", 2)},
+    measure_sent="parframe.ops.ring_attention:measure_sent",
+    transfers=_transfers,
+    hint="split the sequence with attention = 'all_gather'",
 )
 
 RULES = (
-    Rule("aten.scaled_dot_product_attention.default", _scaled_dot_product),
-    Rule("parframe.attention.default", _attention, exchanges=(RING,)),
+    Rule(
+        "aten.scaled_dot_product_attention.default",
+        _scaled_dot_product,
+        kind=Attention(),
+        one_dtype=True,
+    ),
+    Rule(
+        "parframe.attention.default",
+        _attention,
+        kind=Attention(),
+        state=("key", "value"),
+        distributed_forms=(RING,),
+        one_dtype=True,
+        registered_by="parframe.ops.attention",
+        runtime="parframe.ops.attention:fused_attention",
+    ),
 )

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeAlias
 
-from parframe.graph import Arg
+from parframe.graph import Arg, Operator
 from parframe.rules.notation import solve
-from parframe.rules.signature import Local, Pattern, Signature, Site, letters
+from parframe.rules.rule import Local, Site
+from parframe.rules.signature import Pattern, Signature, labels_of
 from parframe.sizes import Size
 
 Axes: TypeAlias = tuple[Pattern, ...]
@@ -58,7 +59,7 @@ def signature(
     solved = solve((*ins, *outs), (*site.inputs, *site.outputs), sizes)
     if solved is None:
         return None
-    used = letters((*ins, *outs))
+    used = labels_of((*ins, *outs))
     slots = site.operator.slots
     return Signature(
         inputs=ins,
@@ -121,6 +122,11 @@ def broadcast(shape: tuple[Size, ...], onto: tuple[Size, ...], prefix: str = "a"
         else:
             return None
     return tuple(result)
+
+
+def always(operator: Operator) -> bool:
+    """Return True, for rules of operators that always return their input unchanged."""
+    return True
 
 
 def unit_free(shape: tuple[Size, ...], prefix: str = "a") -> Axes:

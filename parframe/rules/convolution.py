@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from parframe.rules.building import Axes, axes, guarded, passing, signature
-from parframe.rules.signature import Local, Pattern, Rule, Signature, Site, letters
+from parframe.rules.rule import Local, Rule, Site
+from parframe.rules.signature import Pattern, Signature, labels_of
 from parframe.sizes import divide
 
 
@@ -28,7 +29,7 @@ def _convolution(transposed: bool) -> Callable[[Site], Signature | None]:
         window, before, after = axes("k", space), axes("s", space), axes("t", space)
         weight = ((*g, *i), o, *window) if turned else ((*g, *o), i, *window)
         bias: list[Axes] = [((*g, *o),)] if "bias" in site.operator.slots else []
-        whole = letters((window, before))
+        whole = labels_of((window, before))
         return signature(
             site,
             [(*batch, (*g, *i), *before), weight, *bias],
@@ -96,13 +97,19 @@ _RESIZED = {
 
 RULES = (
     *(
-        Rule(f"aten.{name}", _convolution(turned), local=_local_groups)
+        Rule(
+            f"aten.{name}",
+            _convolution(turned),
+            local=_local_groups,
+            fresh=True,
+            one_dtype=True,
+        )
         for names, turned in ((_CONVOLUTIONS, False), (_TRANSPOSED, True))
         for name in names.split()
     ),
-    Rule("aten.convolution.default", _convolution(False), local=_local_groups),
+    Rule("aten.convolution.default", _convolution(False), local=_local_groups, one_dtype=True),
     *(
-        Rule(f"aten.{name}{n}d.default", _space(n, linear), local=_local_space(n))
+        Rule(f"aten.{name}{n}d.default", _space(n, linear), local=_local_space(n), fresh=True)
         for name, linear in _POOLS.items()
         for n in (1, 2, 3)
     ),

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import attrs
+
+from parframe.graph import Operator
 from parframe.rules.building import again, axes, signature
-from parframe.rules.signature import Local, Rule, Signature, Site, letters
+from parframe.rules.rule import Local, Rule, Site
+from parframe.rules.signature import Signature, labels_of
+from parframe.rules.slicing import starts_at_zero
 
 
 def _made(alike: bool) -> Callable[[Site], Signature | None]:
@@ -18,8 +23,8 @@ def _made(alike: bool) -> Callable[[Site], Signature | None]:
             site,
             taken,
             [given],
-            free=letters((given,)) if alike else (),
-            dropped=letters(tuple(taken)),
+            free=labels_of((given,)) if alike else (),
+            dropped=labels_of(tuple(taken)),
         )
 
     return rule
@@ -34,10 +39,19 @@ def _local_size(local: Local) -> None:
     again(local, size=local.shape(local.site.operator.outputs[0]))
 
 
+def _as_arange(site: Site) -> Operator:
+    """Return a range that begins at 0 with step 1 by its end alone, any other as it is."""
+    operator = site.operator
+    if not starts_at_zero(operator):
+        return operator
+    args = {"end": operator.args["end"], "dtype": site.outputs[0].dtype}
+    return attrs.evolve(operator, target="aten.arange.default", args=args)
+
+
 _FULL = "full.default zeros.default ones.default empty.memory_format"
 _NEW = "new_full.default new_zeros.default new_ones.default new_empty.default"
 _LIKE = "fill.Scalar full_like.default zeros_like.default ones_like.default empty_like.default"
-_WHOLE = """arange.default arange.start arange.start_step linspace.default logspace.default
+_WHOLE = """linspace.default logspace.default
 eye.default eye.m rand.default randn.default randint.default randint.low randperm.default
 scalar_tensor.default tril_indices.default triu_indices.default hann_window.default"""
 
@@ -48,4 +62,8 @@ RULES = (
     ),
     *(Rule(f"aten.{name}", _like) for name in _LIKE.split()),
     *(Rule(f"aten.{name}", _made(alike=False)) for name in _WHOLE.split()),
+    *(
+        Rule(f"aten.arange.{overload}", _made(alike=False), canonical=_as_arange)
+        for overload in ("default", "start", "start_step")
+    ),
 )

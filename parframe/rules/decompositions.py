@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 
 from parframe.graph import Arg, Operator, Ref, Tensor
 from parframe.rules.building import HALVES, dimensions
-from parframe.rules.signature import Site
+from parframe.rules.rule import Site
 from parframe.sizes import Size, product
 
 Decomposed: TypeAlias = tuple[tuple[Operator, ...], Mapping[str, Tensor]]

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from parframe.graph import Arg
 from parframe.rules.building import Axes, again, signature
-from parframe.rules.signature import (
-    Concat,
-    Exchange,
-    Local,
-    Pattern,
-    Rule,
-    Shapes,
-    Signature,
-    Site,
-)
+from parframe.rules.kinds import Experts
+from parframe.rules.rule import DistributedForm, Local, Rule, Shapes, Site, Transfer
+from parframe.rules.signature import Concat, Pattern, Signature
 
 
 def _experts(site: Site) -> Signature | None:
@@ -43,8 +38,8 @@ def _experts(site: Site) -> Signature | None:
     )  # fmt: skip
 
 
-def _where(local: Local) -> dict[str, Arg]:
-    """Which experts the device has, and which of their columns: one device adds a shared bias."""
+def _part_arguments(local: Local) -> dict[str, Arg]:
+    """Return the first expert of a device and their first column: column 0 adds a shared bias."""
     return {
         "first": local.start("x") if local.split("x") else 0,
         "column": local.start("f") if _shares_bias(local) else 0,
@@ -59,27 +54,43 @@ def _local_experts(local: Local) -> None:
     """Compute the device's experts only."""
     operator = local.site.operator
     if local.split("x") or _shares_bias(local):
-        args = {**operator.args, **_where(local)}
+        args = {**operator.args, **_part_arguments(local)}
         local.emit("parframe.local_experts", args, operator.outputs[0])
     else:
         again(local)
 
 
-def _routed(shapes: Shapes, travels: tuple[str, ...], members: int) -> dict[str, int]:
+def _count_sent(shapes: Shapes, travels: tuple[str, ...], ranks: int) -> dict[str, int]:
     """Every token goes to the devices of its choices, once to each, and its result comes back."""
     tokens, width = shapes["hidden"]
-    most = tokens * min(shapes["ids"][1], members - 1)
+    most = tokens * min(shapes["ids"][1], ranks - 1)
     return {"hidden": 2 * most * width}
 
 
-ALL_TO_ALL = Exchange(
+def _transfers(widths: Mapping[str, float], ranks: int) -> tuple[Transfer, ...]:
+    """Tokens go to the ranks of their experts, once to each, and results come back.
+
+    The choices are taken as independent, so that a rank of ``m`` is among those of a token with
+    ``c`` choices with the probability ``1 - (1 - 1/m)^c``.
+    """
+    reached = (ranks - 1) * (1 - (1 - 1 / ranks) ** widths["ids"])
+    return (Transfer("all_to_all", "hidden", factor=reached, count=2),)
+
+
+DISPATCH = DistributedForm(
     "all_to_all",
     "parframe.expert_dispatch",
     stays="n",
     travels="x",
-    says="tokens go to the devices that have their experts, results come back",
-    sent=_routed,
-    more=_where,
+    description="tokens go to the devices that have their experts, results come back",
+    count_sent=_count_sent,
+    simulate="parframe.ops.expert_dispatch:simulate",
+    run="parframe.ops.expert_dispatch:RUN",
+    arguments=_part_arguments,
+    sizes={"counts": ("up", 0)},
+    lists={"firsts": "first"},
+    measure_sent="parframe.ops.expert_dispatch:measure_sent",
+    transfers=_transfers,
 )
 
 
@@ -89,6 +100,8 @@ RULES = (
         _experts,
         local=_local_experts,
         roles={"x": "experts", "f": "expert_ffn"},
-        exchanges=(ALL_TO_ALL,),
+        distributed_forms=(DISPATCH,),
+        kind=Experts(),
+        registered_by="parframe.ops.experts",
     ),
 )

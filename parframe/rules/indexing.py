@@ -16,7 +16,11 @@ from parframe.rules.building import (
     signature,
     unit_free,
 )
-from parframe.rules.signature import Local, Pattern, Rule, Signature, Site, letters
+from parframe.rules.kinds import Lookup
+from parframe.rules.rule import Local, Rule, Site
+from parframe.rules.signature import Pattern, Signature, labels_of
+
+INDEX = "aten.index.Tensor"
 
 
 def _local_embedding(local: Local) -> None:
@@ -94,7 +98,7 @@ def _index_put(site: Site) -> Signature | None:
     others = [axes(f"x{n}_", len(t.shape)) for n, t in enumerate(site.inputs[1:-1])]
     whole = [f"a{i}" for i in places]
     whole += [f"v{i}" for i in range(len(values))]
-    whole += letters(tuple(others))
+    whole += labels_of(tuple(others))
     return signature(
         site, [taken, *others, tuple(values)], [taken], whole=whole, linear="self values"
     )
@@ -206,7 +210,7 @@ def _against(tensor: int) -> Callable[[Site], Signature | None]:
             axes("t", len(t.shape)) if i == tensor else axes("a", len(t.shape))
             for i, t in enumerate(site.inputs)
         ]
-        whole = letters((patterns[tensor],))
+        whole = labels_of((patterns[tensor],))
         given = axes("a", len(site.outputs[0].shape))
         return signature(site, patterns, [given], whole=whole, dropped=whole)
 
@@ -220,11 +224,13 @@ RULES = (
         "weight indices",
         linear="weight",
         local=_local_embedding,
+        kind=Lookup(),
+        indices=("weight", "indices"),
     ),
-    Rule("aten.index.Tensor", _index),
-    Rule("aten.index_select.default", _index_select),
+    Rule(INDEX, _index, indices=("self", "indices")),
+    Rule("aten.index_select.default", _index_select, indices=("self", "index")),
     Rule("aten.index_put.default", _index_put),
-    Rule("aten.gather.default", _along("self", "index")),
+    Rule("aten.gather.default", _along("self", "index"), indices=("self", "index")),
     Rule("aten.scatter.src", _along("self src", "self")),
     Rule("aten.scatter.value", _scatter_value),
     Rule("aten.scatter.reduce", _along("", "self")),

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from parframe.rules.building import Axes, again, axes, dimension, guarded, passing, signature
-from parframe.rules.signature import Concat, Local, Pattern, Rule, Signature, Site
+from parframe.rules.rule import Local, Rule, Site
+from parframe.rules.signature import Concat, Pattern, Signature
 from parframe.rules.slicing import replace, segments
 from parframe.sizes import Size
 

@@ -8,7 +8,9 @@ import attrs
 
 from parframe.graph import Operator
 from parframe.rules.building import Axes, broadcast, signature, unit_free
-from parframe.rules.signature import Pattern, Rule, Signature, Site, letters
+from parframe.rules.kinds import Product
+from parframe.rules.rule import Rule, Site
+from parframe.rules.signature import Pattern, Signature, labels_of
 
 
 def _matmul(site: Site) -> Signature | None:
@@ -42,7 +44,7 @@ def _added(product: str, linear: str) -> Callable[[Site], Signature | None]:
             own.append(() if size == 1 else output[i + offset])
         taken = [tuple(own), left, right]
         if site.arg("beta", 1) != 1:
-            return signature(site, taken, [output], whole=letters((left,)) - letters((output,)))
+            return signature(site, taken, [output], whole=labels_of((left,)) - labels_of((output,)))
         return signature(site, taken, [output], linear=linear, addend="self")
 
     return rule
@@ -94,12 +96,30 @@ RULES = (
         "input weight bias",
         linear="input | weight",
         addend="bias",
+        kind=Product("input", "weight", columns_first=True),
+        fresh=True,
+        one_dtype=True,
+        runtime="parframe.ops.linear:linear",
     ),
-    Rule("aten.matmul.default", _matmul),
-    Rule("aten.mm.default", "m k, k n -> m n", "self mat2", linear="self | mat2"),
-    Rule("aten.bmm.default", "b m k, b k n -> b m n", "self mat2", linear="self | mat2"),
-    Rule("aten.mv.default", "m k, k -> m", "self vec", linear="self | vec"),
-    Rule("aten.dot.default", "k, k -> ", "self tensor", linear="self | tensor"),
+    Rule("aten.matmul.default", _matmul, kind=Product("self", "other"), fresh=True, one_dtype=True),
+    Rule(
+        "aten.mm.default",
+        "m k, k n -> m n",
+        "self mat2",
+        linear="self | mat2",
+        kind=Product("self", "mat2"),
+        one_dtype=True,
+    ),
+    Rule(
+        "aten.bmm.default",
+        "b m k, b k n -> b m n",
+        "self mat2",
+        linear="self | mat2",
+        kind=Product("self", "mat2"),
+        one_dtype=True,
+    ),
+    Rule("aten.mv.default", "m k, k -> m", "self vec", linear="self | vec", one_dtype=True),
+    Rule("aten.dot.default", "k, k -> ", "self tensor", linear="self | tensor", one_dtype=True),
     Rule("aten.vdot.default", "k, k -> ", "self other", linear="self | other"),
     Rule("aten.outer.default", "m, n -> m n", "self vec2", linear="self | vec2"),
     Rule("aten.ger.default", "m, n -> m n", "self vec2", linear="self | vec2"),
@@ -108,6 +128,8 @@ RULES = (
         "aten.addmm.default",
         _added("m k, k n, m n", "mat1 | mat2"),
         bare=_bare("aten.mm.default", ("mat1", "mat2"), ("self", "mat2")),
+        kind=Product("mat1", "mat2"),
+        one_dtype=True,
     ),
     Rule(
         "aten.addbmm.default",
@@ -118,6 +140,8 @@ RULES = (
         "aten.baddbmm.default",
         _added("b m k, b k n, b m n", "batch1 | batch2"),
         bare=_bare("aten.bmm.default", ("batch1", "batch2"), ("self", "mat2")),
+        kind=Product("batch1", "batch2"),
+        one_dtype=True,
     ),
     Rule(
         "aten.addmv.default",

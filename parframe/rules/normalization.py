@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 from parframe.rules.building import Axes, axes, guarded, signature
 from parframe.rules.decompositions import layer_norm, rms_norm
-from parframe.rules.signature import Local, Pattern, Rule, Signature, Site, letters
+from parframe.rules.rule import Local, Rule, Site
+from parframe.rules.signature import Pattern, Signature, labels_of
 from parframe.sizes import divide
 
 
@@ -51,7 +52,7 @@ def _groups(arg: str) -> Callable[[Site], Signature | None]:
         pattern: Pattern = ("g", "c")
         spatial: Axes = axes("s", len(site.inputs[0].shape) - 2)
         taken: Axes = (("n",), pattern, *spatial)
-        whole = {"c", *letters((spatial,))}
+        whole = {"c", *labels_of((spatial,))}
         small: Axes = (("n",), ("g",))
         return signature(
             site, [taken, *[(pattern,)] * (len(site.inputs) - 1)],
@@ -82,11 +83,17 @@ def _local_instances(local: Local) -> None:
 
 
 RULES = (
-    Rule("aten.layer_norm.default", _last_axes, decompose=layer_norm),
-    Rule("aten.native_layer_norm.default", _last_axes, decompose=layer_norm),
-    Rule("aten.rms_norm.default", _last_axes, decompose=rms_norm),
-    Rule("aten.group_norm.default", _groups("num_groups"), local=_local_groups),
+    Rule("aten.layer_norm.default", _last_axes, decompose=layer_norm, fresh=True, one_dtype=True),
+    Rule("aten.native_layer_norm.default", _last_axes, decompose=layer_norm, one_dtype=True),
+    Rule("aten.rms_norm.default", _last_axes, decompose=rms_norm, one_dtype=True),
+    Rule(
+        "aten.group_norm.default",
+        _groups("num_groups"),
+        local=_local_groups,
+        fresh=True,
+        one_dtype=True,
+    ),
     Rule("aten.instance_norm.default", _instances, local=_local_instances),
-    Rule("aten.batch_norm.default", _channels, local=_local_channels),
+    Rule("aten.batch_norm.default", _channels, local=_local_channels, fresh=True, one_dtype=True),
     Rule("aten._native_batch_norm_legit_no_training.default", _channels),
 )

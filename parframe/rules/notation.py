@@ -18,7 +18,8 @@ import attrs
 
 from parframe.errors import ParframeError
 from parframe.graph import Tensor
-from parframe.rules.signature import Concat, Pattern, Rule, Signature, Site, letters
+from parframe.rules.rule import Rule, Site
+from parframe.rules.signature import Concat, Pattern, Signature, labels_of
 from parframe.sizes import Size, divide, product
 
 _TOKEN = re.compile(r"\s*(\.\.\.|[A-Za-z_][A-Za-z_0-9]*[!*-]?|1|[()\[\]|?])")
@@ -158,7 +159,7 @@ def bind(rule: Rule, site: Site) -> Signature | None:
     if sizes is None:
         return None
     inputs, outputs = expanded[: len(kept)], expanded[len(kept) :]
-    used = letters(expanded)
+    used = labels_of(expanded)
     return Signature(
         inputs=inputs,
         outputs=outputs,

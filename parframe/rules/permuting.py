@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from parframe.rules.building import Axes, axes, dimension, guarded, signature
-from parframe.rules.signature import Local, Rule, Signature, Site
+from parframe.rules.kinds import Pointwise, View
+from parframe.rules.rule import Local, Rule, Site
+from parframe.rules.signature import Signature
 from parframe.sizes import Size, divide
 
 
@@ -144,7 +146,10 @@ _PERMUTED = {
 }
 
 RULES = (
-    *(Rule(f"aten.{name}", permuted(order)) for name, order in _PERMUTED.items()),
+    *(
+        Rule(f"aten.{name}", permuted(order), kind=Pointwise() if "_copy" in name else View())
+        for name, order in _PERMUTED.items()
+    ),
     Rule("aten.channel_shuffle.default", _shuffled, local=_local_shuffle),
     Rule(
         "aten.pixel_shuffle.default", _pixels("upscale_factor", shrink=False), local=_local_pixels
@@ -154,8 +159,8 @@ RULES = (
         _pixels("downscale_factor", shrink=True),
         local=_local_pixels,
     ),
-    Rule("aten.unfold.default", _windows),
-    Rule("aten.diagonal.default", _diagonal),
-    Rule("aten.view_as_real.default", _as_real),
-    Rule("aten.view_as_complex.default", _as_complex),
+    Rule("aten.unfold.default", _windows, kind=View()),
+    Rule("aten.diagonal.default", _diagonal, kind=View()),
+    Rule("aten.view_as_real.default", _as_real, kind=View()),
+    Rule("aten.view_as_complex.default", _as_complex, kind=View()),
 )

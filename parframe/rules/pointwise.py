@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
-from parframe.graph import BYTES
-from parframe.rules.building import FLOATS, axes, broadcast, dimension, signature, unit_free
-from parframe.rules.signature import Concat, Rule, Signature, Site, letters
+import attrs
+
+from parframe.graph import BYTES, Arg, Operator
+from parframe.rules.building import FLOATS, always, axes, broadcast, dimension, signature, unit_free
+from parframe.rules.kinds import Kind, Pointwise, View
+from parframe.rules.rule import Rule, Site
+from parframe.rules.signature import Concat, Signature, labels_of
 
 _NONE = """
 abs absolute acos acosh angle arccos arccosh arcsin arcsinh arctan arctanh asin asinh atan atanh
@@ -74,11 +78,18 @@ _LINEAR = {
 }
 """For each linearity, the operators that have it."""
 
-_SAME = "alias alias_copy clone contiguous detach lift_fresh lift_fresh_copy"
-"""Operators that return their input."""
+_SAME: Mapping[Kind, str] = {
+    View(): "alias detach",
+    View(copies=True): "contiguous",
+    Pointwise(): "alias_copy clone lift_fresh lift_fresh_copy",
+}
+"""For each kind, the operators that return their input."""
 
-_CASTS = """to.dtype to.device to.other to.dtype_layout to.prim_Device to.prim_dtype to.prim_other
-_to_copy type_as"""
+CAST = "aten.to.dtype"
+"""The canonical form of casts."""
+
+_CASTS = "to.device to.other to.dtype_layout to.prim_other _to_copy type_as"
+_PRIM_CASTS = "to.prim_Device to.prim_dtype"
 
 
 def pointwise(site: Site, linear: str = "", moves: bool = False) -> Signature | None:
@@ -109,18 +120,31 @@ def _cast(site: Site) -> Signature | None:
     return _first(site, "self" if exact else "")
 
 
+def _as_cast(site: Site) -> Operator:
+    args = {"self": site.operator.args["self"], "dtype": site.outputs[0].dtype}
+    return attrs.evolve(site.operator, target=CAST, args=args)
+
+
 def _first(site: Site, linear: str) -> Signature | None:
     """Only the first input's elements count; another one gives a dtype."""
     if len(site.inputs) == 1:
         return pointwise(site, linear)
     own = unit_free(site.inputs[0].shape)
     other = axes("t", len(site.inputs[1].shape))
-    return signature(site, [own, other], [own], dropped=letters((other,)), linear=linear)
+    return signature(site, [own, other], [own], dropped=labels_of((other,)), linear=linear)
+
+
+def _moved(site: Site) -> Signature | None:
+    return pointwise(site, moves=True)
 
 
 def _dropout(site: Site) -> Signature | None:
     idle = not site.arg("train", True) or site.arg("p") == 0
     return pointwise(site, moves=True) if idle else None
+
+
+def _is_inactive(operator: Operator) -> bool:
+    return not operator.args["train"]
 
 
 def _masked_fill(site: Site) -> Signature | None:
@@ -170,20 +194,62 @@ def _polynomials(text: str) -> list[str]:
     ]
 
 
+def is_addition(operator: Operator) -> bool:
+    """Return whether an operator adds its second argument, as it is, to its first one."""
+    return operator.target == _ADD and operator.args.get("alpha", 1) == 1
+
+
+def is_sum(operator: Operator) -> bool:
+    """Return whether an operator is the sum of two tensors and nothing else."""
+    return is_addition(operator) and operator.slots == ("self", "other")
+
+
+def _adds_zero(operator: Operator) -> bool:
+    return _is_number(operator.args["other"], 0)
+
+
+def _scales_by_one(operator: Operator) -> bool:
+    return _is_number(operator.args["other"], 1)
+
+
+def _is_number(arg: Arg, number: int) -> bool:
+    return isinstance(arg, int | float) and not isinstance(arg, bool) and arg == number
+
+
+_ADD = "aten.add.Tensor"
+_IDENTITIES: Mapping[str, Callable[[Operator], bool]] = {
+    _ADD: _adds_zero,
+    "aten.sub.Tensor": _adds_zero,
+    "aten.mul.Tensor": _scales_by_one,
+    "aten.div.Tensor": _scales_by_one,
+}
+"""For operators of a tensor and a number, whether a call returns the tensor unchanged."""
+
 RULES = (
     *(
         Rule(target, pointwise)
         for target in (*_targets(_NONE), *_binary(_TENSOR_SCALAR), *_polynomials(_POLYNOMIALS))
     ),
     *(
-        Rule(target, _linear(linear))
+        Rule(target, _linear(linear), identity=_IDENTITIES.get(target))
         for linear, names in _LINEAR.items()
         for target in _targets(names)
     ),
-    *(Rule(target, lambda site: pointwise(site, moves=True)) for target in _targets(_SAME)),
-    *(Rule(target, _cast) for target in _targets(_CASTS)),
-    Rule("aten.dropout.default", _dropout),
-    Rule("aten.feature_dropout.default", _dropout),
+    *(
+        Rule(target, _moved, kind=kind, identity=always)
+        for kind, names in _SAME.items()
+        for target in _targets(names)
+    ),
+    *(
+        Rule(target, _cast, identity=always, canonical=_as_cast)
+        for target in (CAST, *_targets(_CASTS))
+    ),
+    *(Rule(target, _cast) for target in _targets(_PRIM_CASTS)),
+    Rule("aten.detach_.default", _moved, kind=View(), identity=always),
+    *(
+        Rule(f"aten.{name}.default", _dropout, identity=_is_inactive)
+        for name in ("dropout", "feature_dropout")
+    ),
     Rule("aten.alpha_dropout.default", _dropout),
     Rule("aten.masked_fill.Scalar", _masked_fill),
     Rule("aten.broadcast_tensors.default", _linear("tensors")),

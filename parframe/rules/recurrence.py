@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from parframe.rules.building import signature
-from parframe.rules.signature import Pattern, Rule, Signature, Site
+from parframe.rules.rule import Rule, Site
+from parframe.rules.signature import Pattern, Signature
 from parframe.sizes import divide
 
 
@@ -34,4 +35,4 @@ def _recurrence(site: Site) -> Signature | None:
     )  # fmt: skip
 
 
-RULES = (Rule("parframe.recurrence.default", _recurrence),)
+RULES = (Rule("parframe.recurrence.default", _recurrence, registered_by="parframe.ops.recurrence"),)

@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterable
 from parframe.graph import Ref
 from parframe.rules.building import Axes, again, axes, dimension, dimensions, passing, signature
 from parframe.rules.decompositions import logsumexp, softmax, statistics, vector_norm
-from parframe.rules.signature import Local, Rule, Signature, Site
+from parframe.rules.rule import Local, Rule, Site
+from parframe.rules.signature import Signature
 from parframe.sizes import product
 
 

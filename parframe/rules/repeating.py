@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
-from parframe.rules.building import Axes, axes, dimension, signature, unit_free
-from parframe.rules.signature import Local, Pattern, Rule, Signature, Site, letters
+import attrs
+
+from parframe.graph import Operator
+from parframe.rules.building import Axes, always, axes, dimension, signature, unit_free
+from parframe.rules.kinds import View
+from parframe.rules.rule import Local, Rule, Site
+from parframe.rules.signature import Pattern, Signature, labels_of
 from parframe.sizes import Size
 
 
@@ -23,11 +28,11 @@ def _expanded(site: Site) -> Signature | None:
             given.append((f"n{i + extra}",))
         else:
             return None
-    new = letters((tuple(given),)) - letters((tuple(taken),))
+    new = labels_of((tuple(given),)) - labels_of((tuple(taken),))
     others = [axes(f"t{i}_", len(t.shape)) for i, t in enumerate(site.inputs[1:])]
     return signature(
         site, [tuple(taken), *others], [tuple(given)], free=new,
-        dropped=letters(tuple(others)),
+        dropped=labels_of(tuple(others)),
         linear="self", moves=not others,
     )  # fmt: skip
 
@@ -107,10 +112,25 @@ def _numbered(site: Site) -> Axes:
     return tuple((f"a{i}",) if t.shape else () for i, t in enumerate(site.inputs))
 
 
+def _as_expand(site: Site) -> Operator:
+    args = {"self": site.operator.args["self"], "size": site.outputs[0].shape}
+    return attrs.evolve(site.operator, target="aten.expand.default", args=args)
+
+
 _EXPANDED = "expand.default expand_copy.default broadcast_to.default expand_as.default"
 
 RULES = (
-    *(Rule(f"aten.{name}", _expanded, local=_local_expand) for name in _EXPANDED.split()),
+    *(
+        Rule(
+            f"aten.{name}",
+            _expanded,
+            local=_local_expand,
+            kind=View(),
+            identity=always,
+            canonical=_as_expand,
+        )
+        for name in _EXPANDED.split()
+    ),
     Rule("aten.repeat.default", _repeated, local=_local_repeat),
     Rule("aten.tile.default", _repeated, local=_local_repeat),
     Rule("aten.repeat_interleave.self_int", _interleaved, local=_local_interleave),

@@ -5,9 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from parframe.graph import Ref
+import attrs
+import sympy
+
+from parframe.graph import Arg, Operator, Ref
 from parframe.rules.building import Axes, again, axes, dimension, passing, signature
-from parframe.rules.signature import Concat, Local, Pattern, Rule, Signature, Site
+from parframe.rules.kinds import View
+from parframe.rules.rule import Local, Rule, Site
+from parframe.rules.signature import Concat, Pattern, Signature
 from parframe.sizes import Size, divide, simplify, sum_sizes
 
 
@@ -198,18 +203,64 @@ def _whole(arg: str) -> Callable[[Site], Signature | None]:
     return rule
 
 
-_SPLITS = """split.Tensor split.sizes split_with_sizes.default split_with_sizes_copy.default
-chunk.default tensor_split.sections tensor_split.indices unsafe_split.Tensor unsafe_chunk.default
+_LONGEST = 2**63 - 1
+"""The end of a slice that goes on to the end of its dim."""
+
+
+def starts_at_zero(operator: Operator) -> bool:
+    """Return whether a slice or range begins at 0 and has step 1."""
+    return operator.args.get("start", 0) == 0 and operator.args.get("step", 1) == 1
+
+
+def _canonical_slice(site: Site) -> Operator:
+    """Return a slice with its start counted from the front and its end within the dim."""
+    dim: Any = site.arg("dim", 0)
+    start: Any = site.arg("start", 0)
+    size = site.inputs[0].shape[dim]
+    length = site.outputs[0].shape[dim]
+    step: Any = site.arg("step", 1)
+    end: Any = site.arg("end", _LONGEST)
+    if step == 1 and end == _LONGEST and start != 0:
+        start = _as_number(size - length)
+    elif isinstance(start, int) and start < 0:
+        start = max(size + start, 0) if isinstance(size, int) else size + start
+    elif not isinstance(start, int) and start.is_negative:
+        start = _as_number(sympy.Max(size + start, 0))
+    if step == 1:
+        end = _as_number(start + length)
+    elif end == _LONGEST:
+        end = size
+    args: dict[str, Arg] = {
+        "self": site.operator.args["self"], "dim": dim, "start": start, "end": end, "step": step,
+    }  # fmt: skip
+    return attrs.evolve(site.operator, args=args)
+
+
+def _as_number(size: Any) -> Any:
+    return int(size) if not isinstance(size, int) and size.is_Integer else size
+
+
+_SPLITS = """split.Tensor split.sizes split_with_sizes.default chunk.default
+tensor_split.sections tensor_split.indices"""
+_SPLIT_COPIES = """split_with_sizes_copy.default unsafe_split.Tensor unsafe_chunk.default
 unsafe_split_with_sizes.default"""
 
 RULES = (
-    Rule("aten.slice.Tensor", _slice, local=_local_slice),
+    Rule(
+        "aten.slice.Tensor",
+        _slice,
+        local=_local_slice,
+        kind=View(),
+        identity=starts_at_zero,
+        canonical=_canonical_slice,
+    ),
     Rule("aten.slice_copy.Tensor", _slice, local=_local_slice),
-    Rule("aten.narrow.default", _slice, local=_local_slice),
+    Rule("aten.narrow.default", _slice, local=_local_slice, kind=View()),
     Rule("aten.narrow_copy.default", _slice, local=_local_slice),
-    Rule("aten.select.int", _select, local=_local_select),
-    *(Rule(f"aten.{name}", _split, local=_local_split) for name in _SPLITS.split()),
-    Rule("aten.unbind.int", _unbind),
+    Rule("aten.select.int", _select, local=_local_select, kind=View()),
+    *(Rule(f"aten.{name}", _split, local=_local_split, kind=View()) for name in _SPLITS.split()),
+    *(Rule(f"aten.{name}", _split, local=_local_split) for name in _SPLIT_COPIES.split()),
+    Rule("aten.unbind.int", _unbind, kind=View()),
     Rule("aten.flip.default", _whole("dims")),
     Rule("aten.roll.default", _whole("dims")),
 )

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from parframe.rules.building import axes, signature
+import attrs
+
+from parframe.graph import Operator
+from parframe.rules.building import always, axes, signature
 from parframe.rules.factoring import Factoring
-from parframe.rules.signature import Local, Rule, Signature, Site, letters
+from parframe.rules.kinds import View
+from parframe.rules.rule import Local, Rule, Site
+from parframe.rules.signature import Signature, labels_of
 
 
 def factored(site: Site) -> Signature | None:
@@ -25,7 +30,7 @@ def _empty(site: Site) -> Signature | None:
     if source == target:
         return signature(site, [taken], [taken], moves=True)
     given = axes("b", len(target))
-    return signature(site, [taken], [given], whole=letters((taken, given)), moves=True)
+    return signature(site, [taken], [given], whole=labels_of((taken, given)), moves=True)
 
 
 def _factored_like(site: Site) -> Signature | None:
@@ -36,7 +41,7 @@ def _factored_like(site: Site) -> Signature | None:
     other = axes("t", len(site.inputs[1].shape))
     return signature(
         site, [alone.inputs[0], other], alone.outputs, sizes=alone.sizes, whole=alone.whole,
-        dropped=letters((other,)), linear="self",
+        dropped=labels_of((other,)), linear="self",
     )  # fmt: skip
 
 
@@ -48,19 +53,47 @@ def _local_reshape(local: Local) -> None:
     local.emit("aten.reshape.default", args, output)
 
 
-_FACTORED = """view.default reshape.default _unsafe_view.default _reshape_alias.default
-flatten.using_ints ravel.default unflatten.int squeeze.default squeeze.dim squeeze.dims
-view_copy.default squeeze_copy.default squeeze_copy.dim squeeze_copy.dims"""
+def _as_reshape(site: Site) -> Operator:
+    """Return a reshape, since the input need not be contiguous once copies are left out."""
+    args = {"self": site.operator.args["self"], "shape": site.outputs[0].shape}
+    return attrs.evolve(site.operator, target="aten.reshape.default", args=args)
+
+
+RESHAPES = frozenset({"aten.view.default", "aten.reshape.default"})
+
+_RESHAPED = "view.default reshape.default _unsafe_view.default view_copy.default"
+_FACTORED = """_reshape_alias.default ravel.default unflatten.int squeeze.default squeeze.dim
+squeeze.dims atleast_1d.default atleast_2d.default atleast_3d.default"""
+_COPIES = "squeeze_copy.default squeeze_copy.dim squeeze_copy.dims"
 
 RULES = (
-    *(Rule(f"aten.{name}", factored, local=_local_reshape) for name in _FACTORED.split()),
     *(
-        Rule(f"aten.{name}.default", _factored_like, local=_local_reshape)
+        Rule(
+            f"aten.{name}",
+            factored,
+            local=_local_reshape,
+            kind=View(),
+            identity=always,
+            canonical=_as_reshape,
+        )
+        for name in _RESHAPED.split()
+    ),
+    *(
+        Rule(
+            f"aten.{name}.default",
+            _factored_like,
+            local=_local_reshape,
+            kind=View(),
+            canonical=_as_reshape,
+        )
         for name in ("view_as", "reshape_as")
     ),
-    Rule("aten.unsqueeze.default", factored),
+    Rule("aten.flatten.using_ints", factored, local=_local_reshape, kind=View(), identity=always),
+    *(
+        Rule(f"aten.{name}", factored, local=_local_reshape, kind=View())
+        for name in _FACTORED.split()
+    ),
+    *(Rule(f"aten.{name}", factored, local=_local_reshape) for name in _COPIES.split()),
+    Rule("aten.unsqueeze.default", factored, kind=View()),
     Rule("aten.unsqueeze_copy.default", factored),
-    Rule("aten.atleast_1d.default", factored, local=_local_reshape),
-    Rule("aten.atleast_2d.default", factored, local=_local_reshape),
-    Rule("aten.atleast_3d.default", factored, local=_local_reshape),
 )

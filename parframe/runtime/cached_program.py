@@ -15,19 +15,15 @@ import attrs
 import sympy
 
 from parframe.errors import ParframeError
-from parframe.fold import STATEFUL_SLOTS
 from parframe.graph import Arg, Operator, Ref, State, Tensor, rename_arg
 from parframe.layout import Region
 from parframe.plan import Program, group_axes
-from parframe.rules.table import EXCHANGES, RULES
+from parframe.rules import DistributedForm
+from parframe.rules.communication import ALL_GATHER, SHARD
+from parframe.rules.device_operators import WRITE_CACHE
+from parframe.rules.table import DISTRIBUTED_FORMS, rule_of
 from parframe.runtime.positionwise import NO_CACHE_HINT, check_positionwise, no_cache_error
 from parframe.sizes import Size, substitute, symbol, symbols_of
-
-WRITE_CACHE = "parframe.write_cache"
-"""Operator that writes a step's entries into a cache: ``value, cache, slots, position_dim``."""
-
-CACHED_ATTENTION = "parframe.cached_attention"
-"""Attention over cached keys of several devices: arguments of ``parframe.attention``, ``axes``."""
 
 SLOTS = "slots"
 """Input with the cache slot of each token of a step: ``[batch, sequence]`` of the device."""
@@ -40,9 +36,6 @@ CONTEXT = symbol("context")
 
 _SUFFIX = "%cached"
 """End of the names of values that are computed for all cached positions."""
-
-_MODEL_TARGETS = {form.target: rule.target for rule in RULES.values() for form in rule.exchanges}
-"""The model's operator of each distributed form."""
 
 
 @attrs.frozen
@@ -125,7 +118,7 @@ def remove_dead_operators(program: Program) -> Program:
     used = {part.name for part in program.outputs}
     operators = []
     for operator in reversed(program.operators):
-        writes = not operator.outputs or operator.target == WRITE_CACHE
+        writes = not operator.outputs or operator.target == WRITE_CACHE.target
         if writes or used & set(operator.outputs):
             operators.append(operator)
             used.update(operator.inputs)
@@ -166,7 +159,7 @@ class _CacheRewriter:
         if not args.get("causal") or not isinstance(args.get("query_positions"), Ref):
             raise no_cache_error(attention, "its attention is not causal, or takes no positions")
         added: list[Operator] = []
-        axes = group_axes(attention) if attention.target in EXCHANGES else ()
+        axes = group_axes(attention) if attention.target in DISTRIBUTED_FORMS else ()
         for slot in _cached_arguments(attention):
             name = _tensor_name(args[slot])
             if self._skip_gather(name) != name:
@@ -177,7 +170,7 @@ class _CacheRewriter:
             args.pop(slot, None)
         if axes:
             args["axes"] = axes
-        target = CACHED_ATTENTION if axes else attention.target
+        target = _distributed_form(attention).target if axes else attention.target
         return [*added, attrs.evolve(attention, target=target, args=args)]
 
     def find_token_regions(self, attention: Operator) -> tuple[tuple[Region, ...], ...]:
@@ -186,7 +179,7 @@ class _CacheRewriter:
         regions: list[tuple[Region, ...]] = []
         while name in self.producers:
             producer = self.producers[name]
-            if producer.target != "parframe.shard":
+            if producer.target != SHARD.target:
                 raise no_cache_error(attention, "its positions are not an input of the model")
             part: Any = producer.args["part"]
             regions.append(part)
@@ -250,7 +243,7 @@ class _CacheRewriter:
         self.tensors[state.name] = cache
         return Operator(
             name=f"{name}%write_cache",
-            target=WRITE_CACHE,
+            target=WRITE_CACHE.target,
             args={
                 "value": Ref(name),
                 "cache": Ref(state.name),
@@ -269,7 +262,7 @@ class _CacheRewriter:
 
     def _gathers_sequence(self, operator: Operator) -> bool:
         """Return whether an operator gathers a value along the sequence."""
-        if operator.target != "parframe.all_gather":
+        if operator.target != ALL_GATHER.target:
             return False
         before = self.program.tensors[operator.inputs[0]].shape
         after = self.program.tensors[operator.outputs[0]].shape
@@ -292,7 +285,18 @@ class _CacheRewriter:
 
 def _cached_arguments(operator: Operator) -> tuple[str, ...]:
     """Return the arguments of an operator that are read from caches."""
-    return STATEFUL_SLOTS.get(_MODEL_TARGETS.get(operator.target, operator.target), ())
+    rule = rule_of(operator)
+    return () if rule is None else rule.state
+
+
+def _distributed_form(attention: Operator) -> DistributedForm:
+    """Return the form in which attention is computed over the caches of several devices."""
+    rule = rule_of(attention)
+    forms = rule.distributed_forms if rule is not None else ()
+    form = DISTRIBUTED_FORMS.get(attention.target, forms[0] if forms else None)
+    if form is None:
+        raise no_cache_error(attention, "its keys and values are on several devices")
+    return form
 
 
 def _depends_on(tensor: Tensor, lengths: Set[str]) -> bool:

@@ -14,6 +14,13 @@ import parframe.runtime.shared_memory_collectives  # noqa: F401  registers its o
 from parframe.errors import ParframeError
 from parframe.graph import Operator, Tensor
 from parframe.layout import Span
+from parframe.rules.communication import (
+    ALL_GATHER,
+    ALL_REDUCE,
+    ALL_TO_ALL,
+    BROADCAST,
+    REDUCE_SCATTER,
+)
 from parframe.runtime.graph_writer import GraphWriter, Number
 from parframe.runtime.regions import Regions, put, shape_of, take
 from parframe.sizes import Size
@@ -236,11 +243,11 @@ def _broadcast(writer: GraphWriter, call: CollectiveCall) -> Node:
 
 
 _COLLECTIVES: Mapping[str, Callable[[GraphWriter, CollectiveCall], Node]] = {
-    "parframe.all_reduce": _all_reduce,
-    "parframe.all_gather": _all_gather,
-    "parframe.reduce_scatter": _reduce_scatter,
-    "parframe.all_to_all": _all_to_all,
-    "parframe.broadcast": _broadcast,
+    ALL_REDUCE.target: _all_reduce,
+    ALL_GATHER.target: _all_gather,
+    REDUCE_SCATTER.target: _reduce_scatter,
+    ALL_TO_ALL.target: _all_to_all,
+    BROADCAST.target: _broadcast,
 }
 
 

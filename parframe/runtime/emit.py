@@ -11,18 +11,19 @@ import sympy
 import torch
 from torch.fx import GraphModule, Node
 
-import parframe.ops.expert_dispatch  # registers its operator, as the next two do
-import parframe.ops.recurrence
-import parframe.ops.ring_attention  # noqa: F401
 from parframe.errors import ParframeError
 from parframe.graph import Arg, Block, Operator, OperatorGraph, Ref
-from parframe.ops.attention import fused_attention
-from parframe.ops.kv_cache import write_cache
-from parframe.ops.linear import linear
-from parframe.ops.local import LOCAL
-from parframe.ops.schema import default, is_dtype, overload
-from parframe.plan import COMMUNICATION, group_axes
-from parframe.runtime.cached_program import CACHED_ATTENTION, WRITE_CACHE
+from parframe.ops.implementations import (
+    parameter_names,
+    registered_operator,
+    runtime_function,
+)
+from parframe.ops.schema import default, is_dtype
+from parframe.plan import group_axes
+from parframe.rules import DistributedForm
+from parframe.rules.communication import COMMUNICATION_OPERATORS, SHARD
+from parframe.rules.implementation import load_function
+from parframe.rules.table import DISTRIBUTED_FORMS, RULES, communicates
 from parframe.runtime.collectives import CollectiveCall, GroupInfo, emit_collective
 from parframe.runtime.graph_writer import GraphWriter, Number
 from parframe.runtime.regions import take
@@ -31,26 +32,6 @@ from parframe.sizes import Size, parse_size, symbols_of
 
 BLOCKS = "blocks"
 """The submodule that holds the equal layers' code."""
-
-_LOWERED: Mapping[str, Callable[..., Any]] = {
-    "aten.linear.default": linear,
-    "parframe.attention.default": fused_attention,
-    "parframe.local_experts": torch.ops.parframe.local_experts.default,
-    WRITE_CACHE: write_cache,
-    **{name: how for name, how in LOCAL.items() if name != "parframe.local_experts"},
-}
-"""What is called for operators that are not PyTorch's own, or have a better form on a device."""
-
-_SLOTS: Mapping[str, tuple[str, ...]] = {"aten.linear.default": ("input", "weight", "bias")}
-"""The order of arguments, where a function is not called by the names of the operator's."""
-
-LENGTHS = {"query": "queries", "key": "keys"}
-"""What tells the lengths of all members' parts of an argument of an exchange."""
-
-_ACROSS = ("query", "key", "value", "query_positions", "key_positions", "sinks", "scale", "causal",
-           "window", "softcap")  # fmt: skip
-_ROUTED = ("hidden", "ids", "weights", "up", "up_bias", "down", "down_bias", "activation", "gates",
-           "interleaved", "transposed", "column")  # fmt: skip
 
 
 @attrs.frozen
@@ -209,7 +190,7 @@ def _symbols(block: Block) -> set[str]:
                 waiting.extend(attrs.astuple(arg, recurse=False))
             elif isinstance(arg, sympy.Expr):
                 found |= symbols_of(arg)
-        if operator.target in COMMUNICATION | {CACHED_ATTENTION}:
+        if communicates(operator):
             for name in operator.outputs:
                 found |= {s for size in block.tensors[name].shape for s in symbols_of(size)}
     return found
@@ -228,18 +209,16 @@ class _Emission:
     def results(self) -> Any:
         """The node of what the operator gives."""
         target = self.operator.target
-        if target == "parframe.shard":
+        if target == SHARD.target:
             part: Any = self.operator.args["part"]
             return take(self.writer, self.values[self.operator.inputs[0]], part)
-        if target in (CACHED_ATTENTION, "parframe.ring_attention"):
-            return self._across()
-        if target == "parframe.expert_dispatch":
-            return self._routed()
-        if target in COMMUNICATION:
+        form = DISTRIBUTED_FORMS.get(target)
+        if form is not None:
+            return self._distributed(form)
+        if target in COMMUNICATION_OPERATORS:
             return self._collective()
-        if target in _LOWERED:
-            return self._lowered(_LOWERED[target])
-        return self._plain()
+        function = runtime_function(self.operator)
+        return self._plain() if function is None else self._call(function)
 
     def _value(self, arg: Arg) -> Any:
         if isinstance(arg, Ref):
@@ -253,7 +232,7 @@ class _Emission:
     def _plain(self) -> Node:
         """An operator of PyTorch, its arguments in the forms that its schema asks for."""
         operator = self.operator
-        target = overload(operator.target)
+        target = registered_operator(operator)
         ordered: list[Any] = []
         named: dict[str, Any] = {}
         for argument in target._schema.arguments:
@@ -270,13 +249,14 @@ class _Emission:
                 ordered.append(value)
         return self.writer.graph.call_function(target, tuple(ordered), named)
 
-    def _lowered(self, function: Callable[..., Any]) -> Node:
-        slots = _SLOTS.get(self.operator.target)
-        if slots is not None:
-            return self.writer.call(
-                function, *(self._value(self.operator.args.get(slot)) for slot in slots)
-            )
-        named = {slot: self._value(arg) for slot, arg in self.operator.args.items()}
+    def _call(self, function: Callable[..., Any]) -> Node:
+        """Call a function that a rule gives, by the names of the operator's arguments."""
+        args = self.operator.args
+        rule = RULES.get(self.operator.target)
+        if rule is not None and rule.runtime is not None and rule.slots:
+            slots = rule.slots.split()
+            return self.writer.call(function, *(self._value(args.get(slot)) for slot in slots))
+        named = {slot: self._value(arg) for slot, arg in args.items()}
         return self.writer.graph.call_function(function, (), named)
 
     def _collective(self) -> Node:
@@ -293,44 +273,36 @@ class _Emission:
             return given
         return emit_collective(self.writer, call)
 
-    def _across(self) -> Node:
-        """Attention over keys on several devices."""
+    def _distributed(self, form: DistributedForm) -> Node:
+        """Call the function of one rank of a distributed form."""
         args = self.operator.args
-        if args.get("mask") is not None:
+        function = load_function(form.run)
+        parameters = parameter_names(function)
+        known = {*parameters, *form.lists.values(), *_COMMUNICATION}
+        unknown = [slot for slot, arg in args.items() if arg is not None and slot not in known]
+        if unknown:
             raise ParframeError(
                 "run",
                 f"{self.operator.name} ({self.operator.module})",
-                "a mask cannot be split over the devices that hold the keys",
-                "split the sequence with attention = 'all_gather'",
+                f"{form.target} cannot take {unknown[0]!r} between processes",
+                form.hint,
             )
         group = self.target.find_group(group_axes(self.operator))
-        queries, keys = (self._lengths(slot, group) for slot in ("query", "key"))
-        return self.writer.call(
-            torch.ops.parframe.ring_attention.default,
-            *(self._value(args.get(slot)) for slot in _ACROSS),
-            queries,
-            keys,
-            group.rank,
-            group.name,
-        )
+        more: dict[str, Any] = {name: self._sizes(form, name, group) for name in form.sizes}
+        more |= {"rank": group.rank, "group": group.name}
+        values = (more[n] if n in more else self._value(args.get(n)) for n in parameters)
+        return self.writer.call(function, *values)
 
-    def _lengths(self, slot: str, group: GroupInfo) -> list[Number]:
-        """How long the part of every member is; those of a step with a cache are equal."""
-        known: Any = self.operator.args.get(LENGTHS[slot])
+    def _sizes(self, form: DistributedForm, name: str, group: GroupInfo) -> list[Number]:
+        """Return the sizes of every rank's part; those of a step with a cache are equal."""
+        known: Any = self.operator.args.get(name)
         if known is not None:
             return [self.writer.number(size) for size in known]
+        slot, dim = form.sizes[name]
         ref: Any = self.operator.args[slot]
-        own = self.writer.call(torch.ops.aten.sym_size.int, self.values[ref.name], 2)
+        own = self.writer.call(torch.ops.aten.sym_size.int, self.values[ref.name], dim)
         return [own] * group.size
 
-    def _routed(self) -> Node:
-        group = self.target.find_group(group_axes(self.operator))
-        args = self.operator.args
-        return self.writer.call(
-            torch.ops.parframe.expert_dispatch.default,
-            *(self._value(args.get(slot)) for slot in _ROUTED),
-            self._value(args["firsts"]),
-            self._value(args["counts"]),
-            group.rank,
-            group.name,
-        )
+
+_COMMUNICATION = ("axes", "tag", "travels")
+"""The arguments of a distributed form that say where it communicates."""

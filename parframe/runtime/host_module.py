@@ -9,7 +9,7 @@ import torch
 import torch.distributed as dist
 
 from parframe.errors import ParframeError
-from parframe.plan import COMMUNICATION, Plan, group_axes
+from parframe.plan import Plan, communicates, group_axes
 from parframe.runtime.rank_module import GroupsByRanks, RankModule, build_module
 from parframe.simulation.dtypes import parse_dtype
 from parframe.weights import read_weights
@@ -91,7 +91,7 @@ def _groups_of_device_mesh(
 ) -> Iterator[tuple[tuple[int, ...], dist.ProcessGroup]]:
     """Yield the process groups that a rank communicates over, from a DeviceMesh."""
     operators = plan.program(rank).operators
-    used = dict.fromkeys(group_axes(op) for op in operators if op.target in COMMUNICATION)
+    used = dict.fromkeys(group_axes(op) for op in operators if communicates(op))
     for axes in used:
         ranks = plan.mesh.group(rank, axes)
         if len(ranks) == 1:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Set
 
-import attrs
 import sympy
 
 from parframe.errors import ParframeError
 from parframe.graph import Arg, Operator, Tensor, rename_arg
-from parframe.plan import COMMUNICATION, Program
+from parframe.plan import Program
 from parframe.rules import Signature, Site, bind
-from parframe.rules.signature import letters
-from parframe.rules.table import rule_for
+from parframe.rules.communication import PLAN_OPERATORS
+from parframe.rules.signature import labels_of
+from parframe.rules.table import communicates, model_operator, rule_of
 from parframe.sizes import symbols_of
 
 Tensors = tuple[Tensor, ...]
@@ -21,9 +21,6 @@ NO_CACHE_HINT = (
     "run it without a cache (--no-cache, cached=False), which recomputes all tokens at every step"
 )
 """Hint for a model that cannot be run with a cache."""
-
-_LOCAL = frozenset({"parframe.embedding", "parframe.shard", "parframe.local_experts"})
-"""Operators of device programs only, which treat every position by itself."""
 
 
 def check_positionwise(program: Program, lengths: Set[str], attentions: Set[str]) -> None:
@@ -45,22 +42,17 @@ def check_positionwise(program: Program, lengths: Set[str], attentions: Set[str]
     """
     seen: set[object] = set()
     for operator in program.operators:
-        if operator.name in attentions or operator.target in COMMUNICATION | _LOCAL:
+        if operator.name in attentions or _only_moves(operator):
             continue
         key = _signature_key(program, operator)
         if key not in seen:
             seen.add(key)
-            _check_operator(program, _as_model_operator(operator), lengths)
+            _check_operator(program, model_operator(operator), lengths)
 
 
-def _as_model_operator(operator: Operator) -> Operator:
-    """Return the operator with a rule that an operator of device programs only computes."""
-    if operator.target in ("parframe.amax", "parframe.amin"):
-        return attrs.evolve(operator, target=f"aten.{operator.target.split('.')[1]}.default")
-    if operator.target == "parframe.guarded":
-        args = {slot: arg for slot, arg in operator.args.items() if slot not in ("target", "shape")}
-        return attrs.evolve(operator, target=str(operator.args["target"]), args=args)
-    return operator
+def _only_moves(operator: Operator) -> bool:
+    """Return whether an operator communicates, or slices a value for a rank."""
+    return communicates(operator) or operator.target in PLAN_OPERATORS
 
 
 def _signature_key(program: Program, operator: Operator) -> object:
@@ -79,14 +71,14 @@ def _check_operator(program: Program, operator: Operator, lengths: Set[str]) -> 
     has_lengths = any(symbols_of(size) & lengths for tensor in tensors for size in tensor.shape)
     if not has_lengths and not any(symbols_of(size) & lengths for size in _sizes(operator)):
         return
-    rule = rule_for(operator.target)
+    rule = rule_of(operator)
     signature = bind(rule, Site(operator, inputs, outputs)) if rule is not None else None
     if signature is None:
         raise no_cache_error(operator, "no rule says how it treats positions")
     labels = _find_length_labels(signature, inputs, outputs, lengths)
     if labels & signature.unsplittable():
         raise no_cache_error(operator, "it reads several positions at once")
-    only_shape = letters(signature.outputs) <= signature.free
+    only_shape = labels_of(signature.outputs) <= signature.free
     if labels & (signature.contracted() | signature.dropped) and not only_shape:
         raise no_cache_error(operator, "it sums over positions or drops some")
     shapes = {size for tensor in tensors for size in tensor.shape}
@@ -109,7 +101,7 @@ def _find_length_labels(
                 if symbols_of(size) & lengths:
                     found |= {
                         label
-                        for label in letters(((dim,),))
+                        for label in labels_of(((dim,),))
                         if symbols_of(signature.sizes.get(label, size)) & lengths
                     }
     return frozenset(found)

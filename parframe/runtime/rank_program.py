@@ -10,9 +10,11 @@ import attrs
 from parframe.fold import fold
 from parframe.graph import Arg, Input, Operator, OperatorGraph, Parameter, Tensor
 from parframe.layout import Join, Span
-from parframe.plan import COMMUNICATION, Device, Plan, Program, group_axes
+from parframe.plan import Device, Plan, Program, communicates, group_axes
 from parframe.plan.bindings import bound_part, bound_region, bound_tensor
-from parframe.rules.table import EXCHANGES
+from parframe.rules import DistributedForm
+from parframe.rules.communication import POINT_TO_POINT, RECV, SEND
+from parframe.rules.table import DISTRIBUTED_FORMS
 from parframe.runtime.cached_program import (
     CACHED_POSITIONS,
     SLOTS,
@@ -21,8 +23,6 @@ from parframe.runtime.cached_program import (
     add_cache,
 )
 from parframe.sizes import Size, substitute, symbol, symbols_of
-
-_RECEIVE_AND_SEND = ("parframe.recv", "parframe.send")
 
 
 @attrs.frozen
@@ -95,7 +95,7 @@ def build_rank_program(plan: Plan, rank: int, cache: bool) -> RankProgram:
     cached = add_cache(program, find_sequence_symbols(plan, formulas)) if cache else None
     program = cached.program if cached is not None else program
     receives, sends = (
-        tuple(_find_transfers(plan, rank, program, target)) for target in _RECEIVE_AND_SEND
+        tuple(_find_transfers(plan, rank, program, kind.target)) for kind in (RECV, SEND)
     )
     inputs = {part.name: program.tensors[part.name] for part in program.inputs}
     inputs.update((transfer.value.name, transfer.value) for transfer in receives)
@@ -104,7 +104,7 @@ def build_rank_program(plan: Plan, rank: int, cache: bool) -> RankProgram:
     outputs = [part.name for part in program.outputs]
     outputs += [transfer.value.name for transfer in sends]
     forms = _DistributedForms(plan)
-    operators = (op for op in program.operators if op.target not in _RECEIVE_AND_SEND)
+    operators = (op for op in program.operators if op.target not in POINT_TO_POINT)
     graph = fold(
         [_remove_tag(forms, rank, operator) for operator in operators],
         program.tensors,
@@ -152,7 +152,7 @@ def find_sequence_symbols(plan: Plan, formulas: Mapping[str, Size]) -> set[str]:
 
 
 def _communication_axes(program: Program) -> set[tuple[str, ...]]:
-    return {group_axes(op) for op in program.operators if op.target in COMMUNICATION}
+    return {group_axes(op) for op in program.operators if communicates(op)}
 
 
 def _find_transfers(plan: Plan, rank: int, program: Program, target: str) -> Iterator[Transfer]:
@@ -191,7 +191,7 @@ class _DistributedForms:
         """Return a rank's bound program, and its distributed form that has a tag."""
         if rank not in self.by_rank:
             program = bind_program(self.plan.program(rank), self.plan.devices[rank])
-            operators = (op for op in program.operators if op.target in EXCHANGES)
+            operators = (op for op in program.operators if op.target in DISTRIBUTED_FORMS)
             self.by_rank[rank] = program, {op.args["tag"]: op for op in operators}
         program, by_tag = self.by_rank[rank]
         return program, by_tag[tag]
@@ -202,31 +202,31 @@ def _remove_tag(forms: _DistributedForms, rank: int, operator: Operator) -> Oper
 
     A distributed form gets the sizes of all ranks of its group as arguments instead.
     """
-    if operator.target not in COMMUNICATION:
+    if not communicates(operator):
         return operator
     args = {slot: arg for slot, arg in operator.args.items() if slot not in ("tag", "travels")}
-    if operator.target in EXCHANGES:
-        args.update(_group_sizes(forms, rank, operator))
+    form = DISTRIBUTED_FORMS.get(operator.target)
+    if form is not None and "tag" in operator.args:  # one over a key-value cache has no tag
+        args.update(_group_arguments(forms, rank, operator, form))
     return attrs.evolve(operator, args=args)
 
 
-def _group_sizes(forms: _DistributedForms, rank: int, operator: Operator) -> dict[str, Arg]:
-    """Return the sizes of the parts of all ranks of a group, a tuple for each argument.
-
-    These are the lengths of queries and of keys, and the number of experts with the first one.
-    """
+def _group_arguments(
+    forms: _DistributedForms, rank: int, operator: Operator, form: DistributedForm
+) -> dict[str, Arg]:
+    """Return the arguments of a distributed form that list the sizes and values of all ranks."""
     ranks = forms.plan.mesh.group(rank, group_axes(operator))
     peers = [forms.find(peer, operator.args["tag"]) for peer in ranks]
     args: dict[str, Arg] = {}
-    for slot, name, dim in (("query", "queries", 2), ("key", "keys", 2), ("up", "counts", 0)):
+    for name, (slot, dim) in form.sizes.items():
         if slot in operator.slots:
             sizes = []
-            for peer, (program, form) in zip(ranks, peers, strict=True):
-                tensor = program.tensors[form.inputs[form.slots.index(slot)]]
+            for peer, (program, own) in zip(ranks, peers, strict=True):
+                tensor = program.tensors[own.inputs[own.slots.index(slot)]]
                 sizes.append(substitute(tensor.shape[dim], forms.plan.devices[peer].bindings))
             args[name] = tuple(sizes)
-    if "first" in operator.args:
-        args["firsts"] = tuple(form.args["first"] for _, form in peers)
+    for name, slot in form.lists.items():
+        args[name] = tuple(own.args[slot] for _, own in peers)
     return args
 
 

@@ -11,7 +11,19 @@ import torch
 
 from parframe.errors import ParframeError
 from parframe.graph import Operator
-from parframe.ops import expert_dispatch, ring_attention
+from parframe.rules.communication import (
+    ALL_GATHER,
+    ALL_REDUCE,
+    ALL_TO_ALL,
+    BROADCAST,
+    COMMUNICATION_OPERATORS,
+    RECV,
+    REDUCE_SCATTER,
+    SEND,
+    PlanOperator,
+)
+from parframe.rules.implementation import load_function
+from parframe.rules.table import DISTRIBUTED_FORMS
 from parframe.simulation.regions import evaluate_regions, put, take
 
 
@@ -71,7 +83,7 @@ def run_communication(requests: Sequence[CommunicationCall]) -> Results:
         Of kind ``run``, if what the members give does not fit together.
     """
     try:
-        results = _EXCHANGES[requests[0].operator.target](requests)
+        results = _compute(requests)
     except ParframeError as error:
         raise _at(requests[0], error.what) from error
     except (RuntimeError, TypeError, ValueError, LookupError, ArithmeticError) as error:
@@ -84,6 +96,15 @@ def run_communication(requests: Sequence[CommunicationCall]) -> Results:
                 f"gives a tensor of shape {list(result.shape)}, {list(request.shape or ())} is due",
             )
     return results
+
+
+def _compute(calls: Sequence[CommunicationCall]) -> Results:
+    target = calls[0].operator.target
+    form = DISTRIBUTED_FORMS.get(target)
+    if form is None:
+        return _COLLECTIVES[COMMUNICATION_OPERATORS[target]](calls)
+    simulate = load_function(form.simulate)
+    return [*simulate([call.args for call in calls])]
 
 
 def _all_reduce(requests: Sequence[CommunicationCall]) -> Results:
@@ -128,35 +149,32 @@ def _broadcast(requests: Sequence[CommunicationCall]) -> Results:
 
 
 def _transfer(requests: Sequence[CommunicationCall]) -> Results:
-    sender = next(r for r in requests if r.operator.target == "parframe.send")
+    sender = next(r for r in requests if r.operator.target == SEND.target)
     return [None if request is sender else _given(sender) for request in requests]
 
 
-def _ring_attention(requests: Sequence[CommunicationCall]) -> Results:
-    return [*ring_attention.simulate([request.args for request in requests])]
-
-
-def _dispatch(requests: Sequence[CommunicationCall]) -> Results:
-    return [*expert_dispatch.simulate([request.args for request in requests])]
-
-
-_EXCHANGES: Mapping[str, Callable[[Sequence[CommunicationCall]], Results]] = {
-    "parframe.all_reduce": _all_reduce,
-    "parframe.all_gather": _all_gather,
-    "parframe.reduce_scatter": _reduce_scatter,
-    "parframe.all_to_all": _all_to_all,
-    "parframe.broadcast": _broadcast,
-    "parframe.send": _transfer,
-    "parframe.recv": _transfer,
-    "parframe.ring_attention": _ring_attention,
-    "parframe.expert_dispatch": _dispatch,
+_COLLECTIVES: Mapping[PlanOperator, Callable[[Sequence[CommunicationCall]], Results]] = {
+    ALL_REDUCE: _all_reduce,
+    ALL_GATHER: _all_gather,
+    REDUCE_SCATTER: _reduce_scatter,
+    ALL_TO_ALL: _all_to_all,
+    BROADCAST: _broadcast,
+    SEND: _transfer,
+    RECV: _transfer,
 }
 
-SENT: Mapping[str, Callable[[Sequence[Mapping[str, Any]], int], dict[str, int]]] = {
-    "parframe.ring_attention": ring_attention.count_sent,
-    "parframe.expert_dispatch": expert_dispatch.count_sent,
-}
-"""How many elements a member of a group sends in an exchange, by the argument they are of."""
+
+def elements_sent(calls: Sequence[CommunicationCall], number: int) -> Mapping[str, int]:
+    """Return how many elements a rank sends in a distributed form, by the argument they are of."""
+    form = DISTRIBUTED_FORMS[calls[number].operator.target]
+    ranks = [call.args for call in calls]
+    if form.measure_sent is not None:
+        measured: Mapping[str, int] = load_function(form.measure_sent)(ranks, number)
+        return measured
+    own = ranks[number].items()
+    shapes = {slot: tuple(arg.shape) for slot, arg in own if isinstance(arg, torch.Tensor)}
+    return form.count_sent(shapes, tuple(ranks[number]["travels"]), len(ranks))
+
 
 _REDUCTIONS: Mapping[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {
     "sum": torch.add,

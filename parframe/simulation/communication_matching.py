@@ -11,9 +11,9 @@ from parframe.errors import ParframeError
 from parframe.graph import Operator
 from parframe.mesh import Mesh
 from parframe.plan import group_axes
+from parframe.rules.communication import POINT_TO_POINT
 from parframe.simulation.collectives import CommunicationCall
 
-_PEERS = frozenset({"parframe.send", "parframe.recv"})
 _MOST_SHOWN = 4
 _EQUAL_ARGUMENTS = ("axes", "reduction", "root")
 """Arguments that must be equal on all ranks of a group."""
@@ -89,7 +89,7 @@ class CommunicationMatcher:
         operator = call.operator
         group = self.mesh.group(call.rank, group_axes(operator))
         tag = operator.args["tag"]
-        if operator.target not in _PEERS:
+        if operator.target not in POINT_TO_POINT:
             return group, (group, tag)
         peer: Any = operator.args["peer"]
         pair = {call.rank, group[peer]}
@@ -111,7 +111,7 @@ def _check_match(first: CommunicationCall, second: CommunicationCall) -> None:
     if first.rank == second.rank:
         raise _mismatch(second, f"tag {second.operator.args['tag']!r} is used twice")
     targets = {first.operator.target, second.operator.target}
-    if (targets != _PEERS) if targets & _PEERS else len(targets) > 1:
+    if (targets != POINT_TO_POINT) if targets & POINT_TO_POINT else len(targets) > 1:
         raise _mismatch(second, f"does not match {_describe(first.operator)} of rank {first.rank}")
     for slot in _EQUAL_ARGUMENTS:
         own, other = second.operator.args.get(slot), first.operator.args.get(slot)

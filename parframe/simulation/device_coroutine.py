@@ -11,8 +11,9 @@ import torch
 
 from parframe.errors import ParframeError
 from parframe.graph import Operator, Tensor
-from parframe.plan import COMMUNICATION, Device, Program
-from parframe.rules.table import EXCHANGES
+from parframe.plan import Device, Program, communicates
+from parframe.rules.communication import SHARD
+from parframe.rules.table import DISTRIBUTED_FORMS
 from parframe.simulation.collectives import CommunicationCall
 from parframe.simulation.interpreter import arguments, execute
 from parframe.simulation.regions import evaluate_regions, take
@@ -106,10 +107,10 @@ def run_device(
     program = liveness.program
     for operator, unused in zip(program.operators, liveness.last_uses, strict=True):
         try:
-            if operator.target in COMMUNICATION:
+            if communicates(operator):
                 received = yield _make_call(rank, operator, values, program.tensors, sizes)
                 results: tuple[Any, ...] = () if received is None else (received,)
-            elif operator.target == "parframe.shard":
+            elif operator.target == SHARD.target:
                 part: Any = operator.args["part"]
                 results = (take(values[operator.inputs[0]], evaluate_regions(part, sizes)),)
             else:
@@ -144,7 +145,7 @@ def _make_call(
         declared = tensors[operator.outputs[0]].shape
         shape = tuple(evaluate(size, sizes) for size in declared)
     tensor = values[operator.inputs[0]] if operator.inputs else None
-    args = arguments(operator, values, sizes) if operator.target in EXCHANGES else {}
+    args = arguments(operator, values, sizes) if operator.target in DISTRIBUTED_FORMS else {}
     return CommunicationCall(rank, operator, tensor, shape, sizes, args)
 
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import torch
 
 from parframe.graph import Operator
-from parframe.plan import COMMUNICATION, Plan, Program
-from parframe.rules.table import EXCHANGES
+from parframe.plan import COMMUNICATION_OPERATORS, Plan, Program
 from parframe.simulation.device_coroutine import evaluate_sizes
 from parframe.simulation.interpreter import input_sizes
 from parframe.simulation.numerical_error import find_scale, relative_error
@@ -115,7 +114,7 @@ def _find_partial_values(program: Program) -> frozenset[str]:
     partial: set[str] = set()
     for operator in reversed(program.operators):
         reduces = "reduction" in operator.args
-        passes = operator.target not in COMMUNICATION - EXCHANGES.keys()
+        passes = operator.target not in COMMUNICATION_OPERATORS
         if reduces or (passes and partial & {*operator.outputs}):
             partial.update(operator.inputs)
     return frozenset(partial)

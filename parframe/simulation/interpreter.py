@@ -11,25 +11,10 @@ import torch
 
 from parframe.errors import ParframeError
 from parframe.graph import Arg, Input, Operator, OperatorGraph, Ref
-from parframe.ops.local import LOCAL
-from parframe.ops.schema import is_dtype, overload
+from parframe.ops.implementations import local_function, registered_operator
+from parframe.ops.schema import is_dtype
+from parframe.rules.table import rule_of
 from parframe.sizes import evaluate
-
-NAMESPACES = frozenset({"aten", "parframe"})
-"""The namespaces whose PyTorch operators may run."""
-
-ONE_DTYPE = frozenset(
-    f"aten.{name}"
-    for name in (
-        "linear.default", "matmul.default", "mm.default", "bmm.default", "addmm.default",
-        "baddbmm.default", "mv.default", "dot.default", "conv1d.default", "conv2d.default",
-        "conv3d.default", "conv1d.padding", "conv2d.padding", "conv3d.padding",
-        "convolution.default", "layer_norm.default", "native_layer_norm.default",
-        "rms_norm.default", "group_norm.default", "batch_norm.default",
-        "scaled_dot_product_attention.default",
-    )
-) | {"parframe.attention.default", "parframe.ring_attention"}  # fmt: skip
-"""Operators that take floating-point tensors of one dtype only."""
 
 
 def execute(
@@ -65,11 +50,11 @@ def execute(
     ParframeError
         Of kind ``run`` if the target is unknown or the operator fails.
     """
-    local = LOCAL.get(operator.target)
+    function = local_function(operator)
     try:
-        if local is not None:
+        if function is not None:
             args = {slot: resolve(arg, values, sizes) for slot, arg in operator.args.items()}
-            result = local(**args)
+            result = function(**args)
         else:
             result = _call(operator, values, sizes, dtype, device)
     except (RuntimeError, TypeError, ValueError, LookupError, ArithmeticError) as error:
@@ -101,7 +86,7 @@ def arguments(
 ) -> dict[str, Any]:
     """All arguments of an operator, in one dtype if it takes one only."""
     named = {slot: resolve(arg, values, sizes) for slot, arg in operator.args.items()}
-    return _of_one_dtype(named) if operator.target in ONE_DTYPE else named
+    return _of_one_dtype(named) if _needs_one_dtype(operator) else named
 
 
 def _call(
@@ -112,15 +97,7 @@ def _call(
     device: torch.device | str,
 ) -> Any:
     """Run a PyTorch operator, its arguments in the forms its schema asks for."""
-    namespace = operator.target.partition(".")[0]
-    if namespace not in NAMESPACES:
-        raise ParframeError(
-            "run", operator.name, f"{operator.target} may not run here", "use PyTorch's operators"
-        )
-    if namespace == "parframe":
-        import parframe.ops.attention  # registers them
-        import parframe.ops.recurrence  # noqa: F401
-    target = overload(operator.target)
+    target = registered_operator(operator)
     named: dict[str, Any] = {}
     for argument in target._schema.arguments:
         value = resolve(operator.args.get(argument.name), values, sizes)
@@ -131,9 +108,14 @@ def _call(
         if is_dtype(argument) and isinstance(value, str):
             value = widened(getattr(torch, value), dtype)
         named[argument.name] = value
-    if operator.target in ONE_DTYPE:
+    if _needs_one_dtype(operator):
         named = _of_one_dtype(named)
     return target(**named)
+
+
+def _needs_one_dtype(operator: Operator) -> bool:
+    rule = rule_of(operator)
+    return rule is not None and rule.one_dtype
 
 
 def _of_one_dtype(named: dict[str, Any]) -> dict[str, Any]:

@@ -9,8 +9,9 @@ import attrs
 
 from parframe.graph import BYTES
 from parframe.plan import Plan, group_axes
-from parframe.rules.table import EXCHANGES
-from parframe.simulation.collectives import SENT, CommunicationCall
+from parframe.rules.communication import RECV, SEND, short_name
+from parframe.rules.table import DISTRIBUTED_FORMS
+from parframe.simulation.collectives import CommunicationCall, elements_sent
 
 
 @attrs.frozen
@@ -62,15 +63,15 @@ class TrafficRecorder:
     def __call__(self, calls: Sequence[CommunicationCall]) -> None:
         """Count one collective or transfer."""
         operator = calls[0].operator
-        kind = operator.target.removeprefix("parframe.").replace("recv", "send")
+        kind = SEND.name if operator.target == RECV.target else short_name(operator.target)
         key = (group_axes(operator), kind)
         self.totals[key] = self.totals.get(key, 0) + 1
         ranks = self.counts.setdefault(key, {})
         for call in calls:
-            if call.operator.target == "parframe.recv":
+            if call.operator.target == RECV.target:
                 continue
             count, amount = ranks.get(call.rank, (0, 0))
-            if operator.target in EXCHANGES:
+            if operator.target in DISTRIBUTED_FORMS:
                 amount += self._sent_bytes(call, calls)
             else:
                 amount += self._tensor_bytes(call)
@@ -97,7 +98,7 @@ class TrafficRecorder:
         operator, tensors = call.operator, self.plan.program(call.rank).tensors
         names = dict(zip(operator.slots, operator.inputs, strict=True))
         place = [other.rank for other in calls].index(call.rank)
-        sent = SENT[operator.target]([other.args for other in calls], place)
+        sent = elements_sent(calls, place)
         return int(sum(count * BYTES[tensors[names[slot]].dtype] for slot, count in sent.items()))
 
     def _tensor_bytes(self, call: CommunicationCall) -> int:

@@ -11,6 +11,9 @@ import torch
 from parframe.errors import ParframeError
 from parframe.graph import Arg, Input, Operator, OperatorGraph, Ref
 from parframe.plan import Plan
+from parframe.rules.kinds import View
+from parframe.rules.pointwise import is_addition
+from parframe.rules.table import rule_of
 from parframe.simulation.interpreter import counted
 from parframe.sizes import evaluate
 
@@ -18,25 +21,6 @@ _LARGEST_INTEGER = 8
 _SHORTEST = {"batch": 2, "sequence": 5}
 _MOST_SHARES = 4
 """Largest number of shares per device that a trial is sized for, where devices are unequal."""
-
-_TABLES: Mapping[str, tuple[str, str]] = {
-    "aten.embedding.default": ("weight", "indices"),
-    "aten.index.Tensor": ("self", "indices"),
-    "aten.index_select.default": ("self", "index"),
-    "aten.gather.default": ("self", "index"),
-}
-"""Lookup operators: the argument with the table, and the one with the row indices."""
-
-_SAME_VALUES = frozenset(
-    f"aten.{name}"
-    for name in (
-        "_to_copy.default", "alias.default", "clone.default", "contiguous.default",
-        "expand.default", "flatten.using_ints", "permute.default", "reshape.default",
-        "select.int", "slice.Tensor", "squeeze.dim", "to.dtype", "transpose.int",
-        "unsqueeze.default", "view.default",
-    )
-)  # fmt: skip
-"""Operators whose result has only values of their input."""
 
 
 def choose_trial_sizes(
@@ -138,22 +122,24 @@ def find_index_limits(graph: OperatorGraph, sizes: Mapping[str, int]) -> dict[st
 
 def _added_constant(operator: Operator) -> int | None:
     """Return the constant that an operator adds to its input; None if it computes anything else."""
-    if operator.target in _SAME_VALUES and operator.inputs:
+    rule = rule_of(operator)
+    if rule is None or not operator.inputs:
+        return None
+    if isinstance(rule.kind, View) or (rule.identity is not None and rule.identity(operator)):
         return 0
     other = operator.args.get("other")
     integer = isinstance(other, int) and not isinstance(other, bool)
-    if operator.target == "aten.add.Tensor" and integer and operator.args.get("alpha", 1) == 1:
-        return other if isinstance(other, int) else None
-    return None
+    return other if isinstance(other, int) and integer and is_addition(operator) else None
 
 
 def _find_lookups(
     operator: Operator, shapes: Mapping[str, tuple[int | sympy.Expr, ...]]
 ) -> Iterator[tuple[str, int | sympy.Expr]]:
     """Yield the index tensors of a lookup operator, each with the size of the dim it indexes."""
-    if operator.target not in _TABLES:
+    rule = rule_of(operator)
+    if rule is None or rule.indices is None:
         return
-    rows, slot = _TABLES[operator.target]
+    rows, slot = rule.indices
     table, index = operator.args[rows], operator.args[slot]
     if not isinstance(table, Ref):
         return

@@ -283,6 +283,17 @@ class Spec:
         """
         return hooks.rules([code for code, _ in self.composite()], self.plugins)
 
+    def rule_plugins(self) -> tuple[str, ...]:
+        """List the distributions that bring these rules.
+
+        Returns
+        -------
+        tuple of str
+            Names of distributions in alphabetical order.
+        """
+        codes = [code for code, _ in self.composite()]
+        return hooks.distributions_with_rules(codes, self.plugins)
+
 
 _SAME = {field.name for field in attrs.fields(Spec)} - {"model"}
 

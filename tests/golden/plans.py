@@ -11,7 +11,7 @@ import sympy
 
 import parframe
 from parframe.graph import BYTES, Ref
-from parframe.plan import COMMUNICATION, group_axes
+from parframe.plan import communicates, group_axes
 from parframe.sizes import format_size
 
 from .compare import Names
@@ -112,7 +112,7 @@ def plan_of(model: str, spec: str, positions: bool = False) -> Any:
 def groups_of(plan: Any, rank: int) -> list[tuple[int, ...]]:
     """Return the group of each of a rank's communication operators, in order."""
     operators = plan.program(rank).operators
-    return [plan.mesh.group(rank, group_axes(o)) for o in operators if o.target in COMMUNICATION]
+    return [plan.mesh.group(rank, group_axes(o)) for o in operators if communicates(o)]
 
 
 def facts(name: str, names: Names) -> dict[str, Any]:

@@ -13,9 +13,10 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.testing._internal.common_methods_invocations import op_db
 
 from parframe.graph import Operator, Ref, Tensor
-from parframe.ops.local import LOCAL
 from parframe.ops.schema import bind, dtype_name, is_dtype, overload
 from parframe.rules import Site
+from parframe.rules.implementation import load_function
+from parframe.rules.table import DEVICE_OPERATORS
 
 
 @attrs.frozen
@@ -140,8 +141,8 @@ def execute(target: str, args: Mapping[str, Any], env: Mapping[str, torch.Tensor
         return arg
 
     filled = {name: fill(arg) for name, arg in args.items()}
-    if target in LOCAL:
-        return LOCAL[target](
+    if target in DEVICE_OPERATORS:
+        return load_function(DEVICE_OPERATORS[target].implementation)(
             **{k: tuple(v) if isinstance(v, list) else v for k, v in filled.items()}
         )
     function = overload(target if target.count(".") > 1 else f"{target}.default")

@@ -17,7 +17,7 @@ import torch
 
 from parframe.graph import Operator, Ref, Tensor
 from parframe.rules import Local, Rule, Signature, Site, bind
-from parframe.rules.signature import Pattern, letters
+from parframe.rules.signature import Pattern, labels_of
 from parframe.rules.table import RULES
 from parframe.sizes import evaluate
 from rules.calls import Call, execute
@@ -63,7 +63,7 @@ def extent(pattern: Pattern, sizes: Mapping[str, int]) -> int:
 def cut(tensor: torch.Tensor, axes: Sequence[Pattern], sizes: Any, part: Indices) -> torch.Tensor:
     """The part of a tensor."""
     for i, pattern in enumerate(axes):
-        if letters(((pattern,),)) & set(part):
+        if labels_of(((pattern,),)) & set(part):
             tensor = tensor.index_select(i, positions(pattern, sizes, part))
     return tensor
 
@@ -209,7 +209,7 @@ def pieces(size: int, count: int, how: str, order: random.Random) -> list[torch.
 def splittable(tried: Try) -> list[str]:
     """The letters that the rule says may be split."""
     signature = tried.signature
-    used = letters((*signature.inputs, *signature.outputs))
+    used = labels_of((*signature.inputs, *signature.outputs))
     return sorted(used - signature.unsplittable())
 
 
@@ -247,7 +247,7 @@ def prove_split(tried: Try, cuts: Mapping[str, list[torch.Tensor]]) -> None:
                     f"a part of {result.dtype} {tuple(result.shape)}, not "
                     f"{whole[i].dtype} {expected}"
                 )
-            mine = letters((axes,))
+            mine = labels_of((axes,))
             key = tuple((name, n) for name, n in zip(names, numbers, strict=True) if name in mine)
             lost = tuple(
                 n for name, n in zip(names, numbers, strict=True)

@@ -10,7 +10,7 @@ from parframe.checking import check
 from parframe.errors import ParframeError
 from parframe.loading import load
 from parframe.partitioning import partition
-from parframe.plan import COMMUNICATION
+from parframe.plan import communicates
 from parframe.simulation import simulate
 from parframe.spec import Spec
 
@@ -26,7 +26,7 @@ def layers_of(plan, rank):
         {
             operator.module.split(".")[2]
             for operator in plan.program(rank).operators
-            if operator.module.startswith("model.layers.") and operator.target not in COMMUNICATION
+            if operator.module.startswith("model.layers.") and not communicates(operator)
         }
     )
 

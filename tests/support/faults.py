@@ -28,8 +28,8 @@ from parframe.graph import (
 from parframe.layout import Join, Region, Span
 from parframe.mesh import Mesh
 from parframe.partitioning import partition_placing
-from parframe.plan import COMMUNICATION, Device, Part, Plan, Program
-from parframe.rules.table import EXCHANGES
+from parframe.plan import COMMUNICATION_OPERATORS, Device, Part, Plan, Program, communicates
+from parframe.rules.table import DISTRIBUTED_FORMS
 from parframe.sizes import floordiv, offset, simplify, substitute, symbol
 from parframe.strategy import Placing, Split
 
@@ -196,7 +196,7 @@ def with_tensor(program: Program, name: str, **changes: Any) -> Program:
 @fault(communication=True)
 def exchanged_over_other_axes(plan: Plan, random: Random) -> Plan | None:
     def change(program: Program) -> Program | None:
-        operator = choose(random, program, *EXCHANGES)
+        operator = choose(random, program, *DISTRIBUTED_FORMS)
         if operator is None:
             return None
         axes = tuple(random.sample(plan.mesh.names, random.randint(1, len(plan.mesh.names))))
@@ -212,7 +212,7 @@ def not_exchanged(plan: Plan, random: Random) -> Plan | None:
     """A device computes on its own part alone."""
 
     def change(program: Program) -> Program | None:
-        operator = choose(random, program, *EXCHANGES)
+        operator = choose(random, program, *DISTRIBUTED_FORMS)
         if operator is None:
             return None
         alone = without(operator, "travels", "axes", "tag")
@@ -225,7 +225,7 @@ def not_exchanged(plan: Plan, random: Random) -> Plan | None:
 @fault(communication=True)
 def one_part_stays(plan: Plan, random: Random) -> Plan | None:
     def change(program: Program) -> Program | None:
-        operator = choose(random, program, *EXCHANGES)
+        operator = choose(random, program, *DISTRIBUTED_FORMS)
         if operator is None:
             return None
         travels: Any = operator.args["travels"]
@@ -239,7 +239,7 @@ def one_part_stays(plan: Plan, random: Random) -> Plan | None:
 @fault(communication=True)
 def exchanged_with_another_argument(plan: Plan, random: Random) -> Plan | None:
     def change(program: Program) -> Program | None:
-        operator = choose(random, program, *EXCHANGES)
+        operator = choose(random, program, *DISTRIBUTED_FORMS)
         if operator is None:
             return None
         changes: dict[str, Arg] = {"scale": 0.25, "window": 3, "softcap": 2.0}
@@ -254,7 +254,9 @@ def exchanged_with_the_positions_of_another(plan: Plan, random: Random) -> Plan 
     """Keys go round with the positions of the next device's keys; both are complete."""
     name = random.choice(sorted(plan.programs))
     program = plan.programs[name]
-    operator = choose(random, program, *EXCHANGES, also=lambda op: "key_positions" in op.args)
+    operator = choose(
+        random, program, *DISTRIBUTED_FORMS, also=lambda op: "key_positions" in op.args
+    )
     if operator is None:
         return None
     (own,) = (
@@ -676,7 +678,7 @@ def another_value_sent(plan: Plan, random: Random) -> Plan | None:
 @fault(communication=True)
 def wrong_tag(plan: Plan, random: Random) -> Plan | None:
     def change(program: Program) -> Program | None:
-        operator = choose(random, program, *COMMUNICATION)
+        operator = choose(random, program, *COMMUNICATION_OPERATORS, *DISTRIBUTED_FORMS)
         if operator is None:
             return None
         return replaced(program, operator, with_args(operator, tag=f"{operator.args['tag']}_other"))
@@ -1073,7 +1075,7 @@ def other_value(random: Random, program: Program, name: str, before: Operator) -
 def another_operand(plan: Plan, random: Random) -> Plan | None:
     def change(program: Program) -> Program | None:
         operator = random.choice(program.operators)
-        if operator.target in COMMUNICATION or not operator.inputs:
+        if communicates(operator) or not operator.inputs:
             return None
         name = random.choice(operator.inputs)
         other = other_value(random, program, name, operator)
@@ -1145,7 +1147,7 @@ def argument_changed(plan: Plan, random: Random) -> Plan | None:
         found = [
             (op, slot)
             for op in program.operators
-            if op.target not in COMMUNICATION
+            if not communicates(op)
             for slot, arg in op.args.items()
             if isinstance(arg, float) and arg not in (0.0,)
         ]
@@ -1320,7 +1322,8 @@ def wrong_recorded_shape(plan: Plan, random: Random) -> Plan | None:
 @fault(communication=True)
 def wrong_dtype_on_the_wire(plan: Plan, random: Random) -> Plan | None:
     def change(program: Program) -> Program | None:
-        operator = choose(random, program, *COMMUNICATION, also=lambda op: bool(op.outputs))
+        targets = (*COMMUNICATION_OPERATORS, *DISTRIBUTED_FORMS)
+        operator = choose(random, program, *targets, also=lambda op: bool(op.outputs))
         if operator is None:
             return None
         return with_tensor(program, operator.outputs[0], dtype="float16")

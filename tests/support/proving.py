@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from parframe.plan import COMMUNICATION
+from parframe.plan import communicates
 
 STORIES = Path(__file__).parents[3] / "shared" / "models" / "stories260k"
 
@@ -27,5 +27,5 @@ def communication(plan, rank=0):
     return Counter(
         operator.target.removeprefix("parframe.")
         for operator in plan.program(rank).operators
-        if operator.target in COMMUNICATION
+        if communicates(operator)
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from parframe.price.work.dataflow import PRODUCTS, Flow
+from parframe.price.work.dataflow import Flow, product_of
 from parframe.price.work.operator_list import ScaledOperators, at
 
 
@@ -35,10 +35,10 @@ def _narrowest(
         return itself
     operator, kind = flow.operators[number], flow.kinds[number]
     before: frozenset[str] | None = None
-    if kind in ("view", "pointwise", "exchange"):
+    if kind in ("view", "pointwise", "communication"):
         before = frozenset().union(*(_narrowest(measured, flow, v, known) for v in operator.inputs))
     elif kind == "product":
-        given = at(operator, PRODUCTS[operator.target][0])
+        given = at(operator, product_of(operator).left)
         if measured.extent(given).width < measured.extent(name).width and _is_latent(flow, given):
             before = _narrowest(measured, flow, given, known)
     if before and _width(measured, before) < _width(measured, itself):

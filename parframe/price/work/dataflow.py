@@ -2,52 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Literal
 
+from parframe.errors import ParframeError
 from parframe.graph import Operator
-from parframe.plan import COMMUNICATION
 from parframe.price.work.operator_list import OperatorList, ScaledOperators, at
 from parframe.price.work.tensor_scaling import Growth
-from parframe.rules.table import EXCHANGES
+from parframe.rules import kinds
+from parframe.rules.communication import COMMUNICATION_OPERATORS
+from parframe.rules.table import kind_of
 
-Kind = Literal["free", "view", "product", "attention", "experts", "lookup", "exchange", "pointwise"]
-
-VIEWS = frozenset(
-    {"parframe.shard"}
-    | {
-        f"aten.{name}"
-        for name in (
-            "view.default", "reshape.default", "permute.default", "transpose.int", "t.default",
-            "numpy_T.default", "unsqueeze.default", "squeeze.default", "squeeze.dim",
-            "squeeze.dims", "expand.default", "slice.Tensor", "select.int", "alias.default",
-            "detach.default", "flatten.using_ints", "unflatten.int", "unbind.int", "split.Tensor",
-            "split.sizes", "split_with_sizes.default", "chunk.default", "contiguous.default",
-        )
-    }
-)  # fmt: skip
-"""Operators that name a part or another order of what is there."""
-
-PRODUCTS: Mapping[str, tuple[str, str, bool]] = {
-    "aten.linear.default": ("input", "weight", True),
-    "aten.matmul.default": ("self", "other", False),
-    "aten.mm.default": ("self", "mat2", False),
-    "aten.addmm.default": ("mat1", "mat2", False),
-    "aten.bmm.default": ("self", "mat2", False),
-}
-"""Products: the arguments that are multiplied, and whether the second has its columns first."""
-
-ATTENTIONS = frozenset(
-    {
-        "parframe.attention.default",
-        "parframe.ring_attention",
-        "aten.scaled_dot_product_attention.default",
-    }
-)
-
-EXPERTS = frozenset(
-    {"parframe.experts.default", "parframe.local_experts", "parframe.expert_dispatch"}
-)
+Kind = Literal[
+    "free", "view", "product", "attention", "experts", "lookup", "communication", "pointwise"
+]
 
 
 class Flow:
@@ -112,32 +80,45 @@ class Flow:
                 self.readers.setdefault(self.source(name), []).append(number)
 
     def _kind(self, operator: Operator) -> Kind:
-        target = operator.target
-        if target in COMMUNICATION and target not in EXCHANGES:
+        if operator.target in COMMUNICATION_OPERATORS:
             moved = [*operator.inputs, *operator.outputs]
-            return "exchange" if any(self.bears(name) for name in moved) else "free"
+            return "communication" if any(self.bears(name) for name in moved) else "free"
         if not any(self.bears(name) for name in operator.outputs):
             return "free"
-        if target in VIEWS:
-            return "view"
-        if target in ATTENTIONS:
-            return "attention"
-        if target in EXPERTS:
-            return "experts"
-        if target == "aten.embedding.default":
-            return "lookup"
-        if target in PRODUCTS:
-            return self._product(operator)
+        match kind_of(operator):
+            case kinds.View():
+                return "view"
+            case kinds.Attention():
+                return "attention"
+            case kinds.Experts():
+                return "experts"
+            case kinds.Lookup():
+                return "lookup"
+            case kinds.Product() as product:
+                return self._product(operator, product)
         pairs = any(self.known[name] == "pairs" for name in operator.outputs)
         return "free" if pairs else "pointwise"
 
-    def _product(self, operator: Operator) -> Kind:
+    def _product(self, operator: Operator, product: kinds.Product) -> Kind:
         """A product with a weight, or of pairs of positions: a part of an attention."""
-        left, right, _ = PRODUCTS[operator.target]
-        one, other = at(operator, left), at(operator, right)
+        one, other = at(operator, product.left), at(operator, product.right)
         if not self.bears(other):
             return "product"
         if self.known[one] == "pairs":
             return "attention"
         pairs = self.known[operator.outputs[0]] == "pairs"
         return "free" if pairs else "pointwise"
+
+
+def product_of(operator: Operator) -> kinds.Product:
+    """Return which arguments a matrix product multiplies.
+
+    Raises
+    ------
+    ParframeError
+        Of kind ``internal``, if it is no matrix product.
+    """
+    kind = kind_of(operator)
+    if not isinstance(kind, kinds.Product):
+        raise ParframeError("internal", operator.name, "not a matrix product", "report it")
+    return kind

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import attrs
 
-from parframe.price.work.dataflow import PRODUCTS
+from parframe.price.work.dataflow import product_of
 from parframe.price.work.fused_operators import FusedOperators
 from parframe.price.work.kernel_list import KernelList
 from parframe.price.work.operator_list import at
@@ -52,7 +52,7 @@ def _quantised(merged: FusedOperators) -> set[str]:
     for number, operator in enumerate(flow.operators):
         if flow.kinds[number] == "product":
             if number not in merged.routers and number not in merged.rows:
-                weight = at(operator, PRODUCTS[operator.target][1])
+                weight = at(operator, product_of(operator).right)
                 found.add(flow.weight.get(flow.source(weight), weight))
         elif flow.kinds[number] == "experts":
             found |= {flow.weight[at(operator, slot)] for slot in ("up", "down")}

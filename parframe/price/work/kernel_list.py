@@ -13,7 +13,7 @@ import attrs
 
 from parframe.plan import group_axes
 from parframe.price.work.cache_entry import cached_elements
-from parframe.price.work.dataflow import PRODUCTS
+from parframe.price.work.dataflow import product_of
 from parframe.price.work.fused_operators import FusedGroup, FusedOperators
 from parframe.price.work.operator_list import ScaledOperators, at
 from parframe.price.work.work import (
@@ -25,6 +25,8 @@ from parframe.price.work.work import (
     Pointwise,
     Product,
 )
+from parframe.rules import kinds
+from parframe.rules.table import DISTRIBUTED_FORMS, kind_of
 
 T = TypeVar("T", bound=Kernel | Communication)
 
@@ -68,17 +70,17 @@ class KernelList:
 
     def _input_of(self, number: int) -> tuple[object, ...]:
         operator = self.operators[number]
-        left = at(operator, PRODUCTS[operator.target][0])
+        left = at(operator, product_of(operator).left)
         table = number in self.merged.routers
         return self.merged.flow.source(left), self.per(number), table, self.counts[number]
 
     def inner_and_columns(self, number: int) -> tuple[int, int]:
         """The sizes of a product's weight here."""
         operator = self.operators[number]
-        _, slot, columns_first = PRODUCTS[operator.target]
-        shape = self.measured.listing.tensors[at(operator, slot)].shape
+        product = product_of(operator)
+        shape = self.measured.listing.tensors[at(operator, product.right)].shape
         one, other = int(shape[-2]), int(shape[-1])
-        return (other, one) if columns_first else (one, other)
+        return (other, one) if product.columns_first else (one, other)
 
     def _product(self, numbers: list[int]) -> Product:
         first = numbers[0]
@@ -98,12 +100,13 @@ class KernelList:
     def _attention(self, number: int) -> Attention:
         operator, measured = self.operators[number], self.measured
         tensors, extents = measured.listing.tensors, measured.listing.extents
-        if operator.target in PRODUCTS:
+        kind = kind_of(operator)
+        if not isinstance(kind, kinds.Attention):
             return self._written_out(number)
-        key_name, value_name = at(operator, "key"), at(operator, "value")
-        query = tensors[at(operator, "query")].shape
+        key_name, value_name = at(operator, kind.key), at(operator, kind.value)
+        query = tensors[at(operator, kind.query)].shape
         key, value = tensors[key_name].shape, tensors[value_name].shape
-        window = operator.args.get("window")
+        window = operator.args.get(kind.window)
         return Attention(
             heads=int(query[1]),
             kv_heads=int(key[1]),
@@ -120,14 +123,15 @@ class KernelList:
         """An attention that the model's code writes as products: this is the second of them."""
         operator, measured = self.operators[number], self.measured
         tensors = measured.listing.tensors
-        value = at(operator, PRODUCTS[operator.target][1])
+        value = at(operator, product_of(operator).right)
         scores = next(
             earlier
             for earlier in reversed(self.operators[:number])
-            if earlier.target in PRODUCTS and measured.extent(earlier.outputs[0]).bears == "pairs"
+            if isinstance(kind_of(earlier), kinds.Product)
+            and measured.extent(earlier.outputs[0]).bears == "pairs"
         )
-        left = at(scores, PRODUCTS[scores.target][0])
-        right = at(scores, PRODUCTS[scores.target][1])
+        left = at(scores, product_of(scores).left)
+        right = at(scores, product_of(scores).right)
         query, wide = tensors[left].shape, tensors[value].shape
         heads = int(query[-3]) if isinstance(query[-3], int) else 1
         kept = cached_elements(measured, self.merged.flow, right, value)
@@ -141,11 +145,13 @@ class KernelList:
         """The experts that an operator visits."""
         operator, measured = self.operators[number], self.measured
         tensors, parameters = measured.listing.tensors, measured.listing.parameters
-        hidden, ids = at(operator, "hidden"), at(operator, "ids")
-        up, down = at(operator, "up"), at(operator, "down")
-        inner = tensors[down].shape[1 if operator.args.get("transposed") else 2]
+        kind = kind_of(operator)
+        names = kind if isinstance(kind, kinds.Experts) else kinds.Experts()
+        hidden, ids = at(operator, names.hidden), at(operator, names.ids)
+        up, down = at(operator, names.up), at(operator, names.down)
+        inner = tensors[down].shape[1 if operator.args.get(names.transposed) else 2]
         share = measured.extent(hidden).share
-        if operator.target == "parframe.expert_dispatch":
+        if operator.target in DISTRIBUTED_FORMS:
             share *= len(measured.listing.members(group_axes(operator)))
         return Experts(
             local_experts=int(tensors[up].shape[0]),
@@ -153,7 +159,7 @@ class KernelList:
             top_k=int(tensors[ids].shape[-1]),
             hidden=int(tensors[hidden].shape[-1]),
             ffn=int(inner),
-            matrices=1 + int(str(operator.args.get("gates", 1))),
+            matrices=1 + int(str(operator.args.get(names.gates, 1))),
             share=min(share, 1.0),
             count=self.counts[number],
         )

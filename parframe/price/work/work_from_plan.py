@@ -10,9 +10,7 @@ from parframe.price.work.operator_list import OperatorList
 from parframe.price.work.stage_work import combine_stages, stage_work
 from parframe.price.work.tensor_scaling import ROWS, TensorScalings
 from parframe.price.work.work import Stage, Work
-
-BETWEEN = frozenset({"parframe.send", "parframe.recv", "parframe.broadcast"})
-"""Communication between stages."""
+from parframe.rules.communication import COMMUNICATION_OPERATORS
 
 
 def work_from_plan(plan: Plan) -> Work:
@@ -73,7 +71,7 @@ def _listing(plan: Plan, program: Program, device: Device, extents: TensorScalin
     def members(axes: tuple[str, ...]) -> tuple[int, ...]:
         return tuple(plan.mesh.group(device.rank, axes))
 
-    operators = tuple(op for op in program.operators if op.target not in BETWEEN)
+    operators = tuple(op for op in program.operators if not _between_stages(op))
     parameters = plan.graph.parameters
     return OperatorList(
         operators=operators,
@@ -93,9 +91,14 @@ def _sent(
     """What a device sends to other stages: the value, how, and from and to which ranks."""
     found = []
     for operator in operators:
-        if operator.target in BETWEEN and operator.inputs:
+        if _between_stages(operator) and operator.inputs:
             group = tuple(plan.mesh.group(device.rank, group_axes(operator)))
             peer = operator.args.get("peer")
             to = group if not isinstance(peer, int) else (device.rank, group[peer])
-            found.append((operator.inputs[0], operator.target.removeprefix("parframe."), to))
+            found.append((operator.inputs[0], COMMUNICATION_OPERATORS[operator.target].name, to))
     return found
+
+
+def _between_stages(operator: Operator) -> bool:
+    kind = COMMUNICATION_OPERATORS.get(operator.target)
+    return kind is not None and kind.stages
