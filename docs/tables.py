@@ -107,11 +107,11 @@ def readme_fit() -> str:
 
 def readme_choose() -> str:
     """Return the table of a `parframe choose`, below its command."""
-    return _shown("choose llama-3-70b --devices 8xH100", end="╭")
+    return _shown("choose llama-3-70b --devices 8xH100", end="\nPareto front")
 
 
 def _shown(command: str, end: str = "\0") -> str:
-    """Return a command and its output, up to a character."""
+    """Return a command and its output, up to a text."""
     output, _, rest = printed(command.split()).partition(end)
     return f"```text\n$ parframe {command}\n{output}{'...' + chr(10) if rest else ''}```"
 
