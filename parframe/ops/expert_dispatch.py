@@ -102,7 +102,7 @@ def expert_dispatch(
         for first, count in zip(firsts, counts, strict=True)
     ]
     sent = [len(tokens) for tokens in chosen]
-    received = _exchange_counts(sent, hidden, process_group)
+    received = _receive_counts(sent, hidden, process_group)
     order = torch.cat(chosen)
     rows, choices, shares = (
         _all_to_all(tensor[order], sent, received, process_group)
@@ -127,9 +127,7 @@ def _expert_dispatch_shape(hidden, ids, weights, up, up_bias, down, down_bias, *
 RUN = torch.ops.parframe.expert_dispatch.default
 
 
-def _exchange_counts(
-    sent: Sequence[int], like: torch.Tensor, group: dist.ProcessGroup
-) -> list[int]:
+def _receive_counts(sent: Sequence[int], like: torch.Tensor, group: dist.ProcessGroup) -> list[int]:
     """Return how many tokens come from every rank, given how many go to each."""
     own = torch.tensor(sent, dtype=torch.int64, device=like.device)
     others = torch.empty_like(own)

@@ -10,7 +10,7 @@ from parframe.ops.activation import run_activation
 
 @attrs.frozen
 class ExpertsForm:
-    """How experts store and use their weights.
+    """Storage and use of the weights of experts.
 
     Parameters
     ----------

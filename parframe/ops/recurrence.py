@@ -1,4 +1,4 @@
-"""parframe's operator of a linear recurrence: what state-space and linear-attention layers are."""
+"""Linear recurrence: the operator of state-space and linear-attention layers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def recurrence(
     decay: torch.Tensor,
     beta: torch.Tensor | None,
 ) -> torch.Tensor:
-    """A matrix of state for every head, changed and read at each position in turn.
+    """Compute a linear recurrence: a state for every head, updated and read at each position.
 
     With the state ``S`` (``[size, width]``, zeros at first) and the query, key, value and decay of
     a position: ``S = exp(decay) S``, then ``S += key (x) value``, and the result is ``query S``.

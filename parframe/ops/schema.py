@@ -1,4 +1,4 @@
-"""Arguments of an operator call by the names of its schema, in the form that graphs keep."""
+"""Schemas of registered operators, and calls with their arguments by name, as graphs store them."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ IGNORED = frozenset(
 
 
 def dtype_name(dtype: torch.dtype) -> str:
-    """A dtype's name as graphs have it: ``"float32"``."""
+    """Return a dtype's name as graphs store it: ``"float32"``."""
     return str(dtype).removeprefix("torch.")
 
 
 def overload(target: str) -> torch._ops.OpOverload:
-    """The registered overload of a target such as ``aten.linear.default``.
+    """Return the registered overload of a target such as ``aten.linear.default``.
 
     Raises
     ------
@@ -48,7 +48,7 @@ def bind(
     kwargs: Mapping[str, Any],
     convert: Callable[[Any], Arg],
 ) -> dict[str, Arg]:
-    """Every argument by its schema's name, defaults filled in.
+    """Return every argument by its schema's name, defaults filled in.
 
     Arguments of `IGNORED` and those that are None are left out.
     """
@@ -67,11 +67,11 @@ def bind(
 
 
 def default(argument: Any) -> Any:
-    """The default of a schema's argument; a dtype's is a number in schemas."""
+    """Return the default of a schema's argument, None for a dtype, which is a number in schemas."""
     value = argument.default_value
     return None if is_dtype(argument) else value
 
 
 def is_dtype(argument: Any) -> bool:
-    """Whether a schema's argument is a dtype."""
+    """Return whether a schema's argument is a dtype."""
     return "ScalarType" in str(argument.real_type)

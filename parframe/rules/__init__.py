@@ -1,4 +1,4 @@
-"""Operators' rules: what each operator is, and which dims of its tensors are the same dimension."""
+"""Rules of operators: their kinds, and which dims of their tensors are the same dimension."""
 
 from parframe.rules.kinds import Attention, Experts, Kind, Lookup, Pointwise, Product, View
 from parframe.rules.notation import bind, parse

@@ -5,21 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 from math import prod
 
-from parframe.rules.building import Axes, signature, unit_free
+from parframe.rules.building import Dims, signature, unit_free
 from parframe.rules.kinds import Attention
 from parframe.rules.rule import DistributedForm, Rule, Shapes, Site, Transfer
 from parframe.rules.signature import Pattern, Signature
 from parframe.sizes import divide
 
 
-def _onto(shape: tuple[object, ...], target: Axes) -> Axes:
-    """The axes of a tensor that broadcasts onto axes."""
+def _onto(shape: tuple[object, ...], target: Dims) -> Dims:
+    """Return the dims of a tensor that broadcasts onto dims."""
     own = target[len(target) - len(shape) :]
-    return tuple(() if size == 1 else axis for size, axis in zip(shape, own, strict=True))
+    return tuple(() if size == 1 else dim for size, dim in zip(shape, own, strict=True))
 
 
 def _scaled_dot_product(site: Site) -> Signature | None:
-    """``... (k g) s d, ... k t d, ... k t e -> ... (k g) s e`` with an optional mask."""
+    """Return ``... (k g) s d, ... k t d, ... k t e -> ... (k g) s e``, with an optional mask."""
     query, key = site.inputs[0].shape, site.inputs[1].shape
     value = site.inputs[2].shape
     if site.arg("dropout_p", 0.0) != 0:
@@ -27,8 +27,8 @@ def _scaled_dot_product(site: Site) -> Signature | None:
     batch = unit_free(site.outputs[0].shape[:-2])
     if not len(query) == len(key) == len(value) == len(site.outputs[0].shape):
         return None
-    heads: Axes = batch
-    shared: Axes = batch
+    heads: Dims = batch
+    shared: Dims = batch
     sizes = {}
     if site.arg("enable_gqa", False):
         group = divide(query[-3], key[-3])
@@ -50,14 +50,14 @@ def _scaled_dot_product(site: Site) -> Signature | None:
 
 
 def _attention(site: Site) -> Signature | None:
-    """``b (k g) s d, b k t d, b k t e -> b s (k g) e``; positions, sinks and mask broadcast."""
+    """Return ``b (k g) s d, b k t d, b k t e -> b s (k g) e``; the other inputs broadcast."""
     query, key = site.inputs[0].shape, site.inputs[1].shape
     group = divide(query[1], key[1])
     if group is None:
         return None
     heads: Pattern = ("k", "g")
     b, k, s, t, d, e = (((name,),) for name in "bkstde")
-    where: dict[str, Axes] = {
+    where: dict[str, Dims] = {
         "query": (*b, heads, *s, *d),
         "key": (*b, *k, *t, *d),
         "value": (*b, *k, *t, *e),
@@ -77,12 +77,12 @@ def _attention(site: Site) -> Signature | None:
 
 
 def _count_sent(shapes: Shapes, travels: tuple[str, ...], ranks: int) -> dict[str, int]:
-    """Every device passes on each block that it has but the last."""
+    """Count every block that a device passes on: all that it has but the last."""
     return {slot: prod(shapes[slot]) * (ranks - 1) for slot in travels}
 
 
 def _transfers(widths: Mapping[str, float], ranks: int) -> tuple[Transfer, ...]:
-    """Every rank receives all keys and values, as after a gather."""
+    """Price the ring as a gather: every rank receives all keys and values."""
     return Transfer("all_gather", "key"), Transfer("all_gather", "value")
 
 

@@ -1,4 +1,4 @@
-"""The common parts of rules written as functions: axes, dimensions' numbers, signatures."""
+"""Common parts of rules that are functions: dims, their numbers, signatures."""
 
 from __future__ import annotations
 
@@ -11,34 +11,34 @@ from parframe.rules.rule import Local, Site
 from parframe.rules.signature import Pattern, Signature, labels_of
 from parframe.sizes import Size
 
-Axes: TypeAlias = tuple[Pattern, ...]
+Dims: TypeAlias = tuple[Pattern, ...]
 
 FLOATS = frozenset({"float64", "float32", "float16", "bfloat16"})
 HALVES = frozenset({"float16", "bfloat16", "float8_e4m3fn", "float8_e5m2"})
 
 
-def axes(prefix: str, rank: int) -> Axes:
-    """One letter for each axis: ``a0 a1 a2``."""
+def label_dims(prefix: str, rank: int) -> Dims:
+    """Return one label for each dim: ``a0 a1 a2``."""
     return tuple((f"{prefix}{i}",) for i in range(rank))
 
 
-def dimension(dim: Any, rank: int) -> int:
-    """The number of an axis counted from the front."""
+def dim_index(dim: Any, rank: int) -> int:
+    """Return the number of a dim counted from the front."""
     return int(dim) + max(rank, 1) if dim < 0 else int(dim)
 
 
-def dimensions(dim: Any, rank: int) -> frozenset[int]:
-    """The numbers of axes, all of them for None or an empty list."""
+def dim_indices(dim: Any, rank: int) -> frozenset[int]:
+    """Return the numbers of dims, all of them for None or an empty list."""
     if dim is None or dim == ():
         return frozenset(range(rank))
     chosen = dim if isinstance(dim, tuple) else (dim,)
-    return frozenset(dimension(one, rank) for one in chosen)
+    return frozenset(dim_index(one, rank) for one in chosen)
 
 
 def signature(
     site: Site,
-    inputs: Iterable[Axes],
-    outputs: Iterable[Axes],
+    inputs: Iterable[Dims],
+    outputs: Iterable[Dims],
     *,
     sizes: Mapping[str, Size] | None = None,
     whole: Iterable[str] = (),
@@ -49,7 +49,7 @@ def signature(
     moves: bool = False,
     addend: str = "",
 ) -> Signature | None:
-    """The signature of a call; None where the shapes contradict it.
+    """Return the signature of a call; None where the shapes contradict it.
 
     ``linear`` names arguments as in ``Rule``; a group counts only where all of it is tensors.
     """
@@ -64,7 +64,7 @@ def signature(
     return Signature(
         inputs=ins,
         outputs=outs,
-        sizes={letter: size for letter, size in solved.items() if letter in used},
+        sizes={label: size for label, size in solved.items() if label in used},
         whole=frozenset(whole) & used,
         free=frozenset(free) & used,
         dropped=frozenset(dropped) & used,
@@ -76,7 +76,7 @@ def signature(
 
 
 def joint(linear: str, slots: tuple[str, ...]) -> tuple[frozenset[int], ...]:
-    """The groups of ``"self other | weight"`` of which every argument is a tensor."""
+    """Return the groups of ``"self other | weight"`` of which every argument is a tensor."""
     found = []
     for group in linear.split("|"):
         names = group.split()
@@ -88,13 +88,13 @@ def joint(linear: str, slots: tuple[str, ...]) -> tuple[frozenset[int], ...]:
 def passing(
     site: Site, whole: Iterable[int], linear: str = "", moves: bool = False
 ) -> Signature | None:
-    """One input whose axes pass to every output, those of ``whole`` as whole letters.
+    """Return the signature of one input whose dims pass to every output, those in ``whole`` whole.
 
-    A whole axis may change its size.
+    A whole dim may change its size.
     """
     kept = frozenset(whole)
     rank = len(site.inputs[0].shape)
-    taken = axes("a", rank)
+    taken = label_dims("a", rank)
     given = []
     marks = [f"a{i}" for i in kept]
     for number, output in enumerate(site.outputs):
@@ -108,8 +108,8 @@ def passing(
     return signature(site, [taken], given, whole=marks, linear=linear, moves=moves)
 
 
-def broadcast(shape: tuple[Size, ...], onto: tuple[Size, ...], prefix: str = "a") -> Axes | None:
-    """The axes of a tensor broadcast onto a shape with axes ``a0 a1 ...``; ``()`` for size one."""
+def broadcast(shape: tuple[Size, ...], onto: tuple[Size, ...], prefix: str = "a") -> Dims | None:
+    """Return the dims of a tensor broadcast onto dims ``a0 a1 ...``; ``()`` for size one."""
     extra = len(onto) - len(shape)
     if extra < 0:
         return None
@@ -129,8 +129,8 @@ def always(operator: Operator) -> bool:
     return True
 
 
-def unit_free(shape: tuple[Size, ...], prefix: str = "a") -> Axes:
-    """Axes ``a0 a1 ...``, without a letter where the size is one."""
+def unit_free(shape: tuple[Size, ...], prefix: str = "a") -> Dims:
+    """Return dims ``a0 a1 ...``, without a label where the size is one."""
     return tuple(() if size == 1 else (f"{prefix}{i}",) for i, size in enumerate(shape))
 
 
@@ -142,12 +142,12 @@ def again(local: Local, **changes: Arg) -> None:
     local.emit(operator.target, args, operator.outputs[0])
 
 
-def guarded(local: Local, letters_: Iterable[str], **changes: Arg) -> None:
-    """Write the operator, guarded where the device may hold nothing of one of these letters.
+def guarded(local: Local, labels: Iterable[str], **changes: Arg) -> None:
+    """Write the operator, guarded where the device may have no elements of one of these labels.
 
     For operators that PyTorch does not run on empty tensors.
     """
-    sizes = [local.size(letter) for letter in letters_ if local.split(letter)]
+    sizes = [local.size(label) for label in labels if local.split(label)]
     if all(isinstance(size, int) and size > 0 for size in sizes):
         again(local, **changes)
         return

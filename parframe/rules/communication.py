@@ -62,7 +62,7 @@ class PlanOperator:
 
     @property
     def target(self) -> str:
-        """The target that operators of a program have."""
+        """Target of the operator in programs."""
         return f"parframe.{self.name}"
 
 

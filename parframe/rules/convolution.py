@@ -1,22 +1,22 @@
-"""Rules of convolutions and of what slides a window or rescales the space of an image."""
+"""Rules of convolutions, pooling and resizing."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-from parframe.rules.building import Axes, axes, guarded, passing, signature
+from parframe.rules.building import Dims, guarded, label_dims, passing, signature
 from parframe.rules.rule import Local, Rule, Site
 from parframe.rules.signature import Pattern, Signature, labels_of
 from parframe.sizes import divide
 
 
 def _convolution(transposed: bool) -> Callable[[Site], Signature | None]:
-    """``b (g i) s, (g o) i k, (g o)? -> b (g o) t``: space is whole, groups pass."""
+    """Return a rule ``b (g i) s, (g o) i k, (g o)? -> b (g o) t``: space is whole, groups pass."""
 
     def rule(site: Site) -> Signature | None:
         space = len(site.inputs[1].shape) - 2
         turned = bool(site.arg("transposed", transposed))
-        batch: Axes = (("b",),) if len(site.inputs[0].shape) == space + 2 else ()
+        batch: Dims = (("b",),) if len(site.inputs[0].shape) == space + 2 else ()
         groups = site.arg("groups", 1)
         channels = site.inputs[0].shape[len(batch)]
         made = site.outputs[0].shape[len(batch)]
@@ -26,9 +26,13 @@ def _convolution(transposed: bool) -> Callable[[Site], Signature | None]:
         i: Pattern = () if each == 1 and groups != 1 else ("i",)
         o: Pattern = () if out == 1 and groups != 1 else ("o",)
         g: Pattern = () if groups == 1 else ("g",)
-        window, before, after = axes("k", space), axes("s", space), axes("t", space)
+        window, before, after = (
+            label_dims("k", space),
+            label_dims("s", space),
+            label_dims("t", space),
+        )
         weight = ((*g, *i), o, *window) if turned else ((*g, *o), i, *window)
-        bias: list[Axes] = [((*g, *o),)] if "bias" in site.operator.slots else []
+        bias: list[Dims] = [((*g, *o),)] if "bias" in site.operator.slots else []
         whole = labels_of((window, before))
         return signature(
             site,
@@ -49,7 +53,7 @@ def _local_groups(local: Local) -> None:
 
 
 def _space(count: int, linear: str = "") -> Callable[[Site], Signature | None]:
-    """The last axes are whole, the others pass."""
+    """Return a rule in which the last dims are whole and the others pass."""
 
     def rule(site: Site) -> Signature | None:
         rank = len(site.inputs[0].shape)
@@ -59,7 +63,7 @@ def _space(count: int, linear: str = "") -> Callable[[Site], Signature | None]:
 
 
 def _local_space(count: int) -> Callable[[Local], None]:
-    """Write the operator, guarded for channels but not for the batch."""
+    """Return what writes the operator, guarded for channels but not for the batch."""
 
     def local_rule(local: Local) -> None:
         rank = len(local.site.inputs[0].shape)
@@ -70,7 +74,7 @@ def _local_space(count: int) -> Callable[[Local], None]:
 
 
 def _all_but_batch(count: int) -> Callable[[Site], Signature | None]:
-    """Only the batch passes, where there is one."""
+    """Return a rule in which only the batch passes, where there is one."""
 
     def rule(site: Site) -> Signature | None:
         rank = len(site.inputs[0].shape)

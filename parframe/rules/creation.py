@@ -1,4 +1,4 @@
-"""Rules of operators that make tensors from nothing, or only from another's shape."""
+"""Rules of operators that create tensors, from nothing or from another tensor's shape."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from collections.abc import Callable
 import attrs
 
 from parframe.graph import Operator
-from parframe.rules.building import again, axes, signature
+from parframe.rules.building import again, label_dims, signature
 from parframe.rules.rule import Local, Rule, Site
 from parframe.rules.signature import Signature, labels_of
 from parframe.rules.slicing import starts_at_zero
 
 
 def _made(alike: bool) -> Callable[[Site], Signature | None]:
-    """New axes: free where all elements are alike, else whole; inputs only tell the dtype."""
+    """Return a rule of new dims, free where all elements are alike; inputs give the dtype alone."""
 
     def rule(site: Site) -> Signature | None:
-        taken = [axes(f"t{i}_", len(t.shape)) for i, t in enumerate(site.inputs)]
-        given = axes("a", len(site.outputs[0].shape))
+        taken = [label_dims(f"t{i}_", len(t.shape)) for i, t in enumerate(site.inputs)]
+        given = label_dims("a", len(site.outputs[0].shape))
         return signature(
             site,
             taken,
@@ -31,7 +31,7 @@ def _made(alike: bool) -> Callable[[Site], Signature | None]:
 
 
 def _like(site: Site) -> Signature | None:
-    own = axes("a", len(site.inputs[0].shape))
+    own = label_dims("a", len(site.inputs[0].shape))
     return signature(site, [own], [own])
 
 

@@ -1,6 +1,6 @@
-"""Operators over a whole axis written as simpler ones, so that the axis may be split.
+"""Operators over a whole dim written as simpler ones, so that the dim may be split.
 
-Only sums and extremes of a device's part are communicated, never the axis itself.
+Only sums and extremes of a device's part are communicated, never the dim itself.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
 from parframe.graph import Arg, Operator, Ref, Tensor
-from parframe.rules.building import HALVES, dimensions
+from parframe.rules.building import HALVES, dim_indices
 from parframe.rules.rule import Site
 from parframe.sizes import Size, product
 
@@ -17,7 +17,7 @@ Decomposed: TypeAlias = tuple[tuple[Operator, ...], Mapping[str, Tensor]]
 
 
 class _Writer:
-    """Collects the simpler operators; values are named after the output and their part."""
+    """Writer of the simpler operators; values are named after the output and their part."""
 
     def __init__(self, site: Site) -> None:
         self.site = site
@@ -57,7 +57,7 @@ _ALPHA: Mapping[str, Arg] = {"alpha": 1}
 
 
 class _Body(_Writer):
-    """A writer with the arithmetic that the decompositions share, in one dtype."""
+    """Writer with the arithmetic that the decompositions share, in one dtype."""
 
     def __init__(self, site: Site, over: frozenset[int], dtype: str) -> None:
         super().__init__(site)
@@ -101,7 +101,7 @@ class _Body(_Writer):
 
 
 def _wide(dtype: str) -> str:
-    """The dtype in which sums over an axis are kept."""
+    """Return the dtype in which sums over a dim are computed."""
     return "float32" if dtype in HALVES else dtype
 
 
@@ -116,10 +116,10 @@ def _body(site: Site, over: frozenset[int]) -> tuple[_Body, Ref]:
 
 
 def softmax(log: bool) -> Callable[[Site], Decomposed | None]:
-    """``exp(x - max) / sum``, or its logarithm."""
+    """Return the decomposition ``exp(x - max) / sum``, or its logarithm."""
 
     def decompose(site: Site) -> Decomposed | None:
-        over = dimensions(site.arg("dim"), len(site.inputs[0].shape))
+        over = dim_indices(site.arg("dim"), len(site.inputs[0].shape))
         if 0 in site.inputs[0].shape:
             return None
         body, value = _body(site, over)
@@ -139,8 +139,8 @@ def softmax(log: bool) -> Callable[[Site], Decomposed | None]:
 
 
 def logsumexp(site: Site) -> Decomposed | None:
-    """``log(sum(exp(x - max))) + max``."""
-    over = dimensions(site.arg("dim"), len(site.inputs[0].shape))
+    """Decompose into ``log(sum(exp(x - max))) + max``."""
+    over = dim_indices(site.arg("dim"), len(site.inputs[0].shape))
     if 0 in site.inputs[0].shape:
         return None
     body, value = _body(site, over)
@@ -155,7 +155,7 @@ def logsumexp(site: Site) -> Decomposed | None:
 
 
 def _centred(body: _Body, value: Ref, correction: Any) -> tuple[Ref, Ref, Ref]:
-    """The mean, the values without it, and their variance."""
+    """Write the mean, the values without it, and their variance."""
     count = product(body.shape[i] for i in body.over)
     mean = body.reduce("mean", "mean.dim", value)
     low = body.apply("centred", "sub.Tensor", value, other=mean, **_ALPHA)
@@ -166,12 +166,12 @@ def _centred(body: _Body, value: Ref, correction: Any) -> tuple[Ref, Ref, Ref]:
 
 
 def statistics(name: str) -> Callable[[Site], Decomposed | None]:
-    """The variance, or its root, and the mean where it is asked for."""
+    """Return the decomposition of the variance, or its root, and the mean where it is an output."""
 
     def decompose(site: Site) -> Decomposed | None:
         if not site.inputs[0].dtype.startswith(("float", "bfloat")) or 0 in site.inputs[0].shape:
             return None
-        over = dimensions(site.arg("dim"), len(site.inputs[0].shape))
+        over = dim_indices(site.arg("dim"), len(site.inputs[0].shape))
         body, value = _body(site, over)
         unbiased = 1 if site.arg("unbiased", True) else 0
         correction = site.arg("correction", unbiased)
@@ -189,10 +189,10 @@ def statistics(name: str) -> Callable[[Site], Decomposed | None]:
 
 
 def vector_norm(site: Site) -> Decomposed | None:
-    """The root of the sum of squares."""
+    """Decompose into the root of the sum of squares."""
     if site.arg("ord", 2) != 2 or site.inputs[0].dtype.startswith("complex"):
         return None
-    over = dimensions(site.arg("dim"), len(site.inputs[0].shape))
+    over = dim_indices(site.arg("dim"), len(site.inputs[0].shape))
     body, value = _body(site, over)
     squares = body.apply("squares", "mul.Tensor", value, other=value)
     total = body.reduce("total", "sum.dim_IntList", squares)
@@ -201,7 +201,7 @@ def vector_norm(site: Site) -> Decomposed | None:
 
 
 def _scaled(body: _Body, value: Ref, site: Site) -> Ref:
-    """Times the weight, plus the bias, each in the dtype of the computation."""
+    """Write the product with the weight and the sum with the bias, in the wide dtype."""
     for slot, target in (("weight", "mul.Tensor"), ("bias", "add.Tensor")):
         tensor = site.input(slot)
         if tensor is not None:
@@ -212,7 +212,7 @@ def _scaled(body: _Body, value: Ref, site: Site) -> Ref:
 
 
 def layer_norm(site: Site) -> Decomposed | None:
-    """Centre, divide by the deviation, scale."""
+    """Decompose into centering, division by the deviation, and scaling."""
     rank = len(site.inputs[0].shape)
     over = frozenset(range(rank - len(site.arg("normalized_shape")), rank))
     body, value = _body(site, over)
@@ -230,7 +230,7 @@ _EPSILON = {"float64": 2.220446049250313e-16, "float32": 1.1920928955078125e-07}
 
 
 def rms_norm(site: Site) -> Decomposed | None:
-    """Divide by the root of the mean square, scale."""
+    """Decompose into division by the root of the mean square, and scaling."""
     rank = len(site.inputs[0].shape)
     over = frozenset(range(rank - len(site.arg("normalized_shape")), rank))
     body, value = _body(site, over)

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from parframe.graph import Arg
-from parframe.rules.building import Axes, again, signature
+from parframe.rules.building import Dims, again, signature
 from parframe.rules.kinds import Experts
 from parframe.rules.rule import DistributedForm, Local, Rule, Shapes, Site, Transfer
 from parframe.rules.signature import Concat, Pattern, Signature
 
 
 def _experts(site: Site) -> Signature | None:
-    """``n i, n c, n c, x (u f) i, x (u f), x o f, x o -> n o``.
+    """Return ``n i, n c, n c, x (u f) i, x (u f), x o f, x o -> n o``.
 
     The first weight's rows are segments where there is a gate, ``[f | f]``, or ``(f u)`` where it
     is interleaved. What is not linear stands between the products, so ``i`` is whole; experts and
@@ -22,7 +22,7 @@ def _experts(site: Site) -> Signature | None:
     inner: Pattern = ("f",)
     if gates > 1:
         inner = ("f", "u") if site.arg("interleaved") else (Concat((("f",),) * gates),)
-    where: dict[str, Axes] = {
+    where: dict[str, Dims] = {
         "hidden": (("n",), ("i",)),
         "ids": (("n",), ("c",)),
         "weights": (("n",), ("c",)),
@@ -61,14 +61,14 @@ def _local_experts(local: Local) -> None:
 
 
 def _count_sent(shapes: Shapes, travels: tuple[str, ...], ranks: int) -> dict[str, int]:
-    """Every token goes to the devices of its choices, once to each, and its result comes back."""
+    """Count tokens that go once to each device of their choices, and results that return."""
     tokens, width = shapes["hidden"]
     most = tokens * min(shapes["ids"][1], ranks - 1)
     return {"hidden": 2 * most * width}
 
 
 def _transfers(widths: Mapping[str, float], ranks: int) -> tuple[Transfer, ...]:
-    """Tokens go to the ranks of their experts, once to each, and results come back.
+    """Price tokens that go to the ranks of their experts, once to each, and results that return.
 
     The choices are taken as independent, so that a rank of ``m`` is among those of a token with
     ``c`` choices with the probability ``1 - (1 - 1/m)^c``.

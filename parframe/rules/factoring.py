@@ -1,4 +1,4 @@
-"""Matches the factors of two shapes with one product, major to minor."""
+"""Factors of two shapes with one product, matched major to minor."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from parframe.sizes import Size, divide, product
 
 
 class Factoring:
-    """Matches the factors of two shapes with one product, major to minor."""
+    """Factors of two shapes with one product, matched major to minor."""
 
     def __init__(self, left: tuple[Size, ...], right: tuple[Size, ...]) -> None:
         self.shapes = (left, right)
@@ -20,16 +20,16 @@ class Factoring:
         self.sizes: dict[str, Size] = {}
         self.whole: set[str] = set()
 
-    def letter(self, size: Size) -> str:
-        """A new letter of this size."""
+    def label(self, size: Size) -> str:
+        """Return a new label of this size."""
         name = f"f{len(self.sizes)}"
         self.sizes[name] = size
         return name
 
     def run(self) -> None:
-        """Give every axis its pattern."""
+        """Give every dim its pattern."""
         rest = [
-            [(axis, size) for axis, size in enumerate(shape) if size != 1] for shape in self.shapes
+            [(dim, size) for dim, size in enumerate(shape) if size != 1] for shape in self.shapes
         ]
         left, right = rest
         while left and right:
@@ -37,13 +37,13 @@ class Factoring:
             if common == 1:
                 self._block(left, right)
                 continue
-            name = self.letter(common)
+            name = self.label(common)
             for side, items in enumerate(rest):
-                axis, size = items.pop(0)
-                self.patterns[side][axis].append(name)
+                dim, size = items.pop(0)
+                self.patterns[side][dim].append(name)
                 more = divide(size, common)
                 if more != 1 and more is not None:
-                    items.insert(0, (axis, more))
+                    items.insert(0, (dim, more))
 
     def _block(self, left: list[tuple[int, Size]], right: list[tuple[int, Size]]) -> None:
         """Cut the shortest pair of groups with one product; their minor factors match."""
@@ -55,24 +55,24 @@ class Factoring:
             common = _common(groups[0][-1][1], groups[1][-1][1])
             if common == 1:
                 break
-            name = self.letter(common)
+            name = self.label(common)
             for side, items in enumerate(groups):
-                axis, size = items.pop()
-                tails.append((side, axis, name))
+                dim, size = items.pop()
+                tails.append((side, dim, name))
                 more = divide(size, common)
                 if more != 1 and more is not None:
-                    items.append((axis, more))
+                    items.append((dim, more))
         for side, items in enumerate(groups):
-            for axis, size in items:
-                name = self.letter(size)
-                self.patterns[side][axis].append(name)
+            for dim, size in items:
+                name = self.label(size)
+                self.patterns[side][dim].append(name)
                 self.whole.add(name)
-        for side, axis, name in reversed(tails):
-            self.patterns[side][axis].append(name)
+        for side, dim, name in reversed(tails):
+            self.patterns[side][dim].append(name)
 
 
 def _common(left: Size, right: Size) -> Size:
-    """The greatest common factor that can be told."""
+    """Return the greatest common factor that is known."""
     if isinstance(left, int) and isinstance(right, int):
         return gcd(left, right)
     if divide(left, right) is not None:
@@ -88,7 +88,7 @@ def _number(size: Any) -> int:
 
 
 def _equal(left: list[tuple[int, Size]], right: list[tuple[int, Size]]) -> tuple[int, int]:
-    """How many axes of each make the first equal products; all where none do."""
+    """Return how many dims of each have the first equal products, all where none are equal."""
     products = {product(size for _, size in left[:n]): n for n in range(len(left), 0, -1)}
     for n in range(1, len(right) + 1):
         here = product(size for _, size in right[:n])

@@ -1,4 +1,4 @@
-"""Rules of operators that look elements up, or put them, by index."""
+"""Rules of operators that read or write elements by index."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import Any
 
 from parframe.graph import Ref
 from parframe.rules.building import (
-    Axes,
+    Dims,
     again,
-    axes,
     broadcast,
-    dimension,
+    dim_index,
+    label_dims,
     passing,
     signature,
     unit_free,
@@ -39,15 +39,15 @@ def _local_embedding(local: Local) -> None:
 
 def _indexed(
     site: Site, shape: tuple[Any, ...], result: tuple[Any, ...]
-) -> tuple[Axes, list[Axes], Axes, list[str]] | None:
-    """The axes of the indexed tensor, of the indices and of the result, and the whole letters."""
+) -> tuple[Dims, list[Dims], Dims, list[str]] | None:
+    """Return the dims of the tensor, of the indices and of the result, and the whole labels."""
     chosen = site.arg("indices")
     places = [i for i, index in enumerate(chosen) if isinstance(index, Ref)]
     tensors = [t for slot, t in zip(site.operator.slots, site.inputs, strict=True)
                if slot == "indices"]  # fmt: skip
     if not places or any(tensor.dtype in ("bool", "uint8") for tensor in tensors):
         return None
-    taken = axes("a", len(shape))
+    taken = label_dims("a", len(shape))
     rank = max(len(tensor.shape) for tensor in tensors)
     adjacent = places == list(range(places[0], places[-1] + 1))
     at = places[0] if adjacent else 0
@@ -58,13 +58,13 @@ def _indexed(
     present = [one for one in indices if one is not None]
     if len(present) < len(indices):
         return None
-    rest = [axis for i, axis in enumerate(taken) if i not in places]
+    rest = [dim for i, dim in enumerate(taken) if i not in places]
     given = (*rest[:at], *unit_free(common, "i"), *rest[at:])
     return taken, present, given, [f"a{i}" for i in places]
 
 
 def _index(site: Site) -> Signature | None:
-    """Indexed axes are whole; the indices' axes take their place."""
+    """Keep indexed dims whole; the indices' dims take their place."""
     found = _indexed(site, site.inputs[0].shape, site.outputs[0].shape)
     if found is None:
         return None
@@ -73,7 +73,7 @@ def _index(site: Site) -> Signature | None:
 
 
 def _index_put(site: Site) -> Signature | None:
-    """Indexed axes are whole, and so is every index; the others pass."""
+    """Keep indexed dims and every index whole; the other dims pass."""
     shape = site.inputs[0].shape
     chosen = site.arg("indices")
     places = [i for i, index in enumerate(chosen) if isinstance(index, Ref)]
@@ -82,10 +82,10 @@ def _index_put(site: Site) -> Signature | None:
     rank = max(len(tensor.shape) for tensor in site.inputs[1:-1])
     adjacent = places == list(range(places[0], places[-1] + 1))
     at = places[0] if adjacent else 0
-    taken = axes("a", len(shape))
+    taken = label_dims("a", len(shape))
     rest = [i for i in range(len(shape)) if i not in places]
     target: list[Pattern] = [*(taken[i] for i in rest)]
-    target[at:at] = axes("i", rank)
+    target[at:at] = label_dims("i", rank)
     sizes = [shape[i] for i in rest]
     sizes[at:at] = [None] * rank
     values: list[Pattern] = []
@@ -95,7 +95,7 @@ def _index_put(site: Site) -> Signature | None:
     for i, size in enumerate(site.inputs[-1].shape):
         indexed = sizes[i + offset] is None
         values.append((f"v{i}",) if indexed else () if size == 1 else target[i + offset])
-    others = [axes(f"x{n}_", len(t.shape)) for n, t in enumerate(site.inputs[1:-1])]
+    others = [label_dims(f"x{n}_", len(t.shape)) for n, t in enumerate(site.inputs[1:-1])]
     whole = [f"a{i}" for i in places]
     whole += [f"v{i}" for i in range(len(values))]
     whole += labels_of(tuple(others))
@@ -108,9 +108,9 @@ def _index_select(site: Site) -> Signature | None:
     rank = len(site.inputs[0].shape)
     if rank == 0:
         return None
-    at = dimension(site.arg("dim"), rank)
-    taken = axes("a", rank)
-    index: Axes = (("i",),) if site.inputs[1].shape else ()
+    at = dim_index(site.arg("dim"), rank)
+    taken = label_dims("a", rank)
+    index: Dims = (("i",),) if site.inputs[1].shape else ()
     given = (*taken[:at], ("i",) if index else (), *taken[at + 1 :])
     return signature(
         site,
@@ -123,7 +123,7 @@ def _index_select(site: Site) -> Signature | None:
 
 
 def _along(linear: str, result_of: str) -> Callable[[Site], Signature | None]:
-    """Gather and scatter: the axis is whole; another passes where every tensor has all of it."""
+    """Return a rule of gather and scatter: the dim is whole; others pass if equal everywhere."""
 
     def rule(site: Site) -> Signature | None:
         rank = len(site.inputs[0].shape)
@@ -131,7 +131,7 @@ def _along(linear: str, result_of: str) -> Callable[[Site], Signature | None]:
             return None
         if site.arg("dim") is None:
             return None
-        at = dimension(site.arg("dim"), rank)
+        at = dim_index(site.arg("dim"), rank)
         shapes = [t.shape for t in (*site.inputs, *site.outputs)]
         even = [i for i in range(rank) if len({shape[i] for shape in shapes}) == 1 and i != at]
         whole = []
@@ -139,14 +139,14 @@ def _along(linear: str, result_of: str) -> Callable[[Site], Signature | None]:
         for n in range(len(shapes)):
             own: list[Pattern] = []
             for i in range(rank):
-                letter = f"a{i}" if i in even else f"t{n}_{i}"
+                label = f"a{i}" if i in even else f"t{n}_{i}"
                 if i not in even:
-                    whole.append(letter)
-                own.append((letter,))
+                    whole.append(label)
+                own.append((label,))
             patterns.append(tuple(own))
         if result_of == "index":
             patterns[-1] = tuple(
-                axis if i != at else patterns[1][i] for i, axis in enumerate(patterns[-1])
+                dim if i != at else patterns[1][i] for i, dim in enumerate(patterns[-1])
             )
             whole.remove(f"t1_{at}")
             for i in range(rank):
@@ -154,7 +154,7 @@ def _along(linear: str, result_of: str) -> Callable[[Site], Signature | None]:
                     patterns[-1] = (*patterns[-1][:i], patterns[1][i], *patterns[-1][i + 1 :])
         return signature(
             site, patterns[:-1], patterns[-1:], whole=whole,
-            dropped=[letter for letter in whole if letter.startswith("t0_")], linear=linear,
+            dropped=[label for label in whole if label.startswith("t0_")], linear=linear,
         )  # fmt: skip
 
     return rule
@@ -165,15 +165,15 @@ def _scatter_value(site: Site) -> Signature | None:
 
 
 def _index_into(linear: str) -> Callable[[Site], Signature | None]:
-    """``index_add`` and its kin: the axis is whole, the others pass."""
+    """Return a rule of ``index_add`` and similar operators: the dim is whole, the others pass."""
 
     def rule(site: Site) -> Signature | None:
         rank = len(site.inputs[0].shape)
         if rank == 0:
             return None
-        at = dimension(site.arg("dim"), rank)
-        taken = axes("a", rank)
-        index = axes("i", len(site.inputs[1].shape))
+        at = dim_index(site.arg("dim"), rank)
+        taken = label_dims("a", rank)
+        index = label_dims("i", len(site.inputs[1].shape))
         more = [
             (*taken[:at], ("s",), *taken[at + 1 :]) if len(t.shape) == rank else ()
             for t in site.inputs[2:]
@@ -186,10 +186,10 @@ def _index_into(linear: str) -> Callable[[Site], Signature | None]:
 
 
 def _put(site: Site) -> Signature | None:
-    """Part of an axis is replaced: the axis is whole, the others pass."""
+    """Keep a dim whole of which a part is replaced; the others pass."""
     rank = len(site.inputs[0].shape)
-    at = dimension(site.arg("dim", 0), rank)
-    taken = axes("a", rank)
+    at = dim_index(site.arg("dim", 0), rank)
+    taken = label_dims("a", rank)
     put = (("s",),) if len(site.inputs[1].shape) == rank else ()
     return signature(
         site, [taken, (*taken[:at], *put, *taken[at + 1 :])], [taken], whole=[f"a{at}", "s"],
@@ -203,15 +203,15 @@ def _triangle(site: Site) -> Signature | None:
 
 
 def _against(tensor: int) -> Callable[[Site], Signature | None]:
-    """Every element is looked up in another tensor, which is whole."""
+    """Return a rule in which every element is looked up in another tensor, which is whole."""
 
     def rule(site: Site) -> Signature | None:
         patterns = [
-            axes("t", len(t.shape)) if i == tensor else axes("a", len(t.shape))
+            label_dims("t", len(t.shape)) if i == tensor else label_dims("a", len(t.shape))
             for i, t in enumerate(site.inputs)
         ]
         whole = labels_of((patterns[tensor],))
-        given = axes("a", len(site.outputs[0].shape))
+        given = label_dims("a", len(site.outputs[0].shape))
         return signature(site, patterns, [given], whole=whole, dropped=whole)
 
     return rule

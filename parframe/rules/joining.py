@@ -1,10 +1,10 @@
-"""Rules of operators that join tensors, or a tensor and padding, along an axis."""
+"""Rules of operators that join tensors, or a tensor and padding, along a dim."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from parframe.rules.building import Axes, again, axes, dimension, guarded, passing, signature
+from parframe.rules.building import Dims, again, dim_index, guarded, label_dims, passing, signature
 from parframe.rules.rule import Local, Rule, Site
 from parframe.rules.signature import Concat, Pattern, Signature
 from parframe.rules.slicing import replace, segments
@@ -12,11 +12,11 @@ from parframe.sizes import Size
 
 
 def _cat(site: Site) -> Signature | None:
-    """Segments are joined: ``a, b -> [a | b]``."""
+    """Join segments: ``a, b -> [a | b]``."""
     rank = len(site.outputs[0].shape)
-    at = dimension(site.arg("dim", 0), rank)
-    shared = axes("a", rank)
-    taken: list[Axes] = []
+    at = dim_index(site.arg("dim", 0), rank)
+    shared = label_dims("a", rank)
+    taken: list[Dims] = []
     parts: list[Pattern] = []
     sizes: dict[str, Size] = {}
     for i, tensor in enumerate(site.inputs):
@@ -42,14 +42,14 @@ def _cat(site: Site) -> Signature | None:
 
 def _stack(site: Site) -> Signature | None:
     rank = len(site.outputs[0].shape)
-    at = dimension(site.arg("dim", 0), rank)
-    taken = axes("a", rank - 1)
+    at = dim_index(site.arg("dim", 0), rank)
+    taken = label_dims("a", rank - 1)
     given = (*taken[:at], ("new",), *taken[at:])
     return signature(site, [taken] * len(site.inputs), [given], linear="tensors", moves=True)
 
 
 def _pad(site: Site) -> Signature | None:
-    """Padding with a constant: ``a -> [before | a | after]``."""
+    """Pad with a constant: ``a -> [before | a | after]``."""
     widths = _widths(site)
     changed = [i for i, width in enumerate(widths) if width != (0, 0)]
     value = site.arg("value", 0)
@@ -59,7 +59,7 @@ def _pad(site: Site) -> Signature | None:
     ):
         constant = site.arg("mode", "constant") == "constant"
         return passing(site, changed, linear=linear if constant else "self")
-    taken = axes("a", len(site.inputs[0].shape))
+    taken = label_dims("a", len(site.inputs[0].shape))
     given: list[Pattern] = list(taken)
     sizes: dict[str, Size] = {}
     for i in changed:
@@ -77,7 +77,7 @@ def _pad(site: Site) -> Signature | None:
 
 
 def _widths(site: Site) -> list[tuple[Any, Any]]:
-    """What is added before and after each axis."""
+    """Return the widths added before and after each dim."""
     pad = site.arg("pad")
     rank = len(site.inputs[0].shape)
     pairs = [(pad[i], pad[i + 1]) for i in range(0, len(pad), 2)]

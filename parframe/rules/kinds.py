@@ -1,4 +1,4 @@
-"""Kinds of operators: what an operator is to memory counting, pricing and trial inputs."""
+"""Kinds of operators, by which memory is counted, kernels are priced and trial inputs drawn."""
 
 from __future__ import annotations
 

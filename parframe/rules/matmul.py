@@ -7,23 +7,23 @@ from collections.abc import Callable
 import attrs
 
 from parframe.graph import Operator
-from parframe.rules.building import Axes, broadcast, signature, unit_free
+from parframe.rules.building import Dims, broadcast, signature, unit_free
 from parframe.rules.kinds import Product
 from parframe.rules.rule import Rule, Site
 from parframe.rules.signature import Pattern, Signature, labels_of
 
 
 def _matmul(site: Site) -> Signature | None:
-    """``... m k, ... k n -> ... m n``, with vectors and broadcast batches."""
+    """Return ``... m k, ... k n -> ... m n``, with vectors and broadcast batches."""
     left, right = (tensor.shape for tensor in site.inputs)
-    m: Axes = (("m",),) if len(left) > 1 else ()
-    n: Axes = (("n",),) if len(right) > 1 else ()
+    m: Dims = (("m",),) if len(left) > 1 else ()
+    n: Dims = (("n",),) if len(right) > 1 else ()
     output = site.outputs[0].shape
     batch = output[: len(output) - len(m) - len(n)]
     one, two = broadcast(left[:-2], batch), broadcast(right[:-2], batch)
     if one is None or two is None:
         return None
-    k: Axes = (("k",),)
+    k: Dims = (("k",),)
     return signature(
         site, [(*one, *m, *k), (*two, *k, *n)], [(*unit_free(batch), *m, *n)],
         linear="self | other",
@@ -31,7 +31,7 @@ def _matmul(site: Site) -> Signature | None:
 
 
 def _added(product: str, linear: str) -> Callable[[Site], Signature | None]:
-    """A product with a tensor added that broadcasts onto it."""
+    """Return a rule of a product with an added tensor that broadcasts onto it."""
     left, right, output = (tuple((name,) for name in part.split()) for part in product.split(","))
 
     def rule(site: Site) -> Signature | None:
@@ -53,7 +53,7 @@ def _added(product: str, linear: str) -> Callable[[Site], Signature | None]:
 def _bare(
     plain: str, factors: tuple[str, str], names: tuple[str, str]
 ) -> Callable[[Operator], Operator]:
-    """Leaves the addend out: the plain product, or ``beta = 0`` where it is scaled."""
+    """Return what leaves the addend out: the plain product, or ``beta = 0`` where it is scaled."""
 
     def bare(operator: Operator) -> Operator:
         if operator.args.get("alpha", 1) != 1:
@@ -65,7 +65,7 @@ def _bare(
 
 
 def _einsum(site: Site) -> Signature | None:
-    """An equation without an ellipsis or a repeated letter says it all."""
+    """Read the equation, if it has neither an ellipsis nor a repeated label in one term."""
     equation = str(site.arg("equation")).replace(" ", "")
     left, arrow, right = equation.partition("->")
     terms = left.split(",")

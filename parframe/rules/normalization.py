@@ -1,10 +1,10 @@
-"""Rules of operators that normalise over axes."""
+"""Rules of normalizations."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-from parframe.rules.building import Axes, axes, guarded, signature
+from parframe.rules.building import Dims, guarded, label_dims, signature
 from parframe.rules.decompositions import layer_norm, rms_norm
 from parframe.rules.rule import Local, Rule, Site
 from parframe.rules.signature import Pattern, Signature, labels_of
@@ -12,10 +12,10 @@ from parframe.sizes import divide
 
 
 def _last_axes(site: Site) -> Signature | None:
-    """The last axes are whole; weight and bias have them."""
+    """Keep the last dims whole, which weight and bias have."""
     rank = len(site.inputs[0].shape)
     count = len(site.arg("normalized_shape"))
-    taken = axes("a", rank)
+    taken = label_dims("a", rank)
     own = taken[rank - count :]
     small = (*taken[: rank - count], *[()] * count)
     return signature(
@@ -26,10 +26,10 @@ def _last_axes(site: Site) -> Signature | None:
 
 
 def _channels(site: Site) -> Signature | None:
-    """Batch norm in inference: every axis passes; the second one has weight and statistics."""
+    """Pass every dim of a batch norm in inference; the second one has weight and statistics."""
     if site.arg("training", False) or "running_mean" not in site.operator.slots:
         return None
-    taken = axes("a", len(site.inputs[0].shape))
+    taken = label_dims("a", len(site.inputs[0].shape))
     if len(taken) < 2:
         return None
     outputs = [taken, *[(("none",),)] * (len(site.outputs) - 1)]
@@ -41,7 +41,7 @@ def _local_channels(local: Local) -> None:
 
 
 def _groups(arg: str) -> Callable[[Site], Signature | None]:
-    """Groups of channels pass; all within a group is whole."""
+    """Return a rule in which groups of channels pass, and all within a group is whole."""
 
     def rule(site: Site) -> Signature | None:
         groups = site.arg(arg)
@@ -50,10 +50,10 @@ def _groups(arg: str) -> Callable[[Site], Signature | None]:
         if each is None:
             return None
         pattern: Pattern = ("g", "c")
-        spatial: Axes = axes("s", len(site.inputs[0].shape) - 2)
-        taken: Axes = (("n",), pattern, *spatial)
+        spatial: Dims = label_dims("s", len(site.inputs[0].shape) - 2)
+        taken: Dims = (("n",), pattern, *spatial)
         whole = {"c", *labels_of((spatial,))}
-        small: Axes = (("n",), ("g",))
+        small: Dims = (("n",), ("g",))
         return signature(
             site, [taken, *[(pattern,)] * (len(site.inputs) - 1)],
             [taken, *[small] * (len(site.outputs) - 1)],
@@ -68,10 +68,10 @@ def _local_groups(local: Local) -> None:
 
 
 def _instances(site: Site) -> Signature | None:
-    """Instance norm: batch and channels pass."""
+    """Pass batch and channels of an instance norm."""
     if not site.arg("use_input_stats", True) or "running_mean" in site.operator.slots:
         return None
-    taken = axes("a", len(site.inputs[0].shape))
+    taken = label_dims("a", len(site.inputs[0].shape))
     return signature(
         site, [taken, *[(taken[1],)] * (len(site.inputs) - 1)], [taken],
         whole=[f"a{i}" for i in range(2, len(taken))],

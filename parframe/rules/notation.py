@@ -1,8 +1,8 @@
-"""The notation of rules: ``"... i, o i, o? -> ... o"`` read for the shapes of one call.
+"""Notation of rules: ``"... i, o i, o? -> ... o"``, bound to the shapes of one call.
 
-Tensors are separated by commas, axes by blanks. An axis is a letter (any name), a product
-``(k g)``, segments ``[q | k]``, or ``1``. ``...`` stands for any number of leading axes, the same
-in every tensor. Marks: ``i!`` the axis must be whole; ``i*`` (outputs alone) every element is
+Tensors are separated by commas, dims by blanks. An dim is a label (any name), a product
+``(k g)``, segments ``[q | k]``, or ``1``. ``...`` stands for any number of leading dims, the same
+in every tensor. Marks: ``i!`` the dim must be whole; ``i*`` (outputs alone) every element is
 computed alike; ``i-`` (inputs alone) dropped, not contracted; a tensor that ends in ``?`` may be
 absent. Before the arrow stand inputs, behind it outputs; ``-> max: ...`` names another reduction
 than the sum.
@@ -27,7 +27,7 @@ _TOKEN = re.compile(r"\s*(\.\.\.|[A-Za-z_][A-Za-z_0-9]*[!*-]?|1|[()\[\]|?])")
 
 @attrs.frozen
 class Notation:
-    """A parsed rule, before it meets shapes."""
+    """A parsed rule, not yet bound to shapes."""
 
     inputs: tuple[tuple[Pattern, ...], ...]
     optional: tuple[bool, ...]
@@ -36,8 +36,8 @@ class Notation:
     reduction: str
 
     def marked(self, mark: str) -> frozenset[str]:
-        """The letters that bear a mark."""
-        return frozenset(letter for letter, found in self.marks if found == mark)
+        """Return the labels that have a mark."""
+        return frozenset(label for label, found in self.marks if found == mark)
 
 
 @cache
@@ -58,9 +58,9 @@ def parse(text: str) -> Notation:
     inputs = [_tensor(part, text, marks) for part in left.split(",") if part.strip()]
     outputs = [_tensor(part, text, marks) for part in (rest if colon else right).split(",")]
     return Notation(
-        inputs=tuple(axes for axes, _ in inputs),
+        inputs=tuple(dims for dims, _ in inputs),
         optional=tuple(optional for _, optional in inputs),
-        outputs=tuple(axes for axes, _ in outputs),
+        outputs=tuple(dims for dims, _ in outputs),
         marks=frozenset(marks),
         reduction=reduction,
     )
@@ -70,10 +70,10 @@ def _tensor(part: str, text: str, marks: set[tuple[str, str]]) -> tuple[tuple[Pa
     tokens = _tokens(part, text)
     optional = bool(tokens) and tokens[-1] == "?"
     stream = iter(tokens[:-1] if optional else tokens)
-    axes: list[Pattern] = []
+    dims: list[Pattern] = []
     for token in stream:
-        axes.append(_axis(token, stream, text, marks))
-    return tuple(axes), optional
+        dims.append(_axis(token, stream, text, marks))
+    return tuple(dims), optional
 
 
 def _tokens(part: str, text: str) -> list[str]:
@@ -98,7 +98,7 @@ def _axis(token: str, stream: Iterator[str], text: str, marks: set[tuple[str, st
         return ("...",)
     if not token[0].isalpha() and token[0] != "_":
         raise _bad(text, f"has {token!r} out of place")
-    return (_letter(token, marks),)
+    return (_label(token, marks),)
 
 
 def _atoms(
@@ -125,7 +125,7 @@ def _concat(stream: Iterator[str], text: str, marks: set[tuple[str, str]]) -> Co
     raise _bad(text, "lacks a ']'")
 
 
-def _letter(token: str, marks: set[tuple[str, str]]) -> str:
+def _label(token: str, marks: set[tuple[str, str]]) -> str:
     if token[-1] in "!*-":
         marks.add((token[:-1], token[-1]))
         return token[:-1]
@@ -133,7 +133,7 @@ def _letter(token: str, marks: set[tuple[str, str]]) -> str:
 
 
 def bind(rule: Rule, site: Site) -> Signature | None:
-    """The signature of one call under a rule; None where the rule does not cover the call."""
+    """Return the signature of one call under a rule; None where the rule does not cover it."""
     if not isinstance(rule.signature, str):
         return rule.signature(site)
     notation = parse(rule.signature)
@@ -148,7 +148,7 @@ def bind(rule: Rule, site: Site) -> Signature | None:
     ):
         return None
     kept = [slot for slot, here in zip(slots, present, strict=True) if here]
-    patterns = [axes for axes, here in zip(notation.inputs, present, strict=True) if here]
+    patterns = [dims for dims, here in zip(notation.inputs, present, strict=True) if here]
     if kept != list(site.operator.slots) or len(notation.outputs) != len(site.outputs):
         return None
     tensors = (*site.inputs, *site.outputs)
@@ -175,7 +175,7 @@ def bind(rule: Rule, site: Site) -> Signature | None:
 
 
 def groups(linear: str, slots: list[str]) -> tuple[frozenset[int], ...]:
-    """The groups of ``"input | weight"`` as numbers of inputs; absent slots are left out."""
+    """Return the groups of ``"input | weight"`` as numbers of inputs, without absent slots."""
     found = (
         frozenset(i for i, slot in enumerate(slots) if slot in group.split())
         for group in linear.split("|")
@@ -186,20 +186,20 @@ def groups(linear: str, slots: list[str]) -> tuple[frozenset[int], ...]:
 def _expand(
     patterns: list[tuple[Pattern, ...]], tensors: tuple[Tensor, ...]
 ) -> tuple[tuple[Pattern, ...], ...] | None:
-    """Write ``...`` out as letters, from the right, for the ranks at hand."""
+    """Expand ``...`` into labels, from the right, for the numbers of dims."""
     result = []
-    for axes, tensor in zip(patterns, tensors, strict=True):
+    for dims, tensor in zip(patterns, tensors, strict=True):
         rank = len(tensor.shape)
-        if ("...",) in axes:
-            at = axes.index(("...",))
-            more = rank - (len(axes) - 1)
+        if ("...",) in dims:
+            at = dims.index(("...",))
+            more = rank - (len(dims) - 1)
             if more < 0:
                 return None
             extra = tuple((f"_{more - i}",) for i in range(more))
-            axes = axes[:at] + extra + axes[at + 1 :]
-        if len(axes) != rank:
+            dims = dims[:at] + extra + dims[at + 1 :]
+        if len(dims) != rank:
             return None
-        result.append(axes)
+        result.append(dims)
     return tuple(result)
 
 
@@ -208,20 +208,20 @@ def solve(
     shapes: tuple[Tensor, ...],
     known: Mapping[str, Size] | None = None,
 ) -> dict[str, Size] | None:
-    """The size of every letter, from the shapes; None where they contradict the patterns.
+    """Return the size of every label, from the shapes; None where they contradict the patterns.
 
-    ``known`` has the letters whose sizes no shape tells.
+    ``known`` has the labels whose sizes no shape tells.
     """
-    axes = [
+    dims = [
         (pattern, size)
         for patterns, tensor in zip(tensors, shapes, strict=True)
         for pattern, size in zip(patterns, tensor.shape, strict=True)
     ]
     sizes: dict[str, Size] = dict(known or {})
-    for pattern, size in axes:
+    for pattern, size in dims:
         if len(pattern) == 1 and isinstance(pattern[0], str):
             sizes.setdefault(pattern[0], size)
-    for pattern, size in axes:
+    for pattern, size in dims:
         unknown = [atom for atom in pattern if isinstance(atom, str) and atom not in sizes]
         if len(unknown) == 1 and all(isinstance(atom, str) for atom in pattern):
             others = product(sizes[str(atom)] for atom in pattern if atom != unknown[0])
@@ -229,7 +229,7 @@ def solve(
             if quotient is None:
                 return None
             sizes[unknown[0]] = quotient
-    for pattern, size in axes:
+    for pattern, size in dims:
         found = pattern_size(pattern, sizes)
         if found is None or found != size:
             return None
@@ -237,7 +237,7 @@ def solve(
 
 
 def pattern_size(pattern: Pattern, sizes: dict[str, Size]) -> Size | None:
-    """The size of an axis with this pattern; None where a letter is unknown."""
+    """Return the size of a dim with this pattern; None where a label is unknown."""
     total: Size = 1
     for atom in pattern:
         if isinstance(atom, str):

@@ -1,10 +1,10 @@
-"""Rules of operators that put axes, or factors of axes, in another order."""
+"""Rules of operators that permute dims, or factors of dims."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-from parframe.rules.building import Axes, axes, dimension, guarded, signature
+from parframe.rules.building import Dims, dim_index, guarded, label_dims, signature
 from parframe.rules.kinds import Pointwise, View
 from parframe.rules.rule import Local, Rule, Site
 from parframe.rules.signature import Signature
@@ -12,10 +12,10 @@ from parframe.sizes import Size, divide
 
 
 def permuted(order: Callable[[Site, int], list[int]]) -> Callable[[Site], Signature | None]:
-    """Axes in another order; ``order`` says which input axis each output axis is."""
+    """Return a rule of dims in another order; ``order`` gives the input dim of each output dim."""
 
     def rule(site: Site) -> Signature | None:
-        taken = axes("a", len(site.inputs[0].shape))
+        taken = label_dims("a", len(site.inputs[0].shape))
         places = order(site, len(taken))
         return signature(site, [taken], [tuple(taken[i] for i in places)], moves=True)
 
@@ -23,14 +23,14 @@ def permuted(order: Callable[[Site, int], list[int]]) -> Callable[[Site], Signat
 
 
 def _permute(site: Site, rank: int) -> list[int]:
-    return [dimension(dim, rank) for dim in site.arg("dims")]
+    return [dim_index(dim, rank) for dim in site.arg("dims")]
 
 
 def _swap(first: str, second: str) -> Callable[[Site, int], list[int]]:
     def order(site: Site, rank: int) -> list[int]:
         places = list(range(rank))
         if rank:
-            i, j = dimension(site.arg(first), rank), dimension(site.arg(second), rank)
+            i, j = dim_index(site.arg(first), rank), dim_index(site.arg(second), rank)
             places[i], places[j] = places[j], places[i]
         return places
 
@@ -47,51 +47,51 @@ def _transpose_matrices(site: Site, rank: int) -> list[int]:
 
 def _move(site: Site, rank: int) -> list[int]:
     source, target = site.arg("source"), site.arg("destination")
-    sources = [dimension(d, rank) for d in (source if isinstance(source, tuple) else (source,))]
-    targets = [dimension(d, rank) for d in (target if isinstance(target, tuple) else (target,))]
+    sources = [dim_index(d, rank) for d in (source if isinstance(source, tuple) else (source,))]
+    targets = [dim_index(d, rank) for d in (target if isinstance(target, tuple) else (target,))]
     rest = iter([i for i in range(rank) if i not in sources])
     moved = dict(zip(targets, sources, strict=True))
     return [moved[i] if i in moved else next(rest) for i in range(rank)]
 
 
 def _windows(site: Site) -> Signature | None:
-    """Windows along an axis, which is whole."""
+    """Take windows along a dim, which is whole."""
     rank = len(site.inputs[0].shape)
     if not rank:
         return None
-    at = dimension(site.arg("dimension"), rank)
-    taken = axes("a", rank)
+    at = dim_index(site.arg("dimension"), rank)
+    taken = label_dims("a", rank)
     given = (*taken[:at], ("n",), *taken[at + 1 :], ("w",))
     return signature(site, [taken], [given], whole=[f"a{at}"], dropped=[f"a{at}"], moves=True)
 
 
 def _diagonal(site: Site) -> Signature | None:
-    """The diagonal of two axes, which are whole."""
+    """Take the diagonal of two dims, which are whole."""
     rank = len(site.inputs[0].shape)
-    two = {dimension(site.arg("dim1", 0), rank), dimension(site.arg("dim2", 1), rank)}
-    taken = axes("a", rank)
-    given = (*(axis for i, axis in enumerate(taken) if i not in two), ("d",))
+    two = {dim_index(site.arg("dim1", 0), rank), dim_index(site.arg("dim2", 1), rank)}
+    taken = label_dims("a", rank)
+    given = (*(dim for i, dim in enumerate(taken) if i not in two), ("d",))
     gone = [f"a{i}" for i in two]
     return signature(site, [taken], [given], whole=gone, dropped=gone, moves=True)
 
 
 def _as_real(site: Site) -> Signature | None:
-    taken = axes("a", len(site.inputs[0].shape))
+    taken = label_dims("a", len(site.inputs[0].shape))
     return signature(site, [taken], [(*taken, ("c",))], linear="self")
 
 
 def _as_complex(site: Site) -> Signature | None:
-    *taken, _ = axes("a", len(site.inputs[0].shape))
+    *taken, _ = label_dims("a", len(site.inputs[0].shape))
     return signature(site, [(*taken, ("c",))], [tuple(taken)], whole="c", linear="self")
 
 
 def _shuffled(site: Site) -> Signature | None:
-    """Channels ``(g c)`` become ``(c g)``."""
+    """Return ``(g c) -> (c g)`` of channels."""
     source = site.inputs[0].shape
     each = divide(source[1], site.arg("groups"))
     if each is None or source[1] == 0:
         return None
-    taken = axes("a", len(source))
+    taken = label_dims("a", len(source))
     sizes: dict[str, Size] = {"g": site.arg("groups"), "c": each}
     return signature(
         site, [(taken[0], ("g", "c"), *taken[2:])], [(taken[0], ("c", "g"), *taken[2:])],
@@ -104,15 +104,15 @@ def _local_shuffle(local: Local) -> None:
 
 
 def _pixels(arg: str, shrink: bool) -> Callable[[Site], Signature | None]:
-    """Channels ``(c r q)`` and an image become a larger image, or the other way round."""
+    """Return a rule from channels ``(c r q)`` to a larger image, or the reverse."""
 
     def rule(site: Site) -> Signature | None:
         deep, wide = site.inputs[0].shape, site.outputs[0].shape
         if shrink:
             deep, wide = wide, deep
-        batch = axes("b", len(deep) - 3)
-        small: Axes = (*batch, ("c", "r", "q"), ("h",), ("w",))
-        large: Axes = (*batch, ("c",), ("h", "r"), ("w", "q"))
+        batch = label_dims("b", len(deep) - 3)
+        small: Dims = (*batch, ("c", "r", "q"), ("h",), ("w",))
+        large: Dims = (*batch, ("c",), ("h", "r"), ("w", "q"))
         taken, given = (large, small) if shrink else (small, large)
         factor = site.arg(arg)
         sizes: dict[str, Size] = {"r": factor, "q": factor}

@@ -1,4 +1,4 @@
-"""Rules of operators that compute every element alone, broadcasting their inputs."""
+"""Rules of elementwise operators, which broadcast their inputs."""
 
 from __future__ import annotations
 
@@ -7,7 +7,15 @@ from collections.abc import Callable, Mapping
 import attrs
 
 from parframe.graph import BYTES, Arg, Operator
-from parframe.rules.building import FLOATS, always, axes, broadcast, dimension, signature, unit_free
+from parframe.rules.building import (
+    FLOATS,
+    always,
+    broadcast,
+    dim_index,
+    label_dims,
+    signature,
+    unit_free,
+)
 from parframe.rules.kinds import Kind, Pointwise, View
 from parframe.rules.rule import Rule, Site
 from parframe.rules.signature import Concat, Signature, labels_of
@@ -93,7 +101,7 @@ _PRIM_CASTS = "to.prim_Device to.prim_dtype"
 
 
 def pointwise(site: Site, linear: str = "", moves: bool = False) -> Signature | None:
-    """Every input broadcasts to the outputs, which have one shape."""
+    """Broadcast every input to the outputs, which have one shape."""
     shape = site.outputs[0].shape
     if any(output.shape != shape for output in site.outputs):
         return None
@@ -102,14 +110,14 @@ def pointwise(site: Site, linear: str = "", moves: bool = False) -> Signature | 
     present = [one for one in taken if one is not None]
     if len(present) < len(taken):
         return None
-    seen = {axis for one in present for axis in one}
-    if any(axis and axis not in seen for axis in given):
+    seen = {dim for one in present for dim in one}
+    if any(dim and dim not in seen for dim in given):
         return None
     return signature(site, present, [given] * len(site.outputs), linear=linear, moves=moves)
 
 
 def _cast(site: Site) -> Signature | None:
-    """A cast to a wider float commutes with sums.
+    """Let sums pass through a cast to a wider float.
 
     One to a float that is no wider rounds: each part of a sum on its own, and not their sum. That
     goes for a cast that seems to do nothing, too: the model may be run in a wider dtype.
@@ -126,11 +134,11 @@ def _as_cast(site: Site) -> Operator:
 
 
 def _first(site: Site, linear: str) -> Signature | None:
-    """Only the first input's elements count; another one gives a dtype."""
+    """Use the elements of the first input only; another one gives a dtype."""
     if len(site.inputs) == 1:
         return pointwise(site, linear)
     own = unit_free(site.inputs[0].shape)
-    other = axes("t", len(site.inputs[1].shape))
+    other = label_dims("t", len(site.inputs[1].shape))
     return signature(site, [own, other], [own], dropped=labels_of((other,)), linear=linear)
 
 
@@ -152,17 +160,17 @@ def _masked_fill(site: Site) -> Signature | None:
 
 
 def _gated(site: Site) -> Signature | None:
-    """Two halves of an axis: ``[h | h] -> h``."""
+    """Combine the two halves of a dim: ``[h | h] -> h``."""
     shape = site.inputs[0].shape
-    at = dimension(site.arg("dim", -1), len(shape))
-    taken, given = list(axes("a", len(shape))), list(axes("a", len(shape)))
+    at = dim_index(site.arg("dim", -1), len(shape))
+    taken, given = list(label_dims("a", len(shape))), list(label_dims("a", len(shape)))
     taken[at], given[at] = (Concat((("h",), ("h",))),), ("h",)
     return signature(site, [tuple(taken)], [tuple(given)])
 
 
 def _prelu(site: Site) -> Signature | None:
-    """A slope for each channel, or one."""
-    taken = axes("a", len(site.inputs[0].shape))
+    """Use a slope for each channel, or one for all."""
+    taken = label_dims("a", len(site.inputs[0].shape))
     slope = taken[1:2] if site.inputs[1].shape not in ((), (1,)) else ((),)
     return signature(site, [taken, slope[: len(site.inputs[1].shape)]], [taken])
 

@@ -11,7 +11,7 @@ from parframe.sizes import divide
 def _recurrence(site: Site) -> Signature | None:
     """``b s! (k) d, b s k d, b s (k g) e, b s (k g) d, b s (k g)? -> b s (k g) e``.
 
-    Where the delta rule compares what is kept with what is added, ``d`` is whole.
+    Where the delta rule compares the state with what is added, ``d`` is whole.
     """
     key, value, decay = (site.inputs[i].shape for i in (1, 2, 3))
     group = divide(value[2], key[2])

@@ -1,11 +1,19 @@
-"""Rules of operators that reduce, scan or order along axes."""
+"""Rules of operators that reduce, scan or sort along dims."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
 from parframe.graph import Ref
-from parframe.rules.building import Axes, again, axes, dimension, dimensions, passing, signature
+from parframe.rules.building import (
+    Dims,
+    again,
+    dim_index,
+    dim_indices,
+    label_dims,
+    passing,
+    signature,
+)
 from parframe.rules.decompositions import logsumexp, softmax, statistics, vector_norm
 from parframe.rules.rule import Local, Rule, Site
 from parframe.rules.signature import Signature
@@ -20,22 +28,22 @@ def reduced(
     linear: str = "",
     reduction: str = "sum",
 ) -> Signature | None:
-    """The axes in ``dims`` are contracted, or must be whole; the others pass."""
+    """Contract the dims ``dims``, or keep them whole; the others pass."""
     gone = frozenset(dims)
-    taken = axes("a", len(site.inputs[0].shape))
+    taken = label_dims("a", len(site.inputs[0].shape))
     keeps = bool(site.arg("keepdim", False))
-    given: Axes = tuple(
-        () if i in gone else axis for i, axis in enumerate(taken) if keeps or i not in gone
+    given: Dims = tuple(
+        () if i in gone else dim for i, dim in enumerate(taken) if keeps or i not in gone
     )
-    letters = [f"a{i}" for i in gone]
+    labels = [f"a{i}" for i in gone]
     return signature(
-        site, [taken], [given] * len(site.outputs), whole=letters if whole else (),
+        site, [taken], [given] * len(site.outputs), whole=labels if whole else (),
         linear=linear, reduction=reduction,
     )  # fmt: skip
 
 
 def _over(site: Site) -> frozenset[int]:
-    return dimensions(site.arg("dim"), len(site.inputs[0].shape))
+    return dim_indices(site.arg("dim"), len(site.inputs[0].shape))
 
 
 def _reduction(
@@ -45,18 +53,18 @@ def _reduction(
 
 
 def _any_dims(reduction: str) -> Callable[[Site], Signature | None]:
-    """``any.dims`` of an empty list reduces nothing."""
+    """Return a rule that covers no empty list of dims, which reduces nothing."""
     return lambda site: (
         None if site.arg("dim") == () else reduced(site, _over(site), reduction=reduction)
     )
 
 
 def _split(local: Local) -> bool:
-    return any(local.split(letter) for letter in local.signature.contracted())
+    return any(local.split(label) for label in local.signature.contracted())
 
 
 def _local_mean(local: Local) -> None:
-    """The sum of the device's part over the size of the whole."""
+    """Divide the sum of the device's part by the size of the whole."""
     if not _split(local):
         again(local)
         return
@@ -75,7 +83,7 @@ def _local_mean(local: Local) -> None:
 
 
 def _local_extreme(target: str) -> Callable[[Local], None]:
-    """An extreme that is neutral where the device holds nothing."""
+    """Return what writes an extreme that is neutral where the device has no elements."""
 
     def local_rule(local: Local) -> None:
         if not _split(local):
@@ -93,32 +101,32 @@ def _local_extreme(target: str) -> Callable[[Local], None]:
 
 
 def _scan(linear: str = "") -> Callable[[Site], Signature | None]:
-    """An axis is whole and stays; the others pass."""
+    """Return a rule in which a dim is whole and stays, and the others pass."""
     return lambda site: passing(
         site,
-        [dimension(site.arg("dim", -1), len(site.inputs[0].shape))] if site.inputs[0].shape else [],
+        [dim_index(site.arg("dim", -1), len(site.inputs[0].shape))] if site.inputs[0].shape else [],
         linear=linear,
     )
 
 
 def _flat_whole(site: Site) -> Signature | None:
-    """Every axis must be whole."""
-    taken = [axes(f"i{n}_", len(tensor.shape)) for n, tensor in enumerate(site.inputs)]
-    given = [axes(f"o{n}_", len(tensor.shape)) for n, tensor in enumerate(site.outputs)]
-    whole = [str(letter) for tensor in (*taken, *given) for axis in tensor for letter in axis]
+    """Keep every dim whole."""
+    taken = [label_dims(f"i{n}_", len(tensor.shape)) for n, tensor in enumerate(site.inputs)]
+    given = [label_dims(f"o{n}_", len(tensor.shape)) for n, tensor in enumerate(site.outputs)]
+    whole = [str(label) for tensor in (*taken, *given) for dim in tensor for label in dim]
     return signature(site, taken, given, whole=whole)
 
 
 def _argument(site: Site) -> Signature | None:
-    """The place of an extreme: the axis is whole."""
+    """Find the position of an extreme along a dim, which is whole."""
     return reduced(site, _over(site), whole=True)
 
 
 def _diff(site: Site) -> Signature | None:
-    """Differences along an axis that is whole, with tensors put before and behind."""
+    """Take differences along a whole dim, with tensors before and after."""
     rank = len(site.inputs[0].shape)
-    at = dimension(site.arg("dim", -1), rank)
-    shared = axes("a", rank)
+    at = dim_index(site.arg("dim", -1), rank)
+    shared = label_dims("a", rank)
     own = [(*shared[:at], (f"d{i}",), *shared[at + 1 :]) for i in range(len(site.inputs) + 1)]
     return signature(
         site, own[:-1], own[-1:], whole=[f"d{i}" for i in range(len(own))],

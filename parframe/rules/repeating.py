@@ -1,11 +1,11 @@
-"""Rules of operators that repeat elements along axes, new ones or those there are."""
+"""Rules of operators that repeat elements along new or existing dims."""
 
 from __future__ import annotations
 
 import attrs
 
 from parframe.graph import Operator
-from parframe.rules.building import Axes, always, axes, dimension, signature, unit_free
+from parframe.rules.building import Dims, always, dim_index, label_dims, signature, unit_free
 from parframe.rules.kinds import View
 from parframe.rules.rule import Local, Rule, Site
 from parframe.rules.signature import Pattern, Signature, labels_of
@@ -13,11 +13,11 @@ from parframe.sizes import Size
 
 
 def _expanded(site: Site) -> Signature | None:
-    """Axes of size one, and new ones, are repeated: any device can compute any part."""
+    """Repeat dims of size one and new dims, of which a device can compute any part."""
     source, target = site.inputs[0].shape, site.outputs[0].shape
     extra = len(target) - len(source)
     taken: list[Pattern] = []
-    given = [*axes("n", extra)]
+    given = [*label_dims("n", extra)]
     for i, size in enumerate(source):
         if size == target[i + extra]:
             pattern: Pattern = () if size == 1 else (f"a{i}",)
@@ -29,7 +29,7 @@ def _expanded(site: Site) -> Signature | None:
         else:
             return None
     new = labels_of((tuple(given),)) - labels_of((tuple(taken),))
-    others = [axes(f"t{i}_", len(t.shape)) for i, t in enumerate(site.inputs[1:])]
+    others = [label_dims(f"t{i}_", len(t.shape)) for i, t in enumerate(site.inputs[1:])]
     return signature(
         site, [tuple(taken), *others], [tuple(given)], free=new,
         dropped=labels_of(tuple(others)),
@@ -45,7 +45,7 @@ def _local_expand(local: Local) -> None:
 
 
 def _repeated(site: Site) -> Signature | None:
-    """An output axis is ``(r a)``: ``r`` copies of ``a``."""
+    """Repeat dims: an output dim is ``(r a)``, ``r`` copies of ``a``."""
     source = site.inputs[0].shape
     taken = unit_free(source)
     given = []
@@ -76,17 +76,17 @@ def _local_repeat(local: Local) -> None:
 
 
 def _interleaved(site: Site) -> Signature | None:
-    """An output axis is ``(a r)``: every element ``r`` times."""
+    """Repeat elements: an output dim is ``(a r)``, every element ``r`` times."""
     source = site.inputs[0].shape
     taken = unit_free(source)
     count = site.arg("repeats")
     repeat = () if count == 1 else ("r",)
     dim = site.arg("dim")
     if dim is None:
-        given: Axes = ((*(atom for axis in taken for atom in axis), *repeat),)
+        given: Dims = ((*(atom for dim in taken for atom in dim), *repeat),)
     else:
-        at = dimension(dim, len(source))
-        given = tuple((*axis, *repeat) if i == at else axis for i, axis in enumerate(taken))
+        at = dim_index(dim, len(source))
+        given = tuple((*dim, *repeat) if i == at else dim for i, dim in enumerate(taken))
     return signature(site, [taken], [given], sizes={"r": count}, free="r", moves=True)
 
 
@@ -99,16 +99,16 @@ def _local_interleave(local: Local) -> None:
 
 
 def _grid(site: Site) -> Signature | None:
-    """Every output has an axis for each input."""
+    """Give every output a dim for each input."""
     given = list(_numbered(site))
-    taken = [(axis,) if t.shape else () for axis, t in zip(given, site.inputs, strict=True)]
+    taken = [(dim,) if t.shape else () for dim, t in zip(given, site.inputs, strict=True)]
     if site.arg("indexing", "ij") == "xy":
         given[:2] = given[1::-1]
     return signature(site, taken, [tuple(given)] * len(site.outputs), moves=True)
 
 
-def _numbered(site: Site) -> Axes:
-    """A letter for each input that has an axis."""
+def _numbered(site: Site) -> Dims:
+    """Return a label for each input that has a dim."""
     return tuple((f"a{i}",) if t.shape else () for i, t in enumerate(site.inputs))
 
 

@@ -170,7 +170,7 @@ class DistributedForm:
 
 @attrs.frozen
 class Rule:
-    """What parframe knows of one operator.
+    """One operator: how it is split, what it is, and how it is computed.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Rules of operators that cut tensors into ranges, or turn ranges round."""
+"""Rules of operators that slice tensors, or reverse ranges."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ import attrs
 import sympy
 
 from parframe.graph import Arg, Operator, Ref
-from parframe.rules.building import Axes, again, axes, dimension, passing, signature
+from parframe.rules.building import Dims, again, dim_index, label_dims, passing, signature
 from parframe.rules.kinds import View
 from parframe.rules.rule import Local, Rule, Site
 from parframe.rules.signature import Concat, Pattern, Signature
 from parframe.sizes import Size, divide, simplify, sum_sizes
 
 
-def replace(taken: Axes, at: int, pattern: Pattern) -> Axes:
-    """The axes with another pattern for one of them."""
+def replace(taken: Dims, at: int, pattern: Pattern) -> Dims:
+    """Return the dims with another pattern for one of them."""
     return (*taken[:at], pattern, *taken[at + 1 :])
 
 
 def segments(parts: Sequence[tuple[str, Size]]) -> tuple[Pattern, dict[str, Size]]:
-    """The axis ``[a | b | ...]``; parts of size zero are left out, one alone is itself."""
+    """Return the dim ``[a | b | ...]``; parts of size zero are left out, and one part is itself."""
     present = {name: size for name, size in parts if size != 0}
     patterns = tuple(() if size == 1 else (name,) for name, size in present.items())
     if len(patterns) == 1:
@@ -31,9 +31,9 @@ def segments(parts: Sequence[tuple[str, Size]]) -> tuple[Pattern, dict[str, Size
 
 
 def _kept(site: Site, at: int, start: Size, length: Size) -> Signature | None:
-    """One range of an axis is kept: ``[before | kept | after] -> kept``."""
+    """Keep one range of a dim: ``[before | kept | after] -> kept``."""
     size = site.inputs[0].shape[at]
-    taken = axes("a", len(site.inputs[0].shape))
+    taken = label_dims("a", len(site.inputs[0].shape))
     parts = [
         ("before", start),
         ("kept", length),
@@ -48,8 +48,8 @@ def _kept(site: Site, at: int, start: Size, length: Size) -> Signature | None:
 
 
 def _bounds(site: Site) -> tuple[int, Size, Size] | None:
-    """The axis of a slice with step one, its start and its length, where they can be told."""
-    at = dimension(site.arg("dim", 0), len(site.inputs[0].shape))
+    """Return the dim of a slice with step one, its start and its length, where they are known."""
+    at = dim_index(site.arg("dim", 0), len(site.inputs[0].shape))
     size, length = site.inputs[0].shape[at], site.outputs[0].shape[at]
     if site.arg("step", 1) != 1:
         return None
@@ -69,38 +69,38 @@ def _slice(site: Site) -> Signature | None:
     bounds = _bounds(site)
     if bounds is not None:
         return _kept(site, *bounds)
-    at = dimension(site.arg("dim", 0), len(site.inputs[0].shape))
+    at = dim_index(site.arg("dim", 0), len(site.inputs[0].shape))
     return _strided(site, at) or passing(site, [at], moves=True)
 
 
 def _strided(site: Site, at: int) -> Signature | None:
-    """Every ``step``-th element where the step divides the axis: ``(m step) -> m``."""
+    """Take every ``step``-th element where the step divides the dim: ``(m step) -> m``."""
     size, length, step = site.inputs[0].shape[at], site.outputs[0].shape[at], site.arg("step", 1)
     start = site.arg("start", 0)
     if not isinstance(start, int) or not isinstance(step, int) or not 0 <= start < step:
         return None
     if step == 1 or divide(size, step) != length:
         return None
-    taken = axes("a", len(site.inputs[0].shape))
+    taken = label_dims("a", len(site.inputs[0].shape))
     return signature(
         site, [replace(taken, at, ("m", "step"))], [replace(taken, at, ("m",))],
         sizes={"step": step}, whole=["step"], dropped=["step"], moves=True,
     )  # fmt: skip
 
 
-def _held(local: Local, letter: str, size: Any) -> Any:
-    """How much of a segment the device holds; segments of size zero and one have no letter."""
-    return size if size in (0, 1) else local.size(letter)
+def _local_size(local: Local, label: str, size: Any) -> Any:
+    """Return the size of a segment on the device; segments of size zero and one have no label."""
+    return size if size in (0, 1) else local.size(label)
 
 
 def _local_range(local: Local) -> tuple[int, Size, Size] | None:
-    """The axis, start and stop of a slice on the device."""
+    """Return the dim, start and stop of a slice on the device."""
     bounds = _bounds(local.site)
     if bounds is None:
         return None
     at, start, length = bounds
-    begin = _held(local, "before", start)
-    kept = _held(local, "kept", length)
+    begin = _local_size(local, "before", start)
+    kept = _local_size(local, "kept", length)
     return at, begin, simplify(begin + kept)
 
 
@@ -114,7 +114,7 @@ def _local_slice(local: Local) -> None:
         local.emit("aten.slice.Tensor", args, output)
         return
     rank = len(local.site.inputs[0].shape)
-    at = dimension(local.site.arg("dim", 0), rank)
+    at = dim_index(local.site.arg("dim", 0), rank)
     if "m" in local.signature.sizes:
         again(local, end=local.shape(local.site.operator.inputs[0])[at])
     else:
@@ -122,9 +122,9 @@ def _local_slice(local: Local) -> None:
 
 
 def _select(site: Site) -> Signature | None:
-    """One element of an axis: ``[before | 1 | after] ->`` nothing."""
+    """Select one element of a dim ``[before | 1 | after]``."""
     at, index = _selected(site)
-    taken = axes("a", len(site.inputs[0].shape))
+    taken = label_dims("a", len(site.inputs[0].shape))
     given = (*taken[:at], *taken[at + 1 :])
     size = site.inputs[0].shape[at]
     if not isinstance(size, int) or not isinstance(index, int):
@@ -137,7 +137,7 @@ def _select(site: Site) -> Signature | None:
 
 
 def _selected(site: Site) -> tuple[int, Any]:
-    at = dimension(site.arg("dim", 0), len(site.inputs[0].shape))
+    at = dim_index(site.arg("dim", 0), len(site.inputs[0].shape))
     index, size = site.arg("index"), site.inputs[0].shape[at]
     if isinstance(index, int) and isinstance(size, int):
         return at, index + size if index < 0 else index
@@ -147,15 +147,15 @@ def _selected(site: Site) -> tuple[int, Any]:
 def _local_select(local: Local) -> None:
     at, index = _selected(local.site)
     if isinstance(index, int) and isinstance(local.site.inputs[0].shape[at], int):
-        again(local, dim=at, index=_held(local, "before", index))
+        again(local, dim=at, index=_local_size(local, "before", index))
     else:
         again(local)
 
 
 def _split(site: Site) -> Signature | None:
-    """An axis is cut into ranges, one an output."""
-    at = dimension(site.arg("dim", 0), len(site.inputs[0].shape))
-    taken = axes("a", len(site.inputs[0].shape))
+    """Split a dim into ranges, one for each output."""
+    at = dim_index(site.arg("dim", 0), len(site.inputs[0].shape))
+    taken = label_dims("a", len(site.inputs[0].shape))
     lengths = [output.shape[at] for output in site.outputs]
     if sum_sizes(lengths) != site.inputs[0].shape[at] or 0 in lengths:
         return passing(site, [at], moves=True)
@@ -168,9 +168,9 @@ def _split(site: Site) -> Signature | None:
 
 
 def _local_split(local: Local) -> None:
-    """Each output is a slice of the device's part."""
+    """Write a slice of the device's part for each output."""
     site = local.site
-    at = dimension(site.arg("dim", 0), len(site.inputs[0].shape))
+    at = dim_index(site.arg("dim", 0), len(site.inputs[0].shape))
     begin: Any = 0
     for output in site.operator.outputs:
         stop = simplify(begin + local.shape(output)[at])
@@ -180,9 +180,9 @@ def _local_split(local: Local) -> None:
 
 
 def _unbind(site: Site) -> Signature | None:
-    """An axis is taken apart: whole."""
-    at = dimension(site.arg("dim", 0), len(site.inputs[0].shape))
-    taken = axes("a", len(site.inputs[0].shape))
+    """Take a dim apart, which is whole."""
+    at = dim_index(site.arg("dim", 0), len(site.inputs[0].shape))
+    taken = label_dims("a", len(site.inputs[0].shape))
     given = (*taken[:at], *taken[at + 1 :])
     return signature(
         site, [taken], [given] * len(site.outputs), whole=[f"a{at}"], dropped=[f"a{at}"],
@@ -191,14 +191,14 @@ def _unbind(site: Site) -> Signature | None:
 
 
 def _whole(arg: str) -> Callable[[Site], Signature | None]:
-    """The axes named by an argument are whole, the others pass."""
+    """Return a rule in which the dims named by an argument are whole and the others pass."""
 
     def rule(site: Site) -> Signature | None:
         rank = len(site.inputs[0].shape)
         dims = site.arg(arg)
         chosen = dims if isinstance(dims, tuple) else (dims,)
         whole = range(rank) if dims is None or dims == () else chosen
-        return passing(site, [dimension(d, rank) for d in whole], moves=True)
+        return passing(site, [dim_index(d, rank) for d in whole], moves=True)
 
     return rule
 

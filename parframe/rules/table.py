@@ -1,4 +1,4 @@
-"""The table of rules, by operator, and what it says of the operators of plans.
+"""Table of rules by operator, and lookups for the operators of programs.
 
 Rules and device operators of plugins are added by `register` when a plugin is named: what an
 operator *is* (its kind, its functions, its distributed forms) is then known everywhere. How its
@@ -72,7 +72,7 @@ _FORM_ARGUMENTS = ("travels", "axes", "tag")
 
 
 def register(rules: Iterable[Rule | DeviceOperator]) -> None:
-    """Make known what the operators of a plugin are; the last one of a target counts.
+    """Register the operators of a plugin; the last one of a target counts.
 
     Built-in operators stay what they are: of a rule for one of them only its distributed forms are
     added.
@@ -121,7 +121,7 @@ def state_of(operator: Operator) -> tuple[str, ...]:
 
 
 def kind_of(operator: Operator) -> Kind:
-    """Return what an operator of a program is."""
+    """Return the kind of an operator of a program."""
     if operator.target in PLAN_OPERATORS:
         return PLAN_OPERATORS[operator.target].kind
     device_operator = _device_operators.get(operator.target)

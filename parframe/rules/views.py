@@ -1,11 +1,11 @@
-"""Rules of operators that give the same elements, in the same order, another shape."""
+"""Rules of operators that change the shape and keep the order of elements."""
 
 from __future__ import annotations
 
 import attrs
 
 from parframe.graph import Operator
-from parframe.rules.building import always, axes, signature
+from parframe.rules.building import always, label_dims, signature
 from parframe.rules.factoring import Factoring
 from parframe.rules.kinds import View
 from parframe.rules.rule import Local, Rule, Site
@@ -13,32 +13,32 @@ from parframe.rules.signature import Signature, labels_of
 
 
 def factored(site: Site) -> Signature | None:
-    """The same elements in row-major order: axes are matched by their factors."""
+    """Match the dims of two shapes by their factors, in row-major order."""
     source, target = site.inputs[0].shape, site.outputs[0].shape
     if 0 in (*source, *target):
         return _empty(site)
     match = Factoring(source, target)
     match.run()
-    left, right = (tuple(tuple(axis) for axis in side) for side in match.patterns)
+    left, right = (tuple(tuple(dim) for dim in side) for side in match.patterns)
     return signature(site, [left], [right], sizes=match.sizes, whole=match.whole, moves=True)
 
 
 def _empty(site: Site) -> Signature | None:
-    """No elements: equal shapes pass, others are whole."""
+    """Pass equal shapes without elements; other dims are whole."""
     source, target = site.inputs[0].shape, site.outputs[0].shape
-    taken = axes("a", len(source))
+    taken = label_dims("a", len(source))
     if source == target:
         return signature(site, [taken], [taken], moves=True)
-    given = axes("b", len(target))
+    given = label_dims("b", len(target))
     return signature(site, [taken], [given], whole=labels_of((taken, given)), moves=True)
 
 
 def _factored_like(site: Site) -> Signature | None:
-    """A view to the shape of another tensor, whose elements do not count."""
+    """View a tensor in the shape of another one, whose elements are not used."""
     alone = factored(Site(site.operator, site.inputs[:1], site.outputs))
     if alone is None or len(site.inputs) != 2:
         return None
-    other = axes("t", len(site.inputs[1].shape))
+    other = label_dims("t", len(site.inputs[1].shape))
     return signature(
         site, [alone.inputs[0], other], alone.outputs, sizes=alone.sizes, whole=alone.whole,
         dropped=labels_of((other,)), linear="self",
@@ -46,7 +46,7 @@ def _factored_like(site: Site) -> Signature | None:
 
 
 def _local_reshape(local: Local) -> None:
-    """A device's part need not lie contiguous, so a view becomes a reshape."""
+    """Write a reshape, since a device's part may not be contiguous."""
     operator = local.site.operator
     (output,) = operator.outputs
     args = {"self": operator.args["self"], "shape": local.shape(output)}

@@ -92,15 +92,15 @@ def test_an_activation_is_kept_as_text_and_does_not_narrow_numbers():
 
 
 @pytest.mark.parametrize(
-    ("function", "told"),
+    ("function", "message"),
     [
         (lambda rows: torch.softmax(gated(rows), -1), "across the columns"),
         (lambda rows: rows, "changes the width"),
         (torch.nn.Sequential(torch.nn.Linear(12, 6).double()), "weights of its own"),
     ],
 )
-def test_an_activation_that_is_not_one_of_columns_is_refused(function, told):
-    with pytest.raises(UnsupportedActivationError, match=told):
+def test_an_activation_that_is_not_one_of_columns_is_refused(function, message):
+    with pytest.raises(UnsupportedActivationError, match=message):
         trace_activation(function, WIDTH, 2, False)
 
 

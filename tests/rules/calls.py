@@ -39,7 +39,7 @@ class Call:
 
 
 def make_call(target: torch._ops.OpOverload, args: Any, kwargs: Any, result: Any) -> Call | None:
-    """A call as it was made, or None where it has something that graphs have not."""
+    """Return a call as it was made, or None where graphs cannot have it."""
     inputs: dict[str, torch.Tensor] = {}
 
     def convert(arg: Any) -> Any:
@@ -84,7 +84,7 @@ class _Recorder(torch.fx.Interpreter):
 
 
 def calls_of(function: Any, *args: Any, **kwargs: Any) -> list[Call]:
-    """Every operator call within a function of tensors, composite operators kept."""
+    """Return every operator call within a function of tensors, composite operators kept."""
     leaves, spec = torch.utils._pytree.tree_flatten((args, kwargs))
     tensors = [leaf for leaf in leaves if isinstance(leaf, torch.Tensor)]
 
@@ -106,7 +106,7 @@ _UNFIT = ("fft", "linalg", "sparse", "jiterator", "_refs", "masked.", "nn.functi
 
 
 def sampled(seed: int, per_operator: int | None) -> Iterator[Call]:
-    """Calls from samples of PyTorch's operators, in float64; all samples if no number is given."""
+    """Yield calls from samples of PyTorch's operators, in float64; all if no number is given."""
     order = random.Random(seed)
     infos = [info for info in op_db if torch.float64 in info.supported_dtypes("cpu")]
     order.shuffle(infos)

@@ -19,7 +19,7 @@ _NARROW = ("float32", "float16", "bfloat16")
 
 
 def graph_calls(graph: OperatorGraph, values: Mapping[str, int]) -> Iterator[Call]:
-    """Every call of every distinct block of a graph, with tensors that random inputs give."""
+    """Yield every call of every distinct block of a graph, with tensors from random inputs."""
     env: dict[str, torch.Tensor] = {}
     known: dict[str, Tensor] = {}
     for name, tensor in (*graph.inputs.items(), *graph.parameters.items()):
@@ -41,7 +41,7 @@ def graph_calls(graph: OperatorGraph, values: Mapping[str, int]) -> Iterator[Cal
 
 
 def described(tensor: Tensor, name: str) -> Tensor:
-    """The tensor in double precision."""
+    """Return the tensor in double precision."""
     return Tensor(name, tensor.shape, "float64" if tensor.dtype in _NARROW else tensor.dtype)
 
 
@@ -70,7 +70,7 @@ def _call(
     env: Mapping[str, torch.Tensor],
     values: Mapping[str, int],
 ) -> Call:
-    """The call with a name of its own for each input."""
+    """Return the call with a distinct name for each input."""
     inputs: dict[str, torch.Tensor] = {}
     taken: list[Tensor] = []
 

@@ -1,6 +1,6 @@
-"""Tries a rule by executing it: parts of tensors in, parts of results out, compared with the whole.
+"""Test of a rule by execution: results from parts of tensors are compared with the whole.
 
-The parts of a letter are any sets of its indices; a tensor's part is what its pattern selects.
+The parts of a label are any sets of its indices; a tensor's part is what its pattern selects.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from rules.calls import Call, execute
 TOLERANCE = 1e-11
 
 Indices = Mapping[str, torch.Tensor]
-"""The indices of letters that a part has; a letter that is absent is whole."""
+"""The indices of labels that a part has; a label that is absent is whole."""
 
 
 class False_(AssertionError):  # noqa: N801, N818
@@ -33,7 +33,7 @@ class False_(AssertionError):  # noqa: N801, N818
 
 
 def positions(pattern: Pattern, sizes: Mapping[str, int], part: Indices) -> torch.Tensor:
-    """Where along an axis the elements of a part lie."""
+    """Return the positions of a part's elements along a dim."""
     found = torch.zeros(1, dtype=torch.long)
     for atom in pattern:
         if isinstance(atom, str):
@@ -50,7 +50,7 @@ def positions(pattern: Pattern, sizes: Mapping[str, int], part: Indices) -> torc
 
 
 def extent(pattern: Pattern, sizes: Mapping[str, int]) -> int:
-    """The size of an axis."""
+    """Return the size of a dim."""
     total = 1
     for atom in pattern:
         if isinstance(atom, str):
@@ -61,7 +61,7 @@ def extent(pattern: Pattern, sizes: Mapping[str, int]) -> int:
 
 
 def cut(tensor: torch.Tensor, axes: Sequence[Pattern], sizes: Any, part: Indices) -> torch.Tensor:
-    """The part of a tensor."""
+    """Return the part of a tensor."""
     for i, pattern in enumerate(axes):
         if labels_of(((pattern,),)) & set(part):
             tensor = tensor.index_select(i, positions(pattern, sizes, part))
@@ -70,7 +70,7 @@ def cut(tensor: torch.Tensor, axes: Sequence[Pattern], sizes: Any, part: Indices
 
 @attrs.frozen
 class Try:
-    """A call under a rule, with the numbers of its letters."""
+    """A call under a rule, with the sizes of its labels."""
 
     call: Call
     rule: Rule
@@ -78,7 +78,7 @@ class Try:
     sizes: Mapping[str, int]
 
     def bare(self) -> Try:
-        """The same without the addend."""
+        """Return the call without the addend."""
         operator, addend = self.call.site.operator, self.signature.addend
         if addend is None:
             return self
@@ -106,7 +106,7 @@ class Try:
 
 
 def attempt(call: Call, rule: Rule) -> Try | None:
-    """The call under the rule, or None where the rule does not cover it."""
+    """Return the call under the rule, or None where the rule does not cover it."""
     signature = bind(rule, call.site)
     if signature is None:
         return None
@@ -149,7 +149,7 @@ class Part(Local):
         return [self.env[name] for name in operator.outputs]
 
     def numbers(self, arg: Any) -> Any:
-        """Expressions evaluated."""
+        """Return the values of expressions."""
         if isinstance(arg, dict):
             return {key: self.numbers(part) for key, part in arg.items()}
         if isinstance(arg, tuple):
@@ -159,16 +159,16 @@ class Part(Local):
     def shape(self, name: str) -> tuple[int, ...]:
         return self.shapes[name]
 
-    def size(self, letter: str) -> int:
-        return len(self.part[letter]) if letter in self.part else self.tried.sizes[letter]
+    def size(self, label: str) -> int:
+        return len(self.part[label]) if label in self.part else self.tried.sizes[label]
 
-    def start(self, letter: str) -> int:
+    def start(self, label: str) -> int:
         self.asked_start = True
-        own = self.part.get(letter)
+        own = self.part.get(label)
         return int(own[0]) if own is not None and len(own) else 0
 
-    def split(self, letter: str) -> bool:
-        return letter in self.part
+    def split(self, label: str) -> bool:
+        return label in self.part
 
     def emit(self, target: str, args: Any, output: Any, dtype: str = "") -> str:
         if isinstance(output, str):
@@ -190,7 +190,7 @@ class Part(Local):
 
 
 def pieces(size: int, count: int, how: str, order: random.Random) -> list[torch.Tensor]:
-    """The indices of a letter cut into parts: even, uneven, with empty ones, or scattered."""
+    """Cut the indices of a label into parts: even, uneven, with empty ones, or scattered."""
     everything = list(range(size))
     if how == "even":
         bounds = [size * i // count for i in range(count + 1)]
@@ -207,7 +207,7 @@ def pieces(size: int, count: int, how: str, order: random.Random) -> list[torch.
 
 
 def splittable(tried: Try) -> list[str]:
-    """The letters that the rule says may be split."""
+    """Return the labels that may be split under the rule."""
     signature = tried.signature
     used = labels_of((*signature.inputs, *signature.outputs))
     return sorted(used - signature.unsplittable())
@@ -263,7 +263,7 @@ def prove_split(tried: Try, cuts: Mapping[str, list[torch.Tensor]]) -> None:
 def _accumulate(
     parts: dict[Any, torch.Tensor], key: Any, lost: Any, result: torch.Tensor, how: str, sum_: bool
 ) -> None:
-    """Parts of a contracted letter are reduced; those of a lost letter stand alone."""
+    """Reduce the parts of a contracted label; those of a lost label remain."""
     if (key, lost) in parts:
         if not sum_:
             raise False_("two parts of one place")
@@ -281,7 +281,7 @@ def _compare_parts(tried: Try, i: int, parts: Mapping[Any, torch.Tensor], cuts: 
 
 
 def compare(found: torch.Tensor, expected: torch.Tensor, what: str, scale: float = 1.0) -> None:
-    """Equal shape, dtype and values, in the precision of float64 at a scale."""
+    """Check that shape, dtype and values are equal, in the precision of float64 at a scale."""
     if found.shape != expected.shape or found.dtype != expected.dtype:
         raise False_(f"{what}: {found.dtype} {tuple(found.shape)} is not {expected.dtype} "
                      f"{tuple(expected.shape)}")  # fmt: skip
@@ -302,14 +302,14 @@ def compare(found: torch.Tensor, expected: torch.Tensor, what: str, scale: float
         raise False_(f"{what}: values differ")
 
 
-def prove_letters(tried: Try, order: random.Random, pairs: int = 2) -> int:
-    """Prove every splittable letter alone, and random pairs; how many proofs were made."""
+def prove_labels(tried: Try, order: random.Random, pairs: int = 2) -> int:
+    """Prove every splittable label alone, and random pairs; return the number of proofs."""
     free = splittable(tried)
     made = 0
-    for letter in free:
+    for label in free:
         for how in ("even", "uneven", "empty", "scattered"):
             count = order.choice((2, 3, 4))
-            made += _prove(tried, (letter,), (count,), how, order)
+            made += _prove(tried, (label,), (count,), how, order)
     for _ in range(pairs if len(free) > 1 else 0):
         two = tuple(order.sample(free, 2))
         how = order.choice(("even", "uneven", "empty", "scattered"))
@@ -319,7 +319,7 @@ def prove_letters(tried: Try, order: random.Random, pairs: int = 2) -> int:
 
 @attrs.define
 class Tally:
-    """What was proved of which operators, and what was not tried."""
+    """Record of the operators that were proved, and of those that were not tried."""
 
     proofs: int = 0
     covered: Counter[str] = attrs.field(factory=Counter)
@@ -329,7 +329,7 @@ class Tally:
     wrong: list[str] = attrs.field(factory=list)
 
     def prove(self, call: Call, order: random.Random) -> None:
-        """Prove all that the table says of a call, and of what it decomposes into."""
+        """Prove the rule of a call, and those of the operators that it decomposes into."""
         rule = RULES.get(call.target)
         if rule is None:
             self.ruleless[call.target] += 1
@@ -343,7 +343,7 @@ class Tally:
                 self.refused[call.target] += 1
                 return
             self.covered[call.target] += 1
-            self.proofs += prove_letters(tried, order) + prove_partial(tried)
+            self.proofs += prove_labels(tried, order) + prove_partial(tried)
             prove_addend(tried)
             parts = list(prove_decomposed(tried))
         except Exception as error:  # noqa: BLE001  # whatever fails is the rule's fault
@@ -370,13 +370,13 @@ def _prove(tried: Try, names: Any, counts: Any, how: str, order: random.Random) 
 
 
 def _contiguous(tried: Try) -> frozenset[str]:
-    """Letters whose parts must lie together: those whose start the rule asks for."""
+    """Return the labels whose parts must be contiguous: those whose start the rule reads."""
     asked = {"aten.embedding.default": "v", "parframe.experts.default": "xf"}
     return frozenset(asked.get(tried.call.target, ""))
 
 
 def prove_partial(tried: Try) -> int:
-    """Prove every group through which a partial sum may pass; how many proofs were made."""
+    """Prove every group through which a partial sum may pass; return the number of proofs."""
     made = 0
     signature = tried.signature
     tensors = list(tried.call.inputs.values())
@@ -425,7 +425,7 @@ def prove_addend(tried: Try) -> None:
 
 
 def _largest(tensor: torch.Tensor) -> float:
-    """The greatest magnitude: rounding is relative to it where parts cancel."""
+    """Return the greatest magnitude: rounding is relative to it where parts cancel."""
     return float(tensor.abs().max()) if tensor.numel() else 1.0
 
 
@@ -434,7 +434,7 @@ def _divisible(tensor: torch.Tensor) -> bool:
 
 
 def _halves(tensor: torch.Tensor, how: str) -> tuple[torch.Tensor, torch.Tensor]:
-    """Two tensors whose sum, or extreme, is the given one."""
+    """Return two tensors whose sum, or extreme, is the given one."""
     noise = torch.randn_like(tensor) * 3 - 1
     if how == "sum":
         return noise, tensor - noise
@@ -477,7 +477,7 @@ def prove_decomposed(tried: Try) -> Iterator[Call]:
 def _renamed(
     operator: Operator, known: Mapping[str, Tensor], env: Mapping[str, torch.Tensor]
 ) -> tuple[Site, dict[str, torch.Tensor]]:
-    """The operator with a name for each of its inputs, though two be the same tensor."""
+    """Return the operator with a name for each input, even where two are the same tensor."""
     inputs: dict[str, torch.Tensor] = {}
     described: list[Tensor] = []
 
@@ -497,7 +497,7 @@ def _renamed(
 
 
 def steady(call: Call) -> bool:
-    """Whether the operator gives the same again (random ones and empty tensors do not)."""
+    """Return whether the operator repeats its result (random ones and empty tensors do not)."""
     if "empty" in call.target:
         return False
     try:

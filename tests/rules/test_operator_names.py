@@ -1,4 +1,4 @@
-"""What an operator is stands in its rule: no other code lists operators by name."""
+"""Rules alone state what operators are: no other code lists operators by name."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from parframe.rules import Site, bind
 from parframe.rules.table import RULES, rule_for
 from parframe.sizes import symbol
 from rules.calls import make_call
-from rules.oracle import attempt, prove_letters, prove_partial, splittable
+from rules.oracle import attempt, prove_labels, prove_partial, splittable
 
 aten = torch.ops.aten
 factors = st.lists(st.integers(1, 4), min_size=1, max_size=6)
@@ -55,7 +55,7 @@ def prove(target, *args) -> list[str]:
     tried = attempt(call, RULES[call.target])
     assert tried is not None, str(call)
     order = random.Random(0)
-    prove_letters(tried, order, pairs=3)
+    prove_labels(tried, order, pairs=3)
     prove_partial(tried)
     return splittable(tried)
 
