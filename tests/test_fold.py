@@ -79,14 +79,14 @@ def test_equal_layers_are_one_block_and_their_weights_are_arguments():
 
 
 @pytest.mark.parametrize("other", [1, 1.0, True])
-def test_arguments_of_other_types_make_other_blocks(other):
+def test_arguments_of_other_types_give_other_blocks(other):
     steps = [("layers.0", "aten.add.Tensor", {"other": 1}), relu("layers.1")]
     steps[1] = ("layers.1", "aten.add.Tensor", {"other": other})
     graph = fold(**chain(steps))
     assert len(graph.blocks) == (1 if type(other) is int else 2)
 
 
-def test_other_shapes_make_other_blocks():
+def test_other_shapes_give_other_blocks():
     program = chain([relu("layers.0"), relu("layers.1")])
     tensors = {**program["tensors"], "%1": Tensor("%1", (ROWS, 5), "float64")}
     graph = fold(**{**program, "tensors": tensors})
@@ -115,7 +115,7 @@ def test_a_program_of_no_operators_folds():
     assert graph.outputs == "x"
 
 
-def test_a_value_that_nothing_defines_is_refused():
+def test_an_undefined_value_is_refused():
     program = chain([relu("")])
     wrong = [attrs.evolve(program["operators"][0], args={"self": Ref("x"), "other": Ref("y")})]
     with pytest.raises((ParframeError, KeyError)):

@@ -1,4 +1,4 @@
-"""Regions say where a device's pieces lie in an axis of factors and segments."""
+"""Regions locate the pieces of a device in a tensor dim of factors and segments."""
 
 import numpy
 from hypothesis import given
@@ -47,40 +47,42 @@ def _piece(dim):
 pieces = st.fixed_dictionaries({}, optional={dim: _piece(dim) for dim in DIMS})
 
 
-def chosen(axis, held):
-    """Which positions of an axis the pieces hold, by brute force."""
+def chosen(axis, local_pieces):
+    """Return a mask of the positions that the pieces select, by brute force."""
     if not axis:
         return numpy.ones(1, bool)
-    head, rest = axis[0], chosen(axis[1:], held)
+    head, rest = axis[0], chosen(axis[1:], local_pieces)
     if isinstance(head, Leaf):
-        span = held.get(head.dim, Range(0, head.size))
+        span = local_pieces.get(head.dim, Range(0, head.size))
         here = numpy.array([span.start <= i < span.stop for i in range(head.size)], bool)
     else:
-        here = numpy.concatenate([chosen(part, held) for part in head.parts])
+        here = numpy.concatenate([chosen(part, local_pieces) for part in head.parts])
     return (here[:, None] & rest[None, :]).reshape(-1)
 
 
 @given(axes, pieces)
-def test_runs_are_the_positions_that_the_pieces_hold(axis, held):
-    found = region_of(axis, held, {})
-    expected = numpy.flatnonzero(chosen(axis, held))
+def test_runs_are_the_positions_that_the_pieces_select(axis, local_pieces):
+    found = region_of(axis, local_pieces, {})
+    expected = numpy.flatnonzero(chosen(axis, local_pieces))
     actual = [i for start, stop in region_runs(found) for i in range(start, stop)]
     assert actual == expected.tolist()
     assert region_size(found) == dim_size(axis)
-    assert region_length(found) == local_size(axis, held) == len(expected)
+    assert region_length(found) == local_size(axis, local_pieces) == len(expected)
 
 
 @given(axes, pieces)
-def test_a_region_within_what_a_device_holds_is_counted_from_its_start(axis, held):
-    inner = {dim: split(span.length, (1, 1))[1] for dim, span in held.items()}
+def test_a_region_in_a_devices_tensor_is_relative_to_its_start(axis, local_pieces):
+    inner = {dim: split(span.length, (1, 1))[1] for dim, span in local_pieces.items()}
     within = {
-        dim: Range(held[dim].start + part.start, held[dim].start + part.stop)
+        dim: Range(local_pieces[dim].start + part.start, local_pieces[dim].start + part.stop)
         for dim, part in inner.items()
     }
-    local = chosen(axis, held)
+    local = chosen(axis, local_pieces)
     both = chosen(axis, within)[local]
     actual = [
-        i for start, stop in region_runs(region_of(axis, within, held)) for i in range(start, stop)
+        i
+        for start, stop in region_runs(region_of(axis, within, local_pieces))
+        for i in range(start, stop)
     ]
     assert actual == numpy.flatnonzero(both).tolist()
 
@@ -88,8 +90,8 @@ def test_a_region_within_what_a_device_holds_is_counted_from_its_start(axis, hel
 @given(st.integers(0, 40), st.integers(1, 9))
 def test_parts_are_in_order_and_differ_by_one_at_most(size, parts):
     ranges = split(size, (1,) * parts)
-    held = [r for r in ranges if r.length]
-    assert [r.start for r in held[1:]] == [r.stop for r in held[:-1]]
+    nonempty = [r for r in ranges if r.length]
+    assert [r.start for r in nonempty[1:]] == [r.stop for r in nonempty[:-1]]
     assert sum(r.length for r in ranges) == size
     lengths = [r.length for r in ranges]
     assert max(lengths) - min(lengths) <= 1

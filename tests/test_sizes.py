@@ -34,7 +34,7 @@ def _grown(inner):
 
 
 @given(st.recursive(leaves, _grown, max_leaves=6))
-def test_text_is_read_back_as_the_same_size(size):
+def test_formatted_sizes_parse_to_the_same_size(size):
     again = parse_size(format_size(size))
     assert evaluate(again, VALUES) == evaluate(size, VALUES)
     assert format_size(again) == format_size(parse_size(format_size(again)))
@@ -47,7 +47,7 @@ def test_a_product_divides_by_its_factors(left, right):
     assert divide(product((left, batch)), batch) == left
 
 
-def test_what_does_not_divide_for_certain_has_no_quotient():
+def test_uncertain_division_has_no_quotient():
     assert divide(symbol("batch"), 2) is None
     assert divide(7, 2) is None
     assert divide(symbol("batch"), symbol("sequence")) is None
@@ -72,6 +72,6 @@ def test_what_does_not_divide_for_certain_has_no_quotient():
         "-" * 100 + "1",
     ],
 )
-def test_anything_but_a_size_is_refused(source):
+def test_text_that_is_no_size_is_refused(source):
     with pytest.raises(ParframeError, match=r"error\[graph\].*not a size"):
         parse_size(source)

@@ -1,8 +1,8 @@
-"""Union-find over the factors of tensor axes.
+"""Union-find over the factors of tensor dims.
 
-An axis is a list of nodes, major to minor. A node is a factor: undivided, a product of nodes, or
-segments (a concatenation of axes). Joining two axes refines both to their common factors first;
-where they have none, nothing is joined and the caller is told.
+A tensor dim is a list of nodes, major to minor. A node is a factor: undivided, a product of nodes,
+or segments (a concatenation of tensor dims). Joining two dims first refines both to their common
+factors; where there are no common factors, nothing is joined.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _serial = count()
 
 
 class Node:
-    """A factor; ``find`` gives the one that stands for all it was joined with."""
+    """Factor of tensor dims; ``find_root`` returns the node of all that it was joined with."""
 
     __slots__ = ("factors", "parent", "segments", "serial", "size")
 
@@ -25,15 +25,15 @@ class Node:
         self.size = size
         self.parent: Node | None = None
         self.factors: list[Node] | None = None
-        self.segments: list[NodeAxis] | None = None
+        self.segments: list[NodeDim] | None = None
         self.serial = next(_serial)
 
 
-NodeAxis: TypeAlias = list[Node]
+NodeDim: TypeAlias = list[Node]
 
 
-def find(node: Node) -> Node:
-    """The node that stands for this one."""
+def find_root(node: Node) -> Node:
+    """Return the node that represents this one."""
     root = node
     while root.parent is not None:
         root = root.parent
@@ -42,11 +42,11 @@ def find(node: Node) -> Node:
     return root
 
 
-def flatten(axis: Sequence[Node]) -> NodeAxis:
-    """The axis as undivided and segmented factors, without those of size one."""
-    result: NodeAxis = []
-    for node in axis:
-        root = find(node)
+def flatten(dim: Sequence[Node]) -> NodeDim:
+    """Return a dim as undivided and segmented factors, without those of size one."""
+    result: NodeDim = []
+    for node in dim:
+        root = find_root(node)
         if root.factors is not None:
             result.extend(flatten(root.factors))
         elif root.size != 1:
@@ -54,28 +54,28 @@ def flatten(axis: Sequence[Node]) -> NodeAxis:
     return result
 
 
-def size_of(axis: Sequence[Node]) -> Size:
-    """The number of elements along an axis."""
-    return product(node.size for node in axis)
+def size_of(dim: Sequence[Node]) -> Size:
+    """Return the number of elements along a dim."""
+    return product(node.size for node in dim)
 
 
-def join(left: Sequence[Node], right: Sequence[Node]) -> bool:
-    """Make two axes of one size the same; False where their factors have no common refinement."""
+def join_dims(left: Sequence[Node], right: Sequence[Node]) -> bool:
+    """Join two dims of one size; return False where their factors have no common refinement."""
     ours, theirs = flatten(left), flatten(right)
     while ours and theirs:
         a, b = ours[0], theirs[0]
         if a.size == b.size:
-            if not _merge(a, b):
+            if not _merge_nodes(a, b):
                 return False
             del ours[0], theirs[0]
             # a merge may have divided factors that are still to come
             ours, theirs = flatten(ours), flatten(theirs)
         elif divide(b.size, a.size) is not None:
-            if not _divide(b, a.size):
+            if not _divide_node(b, a.size):
                 return False
             theirs = flatten(theirs)
         elif divide(a.size, b.size) is not None:
-            if not _divide(a, b.size):
+            if not _divide_node(a, b.size):
                 return False
             ours = flatten(ours)
         else:
@@ -83,9 +83,9 @@ def join(left: Sequence[Node], right: Sequence[Node]) -> bool:
     return not ours and not theirs
 
 
-def take(axis: Sequence[Node], size: Size) -> tuple[NodeAxis, NodeAxis] | None:
-    """Divide an axis into its major factors of this size and the rest; None where none have it."""
-    rest, taken = flatten(axis), []
+def take_factors(dim: Sequence[Node], size: Size) -> tuple[NodeDim, NodeDim] | None:
+    """Divide a dim into its major factors of a size and the rest; None if no factors have it."""
+    rest, taken = flatten(dim), []
     while size != 1:
         if not rest:
             return None
@@ -95,7 +95,7 @@ def take(axis: Sequence[Node], size: Size) -> tuple[NodeAxis, NodeAxis] | None:
             taken.append(rest.pop(0))
             size = left
         elif divide(head.size, size) is not None:
-            if not _divide(head, size):
+            if not _divide_node(head, size):
                 return None
             rest = flatten(rest)
         else:
@@ -103,12 +103,12 @@ def take(axis: Sequence[Node], size: Size) -> tuple[NodeAxis, NodeAxis] | None:
     return taken, rest
 
 
-def segment(axis: Sequence[Node], sizes: Sequence[Size]) -> list[NodeAxis] | None:
-    """Divide an axis into segments of these sizes; None where its factors do not allow it."""
-    parts: list[NodeAxis] = []
-    rest: NodeAxis = list(axis)
+def divide_segments(dim: Sequence[Node], sizes: Sequence[Size]) -> list[NodeDim] | None:
+    """Divide a dim into segments of these sizes; None where its factors do not allow it."""
+    parts: list[NodeDim] = []
+    rest: NodeDim = list(dim)
     for size in sizes[:-1]:
-        halves = _cut(rest, size)
+        halves = _cut_dim(rest, size)
         if halves is None:
             return None
         parts.append(halves[0])
@@ -116,76 +116,76 @@ def segment(axis: Sequence[Node], sizes: Sequence[Size]) -> list[NodeAxis] | Non
     return [*parts, rest]
 
 
-def _merge(a: Node, b: Node) -> bool:
+def _merge_nodes(a: Node, b: Node) -> bool:
     """Join two undivided or segmented nodes of one size."""
     if a is b:
         return True
     if a.segments is not None and b.segments is not None:
-        if not _align(a, b):
+        if not _align_segments(a, b):
             return False
-        a, b = find(a), find(b)
+        a, b = find_root(a), find_root(b)
         if a is b:
             return True
     keep, gone = (a, b) if a.segments is not None or b.segments is None else (b, a)
     if gone.segments is None and keep.segments is None and gone.serial < keep.serial:
         keep, gone = gone, keep
-    if _within(gone, keep):
+    if _contains_node(gone, keep):
         return False
     gone.parent = keep
     gone.segments = None
     return True
 
 
-def _within(node: Node, outer: Node) -> bool:
-    """Whether a node occurs inside the segments of another (they can then not be one)."""
+def _contains_node(node: Node, outer: Node) -> bool:
+    """Return whether a node occurs within the segments of another."""
     return any(
-        part is node or _within(node, part)
-        for axis in outer.segments or []
-        for part in flatten(axis)
+        part is node or _contains_node(node, part)
+        for dim in outer.segments or []
+        for part in flatten(dim)
     )
 
 
-def _align(a: Node, b: Node) -> bool:
+def _align_segments(a: Node, b: Node) -> bool:
     """Join two segmented nodes part by part, cutting parts where the other's end."""
     position = 0
     while True:
-        ours, theirs = _parts(a), _parts(b)
+        ours, theirs = _flat_parts(a), _flat_parts(b)
         if position == len(ours) and position == len(theirs):
             return True
         if position >= len(ours) or position >= len(theirs):
             return False
         left, right = size_of(ours[position]), size_of(theirs[position])
         if left != right:
-            shorter = _shorter(left, right)
+            shorter = _shorter_side(left, right)
             if shorter is None:
                 return False
             node, size = (b, left) if shorter == "left" else (a, right)
-            if _cut(_parts(node)[position], size) is None:
+            if _cut_dim(_flat_parts(node)[position], size) is None:
                 return False
             continue
-        if not join(ours[position], theirs[position]):
+        if not join_dims(ours[position], theirs[position]):
             return False
         position += 1
 
 
-def _parts(node: Node) -> list[NodeAxis]:
-    """The segments of a node, those that were segmented themselves written out."""
-    result: list[NodeAxis] = []
-    for axis in node.segments or []:
-        result.extend(_spliced(axis))
+def _flat_parts(node: Node) -> list[NodeDim]:
+    """Return the segments of a node, with nested segments flattened."""
+    result: list[NodeDim] = []
+    for dim in node.segments or []:
+        result.extend(_splice(dim))
     node.segments = result
     return result
 
 
-def _spliced(axis: NodeAxis) -> list[NodeAxis]:
-    flat = flatten(axis)
+def _splice(dim: NodeDim) -> list[NodeDim]:
+    flat = flatten(dim)
     if flat and flat[0].segments is not None and flat[0].size != 1:
         minor = flat[1:]
-        return [[*part, *minor] for part in _parts(flat[0])]
+        return [[*part, *minor] for part in _flat_parts(flat[0])]
     return [flat]
 
 
-def _shorter(left: Any, right: Any) -> str | None:
+def _shorter_side(left: Any, right: Any) -> str | None:
     if isinstance(left, int) and isinstance(right, int):
         return "left" if left < right else "right"
     difference = simplify(right - left)
@@ -196,7 +196,7 @@ def _shorter(left: Any, right: Any) -> str | None:
     return "right" if difference.is_negative else None
 
 
-def _divide(node: Node, major: Size) -> bool:
+def _divide_node(node: Node, major: Size) -> bool:
     """Make an undivided or segmented node a product of ``major`` and the rest."""
     minor = divide(node.size, major)
     if minor is None:
@@ -205,13 +205,13 @@ def _divide(node: Node, major: Size) -> bool:
         node.factors = [Node(major), Node(minor)]
         return True
     shared = Node(minor)
-    majors: list[NodeAxis] = []
-    for part in _parts(node):
+    majors: list[NodeDim] = []
+    for part in _flat_parts(node):
         count_ = divide(size_of(part), minor)
         if count_ is None:
             return False
-        halves = take(part, count_)
-        if halves is None or not join(halves[1], [shared]):
+        halves = take_factors(part, count_)
+        if halves is None or not join_dims(halves[1], [shared]):
             return False
         majors.append(halves[0])
     head = Node(major)
@@ -221,9 +221,9 @@ def _divide(node: Node, major: Size) -> bool:
     return True
 
 
-def _cut(axis: Sequence[Node], at: Size) -> tuple[NodeAxis, NodeAxis] | None:
-    """Cut an axis in two at a position, dividing its major factor into segments."""
-    flat = flatten(axis)
+def _cut_dim(dim: Sequence[Node], at: Size) -> tuple[NodeDim, NodeDim] | None:
+    """Cut a dim in two at a position, dividing its major factor into segments."""
+    flat = flatten(dim)
     if not flat:
         return None
     head, minor = flat[0], flat[1:]
@@ -242,19 +242,19 @@ def _cut(axis: Sequence[Node], at: Size) -> tuple[NodeAxis, NodeAxis] | None:
     return _cut_segments(head, place, minor)
 
 
-def _cut_segments(head: Node, place: Size, minor: NodeAxis) -> tuple[NodeAxis, NodeAxis] | None:
-    parts = _parts(head)
-    before: list[NodeAxis] = []
+def _cut_segments(head: Node, place: Size, minor: NodeDim) -> tuple[NodeDim, NodeDim] | None:
+    parts = _flat_parts(head)
+    before: list[NodeDim] = []
     while parts:
         size = size_of(parts[0])
         done = sum_sizes(size_of(part) for part in before)
         if done == place:
             break
         inside = simplify(place - done)
-        if size != inside and _shorter(inside, size) == "left":
-            if _cut(parts[0], inside) is None:
+        if size != inside and _shorter_side(inside, size) == "left":
+            if _cut_dim(parts[0], inside) is None:
                 return None
-            parts = _parts(head)[len(before) :]
+            parts = _flat_parts(head)[len(before) :]
             if size_of(parts[0]) == size:
                 return None
             continue
@@ -262,14 +262,14 @@ def _cut_segments(head: Node, place: Size, minor: NodeAxis) -> tuple[NodeAxis, N
         parts = parts[1:]
     if not before or not parts:
         return None
-    return [_bundle(before, place), *minor], [
-        _bundle(parts, simplify(head.size - place)),
+    return [_bundle_parts(before, place), *minor], [
+        _bundle_parts(parts, simplify(head.size - place)),
         *minor,
     ]
 
 
-def _bundle(parts: list[NodeAxis], size: Size) -> Node:
-    """One node for adjacent segments."""
+def _bundle_parts(parts: list[NodeDim], size: Size) -> Node:
+    """Return one node for adjacent segments."""
     if len(parts) == 1 and len(parts[0]) == 1:
         return parts[0][0]
     node = Node(size)

@@ -1,4 +1,4 @@
-"""A dimension seen as its two halves, so that a device may hold a part of each."""
+"""Dimensions as two halves, so that a device may have a part of each."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from parframe.sizes import Size, floordiv, simplify
 
 
 def halve_dimensions(dimensions: Dimensions, names: Iterable[str]) -> Dimensions:
-    """The same naming, in which every dimension of some names is two, one behind the other.
+    """Return the naming in which each dimension of some names is two, one behind the other.
 
-    Nothing else changes: an axis of ``sequence`` becomes one of the segments ``sequence.front``
-    and ``sequence.back``, of which the first is longer by one where the size is odd.
+    All else is the same. A tensor dim of ``sequence`` becomes one of the segments
+    ``sequence.front`` and ``sequence.back``; the first is longer by one where the size is odd.
 
     Parameters
     ----------
     dimensions
         The names of a graph.
     names
-        Roles or single dimensions; a dimension that is split together with others stays one.
+        Roles or single dimensions; a dimension that is split together with others stays whole.
     """
     chains = [chain for chains in dimensions.chains.values() for chain in chains]
     together = {dim for chain in chains if len(chain) > 1 for dim in chain}
@@ -46,7 +46,7 @@ def halve_dimensions(dimensions: Dimensions, names: Iterable[str]) -> Dimensions
             for name, chains in dimensions.chains.items()
         },
         axes={
-            block: {value: tuple(_seen(axis, segments) for axis in axes)
+            block: {value: tuple(_with_halves(axis, segments) for axis in axes)
                     for value, axes in values.items()}
             for block, values in dimensions.axes.items()
         },
@@ -55,7 +55,7 @@ def halve_dimensions(dimensions: Dimensions, names: Iterable[str]) -> Dimensions
                 operator: attrs.evolve(
                     bound,
                     labels={
-                        label: None if axis is None else _seen(axis, segments)
+                        label: None if axis is None else _with_halves(axis, segments)
                         for label, axis in bound.labels.items()
                     },
                 )
@@ -76,11 +76,11 @@ def _halves(dimensions: Dimensions, dim: str) -> tuple[Dimension, Dimension]:
     )
 
 
-def _seen(axis: TensorDim, segments: Mapping[str, Segments]) -> TensorDim:
-    """An axis with the halves in place of their whole."""
+def _with_halves(axis: TensorDim, segments: Mapping[str, Segments]) -> TensorDim:
+    """Return a tensor dim with the halves in place of their whole."""
     return tuple(
         segments.get(factor.dim, factor)
         if isinstance(factor, Leaf)
-        else Segments(tuple(_seen(part, segments) for part in factor.parts))
+        else Segments(tuple(_with_halves(part, segments) for part in factor.parts))
         for factor in axis
     )

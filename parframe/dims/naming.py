@@ -11,12 +11,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from parframe.dims.dimensions import BoundOperator, Dimension, Dimensions, interface
 from parframe.dims.factors import (
     Node,
-    NodeAxis,
+    NodeDim,
+    divide_segments,
     flatten,
-    join,
-    segment,
+    join_dims,
     size_of,
-    take,
+    take_factors,
 )
 from parframe.dims.roles import assign_roles
 from parframe.graph import Block, Operator, OperatorGraph
@@ -62,8 +62,7 @@ def name_dimensions(graph: OperatorGraph, extra_rules: Iterable[Rule] = ()) -> D
         chains=chains,
         axes={
             block: {
-                value: tuple(_resolve(axis, names) for axis in axes)
-                for value, axes in found.items()
+                value: tuple(_resolve(dim, names) for dim in axes) for value, axes in found.items()
             }
             for block, found in walk.axes.items()
         },
@@ -88,8 +87,8 @@ class _Walk:
     """Union of tensor dims by the rules of all operators."""
 
     def __init__(self, graph: OperatorGraph, extra: Mapping[str, Rule]) -> None:
-        self.axes: dict[str, dict[str, list[NodeAxis]]] = {}
-        self.occurrences: dict[str, dict[str, dict[str, list[NodeAxis | None]]]] = {}
+        self.axes: dict[str, dict[str, list[NodeDim]]] = {}
+        self.occurrences: dict[str, dict[str, dict[str, list[NodeDim | None]]]] = {}
         self.bound: dict[str, dict[str, tuple[Site, Rule | None, Signature | None]]] = {}
         self.signatures: dict[str, dict[str, Signature | None]] = {}
         self.inconsistent_blocks: set[str] = set()
@@ -124,14 +123,14 @@ class _Walk:
         }
 
     def _join_calls(self, graph: OperatorGraph) -> None:
-        outer: dict[str, list[NodeAxis]] = {}
+        outer: dict[str, list[NodeDim]] = {}
         for call in graph.calls:
             block = graph.blocks[call.block]
             inner = self.axes[block.name]
             for own, value in interface(block, call.inputs, call.parameters, call.outputs):
                 known = outer.setdefault(value, inner[own])
                 for left, right in zip(known, inner[own], strict=True):
-                    if not join(left, right):
+                    if not join_dims(left, right):
                         self.inconsistent_blocks.add(block.name)
 
 
@@ -145,42 +144,42 @@ def operator_site(operator: Operator, block: Block) -> Site:
 
 
 def _match_labels(
-    site: Site, signature: Signature, axes: Mapping[str, list[NodeAxis]]
-) -> dict[str, list[NodeAxis | None]]:
+    site: Site, signature: Signature, axes: Mapping[str, list[NodeDim]]
+) -> dict[str, list[NodeDim | None]]:
     """Return the factors of each label's occurrences, and join them."""
-    found: dict[str, list[NodeAxis | None]] = {}
+    found: dict[str, list[NodeDim | None]] = {}
     values = (*site.operator.inputs, *site.operator.outputs)
     for value, patterns in zip(values, (*signature.inputs, *signature.outputs), strict=True):
-        for pattern, axis in zip(patterns, axes[value], strict=True):
-            matched = _match(pattern, axis, signature.sizes)
+        for pattern, dim in zip(patterns, axes[value], strict=True):
+            matched = _match(pattern, dim, signature.sizes)
             for label in spell(pattern):
                 found.setdefault(label, []).extend([None] if matched is None else matched[label])
     for occurrences in found.values():
-        present = [axis for axis in occurrences if axis is not None]
+        present = [dim for dim in occurrences if dim is not None]
         for other in present[1:]:
-            join(present[0], other)
+            join_dims(present[0], other)
     return found
 
 
 def _match(
-    pattern: Pattern, axis: NodeAxis, sizes: Mapping[str, Size]
-) -> dict[str, list[NodeAxis]] | None:
+    pattern: Pattern, dim: NodeDim, sizes: Mapping[str, Size]
+) -> dict[str, list[NodeDim]] | None:
     """Return the factors of a tensor dim that each label of its pattern stands for."""
-    result: dict[str, list[NodeAxis]] = {}
-    rest: NodeAxis = list(axis)
+    result: dict[str, list[NodeDim]] = {}
+    rest: NodeDim = list(dim)
     for atom in pattern:
         size = sizes[atom] if isinstance(atom, str) else _concat_size(atom, sizes)
         if len(pattern) == 1:
-            taken, rest = list(axis), []
+            taken, rest = list(dim), []
         else:
-            halves = take(rest, size)
+            halves = take_factors(rest, size)
             if halves is None:
                 return None
             taken, rest = halves
         if isinstance(atom, str):
             result.setdefault(atom, []).append(taken)
             continue
-        parts = segment(taken, [_pattern_size(part, sizes) for part in atom.parts])
+        parts = divide_segments(taken, [_pattern_size(part, sizes) for part in atom.parts])
         if parts is None:
             return None
         for part, nodes in zip(atom.parts, parts, strict=True):
@@ -206,16 +205,16 @@ def _concat_size(atom: Concat, sizes: Mapping[str, Size]) -> Size:
     return result
 
 
-def _resolve(axis: NodeAxis, names: Mapping[Node, str]) -> TensorDim:
+def _resolve(dim: NodeDim, names: Mapping[Node, str]) -> TensorDim:
     return tuple(
         Leaf(names[node], node.size)
         if node.segments is None
         else Segments(tuple(_resolve(part, names) for part in _flat_segments(node.segments)))
-        for node in flatten(axis)
+        for node in flatten(dim)
     )
 
 
-def _flat_segments(parts: list[NodeAxis]) -> Iterator[NodeAxis]:
+def _flat_segments(parts: list[NodeDim]) -> Iterator[NodeDim]:
     """Yield the parts of segments, with nested segments flattened."""
     for part in parts:
         flat = flatten(part)
@@ -229,7 +228,7 @@ def _flat_segments(parts: list[NodeAxis]) -> Iterator[NodeAxis]:
 
 
 def _label_dims(
-    occurrences: Mapping[str, list[NodeAxis | None]],
+    occurrences: Mapping[str, list[NodeDim | None]],
     signature: Signature | None,
     names: Mapping[Node, str],
 ) -> dict[str, TensorDim | None]:
@@ -237,6 +236,6 @@ def _label_dims(
         return {}
     result: dict[str, TensorDim | None] = {}
     for label, places in occurrences.items():
-        found = {None if axis is None else _resolve(axis, names) for axis in places}
+        found = {None if dim is None else _resolve(dim, names) for dim in places}
         result[label] = found.pop() if len(found) == 1 else None
     return result

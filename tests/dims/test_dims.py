@@ -1,4 +1,4 @@
-"""Dimensions are found and named without knowing the model."""
+"""Dimensions are found and named without a table per model."""
 
 import models
 import pytest
@@ -55,35 +55,35 @@ def test_key_value_heads_of_any_number_are_factors_of_the_heads(heads, chain):
     assert sizes(dimensions_of("llama", num_key_value_heads=heads), "heads") == chain
 
 
-def axes_of(dimensions, parameter):
+def dims_of_parameter(dimensions, parameter):
     return dimensions.outer[parameter]
 
 
 def test_a_fused_weight_has_a_segment_for_each_of_its_parts():
     found = dimensions_of("phi3")
-    rows = axes_of(found, "model.layers.1.self_attn.qkv_proj.weight")[0]
+    rows = dims_of_parameter(found, "model.layers.1.self_attn.qkv_proj.weight")[0]
     (segments,) = rows
     assert isinstance(segments, Segments)
     heads = [dims_of(part) & {"kv_heads", "group"} for part in segments.parts]
     assert heads == [{"kv_heads", "group"}, {"kv_heads"}, {"kv_heads"}]
-    gate, up = axes_of(found, "model.layers.1.mlp.gate_up_proj.weight")[0][0].parts
+    gate, up = dims_of_parameter(found, "model.layers.1.mlp.gate_up_proj.weight")[0][0].parts
     assert gate == up == (Leaf("ffn", 112),)
 
 
 def test_interleaved_queries_keys_and_values_are_factors_under_the_heads():
     found = dimensions_of("gpt_neox")
-    rows = axes_of(found, "gpt_neox.layers.0.attention.query_key_value.weight")[0]
+    rows = dims_of_parameter(found, "gpt_neox.layers.0.attention.query_key_value.weight")[0]
     assert rows[0] == Leaf("heads", 8)
     assert dim_size(rows[1:]) == 3 * 8
 
 
 def test_rows_and_columns_of_one_weight_are_different_dimensions():
     found = dimensions_of("llama")
-    rows, columns = axes_of(found, "model.layers.0.mlp.up_proj.weight")
+    rows, columns = dims_of_parameter(found, "model.layers.0.mlp.up_proj.weight")
     assert (dims_of(rows), dims_of(columns)) == ({"ffn"}, {"hidden"})
 
 
-def test_every_letter_of_the_families_graphs_has_a_structure():
+def test_every_label_of_the_models_graphs_has_dimensions():
     for family in ("llama", "gemma2", "phi3", "gpt_neox", "gpt2", "opt", "cohere2", "bert"):
         for block in dimensions_of(family).bound.values():
             for bound in block.values():
@@ -104,7 +104,7 @@ def test_channels_of_a_convolutional_network_are_named():
 
 
 class Conflict(nn.Module):
-    """The same values seen as 3 x 4 and as 4 x 3, which have no common factors."""
+    """The same values viewed as 3 x 4 and as 4 x 3, which have no common factors."""
 
     def __init__(self):
         super().__init__()
@@ -118,7 +118,7 @@ class Conflict(nn.Module):
         return self.out(left + right)
 
 
-def test_factors_that_cannot_be_had_at_once_leave_the_axis_whole():
+def test_conflicting_factors_leave_the_dim_whole():
     from proving import assert_equal
 
     from parframe.partitioning import partition
@@ -141,13 +141,13 @@ def test_a_fused_weight_indexed_by_constants_is_split_without_a_gather():
     assert communication(plan) == {"all_reduce": 3, "all_gather": 1}
 
 
-def test_a_dimension_is_seen_as_its_halves_wherever_it_is():
+def test_a_halved_dimension_is_two_segments_everywhere():
     dimensions = dimensions_of("llama")
-    seen = halve_dimensions(dimensions, ["sequence"])
+    halved = halve_dimensions(dimensions, ["sequence"])
     (size,) = sizes(dimensions, "sequence")[0]
-    front, back = sizes(seen, "sequence")[0]
+    front, back = sizes(halved, "sequence")[0]
     assert (front.subs({size: 7}), back.subs({size: 7})) == (4, 3)
-    for block, values in seen.axes.items():
+    for block, values in halved.axes.items():
         for value, axes in values.items():
             before = dimensions.axes[block][value]
             assert [dim_size(axis) for axis in axes] == [dim_size(axis) for axis in before]
