@@ -72,7 +72,7 @@ def test_weights_are_run_in_the_dtype_that_is_asked_for_however_they_are_stored(
         told = call("generate", *source, *asked)
         assert (told.code, told.err, told.out) == (0, "", expected.out)
     told = call("generate", tmp_path / "one", *asked)
-    assert "give the model in place of its plan" in told.err
+    assert "pass the model instead of its plan" in told.err
 
 
 def test_a_pickle_begins_a_run_where_that_is_asked_for(call, model, tmp_path):
