@@ -43,10 +43,12 @@ def test_collectives_of_a_measured_machine_take_the_measured_time(graph, tmp_pat
     longer = HERE.replace("us = [100, 1000]", "us = [200, 2000]")
     more = point(graph, "TP2", "2xhere", longer, tmp_path).tpot.value - usual
     assert more == pytest.approx(9 * 100e-6, rel=0.05)  # two in each layer, one of the embedding
-    boxes = catalog([HERE]).cluster("2xhere")
-    found = communication_time(Communication("all_reduce", 1, (0, 1)), 32768, boxes)
+    cluster = catalog([HERE]).cluster("2xhere")
+    found = communication_time(Communication("all_reduce", 1, (0, 1)), 32768, cluster)
     assert found.value == pytest.approx(100e-6 * 10**0.5)
-    assert communication_time(Communication("all_reduce", 1, (0, 1)), 2**21, boxes).value == 2000e-6
+    assert (
+        communication_time(Communication("all_reduce", 1, (0, 1)), 2**21, cluster).value == 2000e-6
+    )
 
 
 def test_pipeline_stages_have_the_speeds_of_a_rank_alone(graph, tmp_path):
