@@ -108,9 +108,9 @@ def steps(total: int) -> Iterator[Callable[[str], None]]:
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-    from parframe.cli.live import pictures
+    from parframe.cli.live_view import rank_tables
 
-    drawn = pictures()
+    drawn = rank_tables()
 
     class Steps(Progress):
         """The steps, and below them the ranks of what runs."""

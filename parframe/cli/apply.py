@@ -12,7 +12,6 @@ import click
 import parframe
 from parframe.cli.answer import Answer, answers, dump, steps
 from parframe.cli.options import memory_options
-from parframe.cli.running import run_facts
 from parframe.cli.source import (
     described,
     load_model,
@@ -22,6 +21,7 @@ from parframe.cli.source import (
     weights_of,
     weights_text,
 )
+from parframe.cli.spec_prompts import run_spec_prompts
 from parframe.cli.writing import check_folder, write_plan
 from parframe.dims import name_dimensions
 from parframe.errors import ParframeError
@@ -87,7 +87,10 @@ def command(spec: Path, weights: Path | None, **options: Any) -> Answer:
         )
         if read.run.prompts and error is None:
             step(f"running {plan.mesh.size} processes")
-            facts = {**facts, "run": run_facts(plan, read, source, weights or weights_of(source))}
+            facts = {
+                **facts,
+                "run": run_spec_prompts(plan, read, source, weights or weights_of(source)),
+            }
         step("writing")
         if read.output is not None and error is None:
             write_plan(plan, read.output, dump(facts, indent=1) + "\n")

@@ -1,4 +1,4 @@
-"""`parframe bench`: a model and a composite in; how fast it generates, in numbers, out."""
+"""Command `parframe bench`: measure the generation speed of a model on many devices."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from rich.console import RenderableType
 
 import parframe
 from parframe.cli.answer import Answer, answers, steps
-from parframe.cli.generate import plan_of, weights_folder
 from parframe.cli.options import model_argument
+from parframe.cli.plan_source import find_weights_folder, load_or_make_plan
+from parframe.cli.run_options import parallel_option, run_options
 from parframe.errors import ParframeError
 from parframe.generation import Settings
 from parframe.plan import Plan
@@ -22,62 +23,38 @@ from parframe.report.communication import draw_traffic, traffic_facts
 from parframe.report.formatting import counted
 from parframe.report.memory import draw_memory, memory_facts
 from parframe.report.screen import BLANK, heading, table
-from parframe.spec.keys import DTYPES
 
 _COUNT = click.IntRange(1)
-_MANY = click.IntRange(3)
 
 
 @answers("bench")
 @model_argument
-@click.option("--parallel", help="The composite, such as TP2; one device without it.")
-@click.option("--prompt-tokens", type=_COUNT, default=32, show_default=True, metavar="N")
-@click.option("--new-tokens", type=_MANY, default=64, show_default=True, metavar="N")
+@parallel_option
 @click.option(
-    "--batch", type=_COUNT, default=1, show_default=True, metavar="N", help="Prompts at once."
-)
+    "--prompt-tokens", type=_COUNT, default=32, show_default=True, metavar="N",
+    help="Tokens of each prompt.",
+)  # fmt: skip
 @click.option(
-    "--batches",
-    type=_COUNT,
-    default=1,
-    show_default=True,
-    metavar="N",
-    help="How many batches are measured, after one that warms up.",
-)
-@click.option("--weights", metavar="FOLDER", help="Not those of the model; `random` for seeded.")
-@click.option("--pickled", is_flag=True, help="Read weights from .bin or .pt files too.")
-@click.option("--extra", is_flag=True, help="Leave out weights that the model has no use for.")
-@click.option("--dtype", type=click.Choice(DTYPES), help="What to compute in, if not the model's.")
-@click.option("--device", type=click.Choice(("cpu", "cuda")), default="cpu", show_default=True)
-@click.option("--executor", default="local", show_default=True, help="What starts the devices.")
-@click.option("--compile/--no-compile", "compiled", default=True, help="Compile the devices' work.")
+    "--new-tokens", type=click.IntRange(3), default=64, show_default=True, metavar="N",
+    help="New tokens of each prompt.",
+)  # fmt: skip
 @click.option(
-    "--cache/--no-cache",
-    "cached",
-    default=True,
-    help="Keep keys and values; without, every token computes all before it again.",
-)
+    "--batch", type=_COUNT, default=1, show_default=True, metavar="N",
+    help="Batch size of a replica.",
+)  # fmt: skip
 @click.option(
-    "--share-gpus",
-    "share_gpus",
-    is_flag=True,
-    help="Let several devices of the plan share a GPU, slowly, to try it out.",
-)
-@click.option(
-    "--bind/--no-bind",
-    "bind_cpus",
-    default=True,
-    help="Keep each process to processors of its own.",
-)
+    "--batches", type=_COUNT, default=1, show_default=True, metavar="N",
+    help="Number of measured batches, after one for warm-up.",
+)  # fmt: skip
+@run_options(compiled=True)
 @click.option(
     "--seed", type=click.IntRange(0), default=0, show_default=True,
     help="Seed of prompts and of random weights.",
 )  # fmt: skip
 @click.option(
-    "--against",
-    type=click.Choice(("transformers",)),
-    help="Generate by this as well, in one process, and compare.",
-)
+    "--against", type=click.Choice(("transformers",)),
+    help="Library to measure as well, in one process, for comparison.",
+)  # fmt: skip
 def command(
     model: Path,
     parallel: str | None,
@@ -89,10 +66,10 @@ def command(
     against: str | None,
     **options: Any,
 ) -> Answer:
-    """Measure how fast a model generates on many devices.
+    """Measure the generation speed of a model on many devices.
 
-    Prompts are random tokens, and no token ends them. Starting, reading weights and compiling are
-    not counted.
+    Prompts consist of random tokens, and no stop token ends them. The times exclude startup,
+    reading weights and compilation.
 
     MODEL is a Hugging Face folder, a config.json, a spec that names a model, or a plan.
     """
@@ -102,46 +79,46 @@ def command(
 
     with steps(4 if against else 3) as step:
         step(f"loading {model}")
-        plan = plan_of(model, parallel, options["dtype"])
-        folder = weights_folder(plan, model, weights, options["pickled"])
+        plan = load_or_make_plan(model, parallel, options["dtype"])
+        folder = find_weights_folder(plan, model, weights, options["pickled"])
         if against and folder is None:
             raise ParframeError(
-                "usage", "parframe bench --against", "transformers needs a folder of weights",
-                "give --weights FOLDER",
+                "usage", "parframe bench --against", "transformers needs a weights folder",
+                "give --weights PATH",
             )  # fmt: skip
-        step("counting what is sent and held")
+        step("counting communication and memory")
         replicas = find_replicas(plan)
-        checked = partial(
+        check = partial(
             parframe.check, plan,
             dtype=options["dtype"] or find_float_dtype(plan.graph) or "float32",
             batch=batch * len(replicas),
         )  # fmt: skip
-        sent = checked(sequence=replicas[0].token_multiple).traffic
-        held = checked(sequence=prompt_tokens + new_tokens).memory
+        traffic = check(sequence=replicas[0].token_multiple).traffic
+        memory = check(sequence=prompt_tokens + new_tokens).memory
         prompts = random_prompts(plan, batch, prompt_tokens, options["seed"])
         step(f"generating on {plan.mesh.size} devices")
         settings = Settings(weights=folder, batch_size=batch, **options)
-        found = summarize_latency(time_batches(plan, prompts, new_tokens, settings, batches))
-        peer = None
+        own = summarize_latency(time_batches(plan, prompts, new_tokens, settings, batches))
+        other = None
         if against and folder is not None:
             step("generating with transformers")
-            peer = transformers_figures(folder, prompts, new_tokens, options["dtype"])
+            other = time_transformers(folder, prompts, new_tokens, options["dtype"])
     facts = {
         "devices": plan.mesh.size,
-        "batch": batch,
+        "batch_size": batch,
         "prompt_tokens": prompt_tokens,
         "new_tokens": new_tokens,
-        "parframe": found,
-        "transformers": peer,
-        "tpot_ratio": found["tpot_ms"] / peer["tpot_ms"] if peer else None,
-        "communication": traffic_facts(sent),
-        "memory": memory_facts(held, None),
+        "parframe": own,
+        "transformers": other,
+        "tpot_ratio": own["tpot_ms"] / other["tpot_ms"] if other else None,
+        "communication": traffic_facts(traffic),
+        "memory": memory_facts(memory, None),
     }
     return Answer(facts, partial(_draw, facts))
 
 
 def random_prompts(plan: Plan, count: int, length: int, seed: int) -> list[tuple[int, ...]]:
-    """Prompts of random tokens of the model's vocabulary."""
+    """Return prompts of random tokens of the model's vocabulary."""
     import random
 
     from parframe.generation.model_limits import find_model_limits
@@ -151,10 +128,10 @@ def random_prompts(plan: Plan, count: int, length: int, seed: int) -> list[tuple
     return [tuple(draw.randrange(vocabulary) for _ in range(length)) for _ in range(count)]
 
 
-def transformers_figures(
+def time_transformers(
     folder: Path, prompts: Sequence[tuple[int, ...]], new_tokens: int, dtype: str | None
 ) -> dict[str, float]:
-    """The same of transformers' own `generate`, in this process."""
+    """Measure the `generate` of transformers in this process."""
     import torch
     from transformers import AutoModelForCausalLM
     from transformers.generation.streamers import BaseStreamer
@@ -162,7 +139,7 @@ def transformers_figures(
     from parframe.measurement.token_timing import TokenTimes, summarize_latency
 
     class Clock(BaseStreamer):
-        """Notes when tokens come; the prompt itself is the first that is told."""
+        """Streamer that records the times of tokens; the first call passes the prompt."""
 
         def __init__(self) -> None:
             self.times: list[float] = []
@@ -171,18 +148,18 @@ def transformers_figures(
             self.times.append(time.perf_counter())
 
         def end(self) -> None:
-            """All tokens have come."""
+            """Ignore the end of the tokens."""
 
-    peer: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype or "auto")
-    given = torch.tensor(prompts)
-    clock, begun = Clock(), 0.0
-    for _ in range(2):  # the first to warm up
-        clock, begun = Clock(), time.perf_counter()
-        peer.generate(
-            given, attention_mask=torch.ones_like(given), max_new_tokens=new_tokens,
+    model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype or "auto")
+    tokens = torch.tensor(prompts)
+    clock, start = Clock(), 0.0
+    for _ in range(2):  # the first is the warm-up
+        clock, start = Clock(), time.perf_counter()
+        model.generate(
+            tokens, attention_mask=torch.ones_like(tokens), max_new_tokens=new_tokens,
             min_new_tokens=new_tokens, do_sample=False, streamer=clock,
         )  # fmt: skip
-    return summarize_latency([TokenTimes(begun, (tuple(clock.times[1:]),) * len(prompts))])
+    return summarize_latency([TokenTimes(start, (tuple(clock.times[1:]),) * len(prompts))])
 
 
 _ROWS = {
@@ -197,14 +174,12 @@ _ROWS = {
 
 def _draw(facts: Mapping[str, Any]) -> Iterator[RenderableType]:
     names = [name for name in ("parframe", "transformers") if facts[name]]
-    devices, prompts = counted(facts["devices"], "device"), counted(facts["batch"], "prompt")
-    yield heading("Speed", f"{devices}, {prompts} at once")
-    rows = []
-    for key, words in _ROWS.items():
-        rows.append([words, *(f"{facts[name][key]:.2f}" for name in names)])
+    devices = counted(facts["devices"], "device")
+    yield heading("Speed", f"{devices}, batch size {facts['batch_size']}")
+    rows = [[head, *(f"{facts[name][key]:.2f}" for name in names)] for key, head in _ROWS.items()]
     yield table(("", *names), rows, right=names)
     if facts["tpot_ratio"] is not None:
-        yield f"TPOT, relative to that of transformers: {facts['tpot_ratio']:.2f}"
+        yield f"TPOT of parframe / TPOT of transformers: {facts['tpot_ratio']:.2f}"
     yield BLANK
     yield from draw_traffic(facts["communication"], "bytes per token")
     yield BLANK

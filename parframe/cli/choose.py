@@ -17,7 +17,7 @@ from parframe.cli.deployment_options import (
     find_setup,
     length_options,
 )
-from parframe.cli.progress import counting
+from parframe.cli.progress_bars import show_count
 from parframe.errors import ParframeError
 
 if TYPE_CHECKING:
@@ -121,7 +121,7 @@ def command(
     codes = [code.strip().upper() for code in strategies.split(",") if code.strip()]
     codes = usable_strategies(source.graph, codes)
     work = composite_work_reader(source.graph, codes)
-    with counting("estimating composites") as progress:
+    with show_count("estimating composites") as progress:
         choice = rank_composites(work, setup, use, codes, objective, progress)
     error = _failure(choice, work, codes)
     if error is None and choice.best is not None and output is not None:

@@ -27,7 +27,7 @@ _DTYPES = ("float32", "bfloat16", "float16")
 
 @answers("measure")
 @click.option(
-    "-o", "--output", required=True, type=click.Path(path_type=Path), help="The file to write."
+    "-o", "--output", required=True, type=click.Path(path_type=Path), help="Hardware file to write."
 )
 @click.option(
     "--ranks", default="", metavar="N,...",
@@ -37,7 +37,10 @@ _DTYPES = ("float32", "bfloat16", "float16")
     "--dtype", "dtypes", multiple=True, type=click.Choice(_DTYPES), default=("float32",),
     show_default=True, help="Dtype of the kernels; may be repeated.",
 )  # fmt: skip
-@click.option("--device", type=click.Choice(("cpu", "cuda")), default="cpu", show_default=True)
+@click.option(
+    "--device", type=click.Choice(("cpu", "cuda")), default="cpu", show_default=True,
+    help="Kind of devices.",
+)  # fmt: skip
 @click.option("--name", default="here", show_default=True, help="Name of the machine.")
 @click.option(
     "--statistic", type=click.Choice(("median", "p10")), default="median", show_default=True,
@@ -56,7 +59,7 @@ def command(
     output: Path, ranks: str, dtypes: tuple[str, ...], device: str, name: str, statistic: Any,
     rounds: int, patience: float,
 ) -> Answer:  # fmt: skip
-    """Measure this machine, so that plans can be priced on it.
+    """Measure this machine, and write a hardware file for estimates and choices.
 
     For each number of ranks, as many processes time kernels together and one of them alone, time
     collectives, and run small models. It takes some minutes.
@@ -69,9 +72,7 @@ def command(
 
     check_file(output)
     if not _NAME.fullmatch(name):
-        raise ParframeError(
-            "usage", "--name", f"is {name[:40]!r}", "use lower-case letters, digits and _"
-        )
+        raise ParframeError("usage", "--name", f"is {name[:40]!r}", "use a-z, 0-9 and _")
     check_device(device, "parframe measure")
     most = count_cpus() if device == "cpu" else _gpus()
     counts = _counts(ranks, most) or sorted({1, min(2, most) if device == "cpu" else most})
@@ -117,7 +118,7 @@ def _counts(ranks: str, most: int) -> list[int]:
     for part in ranks.split(",") if ranks else ():
         if not part.strip().isdecimal() or not 1 <= int(part) <= most:
             raise ParframeError(
-                "usage", "--ranks", f"{part.strip()[:20]!r} is not from 1 to {most}",
+                "usage", "--ranks", f"{part.strip()[:20]!r} is not a number from 1 to {most}",
                 f"use numbers such as 1,2; this machine has {most} devices or processors",
             )  # fmt: skip
         counts.append(int(part))
@@ -133,7 +134,7 @@ def _gpus() -> int:
 def _draw(facts: Mapping[str, Any]) -> Iterator[RenderableType]:
     from parframe.report.screen import heading, table
 
-    yield heading("Measured", "each device while all of them compute")
+    yield heading("Measurements", "each device while all devices compute")
     rows = [
         [
             machine["devices"],
@@ -145,7 +146,7 @@ def _draw(facts: Mapping[str, Any]) -> Iterator[RenderableType]:
         ]
         for machine in facts["machines"]
     ]
-    columns = ("devices", "GB/s", "GFLOPS", "collectives (us)", "engine overhead (ms/step)")
+    columns = ("devices", "memory GB/s", "GFLOP/s", "collectives (us)", "engine overhead (ms/step)")
     yield table(columns, rows)
     devices, output = facts["machines"][-1]["devices"], facts["output"]
     yield f"written to {output}; use it with --hardware {output} --devices {devices}"

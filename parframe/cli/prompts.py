@@ -1,4 +1,4 @@
-"""Prompts of the command line, of a file or of standard input: text or token ids."""
+"""Prompts of the command line, of a file or of standard input, as text or token IDs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import attrs
 from parframe.errors import ParframeError, did_you_mean
 
 SAMPLING = ("temperature", "top_k", "top_p", "seed", "max_new_tokens")
-"""What a line of JSON may say of its prompt's sampling."""
+"""Sampling parameters that a JSON object may set for its prompt."""
 
 _KEYS = ("prompt", "tokens", *SAMPLING)
 _LARGEST = 1 << 30
@@ -21,16 +21,16 @@ _LARGEST = 1 << 30
 
 @attrs.frozen
 class Prompt:
-    """A prompt: its text or, where that is None, its tokens.
+    """Prompt as text or, if that is None, as tokens.
 
     Parameters
     ----------
     text
-        The text.
+        Text of the prompt.
     tokens
-        The token ids, special ones included.
+        Token IDs, including special tokens.
     sampling
-        What is said of its sampling alone.
+        Sampling parameters of this prompt.
     """
 
     text: str | None
@@ -39,37 +39,39 @@ class Prompt:
 
 
 def read_prompts(given: Sequence[str], file: str | None) -> tuple[Prompt, ...]:
-    """The prompts of the command line, then those of a file.
+    """Read the prompts of the command line, then those of a file.
 
     Parameters
     ----------
     given
-        Those of the command line.
+        Prompts of the command line.
     file
-        The file, ``-`` for standard input: a prompt a line, or where the first line begins with a
-        brace an object of JSON a line. Empty lines do not count.
+        Path of the file, ``-`` for standard input. It has a prompt a line, or a JSON object a line
+        if the first line begins with a brace. Empty lines are ignored.
 
     Raises
     ------
     ParframeError
-        Of kind ``usage`` if there are none, of kind ``input`` if a line cannot be read.
+        Of kind ``usage`` without any prompt, of kind ``input`` if a line cannot be read.
     """
     lines = tuple(_lines(file)) if file is not None else ()
     if not given and not lines:
         raise ParframeError(
             "usage",
-            "parframe generate" if file is None else _named(file),
+            "parframe generate" if file is None else _describe_file(file),
             "no prompt is given" if file is None else "has no prompt",
-            "give --prompt TEXT or --prompt-file FILE",
+            "give --prompt TEXT or --prompt-file PATH",
         )
     return (*(Prompt(text) for text in given), *lines)
 
 
 def _lines(file: str) -> Iterator[Prompt]:
-    lines = [(place, line) for place, line in enumerate(_read(file).split("\n"), 1) if line.strip()]
-    for place, line in lines:
+    lines = [
+        (number, line) for number, line in enumerate(_read(file).split("\n"), 1) if line.strip()
+    ]
+    for number, line in lines:
         if lines[0][1].lstrip().startswith("{"):
-            yield _parsed(line, f"{_named(file)}, line {place}")
+            yield _parse_line(line, f"{_describe_file(file)}, line {number}")
         else:
             yield Prompt(line.removesuffix("\r"))
 
@@ -79,44 +81,49 @@ def _read(file: str) -> str:
         if file == "-":
             return sys.stdin.read()
         if Path(file).stat().st_size > _LARGEST:
-            raise ParframeError("input", file, f"has over {_LARGEST} bytes", "split it")
+            raise ParframeError("input", file, f"has over {_LARGEST} bytes", "split the file")
         return Path(file).read_text(encoding="utf-8")
     except OSError as error:
         raise ParframeError(
             "input", file, f"cannot be read ({error.strerror})", "check the path"
         ) from error
     except UnicodeDecodeError as error:
-        raise ParframeError("input", _named(file), "is not UTF-8 text", "convert it") from error
+        raise ParframeError(
+            "input", _describe_file(file), "is not UTF-8 text", "convert it to UTF-8"
+        ) from error
 
 
-def _parsed(line: str, where: str) -> Prompt:
-    """The prompt of a line of JSON."""
+def _parse_line(line: str, where: str) -> Prompt:
+    """Parse a line of JSON."""
     try:
         facts = json.loads(line)
     except (ValueError, RecursionError) as error:
-        raise _bad(where, f"is not JSON ({error})") from error
+        raise _line_error(where, f"is not JSON ({error})") from error
     if not isinstance(facts, dict):
-        raise _bad(where, "is not an object")
+        raise _line_error(where, "is not an object")
     for key in facts:
         if key not in _KEYS:
-            raise _bad(where, f"{key[:60]!r} is not a key{did_you_mean(key, _KEYS)}")
+            raise _line_error(where, f"{key[:60]!r} is not a key{did_you_mean(key, _KEYS)}")
     if ("prompt" in facts) == ("tokens" in facts):
-        raise _bad(where, "needs either prompt or tokens")
+        raise _line_error(where, "needs either prompt or tokens")
     text, tokens = facts.pop("prompt", None), facts.pop("tokens", None)
     if tokens is None and not isinstance(text, str):
-        raise _bad(where, "its prompt is not a text")
+        raise _line_error(where, "its prompt is not a text")
     if tokens is not None and not isinstance(tokens, list):
-        raise _bad(where, "its tokens are not a list")
+        raise _line_error(where, "its tokens are not a list")
     if any(type(token) is not int for token in tokens or ()):
-        raise _bad(where, "its tokens are not whole numbers")
+        raise _line_error(where, "its tokens are not integers")
     return Prompt(text, tuple(tokens or ()), facts)
 
 
-def _bad(where: str, what: str) -> ParframeError:
+def _line_error(where: str, what: str) -> ParframeError:
     return ParframeError(
-        "input", where, what, 'write such as {"prompt": "Once upon"} or {"tokens": [1, 403]}'
+        "input",
+        where,
+        what,
+        'use an object such as {"prompt": "Once upon"} or {"tokens": [1, 403]}',
     )
 
 
-def _named(file: str) -> str:
+def _describe_file(file: str) -> str:
     return "standard input" if file == "-" else file

@@ -1,4 +1,4 @@
-"""`parframe shard`: a plan and its model's weights in, a file of weights for every rank out."""
+"""Command `parframe shard`: write the weights of every rank to a file of its own."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from rich.console import RenderableType
 
 import parframe
 from parframe.cli.answer import Answer, answers, steps
-from parframe.cli.progress import bytes_bar
+from parframe.cli.progress_bars import show_bytes
+from parframe.cli.run_options import weights_options
 from parframe.cli.source import load_model, model_of, shown, weights_of
 from parframe.errors import ParframeError
 from parframe.plan import Plan, plan_digest
@@ -27,16 +28,18 @@ from parframe.spec.keys import DTYPES
 @answers("shard")
 @click.argument("source", metavar="MODEL_OR_PLAN", type=click.Path(path_type=Path))
 @click.option(
-    "-o", "--output", type=click.Path(path_type=Path), required=True, help="The folder to make."
+    "-o", "--output", type=click.Path(path_type=Path), required=True, help="Folder to create."
 )
-@click.option("--parallel", help="The composite, such as PP2TP4, where a model is given.")
+@click.option("--parallel", help="Composite, such as PP2TP4 (needed with a model).")
 @click.option(
     "--weights",
-    help="Folder with the model's weights, or 'random'; without it that of the model.",
+    metavar="PATH",
+    help='Weights folder (default: the model\'s), or "random".',
 )
-@click.option("--dtype", type=click.Choice(DTYPES), help="What weights are converted to.")
-@click.option("--pickled", is_flag=True, help="Read weights from .bin or .pt files too.")
-@click.option("--extra", is_flag=True, help="Leave out weights that the model has no use for.")
+@click.option(
+    "--dtype", type=click.Choice(DTYPES), help="Dtype to convert weights to (default: their own)."
+)
+@weights_options
 def command(
     source: Path,
     output: Path,
@@ -46,11 +49,11 @@ def command(
     pickled: bool,
     extra: bool,
 ) -> Answer:
-    """Write what each rank holds of the weights into a file of its own.
+    """Write the weights of each rank to a file of its own.
 
-    MODEL_OR_PLAN is a plan's folder, a spec, or a model as for `parframe load`. The new folder
-    holds the plan too: give it as the plan and as its weights, and each rank reads one file from
-    end to end. Ranks that hold the same share one file.
+    MODEL_OR_PLAN is a plan, a spec, or a model as for `parframe load`. The new folder also has the
+    plan: use it as plan and as weights folder, and each rank reads one file from start to end.
+    Ranks with equal weights share a file.
     """
     import torch
 
@@ -60,14 +63,14 @@ def command(
     check_writable(output.absolute())
     with steps(2) as step:
         step(f"reading {source}")
-        plan, near = _planned(source, parallel, dtype)
-    with bytes_bar("writing") as told:
+        plan, model = _load_or_make_plan(source, parallel, dtype)
+    with show_bytes("writing") as progress:
         written = write_shards(
             plan,
-            weights or _near(near, source),
+            weights or _find_weights(model, source),
             output,
             dtype=getattr(torch, dtype) if dtype else None,
-            progress=told,
+            progress=progress,
             pickled=pickled,
             extra=extra,
         )
@@ -82,14 +85,17 @@ def command(
     return Answer(facts, partial(_draw, facts))
 
 
-def _planned(
+def _load_or_make_plan(
     source: Path, parallel: str | None, dtype: str | None
 ) -> tuple[Plan, Path | DemoModel]:
-    """The plan that is asked for, and the model whose weights go with it."""
+    """Return the plan, and the model that has its weights."""
     if source.name == FILE or (source / FILE).is_file():
         if parallel is not None:
             raise ParframeError(
-                "usage", "--parallel", "the plan says that already", "give the model, or leave it"
+                "usage",
+                "--parallel",
+                "the plan already has a composite",
+                "give the model, or leave the option out",
             )
         plan = parframe.load_plan(source)
         return plan, Path(plan.graph.source)
@@ -100,21 +106,21 @@ def _planned(
         return parframe.partition(load_model(model, None, dtype), spec), model
     if parallel is None:
         raise ParframeError(
-            "usage", str(source), "is no plan, so it must be said how to split it",
+            "usage", str(source), "is a model, and no composite is given",
             "give --parallel, such as --parallel TP2",
         )  # fmt: skip
     return parframe.partition(load_model(source, None, dtype), Spec(parallel=parallel)), source
 
 
-def _near(model: Path | DemoModel, source: Path) -> Path:
-    """The folder with a model's own weights."""
+def _find_weights(model: Path | DemoModel, source: Path) -> Path:
+    """Return the folder with the model's weights."""
     found = weights_of(model)
     if found is None:
         raise ParframeError(
             "weights",
             str(source),
-            "no weights are beside the model",
-            "give --weights with their folder, or --weights random",
+            "the model's folder has no weights",
+            "give --weights PATH, or --weights random",
         )
     return found
 

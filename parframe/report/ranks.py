@@ -1,4 +1,4 @@
-"""What every rank of a run does at this moment, as a table that fits its terminal."""
+"""Table of the current state of the ranks of a run, fitted to the terminal."""
 
 from __future__ import annotations
 
@@ -14,76 +14,78 @@ from parframe.launcher import Progress
 from parframe.report.formatting import printable, runs
 
 QUIET = 2.0
-"""Seconds without progress after which a rank's row says for how long."""
+"""Seconds without progress after which a row shows their number."""
 
-_WINDOW = 3.0  # seconds over which a rate is taken
-_PERCENT = "load"  # the phase whose steps are parts of a hundred
+_WINDOW = 3.0  # seconds over which rates are averaged
+_PERCENT = "load"  # the phase whose steps are percentages
 _BAR = 10
 
 
-class Ranks:
-    """A table of the ranks of a run, drawn anew each time from what their records say.
+class RankTable:
+    """Table of the ranks of a run, updated each time it is drawn.
 
     Parameters
     ----------
-    ask
-        What every rank is doing now.
+    read_progress
+        Function that returns the progress of every rank.
     clock
-        Seconds, for rates.
+        Clock in seconds, for rates.
     """
 
     def __init__(
-        self, ask: Callable[[], Sequence[Progress]], clock: Callable[[], float] = time.monotonic
+        self,
+        read_progress: Callable[[], Sequence[Progress]],
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._ask = ask
+        self._read_progress = read_progress
         self._clock = clock
         self._seen: dict[int, deque[tuple[float, str, int]]] = {}
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        """Draw it: a row a rank, or where there is no room for so many, a row for those alike."""
-        found = self._ask()
-        rates = {one.rank: self._rate(one) for one in found}
-        room = max(1, (options.height or console.size.height) - 4)
-        groups = [[one] for one in found] if len(found) <= room else _alike(found)
-        yield drawn(groups[:room], rates)
-        hidden = sum(map(len, groups[room:]))
+        """Yield a row a rank; if there are too many, a row for all ranks in the same state."""
+        ranks = self._read_progress()
+        rates = {state.rank: self._rate(state) for state in ranks}
+        limit = max(1, (options.height or console.size.height) - 4)
+        groups = [[state] for state in ranks] if len(ranks) <= limit else group_by_state(ranks)
+        yield draw_ranks(groups[:limit], rates)
+        hidden = sum(map(len, groups[limit:]))
         if hidden:
             yield Text(f"and {hidden} more", style="dim")
 
-    def _rate(self, one: Progress) -> float | None:
-        """Steps a second of a rank in its phase, of late."""
-        if one.step is None or one.phase == _PERCENT:
+    def _rate(self, state: Progress) -> float | None:
+        """Return the recent steps per second of a rank in its phase."""
+        if state.step is None or state.phase == _PERCENT:
             return None
         now = self._clock()
-        seen = self._seen.setdefault(one.rank, deque())
-        if seen and (seen[-1][1] != one.phase or seen[-1][2] > one.step):
+        seen = self._seen.setdefault(state.rank, deque())
+        if seen and (seen[-1][1] != state.phase or seen[-1][2] > state.step):
             seen.clear()
-        seen.append((now, one.phase, one.step))
+        seen.append((now, state.phase, state.step))
         while now - seen[0][0] > _WINDOW:
             seen.popleft()
         before, _, step = seen[0]
-        return (one.step - step) / (now - before) if now > before else None
+        return (state.step - step) / (now - before) if now > before else None
 
 
-def drawn(groups: Sequence[Sequence[Progress]], rates: dict[int, float | None]) -> Table:
-    """The table of ranks, those of a group in one row.
+def draw_ranks(groups: Sequence[Sequence[Progress]], rates: dict[int, float | None]) -> Table:
+    """Draw the table of ranks, one row a group.
 
     Parameters
     ----------
     groups
-        Ranks that do alike, the furthest back first.
+        Ranks in the same state, the least advanced first.
     rates
-        Steps a second by the rank, None where nothing is known.
+        Steps per second of each rank; None if unknown.
     """
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim", expand=True)
-    for name in ("rank", "phase", "step", "a second"):
-        right = name in ("step", "a second")
+    for name in ("rank", "phase", "step", "steps/s"):
+        right = name in ("step", "steps/s")
         table.add_column(name, no_wrap=True, justify="right" if right else "left")
-    table.add_column("at", no_wrap=True, overflow="ellipsis", ratio=1)
+    table.add_column("operator", no_wrap=True, overflow="ellipsis", ratio=1)
     for group in groups:
-        known = [rate for one in group if (rate := rates[one.rank]) is not None]
+        known = [rate for state in group if (rate := rates[state.rank]) is not None]
         table.add_row(
-            runs(one.rank for one in group),
+            runs(state.rank for state in group),
             "done" if group[0].done else printable(group[0].phase),
             _steps(group),
             f"{min(known):.1f}" if known else "",
@@ -92,21 +94,23 @@ def drawn(groups: Sequence[Sequence[Progress]], rates: dict[int, float | None]) 
     return table
 
 
-def _alike(found: Sequence[Progress]) -> list[list[Progress]]:
-    """Ranks that are at the same, together; those that are furthest back first."""
+def group_by_state(ranks: Sequence[Progress]) -> list[list[Progress]]:
+    """Group ranks in the same state, the least advanced first."""
     groups: dict[tuple[str, str, bool, bool], list[Progress]] = {}
-    for one in found:
-        groups.setdefault((one.phase, one.operator, one.waiting, one.done), []).append(one)
-    return sorted(groups.values(), key=lambda group: min(_step(one) for one in group))
+    for state in ranks:
+        groups.setdefault((state.phase, state.operator, state.waiting, state.done), []).append(
+            state
+        )
+    return sorted(groups.values(), key=lambda group: min(_step(state) for state in group))
 
 
-def _step(one: Progress) -> int:
-    return -1 if one.step is None else one.step
+def _step(state: Progress) -> int:
+    return -1 if state.step is None else state.step
 
 
 def _steps(group: Sequence[Progress]) -> str:
-    """Their steps: one number, or from the least to the most."""
-    known = sorted({one.step for one in group if one.step is not None})
+    """Return the steps of a group: one number, or the smallest and the largest."""
+    known = sorted({state.step for state in group if state.step is not None})
     if not known:
         return ""
     if group[0].phase == _PERCENT:
@@ -116,10 +120,10 @@ def _steps(group: Sequence[Progress]) -> str:
 
 
 def _place(group: Sequence[Progress]) -> str:
-    """What they are at, and for how long if that is long."""
-    first = max(group, key=lambda one: one.age)
+    """Return the operator of a group, and the seconds without progress if they are many."""
+    first = max(group, key=lambda state: state.age)
     if first.done:
         return ""
-    place = "waits for a batch" if first.waiting else first.operator
+    place = "waiting for a batch" if first.waiting else first.operator
     long = bool(first.progressed) and first.age > QUIET
     return f"{place} ({first.age:.0f} s)".lstrip() if long else place

@@ -100,7 +100,7 @@ def draw_run(facts: Mapping[str, Any] | None) -> Iterator[RenderableType]:
         f"{counted(facts['tokens'], 'token')} in {facts['seconds']:.1f} s",
     )
     for completion in facts["completions"]:
-        yield lines([f"{completion['prompt']!r}", f"  {completion['continued']!r}"])
+        yield lines([f"{completion['prompt']!r}", f"  {completion['continuation']!r}"])
 
 
 def _trials(facts: Mapping[str, Any]) -> Iterator[str]:

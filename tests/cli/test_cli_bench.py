@@ -7,13 +7,13 @@ FEW = ("--prompt-tokens", 4, "--new-tokens", 6, "--no-compile")
 
 
 @needs_stories
-def test_a_model_on_two_devices_is_measured_beside_transformers(call):
-    told = call(
+def test_model_on_two_devices_is_measured_against_transformers(call):
+    result = call(
         "bench", STORIES, "--parallel", "TP2", *FEW, "--batch", 2,
         "--against", "transformers", "--json",
     )  # fmt: skip
-    facts = json.loads(told.out)
-    assert told.code == 0
+    facts = json.loads(result.out)
+    assert result.code == 0
     for name in ("parframe", "transformers"):
         figure = facts[name]
         assert 0 < figure["tpot_p10_ms"] <= figure["tpot_ms"] <= figure["tpot_p90_ms"]
@@ -26,14 +26,14 @@ def test_a_model_on_two_devices_is_measured_beside_transformers(call):
 
 
 @needs_stories
-def test_figures_go_to_stdout_alone(call):
-    told = call("bench", STORIES, *FEW, "--weights", "random")
-    assert told.code == 0
-    assert "TPOT, median (ms)" in told.out
-    assert "Memory per device" in told.out
+def test_metrics_are_printed(call):
+    result = call("bench", STORIES, *FEW, "--weights", "random")
+    assert result.code == 0
+    assert "TPOT, median (ms)" in result.out
+    assert "Memory per device" in result.out
 
 
 @needs_stories
 def test_transformers_cannot_have_random_weights(call):
-    told = call("bench", STORIES, *FEW, "--weights", "random", "--against", "transformers")
-    assert told.err.startswith("error[usage] parframe bench --against: transformers needs")
+    result = call("bench", STORIES, *FEW, "--weights", "random", "--against", "transformers")
+    assert result.err.startswith("error[usage] parframe bench --against: transformers needs")

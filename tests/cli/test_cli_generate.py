@@ -8,7 +8,9 @@ import tokenizers_made
 from proving import STORIES, needs_stories
 
 from parframe import graph_json
-from parframe.cli.completions import Completion, Liner, Printer, follow, harmless
+from parframe.cli.completion_printers import JSONLinesPrinter, TextPrinter
+from parframe.cli.completions import Completion, collect_completions
+from parframe.cli.output_stream import replace_control_characters
 from parframe.cli.prompts import Prompt, read_prompts
 from parframe.errors import KINDS, ParframeError
 from parframe.generation import Failure, Request, Result, Sampling, Token
@@ -28,21 +30,24 @@ def model(tmp_path):
     ("arguments", "what"),
     [
         ((), "no prompt is given"),
-        (("--prompt", "a", "--top-k", "3"), "--top-k: the most likely token is taken"),
-        (("--prompt", "a", "--top-p", "0.5"), "--top-p: the most likely token is taken"),
+        (("--prompt", "a", "--top-k", "3"), "--top-k: has no effect at temperature 0"),
+        (("--prompt", "a", "--top-p", "0.5"), "--top-p: has no effect at temperature 0"),
         (("--prompt", "a", "--top-p", "0"), "0<x<=1"),
         (("--prompt", "a", "--temperature", "-1"), "x>=0"),
         (("--prompt", "a", "--max-new-tokens", "0"), "x>=1"),
-        (("--prompt", "a", "--json", "--stream"), "lines of JSON come when they are whole"),
-        (("--prompt", "a", "--compile", "--executor", "simulate"), "are not compiled"),
+        (("--prompt", "a", "--json", "--stream"), "--stream: cannot be combined with --json"),
+        (
+            ("--prompt", "a", "--compile", "--executor", "simulate"),
+            "does not work with --executor simulate",
+        ),
         (
             ("--prompt", "a", "--executor", "slurm"),
-            "there is none of this name; use one of local, torchrun, host, simulate",
+            "unknown name; use one of local, torchrun, host, simulate",
         ),
         (("--prompt", "a", "--device", "tpu"), "'tpu' is not one of"),
-        (("--prompt", "a", "--batch", "2", "--micro-batches", "4"), "2 prompts at once cannot"),
+        (("--prompt", "a", "--batch", "2", "--micro-batches", "4"), "a batch of 2 cannot"),
         (("--prompt", "a", "--timeout", "0"), "x>0"),
-        (("--prompt", "a"), "has no .safetensors; give --weights FOLDER, or --weights random"),
+        (("--prompt", "a"), "has no .safetensors; give --weights PATH, or --weights random"),
     ],
 )
 def test_wrong_command_line_is_refused_with_a_hint(call, model, arguments, what):
@@ -62,7 +67,7 @@ def test_temperature_nan_is_refused(call, model):
 def test_plan_excludes_parallel(call, tmp_path):
     handmade.tensor_parallel(2).save(tmp_path / "plan")
     result = call("generate", tmp_path / "plan", "--prompt", "a", "--parallel", "TP2")
-    assert "is a plan already; give the model instead" in result.err
+    assert "is already a plan; give the model instead" in result.err
 
 
 def test_missing_weights_folder_is_reported(call, model):
@@ -122,7 +127,7 @@ def test_prompts_are_read_from_standard_input(monkeypatch):
         ('{"prompt": "a", "tokens": [1]}', "needs either prompt or tokens"),
         ('{"prompt": 1}', "its prompt is not a text"),
         ('{"tokens": "1 2"}', "its tokens are not a list"),
-        ('{"tokens": [1, 2.5]}', "its tokens are not whole numbers"),
+        ('{"tokens": [1, 2.5]}', "its tokens are not integers"),
         ('{"prompt": "a", "top_kk": 1}', "'top_kk' is not a key (did you mean 'top_k'?)"),
     ],
 )
@@ -176,14 +181,14 @@ class Events:
 def printed(found, events, streaming=True):
     """Return every printed piece, and the failures."""
     out = io.StringIO()
-    show = Printer(found, out, streaming)
+    show = TextPrinter(found, out, streaming)
     pieces = [""]
 
     def step():
         show()
         pieces.append(out.getvalue())
 
-    failures = follow(events, found, step)
+    failures = collect_completions(events, found, step)
     return [after[len(before) :] for before, after in itertools.pairwise(pieces)], failures
 
 
@@ -235,7 +240,7 @@ def test_failed_run_ends_every_pending_prompt_with_its_error():
         raise LOST.error
 
     out = io.StringIO()
-    failures = follow(events(), found, Liner(found, out))
+    failures = collect_completions(events(), found, JSONLinesPrinter(found, out))
     lines = [json.loads(line) for line in out.getvalue().splitlines()]
     assert [failure.number for failure in failures] == [1, 2]
     assert lines[0]["text"] == "the cat"
@@ -251,7 +256,7 @@ def test_prompt_without_an_outcome_is_named():
 def test_json_lines_have_prompt_text_tokens_and_finish_reason():
     found, (first, second) = completions("the cat", "a dog")
     out = io.StringIO()
-    follow(Events(*second, *first), found, Liner(found, out))
+    collect_completions(Events(*second, *first), found, JSONLinesPrinter(found, out))
     lines = [json.loads(line) for line in out.getvalue().splitlines()]
     assert [line["text"] for line in lines] == ["the cat", "a dog"]
     assert lines[0] == {
@@ -268,7 +273,7 @@ def test_token_ids_are_printed_without_a_tokenizer():
 
 
 def test_control_characters_are_removed():
-    assert harmless("a\x1b[2J\r\x9b\n\tü🐘") == "a?[2J??\n\tü🐘"
+    assert replace_control_characters("a\x1b[2J\r\x9b\n\tü🐘") == "a?[2J??\n\tü🐘"
 
 
 def test_ordinary_stop_token_gives_no_text():

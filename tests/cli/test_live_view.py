@@ -1,4 +1,4 @@
-"""What is shown on a terminal while a plan runs: every rank, and never in the way of the text."""
+"""Live view of a run on a terminal: every rank, without disturbing the text."""
 
 import io
 import os
@@ -12,15 +12,15 @@ import time
 from proving import STORIES, needs_stories
 from rich.console import Console
 
-from parframe.cli.completions import Printer
-from parframe.cli.live import View
+from parframe.cli.completion_printers import TextPrinter
+from parframe.cli.live_view import LiveView
 from parframe.launcher import Progress
-from parframe.report.ranks import Ranks
+from parframe.report.ranks import RankTable
 
 
 def at(rank, phase="step", step=7, operator="model.layers.1", ago=0.0, **more):
-    told = {"beat": 0.0, "waiting": False, "done": False, **more}
-    return Progress(rank, phase, step, operator, progressed=time.monotonic() - ago, **told)
+    fields = {"beat": 0.0, "waiting": False, "done": False, **more}
+    return Progress(rank, phase, step, operator, progressed=time.monotonic() - ago, **fields)
 
 
 def shown(ranks, height=20, width=60):
@@ -29,25 +29,25 @@ def shown(ranks, height=20, width=60):
     return [line.rstrip() for line in console.file.getvalue().splitlines()]
 
 
-def test_every_rank_has_its_phase_its_step_and_its_operator():
+def test_row_of_a_rank_has_its_phase_step_and_operator():
     seen = [
         at(0), at(1, step=None, phase="rendezvous", operator="wait for the other ranks"),
         at(2, phase="load", step=40, operator="weights"), at(3, waiting=True), at(4, done=True),
     ]  # fmt: skip
-    rows = [line.split() for line in shown(Ranks(lambda: seen), width=80)]
+    rows = [line.split() for line in shown(RankTable(lambda: seen), width=80)]
     assert rows == [
-        ["rank", "phase", "step", "a", "second", "at"],
+        ["rank", "phase", "step", "steps/s", "operator"],
         ["0", "step", "7", "model.layers.1"],
         ["1", "rendezvous", "wait", "for", "the", "other", "ranks"],
         ["2", "load", "━━━━──────", "40", "%", "weights"],
-        ["3", "step", "7", "waits", "for", "a", "batch"],
+        ["3", "step", "7", "waiting", "for", "a", "batch"],
         ["4", "done", "7"],
     ]
 
 
-def test_a_rate_is_of_the_last_seconds_and_of_one_phase():
+def test_rate_covers_the_last_seconds_of_one_phase():
     now, seen = [0.0], [at(0, step=0)]
-    ranks = Ranks(lambda: seen, lambda: now[0])
+    ranks = RankTable(lambda: seen, lambda: now[0])
     for second in range(9):
         now[0] = float(second)
         seen[:] = [at(0, step=second if second < 5 else 4 + 10 * (second - 4))]
@@ -57,21 +57,21 @@ def test_a_rate_is_of_the_last_seconds_and_of_one_phase():
     assert shown(ranks)[1].split() == ["0", "warm-up", "1", "model.layers.1"]
 
 
-def test_a_rank_that_stands_still_says_for_how_long():
-    assert shown(Ranks(lambda: [at(0, ago=12.2)]))[1].endswith("model.layers.1 (12 s)")
+def test_stalled_rank_shows_the_seconds_without_progress():
+    assert shown(RankTable(lambda: [at(0, ago=12.2)]))[1].endswith("model.layers.1 (12 s)")
 
 
-def test_ranks_that_do_alike_are_a_row_where_there_is_no_room_for_all():
+def test_ranks_in_the_same_state_share_a_row_if_there_are_too_many():
     seen = [at(rank, step=9 if rank < 40 else 8) for rank in range(63)] + [
         at(63, step=3, operator="x")
     ]
-    lines = shown(Ranks(lambda: seen), height=12)
+    lines = shown(RankTable(lambda: seen), height=12)
     assert [line.split()[:3] for line in lines[1:]] == [
         ["63", "step", "3"],
         ["0-62", "step", "8-9"],
     ]
     many = [at(rank, operator=f"operator {rank}") for rank in range(30)]
-    lines = shown(Ranks(lambda: many), height=12)
+    lines = shown(RankTable(lambda: many), height=12)
     assert (len(lines), lines[-1]) == (1 + 8 + 1, "and 22 more")
 
 
@@ -80,59 +80,59 @@ class Terminal(io.StringIO):
         return True
 
 
-def test_text_on_the_same_terminal_takes_the_view_away(monkeypatch):
+def test_text_on_the_same_terminal_hides_the_view(monkeypatch):
     terminal = Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)
     monkeypatch.setenv("TERM", "xterm")
-    with View(lambda: "a line") as view:
-        out = view.aside(terminal)
+    with LiveView(lambda: "a line") as view:
+        out = view.share(terminal)
         out.write("Once")
         assert terminal.getvalue().endswith("Once")
         cleared = terminal.getvalue()
         time.sleep(0.3)
         out.write(" upon")
         assert terminal.getvalue() == cleared + " upon"
-    assert "a line" in terminal.getvalue().removeprefix(cleared)  # the line is what stays
+    assert "a line" in terminal.getvalue().removeprefix(cleared)  # the line remains
 
 
-def test_where_there_is_no_terminal_there_is_no_view(monkeypatch):
+def test_view_is_not_shown_without_a_terminal(monkeypatch):
     err, out = io.StringIO(), io.StringIO()
     monkeypatch.setattr(sys, "stderr", err)
-    with View(lambda: "a line") as view:
-        assert view.aside(out) is out
+    with LiveView(lambda: "a line") as view:
+        assert view.share(out) is out
     assert err.getvalue() == ""
 
 
-def test_between_completions_there_is_room_for_the_view():
-    class Made:
+def test_view_is_allowed_between_completions():
+    class Ended:
         text, outcome = "", None
 
-    first, second = Made(), Made()
-    printer = Printer([first, second], io.StringIO(), streaming=True)
+    first, second = Ended(), Ended()
+    printer = TextPrinter([first, second], io.StringIO(), streaming=True)
     printer()
-    assert printer.resting
+    assert printer.between_completions
     first.text = "Once"
     printer()
-    assert not printer.resting
+    assert not printer.between_completions
     first.outcome = "it ended"
     printer()
-    assert printer.resting
+    assert printer.between_completions
     second.outcome = "it ended"
     printer()
-    assert not printer.resting
+    assert not printer.between_completions
 
 
 @needs_stories
-def test_a_run_shows_its_ranks_on_a_terminal_and_its_text_on_stdout():
+def test_run_shows_its_ranks_on_a_terminal_and_its_text_on_stdout():
     ours, theirs = pty.openpty()
     command = [sys.executable, "-m", "parframe", "generate", str(STORIES), "--parallel", "TP2",
                "--prompt", "Once upon a time", "--max-new-tokens", "6"]  # fmt: skip
-    told: list[bytes] = []
+    written: list[bytes] = []
 
     def listen():
         while True:
             try:
-                told.append(os.read(ours, 1 << 16))
+                written.append(os.read(ours, 1 << 16))
             except OSError:  # the other end is closed
                 return
 
@@ -146,8 +146,8 @@ def test_a_run_shows_its_ranks_on_a_terminal_and_its_text_on_stdout():
         assert process.stdout.read().decode() == ", there was a little g\n"
     listening.join()
     os.close(ours)
-    screen = re.sub(r"\x1b\[[\d;?]*\w", "", b"".join(told).decode())
+    screen = re.sub(r"\x1b\[[\d;?]*\w", "", b"".join(written).decode())
     assert process.returncode == 0, screen
     assert "rank  phase" in screen
     assert "6 tokens in" in screen
-    assert "1 of 1 prompt ended; 2 devices" in screen
+    assert "1 of 1 prompt completed; 2 devices" in screen

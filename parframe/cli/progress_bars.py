@@ -1,4 +1,4 @@
-"""How far reading or writing has come: a bar of bytes on a terminal's stderr."""
+"""Progress bars on a terminal's stderr."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def bytes_bar(text: str) -> Iterator[Callable[[int, int], None] | None]:
-    """Show a bar; the result is told what is done and what there is in all.
+def show_bytes(text: str) -> Iterator[Callable[[int, int], None] | None]:
+    """Show a progress bar of bytes; call the result with the bytes done and in total.
 
     Parameters
     ----------
     text
-        What is done, in a word or two.
+        Label of the bar.
 
     Yields
     ------
     callable or None
-        None where stderr is no terminal.
+        None if stderr is not a terminal.
     """
     if not sys.stderr.isatty():
         yield None
@@ -41,15 +41,15 @@ def bytes_bar(text: str) -> Iterator[Callable[[int, int], None] | None]:
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task(text, total=None)
 
-        def told(done: int, total: int) -> None:
+        def update(done: int, total: int) -> None:
             progress.update(task, completed=done, total=total)
 
-        yield told
+        yield update
 
 
 @contextmanager
-def counting(text: str) -> Iterator[Callable[[int, int], None] | None]:
-    """Show how many of how many are done; as `bytes_bar`."""
+def show_count(text: str) -> Iterator[Callable[[int, int], None] | None]:
+    """Show a progress bar of a number of items; see `show_bytes`."""
     if not sys.stderr.isatty():
         yield None
         return
@@ -60,7 +60,7 @@ def counting(text: str) -> Iterator[Callable[[int, int], None] | None]:
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task(text, total=None)
 
-        def told(done: int, total: int) -> None:
+        def update(done: int, total: int) -> None:
             progress.update(task, completed=done, total=total)
 
-        yield told
+        yield update

@@ -1,4 +1,4 @@
-"""What a spec asks to run: its prompts, continued in real processes."""
+"""Run of the prompts of a spec in real processes."""
 
 from __future__ import annotations
 
@@ -12,37 +12,37 @@ from parframe.plan import Plan
 from parframe.spec import DemoModel, Spec
 
 
-def run_facts(
+def run_spec_prompts(
     plan: Plan, spec: Spec, source: Path | DemoModel, weights: Path | None
 ) -> dict[str, Any]:
-    """Run a plan on a spec's prompts, and tell what came of it.
+    """Run a plan on the prompts of a spec, and return the completions.
 
     Parameters
     ----------
     plan
-        The plan, of a graph with positions as an input.
+        Plan of a graph with positions as an input.
     spec
-        What is to be run.
+        Spec with the prompts.
     source
-        The model.
+        Model of the spec.
     weights
-        The folder of its weights; None for random ones.
+        Weights folder; None for random weights.
 
     Raises
     ------
     ParframeError
-        Of kind ``spec``, if a text is to be continued and the model has no tokenizer; whatever a
-        run may raise.
+        Of kind ``spec``, if the spec has text prompts and the model has no tokenizer; or any error
+        of the run.
     """
     from parframe.executors import run
     from parframe.generation import Sampling
 
-    encode, decode = _text(spec, source)
-    asked = [encode(prompt) if isinstance(prompt, str) else prompt for prompt in spec.run.prompts]
+    encode, decode = _tokenizer_functions(spec, source)
+    prompts = [encode(prompt) if isinstance(prompt, str) else prompt for prompt in spec.run.prompts]
     start = time.monotonic()
     results = run(
         plan,
-        asked,
+        prompts,
         weights or "random",
         Sampling(max_new_tokens=spec.run.max_new_tokens),
         executor=spec.run.executor,
@@ -60,27 +60,27 @@ def run_facts(
             {
                 "prompt": prompt if isinstance(prompt, str) else list(prompt),
                 "tokens": list(result.tokens),
-                "continued": decode(ids, result.tokens)
+                "continuation": decode(ids, result.tokens)
                 if isinstance(prompt, str)
                 else list(result.tokens),
             }
-            for prompt, ids, result in zip(spec.run.prompts, asked, results, strict=True)
+            for prompt, ids, result in zip(spec.run.prompts, prompts, results, strict=True)
         ],
     }
 
 
-def _text(
+def _tokenizer_functions(
     spec: Spec, source: Path | DemoModel
 ) -> tuple[Callable[[str], Sequence[int]], Callable[[Sequence[int], Sequence[int]], str]]:
-    """From text to tokens and back."""
+    """Return functions that encode a text, and decode the tokens after a prompt."""
     if all(not isinstance(prompt, str) for prompt in spec.run.prompts):
         return lambda text: (), lambda before, after: ""
     if not isinstance(source, Path) or not source.is_dir():
         raise ParframeError(
             "spec",
             spec.origin.where("run.prompts"),
-            "the model has no tokenizer for a text",
-            "give lists of token ids, such as [[1, 403, 407]]",
+            "the model has no tokenizer for text prompts",
+            "use lists of token IDs, such as [[1, 403, 407]]",
         )
     from parframe.generation.tokenization import read_tokenizer
 

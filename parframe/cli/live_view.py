@@ -1,4 +1,4 @@
-"""A live view of a run on a terminal's stderr: how far it is, and what every rank does."""
+"""Live view of a run on a terminal's stderr: its progress, and the state of every rank."""
 
 from __future__ import annotations
 
@@ -7,25 +7,24 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, TextIO
 
-from parframe.cli.completions import Output
+from parframe.cli.output_stream import OutputStream
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.live import Live
 
-_A_SECOND = 8
+_REFRESH_RATE = 8
 
 
-class View:
-    """A line, and below it the ranks of every run of this process; as a context.
+class LiveView:
+    """Line and table of the ranks of every run of this process, as a context manager.
 
-    It is gone when it is left, and the line is what stays. Where stderr is no terminal there is
-    nothing at all.
+    Leaving it removes the table and keeps the line. Without a terminal on stderr, nothing is shown.
 
     Parameters
     ----------
     line
-        What the line says now.
+        Function that returns the line.
     """
 
     def __init__(self, line: Callable[[], str]) -> None:
@@ -35,7 +34,7 @@ class View:
         if self._terminal:
             from rich.console import Console
 
-            self._picture = pictures()
+            self._tables = rank_tables()
             self._console = Console(stderr=True)
 
     def __enter__(self) -> Self:
@@ -53,68 +52,68 @@ class View:
             self._console.print(self._line(), style="dim", highlight=False, markup=False)
 
     def show(self) -> None:
-        """Show it from now on."""
+        """Show the view."""
         if not self._terminal or self._live is not None:
             return
         from rich.live import Live
 
         self._live = Live(
-            get_renderable=self._drawn, console=self._console, refresh_per_second=_A_SECOND,
+            get_renderable=self._render, console=self._console, refresh_per_second=_REFRESH_RATE,
             transient=True,
         )  # fmt: skip
         self._live.start(refresh=True)
 
     def hide(self) -> None:
-        """Take it away, so that something else can be written where it is."""
+        """Hide the view, so that other output can take its place."""
         if self._live is not None:
             self._live.stop()
             self._live = None
 
-    def aside(self, out: TextIO) -> Output:
-        """A stream as it is, or if it is a terminal one that takes the view away to write."""
-        return _Aside(out, self) if self._terminal and out.isatty() else out
+    def share(self, out: TextIO) -> OutputStream:
+        """Return a stream that hides the view before it writes to a terminal."""
+        return _SharedTerminal(out, self) if self._terminal and out.isatty() else out
 
-    def _drawn(self) -> RenderableType:
+    def _render(self) -> RenderableType:
         from rich.console import Group
         from rich.text import Text
 
-        return Group(Text(self._line(), style="dim"), *self._picture())
+        return Group(Text(self._line(), style="dim"), *self._tables())
 
 
-class _Aside:
-    """A terminal that a view shares."""
+class _SharedTerminal:
+    """Terminal that a view shares with other output."""
 
-    def __init__(self, out: TextIO, view: View) -> None:
+    def __init__(self, out: TextIO, view: LiveView) -> None:
         self._out = out
         self._view = view
 
     def write(self, text: str) -> int:
-        """Write; nothing takes nothing away."""
+        """Write text, after hiding the view."""
         if text:
             self._view.hide()
         return self._out.write(text)
 
     def flush(self) -> None:
-        """Let all be seen that was written."""
+        """Flush the written text."""
         self._out.flush()
 
     def isatty(self) -> bool:
-        """Always."""
+        """Return True."""
         return True
 
 
-def pictures() -> Callable[[], list[RenderableType]]:
-    """Whatever there is to be shown of the runs of this process, each time it is called."""
+def rank_tables() -> Callable[[], list[RenderableType]]:
+    """Return a function that returns the tables of the ranks of all runs of this process."""
     from parframe.launcher import Launch, active_launches
-    from parframe.report.ranks import Ranks
+    from parframe.report.ranks import RankTable
 
-    known: dict[Launch, Ranks] = {}
+    known: dict[Launch, RankTable] = {}
 
-    def drawn() -> list[RenderableType]:
+    def render() -> list[RenderableType]:
         runs = active_launches()
         for run in runs:
             if run not in known:
-                known[run] = Ranks(run.progress)
+                known[run] = RankTable(run.progress)
         return [known[run] for run in runs]
 
-    return drawn
+    return render
