@@ -56,7 +56,7 @@ def fit(rows: Sequence[Row], sources: Iterable[str] = TABLES) -> Efficiencies:
         fitted.setdefault(operator, {}).setdefault(on.key, {})[dtype] = found
         architectures[on.key] = on.architecture
     seen = Efficiencies(fitted, architectures, {}, tuple(sources), WIDENING)
-    return attrs.evolve(seen, unseen=_unseen(seen, rows))
+    return attrs.evolve(seen, held_out_log_std=_unseen(seen, rows))
 
 
 def rebuild(folder: Path) -> str:

@@ -156,7 +156,7 @@ def exchanges(folder: Path) -> None:
     print("\nCollectives\n")
     print("| GPU | machine | kind | implementation | table | rows | median % | mean % |")
     print("| --- | --- | --- | --- | --- | --- | --- | --- |")
-    for one in errors(ratios(read_rows(folder), shipped().terms)):
+    for one in errors(ratios(read_rows(folder), shipped().constants)):
         what = " | ".join((one.device, one.machine, one.kind, one.implementation, one.source))
         print(f"| {what} | {one.rows} | {100 * one.median:.1f} | {100 * one.mean:.1f} |")
 

@@ -21,7 +21,7 @@ from parframe.price.predict.query_resolution import Registry
 from parframe.price.serving.engines import Engine, find_engine
 
 REACH = NormalDist().inv_cdf(0.9)
-"""Spreads to either side within which an interval's outcomes lie."""
+"""CollectiveErrors to either side within which an interval's outcomes lie."""
 
 Left = str
 """What was left out of the fit: nothing, a model, a device, lengths."""

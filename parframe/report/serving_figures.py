@@ -7,7 +7,7 @@ from typing import Any
 
 from parframe.price.choose.candidates import OperatingPoint
 from parframe.price.choose.setup import ServingSetup
-from parframe.price.cost.estimate import Estimate, joined
+from parframe.price.cost.estimate import Estimate, merge_notes
 from parframe.price.serving.engines import MEDIAN
 
 Interval = tuple[float, float, float]
@@ -61,7 +61,7 @@ def engine_label(name: str) -> str:
 
 def point_notes(point: OperatingPoint) -> list[str]:
     """Return the notes on the estimates of a point, each once."""
-    return list(joined(point.tpot.notes, point.output_rate.notes, point.ttft.notes))
+    return list(merge_notes(point.tpot.notes, point.output_rate.notes, point.ttft.notes))
 
 
 def interval_beside(interval: Sequence[float]) -> str:

@@ -155,7 +155,7 @@ def test_frameworks_have_exchanges_of_their_own(framework, implementation):
 
 def test_what_is_fitted_is_data_with_its_tables():
     found = communication_times.shipped()
-    assert sum(found.provenance.values()) > 1500
+    assert sum(found.sources.values()) > 1500
     assert (
         communication_times.read(json.loads(json.dumps(communication_times.write(found)))) == found
     )
@@ -183,7 +183,7 @@ def of_all_reduce(pairs):
 def test_all_reduces_within_a_node_are_off_by_less_than_a_tenth(rows):
     from benchmarks.calibration.collective_fit import ratios
 
-    off = of_all_reduce(ratios(rows, communication_times.shipped().terms))
+    off = of_all_reduce(ratios(rows, communication_times.shipped().constants))
     assert {"a100_sxm_80gb", "h100_sxm", "h200_sxm", "l40s", "v100_pcie"} <= set(off)
     assert {device for device, errors in off.items() if median(errors) > 0.105} == set()
     assert median([error for errors in off.values() for error in errors]) <= 0.08
@@ -195,10 +195,10 @@ def test_the_numbers_that_ship_are_those_of_the_fit_and_hold_for_a_device_left_o
     from benchmarks.calibration.collective_fit import fit, ratios
 
     fitted = communication_times.read(communication_times.write(fit(rows)))
-    assert fitted.terms == communication_times.shipped().terms
+    assert fitted.constants == communication_times.shipped().constants
     without = fit([row for row in rows if row.machine.device.key != "h200_sxm"])
     own = [row for row in rows if row.machine.device.key == "h200_sxm"]
-    assert median(of_all_reduce(ratios(own, without.terms))["h200_sxm"]) < 0.12
+    assert median(of_all_reduce(ratios(own, without.constants))["h200_sxm"]) < 0.12
 
 
 @here
@@ -206,7 +206,7 @@ def test_exchanges_between_nodes_are_off_by_less_than_a_quarter(rows):
     from benchmarks.calibration.collective_fit import errors, ratios
 
     far = [row for row in rows if not row.within and row.fits and row.kind == "all_reduce"]
-    found = errors(ratios(far, communication_times.shipped().terms))
+    found = errors(ratios(far, communication_times.shipped().constants))
     known = {error.machine for error in found if error.rows > 10 and error.median < 0.25}
     assert known == {"a100_80gb_ethernet", "h100_a3_mega", "v100_pcie"}
     assert all(error.median < 0.45 for error in found)
@@ -219,8 +219,8 @@ def test_the_spread_holds_four_fifths_of_the_rows(rows):
     found = communication_times.shipped()
     for implementation in ("nccl", "vllm", "trtllm", "deepep"):
         own = [r for r in rows if r.implementation == implementation and r.within and r.fits]
-        reach = 1.2816 * found.spreads.measured[implementation]
-        ratios = [predicted(row, found.terms) / row.seconds for row in own]
+        reach = 1.2816 * found.log_std.measured[implementation]
+        ratios = [predicted(row, found.constants) / row.seconds for row in own]
         held = fmean(2.718281828**-reach <= ratio <= 2.718281828**reach for ratio in ratios)
         assert 0.75 <= held <= 0.85
 

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from parframe.price.cost.estimate import NOTHING, Estimate, total
+from parframe.price.cost.estimate import ZERO, Estimate, total
 
 
 def test_independent_errors_partly_cancel():
@@ -20,7 +20,7 @@ def test_a_repeated_thing_keeps_its_spread():
 
 def test_a_sum_is_the_chain_of_additions():
     parts = [Estimate(1.0, 0.2), Estimate(2.0, 0.1), Estimate(0.5, 0.4, ("x",))]
-    chain = NOTHING + parts[0] + parts[1] + parts[2]
+    chain = ZERO + parts[0] + parts[1] + parts[2]
     whole = total(parts)
     assert whole.value == pytest.approx(chain.value)
     assert whole.log_std == pytest.approx(chain.log_std)
@@ -28,7 +28,7 @@ def test_a_sum_is_the_chain_of_additions():
 
 
 def test_nothing_adds_up_to_nothing():
-    assert NOTHING + NOTHING == NOTHING == total([])
+    assert ZERO + ZERO == ZERO == total([])
 
 
 def test_the_interval_is_centred_on_the_logarithm():

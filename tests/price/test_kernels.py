@@ -11,7 +11,7 @@ from parframe.hardware import shipped as shipped_hardware
 from parframe.price.cost.chip import chip
 from parframe.price.cost.dtypes import Dtypes
 from parframe.price.cost.efficiency import read, shipped, write
-from parframe.price.cost.expert_times import EVEN, Routing, loads
+from parframe.price.cost.expert_times import UNIFORM, Routing, expert_loads
 from parframe.price.cost.kernel_times import kernel_time, product_time
 from parframe.price.work.work import Attention, Experts, Pointwise, Product, Step
 
@@ -104,10 +104,10 @@ def test_experts_are_touched_as_tokens_come():
     assert touched(64) > 0.8 * touched(128)
 
 
-@pytest.mark.parametrize("routing", [EVEN, Routing(1.2), Routing(exact=True)])
+@pytest.mark.parametrize("routing", [UNIFORM, Routing(1.2), Routing(exact=True)])
 def test_every_visit_falls_to_an_expert(routing):
-    found = loads(1000.0, 8, 128, 128, routing)
-    busiest = loads(1000.0, 8, 128, 16, routing)
+    found = expert_loads(1000.0, 8, 128, 128, routing)
+    busiest = expert_loads(1000.0, 8, 128, 16, routing)
     assert 1000 <= sum(load * count for load, count in busiest) <= 8000
     assert sum(load * count for load, count in found) == pytest.approx(8000)
     assert sum(count for _, count in found) == 128
@@ -116,7 +116,7 @@ def test_every_visit_falls_to_an_expert(routing):
 
 def test_a_popular_expert_makes_its_device_slower():
     kernel = Experts(16, 128, 8, 4096, 1536)
-    even, skewed = (seconds(kernel, Step(1, 4096), routing=r) for r in (EVEN, Routing(1.2)))
+    even, skewed = (seconds(kernel, Step(1, 4096), routing=r) for r in (UNIFORM, Routing(1.2)))
     assert skewed > 1.2 * even
 
 

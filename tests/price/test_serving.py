@@ -6,7 +6,7 @@ import attrs
 import pytest
 
 from parframe.price.cost.estimate import Estimate, total
-from parframe.price.cost.timers import Sum, Timer
+from parframe.price.cost.timers import Timer, TimerSum
 from parframe.price.serving.deployment import Deployment
 from parframe.price.serving.device_memory import DeviceMemory
 from parframe.price.serving.engines import Engine, find_engine, shipped_engines
@@ -40,7 +40,7 @@ class PlainClock:
             )
         return Timer(lambda step: 1e-3 + 1e-6 * step.sequences * step.new_tokens)
 
-    def exchange(self, exchange):
+    def communication(self, communication):
         return Timer(lambda step: 0.0)
 
     def among(self, busy):
@@ -84,7 +84,9 @@ def test_what_follows_each_other_takes_as_long_as_its_parts_together():
     whole, divided = Step(2, 1), Step(3, 1)
     alone = [timer(step) for (_, timer), step in zip(parts, (whole, divided), strict=True)]
     assert (
-        Sum.of(parts)(whole, divided) == total(alone) == Estimate(5.0, total(alone).log_std, ("x",))
+        TimerSum.of(parts)(whole, divided)
+        == total(alone)
+        == Estimate(5.0, total(alone).log_std, ("x",))
     )
 
 

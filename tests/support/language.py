@@ -49,7 +49,7 @@ INSTEAD = {
 }
 """Regular expressions of words that are not used, with what to write in their place."""
 
-ALLOWED = re.compile(r"held[- ]out", re.IGNORECASE)
+ALLOWED = re.compile(r"held[-_ ]out", re.IGNORECASE)
 WORD = re.compile("|".join(rf"(?P<w{n}>\b(?:{w})\b)" for n, w in enumerate(INSTEAD)), re.IGNORECASE)
 LEAD = re.compile(r"(?:What|Which|Whether|How|Who|Where)\b")
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import attrs
 
 from parframe.hardware import Cluster, Span
-from parframe.price.cost.cluster_timer import MeasuredClock
+from parframe.price.cost.cluster_timer import ClusterTimer
 from parframe.price.cost.communication_times import implementation_of
 from parframe.price.cost.dtypes import Dtypes
 from parframe.price.serving.deployment import Deployment
@@ -58,9 +58,9 @@ class ServingSetup:
             f" ({machine.name})" if machine.name != machine.device.name else ""
         )
 
-    def clock(self) -> MeasuredClock:
+    def clock(self) -> ClusterTimer:
         """Return the times of kernels and communication in this setup."""
-        return MeasuredClock(self.cluster, self.dtypes, self.implementation)
+        return ClusterTimer(self.cluster, self.dtypes, self.implementation)
 
 
 def find_setup(
@@ -78,7 +78,7 @@ def find_setup(
     )
 
 
-def deploy(work: Work, setup: ServingSetup, clock: MeasuredClock | None = None) -> Deployment:
+def deploy(work: Work, setup: ServingSetup, clock: ClusterTimer | None = None) -> Deployment:
     """Return the deployment of a plan.
 
     Parameters

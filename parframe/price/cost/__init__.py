@@ -1,1 +1,1 @@
-"""Times of kernels, attention, experts and collectives on a device and its links."""
+"""Times of kernels and communication on devices and links."""

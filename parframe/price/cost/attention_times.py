@@ -1,4 +1,4 @@
-"""The time of attention on a GPU: prompts by tiles of queries, decode by the cache that is read."""
+"""Times of attention on a GPU: prefill by tiles of queries, decode by the cache that is read."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from parframe.price.cost.efficiency import Efficiency
 from parframe.price.cost.roofline import roofline
 from parframe.price.work.work import Attention, Step
 
-TILE = 128
-"""Queries of one head that a processor works on at once (FlashAttention)."""
+QUERY_TILE = 128
+"""Queries of one head in a tile, which one processor computes at once (FlashAttention)."""
 
-FEW = 64
-"""Queries of the heads of one key-value head that a decode kernel takes in one tile."""
+DECODE_TILE = 64
+"""Queries of one key-value head's query heads in a tile of a decode kernel."""
 
-FEW_NEW = 16
-"""New positions of a row up to which the decode kernel is used."""
+DECODE_MAX_NEW_TOKENS = 16
+"""Most new tokens of a sequence for which the decode kernel is used."""
 
-READ_BEHIND = 64
-"""Keys that a row's part of a decode kernel is longer in effect, for its start."""
+DECODE_START_KEYS = 64
+"""Keys by which a sequence is effectively longer in a decode kernel, for its start."""
 
 
 def attention_time(
@@ -32,18 +32,29 @@ def attention_time(
     cached: float,
     multiplied: str = "bf16",
 ) -> float:
-    """Return the seconds of one layer's attention, with ``cached`` bytes an element of the cache.
+    """Return the seconds of one layer's attention.
+
+    Parameters
+    ----------
+    kernel, step
+        Attention and the sizes of the step.
+    on, found
+        Chip, and its efficiency in attention.
+    cached
+        Bytes of an element of the cache.
+    multiplied
+        Dtype of the arithmetic.
 
     Notes
     -----
-    Prompts: ``FlashAttention`` gives every tile of queries to a processor, which goes through the
-    keys up to its last query. The time is that of all tiles over the processors, or of the longest.
-    Decode: the cache is read once, in parts over all processors, and the parts are merged.
+    Prefill: as in FlashAttention, a processor takes a tile of queries and passes over the keys up
+    to its last query. The time is that of all tiles divided by the processors, or of the longest
+    tile. Decode: the cache is read once, in parts over all processors, and the parts are merged.
     """
     rows = step.sequences * kernel.share
     if not rows or not step.new_tokens:
         return 0.0
-    if step.new_tokens <= FEW_NEW:
+    if step.new_tokens <= DECODE_MAX_NEW_TOKENS:
         return _decode(
             kernel, on, found, cached, multiplied, rows, step.new_tokens, step.cached_tokens
         )
@@ -59,33 +70,35 @@ def _prompt(
     multiplied: str,
     rows: float,
     new: float,
-    held: float,
+    cached_tokens: float,
 ) -> float:
-    tiles = ceil(new / TILE)
+    tiles = ceil(new / QUERY_TILE)
     mean = (
-        _seen(kernel, held + TILE * (tiles + 1) / 2, held, tiles)
+        _seen(kernel, cached_tokens + QUERY_TILE * (tiles + 1) / 2, cached_tokens, tiles)
     ) * kernel.position_share + found.tile
-    longest = _longest(kernel, held + TILE * tiles) * kernel.position_share + found.tile
+    longest = (
+        _longest(kernel, cached_tokens + QUERY_TILE * tiles) * kernel.position_share + found.tile
+    )
     width = kernel.key_width + kernel.value_width
-    key = 2.0 * TILE * width * on.processors / (on.rate(multiplied) * found.compute)
+    key = 2.0 * QUERY_TILE * width * on.processors / (on.rate(multiplied) * found.compute)
     work = rows * kernel.heads * tiles * mean / on.processors
-    moved = rows * (held + new) * kernel.position_share * kernel.cache_width * cached
+    moved = rows * (cached_tokens + new) * kernel.position_share * kernel.cache_width * cached
     moved += rows * new * kernel.heads * width * BYTES[multiplied]
     compute = key * (work**3 + longest**3) ** (1 / 3)
     return found.start + roofline(compute, moved / (on.bandwidth * found.memory))
 
 
 def _longest(kernel: Attention, keys: float) -> float:
-    return keys if kernel.window is None else min(keys, kernel.window + TILE)
+    return keys if kernel.window is None else min(keys, kernel.window + QUERY_TILE)
 
 
-def _seen(kernel: Attention, mean: float, held: float, tiles: int) -> float:
-    """Return the keys that a tile of queries goes through, in the mean over tiles."""
+def _seen(kernel: Attention, mean: float, cached_tokens: float, tiles: int) -> float:
+    """Return the mean number of keys that a tile of queries passes over."""
     if kernel.window is None:
         return mean
-    reach = kernel.window + TILE
-    growing = min(max(ceil((reach - held) / TILE), 0), tiles)
-    inside = growing * (held + TILE * (growing + 1) / 2)
+    reach = kernel.window + QUERY_TILE
+    growing = min(max(ceil((reach - cached_tokens) / QUERY_TILE), 0), tiles)
+    inside = growing * (cached_tokens + QUERY_TILE * (growing + 1) / 2)
     return (inside + (tiles - growing) * reach) / tiles
 
 
@@ -98,25 +111,25 @@ def _decode(
     multiplied: str,
     rows: float,
     new: float,
-    held: float,
+    cached_tokens: float,
 ) -> float:
-    keys = held + new
+    keys = cached_tokens + new
     if kernel.window is not None:
         keys = min(keys, kernel.window + new - 1)
     keys *= kernel.position_share
     width = kernel.key_width + kernel.value_width
     each = kernel.kv_heads * width
     if kernel.cache_width < each:
-        # a latent cache is not unfolded: all heads score it and sum it as it is
+        # a latent cache is not expanded: all heads attend to the latents themselves
         one, each = float(kernel.heads), 2 * kernel.cache_width
     else:
         one = kernel.heads / kernel.kv_heads
-    compute = 2.0 * rows * ceil(one * new / FEW) * FEW * keys * each
-    moved = rows * (keys + READ_BEHIND) * kernel.cache_width * cached
+    compute = 2.0 * rows * ceil(one * new / DECODE_TILE) * DECODE_TILE * keys * each
+    moved = rows * (keys + DECODE_START_KEYS) * kernel.cache_width * cached
     moved += rows * new * kernel.heads * width * BYTES[multiplied]
     return (
         found.overhead
-        + found.merge * max(0.0, log2(max(keys, 1.0) / TILE))
+        + found.merge * max(0.0, log2(max(keys, 1.0) / QUERY_TILE))
         + roofline(
             compute / (on.rate(multiplied) * found.compute),
             moved / (on.bandwidth * found.memory),

@@ -1,4 +1,4 @@
-"""Kernels' and exchanges' times on one cluster, with weights and cache in given dtypes."""
+"""Timers of kernels and communication on one cluster, for given dtypes."""
 
 from __future__ import annotations
 
@@ -9,28 +9,28 @@ import attrs
 from parframe.hardware import Cluster
 from parframe.price.cost.communication_times import communication_timer
 from parframe.price.cost.dtypes import Dtypes
-from parframe.price.cost.estimate import joined
+from parframe.price.cost.estimate import merge_notes
 from parframe.price.cost.kernel_times import kernel_timer
 from parframe.price.cost.timers import Timer
 from parframe.price.work.work import Communication, Kernel
 
 
 @attrs.frozen(eq=False)
-class MeasuredClock:
-    """Times by what was measured of single kernels and exchanges.
+class ClusterTimer:
+    """Timers of a cluster, by fitted times of single kernels and collectives.
 
     Parameters
     ----------
     cluster
-        The devices, and where they are.
+        Cluster of devices.
     dtypes
-        Of weights, cache and arithmetic.
+        Dtypes of weights, cache and arithmetic.
     implementation
-        Whose exchanges: see `parframe.price.cost.communication_times`.
+        Implementation of collectives: see `parframe.price.cost.communication_times`.
     excluded_device
-        A device whose own measurements are left out, to see how well an unknown one is predicted.
+        Device whose own measurements are not used, to test the prediction of an unknown device.
     busy_devices
-        How many devices of a node compute at once; None for all of them.
+        Number of devices that compute at once; None for all.
     """
 
     cluster: Cluster
@@ -40,25 +40,25 @@ class MeasuredClock:
     busy_devices: float | None = None
     timers: dict[Kernel | Communication, Timer] = attrs.field(factory=dict, init=False, repr=False)
 
-    def among(self, busy: float) -> MeasuredClock:
-        """Return the clock of a time when so many of the cluster's devices compute at once."""
+    def among(self, busy: float) -> ClusterTimer:
+        """Return the timers for the case that ``busy`` of the cluster's devices compute at once."""
         if self.cluster.machine.alone is None or busy >= self.cluster.devices:
             return self
         return _among(self, busy)
 
     def kernel(self, kernel: Kernel) -> Timer:
-        """Return what times all ``count`` of a kernel."""
+        """Return the timer of all ``count`` of a kernel."""
         if kernel not in self.timers:
             self.timers[kernel] = self._kernel(kernel)
         return self.timers[kernel]
 
-    def exchange(self, exchange: Communication) -> Timer:
-        """Return what times all ``count`` of an exchange."""
-        if exchange not in self.timers:
+    def communication(self, communication: Communication) -> Timer:
+        """Return the timer of all ``count`` operators of a communication."""
+        if communication not in self.timers:
             width = self.dtypes.plain_bytes
-            found = communication_timer(exchange, self.cluster, self.implementation, width)
-            self.timers[exchange] = found
-        return self.timers[exchange]
+            found = communication_timer(communication, self.cluster, self.implementation, width)
+            self.timers[communication] = found
+        return self.timers[communication]
 
     def _kernel(self, kernel: Kernel) -> Timer:
         machine = self.cluster.machine
@@ -69,9 +69,9 @@ class MeasuredClock:
         # What devices share is divided among those that compute, and none exceeds its own.
         share = self.busy_devices / self.cluster.devices
         seconds = lambda step: max(one.seconds(step), share * every.seconds(step))  # noqa: E731
-        return Timer(seconds, max(one.log_std, every.log_std), joined(one.notes, every.notes))
+        return Timer(seconds, max(one.log_std, every.log_std), merge_notes(one.notes, every.notes))
 
 
 @lru_cache(maxsize=4096)  # times are kept by a clock: it must be the same for the same question
-def _among(clock: MeasuredClock, busy: float) -> MeasuredClock:
+def _among(clock: ClusterTimer, busy: float) -> ClusterTimer:
     return attrs.evolve(clock, busy_devices=busy)

@@ -1,8 +1,8 @@
-"""How long collectives take by what they do to a link: steps, bytes on the wire, and start.
+"""Model of the times of collectives: start latency, steps, and bytes over a link.
 
-Every term is physical: a start, a cost for each step in which ranks wait for each other, bytes
-that one device sends over the share of a link's bandwidth that is reached. The numbers are `Terms`,
-which are fitted; a group that spans nodes sends within them and between them at once.
+Every constant has a physical meaning: a start latency, a latency for each step in which ranks wait
+for each other, and the part of a link's bandwidth that is reached. The constants are fitted.
+In a group that spans nodes, transfers within nodes and between them overlap.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ STEPS: Mapping[str, Counts] = {
     "broadcast": lambda n: n - 1,
     "send": lambda n: 1,
 }
-"""In how many steps a group of n ranks does each collective, one waiting for another."""
+"""Number of steps of each collective in a group of n ranks, each waiting for the one before."""
 
 WIRE: Mapping[str, Counts] = {
     "all_reduce": lambda n: 2 * (n - 1) / n,
@@ -34,143 +34,147 @@ WIRE: Mapping[str, Counts] = {
     "broadcast": lambda n: 1,
     "send": lambda n: 1,
 }
-"""The part of the message that one device sends."""
+"""Part of the message that one device sends in a group of n ranks."""
 
 KINDS = tuple(STEPS)
 
 
 @attrs.frozen
-class Direct:
-    """An all-reduce in one kernel, in which every rank reads what the others have.
+class CustomAllReduce:
+    """Constants of an engine's all-reduce in one kernel, in which ranks read each other's memory.
 
     Parameters
     ----------
     start
-        Seconds of the kernel on an architecture with a latency of 1.
-    rank
+        Seconds of the kernel on an architecture with a latency factor of 1.
+    per_rank
         Seconds for each further rank.
     share
-        The part of a link's bandwidth that is reached.
-    second
-        Seconds more if ranks reduce a part each and then gather; None where it is never done.
+        Part of the link's bandwidth that is reached.
+    two_shot
+        Further seconds of the two-shot form, a reduce-scatter and an all-gather; None if the engine
+        only has the one-shot form.
     pcie
-        Whether it is done between two ranks over PCIe; never between more.
+        Whether it runs between two ranks over PCIe. It never runs between more.
     """
 
     start: float
-    rank: float
+    per_rank: float
     share: float
-    second: float | None = None
+    two_shot: float | None = None
     pcie: bool = False
 
 
 @attrs.frozen
-class Sent:
-    """An all-to-all of experts' tokens in one kernel.
+class ExpertAllToAll:
+    """Constants of an all-to-all of experts' tokens in one kernel.
 
     Parameters
     ----------
     start
-        Seconds of the kernel on an architecture with a latency of 1.
+        Seconds of the kernel on an architecture with a latency factor of 1.
     share
-        The part of a direct link's bandwidth that is reached.
-    wide
-        The part of a network's bandwidth that is reached, by its kind; it cannot run over others.
+        Part of a direct link's bandwidth that is reached.
+    networks
+        Part of a network's bandwidth that is reached, by the kind of network. It does not run on
+        others.
     """
 
     start: float
     share: float
-    wide: Mapping[str, float]
+    networks: Mapping[str, float]
 
 
 @attrs.frozen
-class Crowd:
-    """How much of PCIe's bandwidth groups reach: ``share * (ranks / 2) ** -crowding``."""
+class PcieContention:
+    """Part of PCIe's bandwidth that a group reaches: ``share * (ranks / 2) ** -exponent``."""
 
     share: float
-    crowding: float
+    exponent: float
 
 
 @attrs.frozen
-class Wide:
-    """What the network between nodes costs: seconds a step, and the share of bandwidth reached."""
+class NetworkConstants:
+    """Seconds of a step, and part of the bandwidth reached, on the network between nodes."""
 
     step: float
     share: float
 
 
 @attrs.frozen
-class Terms:
-    """The fitted numbers of exchanges; times in seconds.
+class CollectiveConstants:
+    """Fitted constants of collectives. Times are in seconds.
 
     Parameters
     ----------
     start
-        Of a collective of NCCL, on an architecture with a latency of 1.
+        Start of a collective of NCCL, on an architecture with a latency factor of 1.
     step, step_pcie
-        For each step, over a direct link and over PCIe.
-    later
-        How much more the start is in the protocol for long messages.
-    early, early_pcie
-        The part of the long protocol's bandwidth that the one for short messages has.
-    share
-        The part of a direct link's bandwidth that NCCL reaches.
-    switch
+        Latency of each step, on a direct link and on PCIe.
+    long_start_factor
+        Factor of the start in the protocol for long messages.
+    short_share, short_share_pcie
+        Part of the long protocol's bandwidth that the protocol for short messages reaches.
+    link_share
+        Part of a direct link's bandwidth that NCCL reaches.
+    switch_share
         The same for an all-reduce that a switch sums.
-    copy
-        The part of the memory's bandwidth at which a rank moves its own part.
-    latency
-        By architecture: how much slower starts are than on the first one.
-    direct
-        All-reduces of engines' own, by implementation.
-    sent
-        All-to-alls of engines' own, by implementation.
-    crowds
-        PCIe by machine; ``any`` for those that were not measured.
-    wide
+    copy_share
+        Part of the memory's bandwidth at which a rank copies its own part.
+    latency_factors
+        Factor of all starts by architecture, relative to the first one; ``any`` for others.
+    custom_all_reduce
+        All-reduce kernels of engines, by implementation.
+    expert_all_to_all
+        All-to-all kernels of engines, by implementation.
+    pcie_contention
+        Contention on PCIe by machine; ``any`` for machines that were not measured.
+    networks
         Networks by machine, and by kind for machines that were not measured.
-    host
-        Seconds of the host for a collective that is launched without a graph.
+    launch
+        Seconds of the CPU to launch a collective without a CUDA graph.
     """
 
     start: float
     step: float
     step_pcie: float
-    later: float
-    early: float
-    early_pcie: float
-    share: float
-    switch: float
-    copy: float
-    latency: Mapping[str, float]
-    direct: Mapping[str, Direct]
-    sent: Mapping[str, Sent]
-    crowds: Mapping[str, Crowd]
-    wide: Mapping[str, Wide]
-    host: float
+    long_start_factor: float
+    short_share: float
+    short_share_pcie: float
+    link_share: float
+    switch_share: float
+    copy_share: float
+    latency_factors: Mapping[str, float]
+    custom_all_reduce: Mapping[str, CustomAllReduce]
+    expert_all_to_all: Mapping[str, ExpertAllToAll]
+    pcie_contention: Mapping[str, PcieContention]
+    networks: Mapping[str, NetworkConstants]
+    launch: float
 
 
 @attrs.frozen
 class Group:
-    """Who exchanges: the links of a group, the device, and the machine's key."""
+    """Links of a group of ranks, its device, and the key of its machine."""
 
     span: Span
     device: Device
     machine: str
 
 
-def nccl(kind: str, size: float, group: Group, terms: Terms) -> float:
-    """Seconds of a collective of NCCL or its like."""
+def nccl_seconds(kind: str, size: float, group: Group, constants: CollectiveConstants) -> float:
+    """Return the seconds of a collective of NCCL or a similar library."""
     span = group.span
     if span.ranks <= 1 or span.slowest is None:
         return 0.0
     if span.outer is not None:
-        return _across(kind, size, span.outer, group, terms)
-    return _within(kind, size, span.ranks, span.slowest, group, terms)
+        return _across(kind, size, span.outer, group, constants)
+    return _within(kind, size, span.ranks, span.slowest, group, constants)
 
 
-def direct(own: Direct, size: float, group: Group, terms: Terms) -> float | None:
-    """Seconds of an engine's own all-reduce; None where its kernel cannot run."""
+def custom_all_reduce_seconds(
+    own: CustomAllReduce, size: float, group: Group, constants: CollectiveConstants
+) -> float | None:
+    """Return the seconds of an engine's own all-reduce, or None where its kernel cannot run."""
     span = group.span
     link = span.inner
     if span.outer is not None or link is None or not 2 <= span.ranks <= 8:
@@ -178,89 +182,103 @@ def direct(own: Direct, size: float, group: Group, terms: Terms) -> float | None
     if span.reach == "pcie" and not (own.pcie and span.ranks == 2 and link.peer):
         return None
     speed = own.share * link.between(span.ranks)
-    start = _latency(group, terms) * own.start + own.rank * (span.ranks - 1)
+    start = _latency(group, constants) * own.start + own.per_rank * (span.ranks - 1)
     once = start + (span.ranks - 1) * size / speed
-    if own.second is None:
+    if own.two_shot is None:
         return once
-    second = _latency(group, terms) * own.second
+    second = _latency(group, constants) * own.two_shot
     return min(once, start + second + WIRE["all_reduce"](span.ranks) * size / speed)
 
 
-def sent(own: Sent, size: float, group: Group, terms: Terms) -> float | None:
-    """Seconds of an all-to-all in one kernel; None where its kernel cannot run."""
+def expert_all_to_all_seconds(
+    own: ExpertAllToAll, size: float, group: Group, constants: CollectiveConstants
+) -> float | None:
+    """Return the seconds of an all-to-all in one kernel, or None where it cannot run."""
     span = group.span
     if span.reach in ("pcie", "alone"):
         return None
     if span.outer is None and span.inner is not None:
         speed = own.share * span.inner.between(span.ranks)
-        return _latency(group, terms) * own.start + WIRE["all_to_all"](span.ranks) * size / speed
-    if span.outer is None or span.outer.kind not in own.wide:
+        return (
+            _latency(group, constants) * own.start + WIRE["all_to_all"](span.ranks) * size / speed
+        )
+    if span.outer is None or span.outer.kind not in own.networks:
         return None
     across = (
-        WIRE["all_to_all"](span.domains) * size / (own.wide[span.outer.kind] * span.outer.bandwidth)
+        WIRE["all_to_all"](span.domains)
+        * size
+        / (own.networks[span.outer.kind] * span.outer.bandwidth)
     )
     within = (
         size / span.domains / (own.share * span.inner.between(span.ranks_per_domain))
         if span.inner
         else 0.0
     )
-    return _latency(group, terms) * own.start + max(across, within)
+    return _latency(group, constants) * own.start + max(across, within)
 
 
-def _within(kind: str, size: float, ranks: int, link: Link, group: Group, terms: Terms) -> float:
-    """Within a node, or a domain of a direct link: the better of two protocols."""
-    start = _start(STEPS[kind](ranks), link, group, terms)
-    speed = _speed(kind, ranks, link, group, terms)
+def _within(
+    kind: str, size: float, ranks: int, link: Link, group: Group, constants: CollectiveConstants
+) -> float:
+    """Return the seconds within a node or link domain, by the faster of two protocols."""
+    start = _start(STEPS[kind](ranks), link, group, constants)
+    speed = _speed(kind, ranks, link, group, constants)
     wire = WIRE[kind](ranks) * size
-    early = terms.early_pcie if link.shape == "tree" else terms.early
+    early = constants.short_share_pcie if link.shape == "tree" else constants.short_share
     short = start + wire / (early * speed)
-    own = size / ranks / (terms.copy * group.device.bandwidth) if kind != "send" else 0.0
-    return min(short, terms.later * start + wire / speed + own)
+    own = size / ranks / (constants.copy_share * group.device.bandwidth) if kind != "send" else 0.0
+    return min(short, constants.long_start_factor * start + wire / speed + own)
 
 
-def _across(kind: str, size: float, outer: Link, group: Group, terms: Terms) -> float:
-    """Between nodes: each device sends its part of what its node has, while nodes do theirs."""
+def _across(
+    kind: str, size: float, outer: Link, group: Group, constants: CollectiveConstants
+) -> float:
+    """Return the seconds between nodes, where each device sends its part of the node's data."""
     span = group.span
     parts, each = span.domains, span.ranks_per_domain
-    wide = wide_of(outer, group.machine, terms)
-    start = _latency(group, terms) * terms.start + wide.step * STEPS[kind](parts)
-    own = kind in ("all_to_all", "send")  # what a device sends is its own, not its node's
+    network = network_constants(outer, group.machine, constants)
+    start = _latency(group, constants) * constants.start + network.step * STEPS[kind](parts)
+    own = kind in ("all_to_all", "send")  # a device sends data of its own, not its node's
     sent = WIRE[kind](parts) * size / (1 if own else each)
     inner = 0.0
     if span.inner is not None:
-        start += _start(STEPS[kind](each), span.inner, group, terms)
-        start -= _latency(group, terms) * terms.start
+        start += _start(STEPS[kind](each), span.inner, group, constants)
+        start -= _latency(group, constants) * constants.start
         part = size / parts if own else size
-        inner = WIRE[kind](each) * part / _speed(kind, each, span.inner, group, terms)
-    speed = wide.share * outer.bandwidth
-    short = start + max(sent / speed, inner) / terms.early
-    return min(short, terms.later * start + max(sent / speed, inner))
+        inner = WIRE[kind](each) * part / _speed(kind, each, span.inner, group, constants)
+    speed = network.share * outer.bandwidth
+    short = start + max(sent / speed, inner) / constants.short_share
+    return min(short, constants.long_start_factor * start + max(sent / speed, inner))
 
 
-def wide_of(link: Link, machine: str, terms: Terms) -> Wide:
-    """The terms of a machine's network: its own, those of its kind, or those of Ethernet."""
-    found = terms.wide.get(machine) or terms.wide.get(link.kind)
-    return found or terms.wide["Ethernet"]
+def network_constants(link: Link, machine: str, constants: CollectiveConstants) -> NetworkConstants:
+    """Return the constants of a machine's network: its own, its kind's, or those of Ethernet."""
+    found = constants.networks.get(machine) or constants.networks.get(link.kind)
+    return found or constants.networks["Ethernet"]
 
 
-def crowd_of(machine: str, terms: Terms) -> Crowd:
-    """The terms of a machine's PCIe."""
-    return terms.crowds.get(machine, terms.crowds["any"])
+def pcie_contention_of(machine: str, constants: CollectiveConstants) -> PcieContention:
+    """Return the contention on a machine's PCIe."""
+    return constants.pcie_contention.get(machine, constants.pcie_contention["any"])
 
 
-def _speed(kind: str, ranks: int, link: Link, group: Group, terms: Terms) -> float:
-    """Bytes a second that one device reaches in a group."""
+def _speed(
+    kind: str, ranks: int, link: Link, group: Group, constants: CollectiveConstants
+) -> float:
+    """Return the bytes per second that one device reaches in a group."""
     if link.shape == "tree":
-        crowd = crowd_of(group.machine, terms)
-        return crowd.share * math.pow(ranks / 2, -crowd.crowding) * link.bandwidth
+        contention = pcie_contention_of(group.machine, constants)
+        return contention.share * math.pow(ranks / 2, -contention.exponent) * link.bandwidth
     summed = kind == "all_reduce" and link.reduces and ranks >= min(link.devices, 8) > 2
-    return (terms.switch if summed else terms.share) * link.between(ranks)
+    return (constants.switch_share if summed else constants.link_share) * link.between(ranks)
 
 
-def _start(steps: float, link: Link, group: Group, terms: Terms) -> float:
-    step = terms.step_pcie if link.shape == "tree" else terms.step
-    return _latency(group, terms) * (terms.start + step * steps)
+def _start(steps: float, link: Link, group: Group, constants: CollectiveConstants) -> float:
+    step = constants.step_pcie if link.shape == "tree" else constants.step
+    return _latency(group, constants) * (constants.start + step * steps)
 
 
-def _latency(group: Group, terms: Terms) -> float:
-    return terms.latency.get(group.device.architecture, terms.latency["any"])
+def _latency(group: Group, constants: CollectiveConstants) -> float:
+    return constants.latency_factors.get(
+        group.device.architecture, constants.latency_factors["any"]
+    )

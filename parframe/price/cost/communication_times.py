@@ -1,4 +1,4 @@
-"""The time of an exchange on the links that its group spans, with how far it may be off."""
+"""Times of collectives and sends on the links that their group spans, with prediction errors."""
 
 from __future__ import annotations
 
@@ -17,48 +17,49 @@ from parframe.price.cost.collective_model import (
     KINDS,
     STEPS,
     WIRE,
-    Crowd,
-    Direct,
+    CollectiveConstants,
+    CustomAllReduce,
+    ExpertAllToAll,
     Group,
-    Sent,
-    Terms,
-    Wide,
-    direct,
-    nccl,
-    sent,
+    NetworkConstants,
+    PcieContention,
+    custom_all_reduce_seconds,
+    expert_all_to_all_seconds,
+    nccl_seconds,
 )
 from parframe.price.cost.dtypes import SIXTEEN
 from parframe.price.cost.estimate import Estimate
 from parframe.price.cost.timers import Timer
 from parframe.price.work.work import Communication, Step
 
-EAGER = "_eager"
-"""Ends the name of an implementation that the host launches without a graph."""
+EAGER_SUFFIX = "_eager"
+"""Suffix of an implementation whose operators are launched without a CUDA graph."""
 
-OTHER_RANKS = 0.3
-"""The further spread of an exchange that was measured among another number of ranks."""
+OTHER_RANKS_LOG_STD = 0.3
+"""Further error, as a standard deviation of the logarithm, of a time that is scaled from another
+number of ranks."""
 
 _ENGINES = {"vllm": "vllm", "sglang": "vllm", "tensorrt": "trtllm", "trtllm": "trtllm"}
 
 
 @attrs.frozen
-class Spreads:
-    """How far off predicted exchanges are: standard deviations of the natural logarithm.
+class CollectiveErrors:
+    """Errors of predicted times: standard deviations of the natural logarithm.
 
     Parameters
     ----------
     measured
         On links that were measured, by implementation.
     link
-        Over a direct link of another device than those that were measured.
+        On a direct link of a device that was not measured.
     pcie
-        Over the PCIe of another machine than those.
+        On the PCIe of a machine that was not measured.
     network
-        Over the network of a measured machine, or one of a measured kind.
+        On the network of a measured machine, or on one of a measured kind.
     other_network
-        Over another one.
-    wider
-        How much more for a group of more ranks on one link than were measured.
+        On any other network.
+    larger_group
+        Added for a group of more ranks on one link than were measured.
     """
 
     measured: Mapping[str, float]
@@ -66,105 +67,115 @@ class Spreads:
     pcie: float
     network: Mapping[str, float]
     other_network: float
-    wider: float
+    larger_group: float
 
 
 @attrs.frozen
-class Fitted:
-    """What is known of exchanges.
+class FittedCollectives:
+    """Fitted constants of collectives.
 
     Parameters
     ----------
-    terms
-        The numbers of their times.
-    spreads
-        How far off they are.
+    constants
+        Constants of the model of their times.
+    log_std
+        Errors of the predicted times.
     devices
         Devices whose direct link or PCIe was measured.
-    ranks
-        The most ranks in a measured group within a node.
-    provenance
-        The tables they come from and how many rows.
+    max_ranks
+        Most ranks of a measured group within a node.
+    sources
+        Tables that the constants are fitted to, with the number of rows.
     """
 
-    terms: Terms
-    spreads: Spreads
+    constants: CollectiveConstants
+    log_std: CollectiveErrors
     devices: tuple[str, ...]
-    ranks: int
-    provenance: Mapping[str, int]
+    max_ranks: int
+    sources: Mapping[str, int]
 
 
 def communication_time(
-    exchange: Communication,
+    communication: Communication,
     message: float,
     cluster: Cluster,
     implementation: str = "nccl",
-    fitted: Fitted | None = None,
+    fitted: FittedCollectives | None = None,
 ) -> Estimate:
-    """Predict the time of one exchange of its group, alone on its links.
+    """Predict the time of one collective or send of a group, alone on its links.
 
     Parameters
     ----------
-    exchange
-        Its kind and members; ``count`` is not applied.
+    communication
+        Its kind and ranks. ``count`` is not applied.
     message
         Bytes of the whole message, in the sense of `Communication.elements`.
     cluster
-        Where the ranks are.
+        Cluster that has the ranks.
     implementation
-        ``nccl``, or an engine's own for what it has of its own, and nccl for the rest: ``vllm``,
-        ``trtllm`` (all-reduces in one kernel), ``deepep`` and ``deepep_low_latency`` (all-to-alls
-        of experts); with ``_eager`` at its end, launched without a graph, which takes the host's
-        time at least.
+        ``nccl``, or an engine's own kernels where it has some, and nccl for the rest: ``vllm`` and
+        ``trtllm`` (all-reduce in one kernel), ``deepep`` and ``deepep_low_latency`` (all-to-all of
+        experts). With the suffix ``_eager`` it is launched without a CUDA graph, and takes at least
+        the launch time.
     fitted
-        Other numbers than those that ship.
+        Constants to use instead of those that ship.
 
     Returns
     -------
     Estimate
-        Seconds; ``why`` says what of it was never measured.
+        Seconds; ``notes`` lists figures that were not measured.
 
     Raises
     ------
     ParframeError
-        Of kind `plan` for an unknown kind of exchange, `usage` for an unknown implementation,
+        Of kind `plan` for an unknown kind of communication, `usage` for an unknown implementation,
         `mesh` if a rank is not in the cluster.
     """
-    seconds, spread, why = _by_message(exchange, cluster, implementation, fitted or shipped())
-    return Estimate(seconds(message), spread, why) if message > 0 else Estimate(0.0)
+    seconds, log_std, notes = _by_message(
+        communication, cluster, implementation, fitted or shipped()
+    )
+    return Estimate(seconds(message), log_std, notes) if message > 0 else Estimate(0.0)
 
 
 def communication_timer(
-    exchange: Communication, cluster: Cluster, implementation: str = "nccl", width: float = SIXTEEN
+    communication: Communication,
+    cluster: Cluster,
+    implementation: str = "nccl",
+    element_bytes: float = SIXTEEN,
 ) -> Timer:
-    """Return what tells how long all ``count`` of an exchange take in a step.
+    """Return a timer of all ``count`` operators of an entry of communication.
 
     Parameters
     ----------
-    exchange, cluster, implementation
-        As for `communication_time`, which raises the same.
-    width
+    communication, cluster, implementation
+        As for `communication_time`, which raises the same errors.
+    element_bytes
         Bytes of an element.
     """
-    of, spread, why = _by_message(exchange, cluster, implementation, shipped())
+    seconds_of_message, log_std, notes = _by_message(
+        communication, cluster, implementation, shipped()
+    )
 
     def seconds(step: Step) -> float:
-        times = step.sequences * step.new_tokens if exchange.per == "token" else step.sequences
-        return of(exchange.elements * times * exchange.share * width) * exchange.count
+        times = step.sequences * step.new_tokens if communication.per == "token" else step.sequences
+        return (
+            seconds_of_message(communication.elements * times * communication.share * element_bytes)
+            * communication.count
+        )
 
-    return Timer(seconds, spread, why)
+    return Timer(seconds, log_std, notes)
 
 
 def _by_message(
-    exchange: Communication, cluster: Cluster, implementation: str, fitted: Fitted
+    communication: Communication, cluster: Cluster, implementation: str, fitted: FittedCollectives
 ) -> tuple[Callable[[float], float], float, tuple[str, ...]]:
-    """The seconds of one exchange by the bytes of its message, their spread, and why."""
-    kind = exchange.kind
+    """Return the seconds by the bytes of a message, their error, and notes."""
+    kind = communication.kind
     if kind not in KINDS:
-        what = f"is no kind of exchange that has a price{did_you_mean(kind, KINDS)}"
+        what = f"is an unknown kind of communication{did_you_mean(kind, KINDS)}"
         raise ParframeError("plan", repr(kind), what, f"use one of {', '.join(KINDS)}")
     check_implementation(implementation, fitted)
-    span = cluster.span(exchange.ranks)
+    span = cluster.span(communication.ranks)
     if span.ranks <= 1:
         return lambda message: 0.0, 0.0, ()
     own = _measured(kind, cluster, span.ranks) if span.outer is None else None
@@ -175,15 +186,15 @@ def _by_message(
     def seconds(message: float) -> float:
         if message <= 0:
             return 0.0
-        return seconds_of(kind, message, group, implementation, fitted.terms)
+        return collective_seconds(kind, message, group, implementation, fitted.constants)
 
-    return seconds, *_doubt(kind, group, implementation, fitted)
+    return seconds, *_error(kind, group, implementation, fitted)
 
 
 def _measured(
     kind: str, cluster: Cluster, ranks: int
 ) -> tuple[Callable[[float], float], float, tuple[str, ...]] | None:
-    """The same where it was measured in this very box; among other ranks, scaled."""
+    """Return the same from measurements on this machine, scaled from another number of ranks."""
     rows = [one for one in cluster.machine.collectives if one.kind == kind]
     if not rows:
         return None
@@ -193,29 +204,35 @@ def _measured(
     start = row.time(0.0)
     steps = STEPS[kind](ranks) / STEPS[kind](row.ranks)
     wire = WIRE[kind](ranks) / WIRE[kind](row.ranks)
-    why = f"{kind} was measured among {row.ranks} ranks, not {ranks}"
+    note = f"{kind} was measured among {row.ranks} ranks, not {ranks}"
     seconds = lambda message: start * steps + (row.time(message) - start) * wire  # noqa: E731
-    return seconds, math.hypot(row.log_std, OTHER_RANKS), (why,)
+    return seconds, math.hypot(row.log_std, OTHER_RANKS_LOG_STD), (note,)
 
 
-def seconds_of(kind: str, message: float, group: Group, implementation: str, terms: Terms) -> float:
-    """Seconds of an exchange: by the engine's own kernel where it has one.
+def collective_seconds(
+    kind: str, message: float, group: Group, implementation: str, constants: CollectiveConstants
+) -> float:
+    """Return the seconds of a message, with the engine's own kernel if it has one.
 
-    Engines choose their own all-reduce only where it is faster, which depends on the length.
+    An engine uses its own all-reduce only where it is faster, which depends on the message size.
     """
-    name = implementation.removesuffix(EAGER)
-    seconds = nccl(kind, message, group, terms)
-    if kind == "all_reduce" and name in terms.direct:
-        own = direct(terms.direct[name], message, group, terms)
+    name = implementation.removesuffix(EAGER_SUFFIX)
+    seconds = nccl_seconds(kind, message, group, constants)
+    if kind == "all_reduce" and name in constants.custom_all_reduce:
+        own = custom_all_reduce_seconds(
+            constants.custom_all_reduce[name], message, group, constants
+        )
         seconds = seconds if own is None else min(seconds, own)
-    elif kind == "all_to_all" and name in terms.sent:
-        own = sent(terms.sent[name], message, group, terms)
+    elif kind == "all_to_all" and name in constants.expert_all_to_all:
+        own = expert_all_to_all_seconds(
+            constants.expert_all_to_all[name], message, group, constants
+        )
         seconds = seconds if own is None else own
-    return max(seconds, terms.host) if implementation.endswith(EAGER) else seconds
+    return max(seconds, constants.launch) if implementation.endswith(EAGER_SUFFIX) else seconds
 
 
 def implementation_of(framework: str) -> str:
-    """The implementation of exchanges that a framework uses, by any spelling of its name.
+    """Return the implementation of collectives that a framework uses, by any spelling.
 
     Examples
     --------
@@ -226,49 +243,59 @@ def implementation_of(framework: str) -> str:
     return next((own for name, own in _ENGINES.items() if name in word), "nccl")
 
 
-def implementations(fitted: Fitted | None = None) -> tuple[str, ...]:
-    """Every implementation that has a price."""
-    terms = (fitted or shipped()).terms
-    return tuple(dict.fromkeys(("nccl", *terms.direct, *terms.sent)))
+def implementations(fitted: FittedCollectives | None = None) -> tuple[str, ...]:
+    """Return all implementations with constants."""
+    constants = (fitted or shipped()).constants
+    return tuple(
+        dict.fromkeys(("nccl", *constants.custom_all_reduce, *constants.expert_all_to_all))
+    )
 
 
-def check_implementation(name: str, fitted: Fitted) -> None:
-    """Refuse an implementation that has no price."""
+def check_implementation(name: str, fitted: FittedCollectives) -> None:
+    """Refuse an unknown implementation."""
     known = implementations(fitted)
-    if name.removesuffix(EAGER) not in known:
+    if name.removesuffix(EAGER_SUFFIX) not in known:
         raise ParframeError(
             "usage",
             f"implementation {name!r}",
-            f"has no price{did_you_mean(name, known)}",
+            f"is unknown{did_you_mean(name, known)}",
             f"use one of {', '.join(known)}",
         )
 
 
 @cache
-def shipped() -> Fitted:
-    """The numbers that come with parframe."""
+def shipped() -> FittedCollectives:
+    """Return the constants that ship with parframe."""
     text = (files("parframe.price") / "data" / "collectives.json").read_text(encoding="utf-8")
     return read(json.loads(text))
 
 
-def read(data: Mapping[str, Any]) -> Fitted:
-    """Read what `write` gave."""
-    terms = dict(data["terms"])
-    terms["direct"] = {name: Direct(**own) for name, own in terms["direct"].items()}
-    terms["sent"] = {name: Sent(**own) for name, own in terms["sent"].items()}
-    terms["crowds"] = {name: Crowd(**own) for name, own in terms["crowds"].items()}
-    terms["wide"] = {name: Wide(**own) for name, own in terms["wide"].items()}
-    return Fitted(
-        terms=Terms(**terms),
-        spreads=Spreads(**data["spreads"]),
+def read(data: Mapping[str, Any]) -> FittedCollectives:
+    """Read constants from the data that `write` returns."""
+    constants = dict(data["constants"])
+    constants["custom_all_reduce"] = {
+        name: CustomAllReduce(**own) for name, own in constants["custom_all_reduce"].items()
+    }
+    constants["expert_all_to_all"] = {
+        name: ExpertAllToAll(**own) for name, own in constants["expert_all_to_all"].items()
+    }
+    constants["pcie_contention"] = {
+        name: PcieContention(**own) for name, own in constants["pcie_contention"].items()
+    }
+    constants["networks"] = {
+        name: NetworkConstants(**own) for name, own in constants["networks"].items()
+    }
+    return FittedCollectives(
+        constants=CollectiveConstants(**constants),
+        log_std=CollectiveErrors(**data["log_std"]),
         devices=tuple(data["devices"]),
-        ranks=data["ranks"],
-        provenance=data["provenance"],
+        max_ranks=data["max_ranks"],
+        sources=data["sources"],
     )
 
 
-def write(fitted: Fitted) -> dict[str, Any]:
-    """Give fitted numbers as plain data, rounded to what is known of them."""
+def write(fitted: FittedCollectives) -> dict[str, Any]:
+    """Return constants as plain data, with four significant digits."""
     return {key: _plain(value) for key, value in attrs.asdict(fitted).items()}
 
 
@@ -280,32 +307,34 @@ def _plain(value: Any) -> Any:
     return float(f"{value:.4g}") if isinstance(value, float) else value
 
 
-def _doubt(
-    kind: str, group: Group, implementation: str, fitted: Fitted
+def _error(
+    kind: str, group: Group, implementation: str, fitted: FittedCollectives
 ) -> tuple[float, tuple[str, ...]]:
-    """How far off a predicted exchange may be, and why."""
-    span, device, spreads = group.span, group.device, fitted.spreads
-    why: list[str] = []
-    off = spreads.measured.get(implementation, max(spreads.measured.values()))
+    """Return the error of a predicted time, and notes."""
+    span, device, errors = group.span, group.device, fitted.log_std
+    notes: list[str] = []
+    off = errors.measured.get(implementation, max(errors.measured.values()))
     if span.outer is not None:
-        experts = fitted.terms.sent.get(implementation) if kind == "all_to_all" else None
-        kinds = experts.wide if experts is not None else {}
-        known = spreads.network.get(group.machine) or spreads.network.get(span.outer.kind)
+        experts = (
+            fitted.constants.expert_all_to_all.get(implementation) if kind == "all_to_all" else None
+        )
+        kinds = experts.networks if experts is not None else {}
+        known = errors.network.get(group.machine) or errors.network.get(span.outer.kind)
         if known is None and span.outer.kind not in kinds:
-            known = spreads.other_network
-            why.append(
+            known = errors.other_network
+            notes.append(
                 f"communication over the {span.outer.kind} of {group.machine} was not measured"
             )
         off = max(off, known or 0.0)
     elif span.reach == "pcie":
-        if group.machine not in fitted.terms.crowds:
-            off = max(off, spreads.pcie)
-            why.append(f"communication over the PCIe of {group.machine} was not measured")
+        if group.machine not in fitted.constants.pcie_contention:
+            off = max(off, errors.pcie)
+            notes.append(f"communication over the PCIe of {group.machine} was not measured")
     elif device.key not in fitted.devices:
-        off = max(off, spreads.link)
-        why.append(f"communication between {device.name} was not measured")
+        off = max(off, errors.link)
+        notes.append(f"communication between {device.name} was not measured")
     most = span.ranks_per_domain if span.outer is not None else span.ranks
-    if most > fitted.ranks:
-        off += spreads.wider
-        why.append(f"groups of more than {fitted.ranks} ranks on one link were not measured")
-    return off, tuple(why)
+    if most > fitted.max_ranks:
+        off += errors.larger_group
+        notes.append(f"groups of more than {fitted.max_ranks} ranks on one link were not measured")
+    return off, tuple(notes)

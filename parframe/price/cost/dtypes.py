@@ -1,4 +1,4 @@
-"""The dtypes of a question: of weights, of the cache, and of the arithmetic that follows."""
+"""Dtypes of weights, KV cache and arithmetic."""
 
 from __future__ import annotations
 
@@ -17,28 +17,28 @@ BYTES: Mapping[str, float] = {
     "fp4": 0.5625,
     "int4": 0.51953125,
 }
-"""Bytes of an element, scales included: of ``fp4`` 8 bits for every 16 elements (NVFP4), of
-``int4`` 16 bits and a zero point of 4 for every 128 (AWQ, GPTQ)."""
+"""Bytes of an element with its scales: ``fp4`` has 8 bits for every 16 elements (NVFP4), ``int4``
+has 16 bits and a zero point of 4 bits for every 128 (AWQ, GPTQ)."""
 
 SIXTEEN = 2.0
-"""Bytes of an activation and of a table, but where all is in ``fp32``."""
+"""Bytes of an activation and of an unquantized weight, unless all is in ``fp32``."""
 
 
 @attrs.frozen
 class Dtypes:
-    """What a model is held and computed in.
+    """Dtypes of weights, cache and arithmetic of a model.
 
     Parameters
     ----------
     weights
-        One of ``BYTES``: of the products' weights; embedding, head, norms and routers stay in 16
-        bits where these have fewer.
+        Dtype of the weights of matrix products, one of ``BYTES``. Embedding, head, norms and
+        routers stay in 16 bits if it has fewer.
     cache
-        One of ``BYTES``: of keys and values.
+        Dtype of keys and values, one of ``BYTES``.
     activations
-        What products multiply in. None: the weights' own dtype where it is ``fp8`` or ``fp4``
-        and the device has such products, ``fp32`` where all is; else 16 bits, into which weights
-        are widened as they are read (``int8`` and ``int4`` are weights-only so).
+        Dtype that matrix products multiply in. None stands for the weights' dtype if it is ``fp8``
+        or ``fp4`` and the device supports it, for ``fp32`` if the weights are in it, and for 16
+        bits otherwise: weights are then dequantized as they are read (``int8`` and ``int4``).
     """
 
     weights: str = "bf16"
@@ -52,22 +52,22 @@ class Dtypes:
                 raise ParframeError(
                     "usage",
                     where=field.name,
-                    what=f"{given!r} is no dtype that times are known for",
+                    what=f"{given!r} is an unknown dtype",
                     hint=f"use one of {', '.join(BYTES)}{did_you_mean(given, BYTES)}",
                 )
 
     @property
     def plain_bytes(self) -> float:
-        """Bytes of an activation, and of a table."""
+        """Bytes of an activation, and of an unquantized weight."""
         return BYTES["fp32"] if self.weights == "fp32" else SIXTEEN
 
     def products(self, rates: Mapping[str, float]) -> str:
-        """Return the dtype that products with weights multiply in, on a device with these rates."""
-        asked = self.activations or (self.weights if self.weights in ("fp8", "fp4") else "")
-        return asked if asked in rates else self.plain(rates)
+        """Return the dtype that matrix products multiply in, on a device with these rates."""
+        dtype = self.activations or (self.weights if self.weights in ("fp8", "fp4") else "")
+        return dtype if dtype in rates else self.plain(rates)
 
     def plain(self, rates: Mapping[str, float]) -> str:
-        """Return the dtype of all that is not quantised: activations, tables, attention."""
+        """Return the dtype of all unquantized values: activations, embeddings, attention."""
         if self.weights == "fp32":
             return "fp32"
         return "bf16" if "bf16" in rates or "fp16" not in rates else "fp16"

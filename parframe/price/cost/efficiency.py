@@ -1,4 +1,4 @@
-"""How near kernels come to what a chip could do: what is fitted, and what stands in for it."""
+"""Efficiency of kernels relative to a chip's rates: fitted constants and their substitutes."""
 
 from __future__ import annotations
 
@@ -15,48 +15,47 @@ from parframe.price.cost.chip import Chip
 
 Operator = Literal["product", "attention", "experts", "pointwise"]
 
-UNMEASURED_DTYPE = 0.15
-"""The further spread of a kernel that is timed by the rows of another dtype."""
+UNMEASURED_DTYPE_LOG_STD = 0.15
+"""Further error of a kernel that is predicted from the rows of another dtype."""
 
 
-UNMEASURED_ARCHITECTURE = 0.2
-"""The further spread of a kernel on an architecture that no measured one is kindred to."""
+UNMEASURED_ARCHITECTURE_LOG_STD = 0.2
+"""Further error of a kernel on an architecture that is unlike all measured ones."""
 
-WIDER: Mapping[str, tuple[str, ...]] = {
+WIDER_DTYPES: Mapping[str, tuple[str, ...]] = {
     "fp4": ("fp8", "bf16"),
     "int4": ("fp8", "bf16"),
     "int8": ("fp8", "bf16"),
     "fp8": ("bf16",),
 }
-"""The dtypes whose rows stand in for those of another."""
+"""Dtypes whose rows substitute those of a dtype without rows."""
 
 
 @attrs.frozen
 class Efficiency:
-    """What is fitted of an operator on a device in a dtype.
+    """Fitted constants of an operator on a device in a dtype.
 
     Parameters
     ----------
     overhead
-        Seconds of a kernel that does nothing, on the device; that of a decode step in attention.
+        Seconds of an empty kernel on the device; for attention, in decode.
     memory
-        Part of the memory's bandwidth that is reached.
+        Part of the memory bandwidth that is reached.
     compute
         Part of the dense rate that is reached.
     sustained
-        How much longer products take that last far over a millisecond, when the limit of power
+        Relative slowdown of products that take far more than a millisecond, when the power limit
         lowers the clock.
     start
-        Of attention to a prompt: seconds of a kernel that does nothing.
+        Seconds of an empty attention kernel in prefill.
     tile
-        Of attention to a prompt: what a tile of queries costs by itself, in keys.
+        Overhead of a tile of queries in prefill attention, in keys.
     merge
-        Of a decode step's attention: seconds for every doubling of the keys, which are read in
-        parallel parts that must be merged.
+        Seconds of decode attention for every doubling of the keys, whose parallel parts are merged.
     log_std
         Standard deviation of the logarithm of measured over fitted times.
     rows
-        How many rows it was fitted to.
+        Number of rows that it is fitted to.
     """
 
     overhead: float
@@ -70,12 +69,12 @@ class Efficiency:
     rows: int = 0
 
 
-KINDRED = (("volta", "turing", "ampere", "ada"), ("hopper", "blackwell"))
-"""Architectures that kernels are written for in one way: with and without asynchronous products of
-a whole group of warps and copies by the memory's own engine."""
+SIMILAR_ARCHITECTURES = (("volta", "turing", "ampere", "ada"), ("hopper", "blackwell"))
+"""Architectures with similar kernels: without and with warp-group matrix instructions (WGMMA) and
+the tensor memory accelerator (TMA)."""
 
-FIGURES = ("overhead", "memory", "compute", "sustained", "start", "tile", "merge")
-"""The fields of an efficiency that are fitted."""
+CONSTANTS = ("overhead", "memory", "compute", "sustained", "start", "tile", "merge")
+"""Fields of an efficiency that are fitted."""
 
 Fitted = Mapping[str, Mapping[str, Mapping[str, Efficiency]]]
 """Efficiencies by operator, device and dtype."""
@@ -83,36 +82,43 @@ Fitted = Mapping[str, Mapping[str, Mapping[str, Efficiency]]]
 
 @attrs.frozen(eq=False)
 class Efficiencies:
-    """All that is fitted of kernels.
+    """Efficiencies of all kernels.
 
     Parameters
     ----------
     fitted
-        By operator, device and dtype.
+        Efficiencies by operator, device and dtype.
     architectures
-        The architecture of each fitted device.
-    unseen
-        By operator: the spread of times on a device that was left out of the fit.
+        Architecture of each fitted device.
+    held_out_log_std
+        Error of the times on a held-out device, by operator.
     sources
-        The files of rows that it was fitted to.
+        Tables that the constants are fitted to.
     widening
-        How much longer a product takes that widens its weights as it reads them.
+        Relative time of a product that dequantizes its weights as it reads them.
     """
 
     fitted: Fitted
     architectures: Mapping[str, str]
-    unseen: Mapping[str, float]
+    held_out_log_std: Mapping[str, float]
     sources: tuple[str, ...] = ()
     widening: float = 1.0
 
-    @lru_cache(maxsize=4096)  # noqa: B019 - there are few of them, and all of them stay
+    @lru_cache(maxsize=4096)  # noqa: B019 - only few objects exist, for the whole process
     def find(
         self, operator: Operator, chip: Chip, dtype: str, without: str | None = None
     ) -> tuple[Efficiency, tuple[str, ...]]:
-        """Return the efficiency for a chip and why it may be off, ``without`` a device's own rows.
+        """Return the efficiency of an operator on a chip, and notes.
 
-        Its own rows come first, then the median of its architecture, that of kindred ones, that of
-        all devices; rows of the dtype before those of a wider one.
+        Uses the chip's own rows if there are any, else the median of its architecture, of similar
+        ones, or of all devices. Rows of the dtype come before those of a wider one.
+
+        Parameters
+        ----------
+        operator, chip, dtype
+            Operator, chip and dtype of the kernel.
+        without
+            Device whose rows are not used.
         """
         table = {
             device: dtypes
@@ -128,10 +134,10 @@ class Efficiencies:
                 for device, found in table.items()
                 if self.architectures[device] in circle
             }
-            for circle in ((chip.architecture,), *KINDRED)
+            for circle in ((chip.architecture,), *SIMILAR_ARCHITECTURES)
             if chip.architecture in circle
         ]
-        for kind in (dtype, *WIDER.get(dtype, ())):
+        for kind in (dtype, *WIDER_DTYPES.get(dtype, ())):
             for devices in (*circles, table):
                 rows = {device: found[kind] for device, found in devices.items() if kind in found}
                 if rows:
@@ -146,40 +152,43 @@ class Efficiencies:
         kind: str,
         rows: Mapping[str, Efficiency],
     ) -> tuple[Efficiency, tuple[str, ...]]:
-        pooled = typical(rows.values())
+        pooled = median_efficiency(rows.values())
         spread = pooled.log_std
         why = f"{operator} in {dtype} was not measured on {chip.key}: as on {', '.join(rows)}"
         if chip.key not in rows:
-            spread = max(spread, self.unseen.get(operator, 0.0))
-            if not _kindred(chip.architecture, {self.architectures[device] for device in rows}):
-                spread += UNMEASURED_ARCHITECTURE
+            spread = max(spread, self.held_out_log_std.get(operator, 0.0))
+            if not _is_similar(chip.architecture, {self.architectures[device] for device in rows}):
+                spread += UNMEASURED_ARCHITECTURE_LOG_STD
         if kind != dtype:
-            spread += UNMEASURED_DTYPE
+            spread += UNMEASURED_DTYPE_LOG_STD
             why += f" in {kind}"
         return attrs.evolve(pooled, log_std=spread), (why,)
 
 
-def _kindred(architecture: str, others: Iterable[str]) -> bool:
-    circles = ((architecture,), *(circle for circle in KINDRED if architecture in circle))
+def _is_similar(architecture: str, others: Iterable[str]) -> bool:
+    circles = (
+        (architecture,),
+        *(circle for circle in SIMILAR_ARCHITECTURES if architecture in circle),
+    )
     return any(other in circle for circle in circles for other in others)
 
 
-def typical(rows: Iterable[Efficiency]) -> Efficiency:
-    """Return the median of each figure."""
+def median_efficiency(rows: Iterable[Efficiency]) -> Efficiency:
+    """Return the median of each constant."""
     rows = list(rows)
-    middle = {name: median(getattr(row, name) for row in rows) for name in FIGURES}
+    middle = {name: median(getattr(row, name) for row in rows) for name in CONSTANTS}
     return Efficiency(**middle, log_std=max(row.log_std for row in rows))
 
 
 @cache
 def shipped() -> Efficiencies:
-    """Return the efficiencies that come with parframe."""
+    """Return the efficiencies that ship with parframe."""
     text = (files("parframe.price") / "data" / "kernels.json").read_text(encoding="utf-8")
     return read(json.loads(text))
 
 
 def read(data: Mapping[str, Any]) -> Efficiencies:
-    """Read what :func:`write` gave."""
+    """Read efficiencies from the data that :func:`write` returns."""
     return Efficiencies(
         fitted={
             operator: {
@@ -189,19 +198,21 @@ def read(data: Mapping[str, Any]) -> Efficiencies:
             for operator, devices in data["fitted"].items()
         },
         architectures=data["architectures"],
-        unseen=data["unseen"],
+        held_out_log_std=data["held_out_log_std"],
         sources=tuple(data["sources"]),
         widening=data["widening"],
     )
 
 
 def write(efficiencies: Efficiencies) -> dict[str, object]:
-    """Give efficiencies as plain data for a JSON file."""
+    """Return efficiencies as plain data for a JSON file."""
     return {
         "sources": list(efficiencies.sources),
         "widening": efficiencies.widening,
         "architectures": dict(efficiencies.architectures),
-        "unseen": {operator: round(s, 3) for operator, s in efficiencies.unseen.items()},
+        "held_out_log_std": {
+            operator: round(s, 3) for operator, s in efficiencies.held_out_log_std.items()
+        },
         "fitted": {
             operator: {
                 device: {dtype: _figures(found) for dtype, found in dtypes.items()}

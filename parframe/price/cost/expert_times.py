@@ -1,4 +1,4 @@
-"""The time of a layer's experts on a GPU: how many are touched, and how full each one is."""
+"""Times of a layer's experts on a GPU, by the number of active experts and their tokens."""
 
 from __future__ import annotations
 
@@ -15,81 +15,83 @@ from parframe.price.cost.roofline import roofline, tile_cost
 from parframe.price.work.work import Experts
 
 TILES = tuple((high, wide) for high in (16, 32, 64, 128) for wide in (64, 128))
-"""Tiles of rows by columns among which kernels of grouped products choose."""
+"""Tiles of rows by columns that kernels of grouped products choose from."""
 
-STREAMS = 2.0
-"""Times its share of the memory's bandwidth that a processor can draw while others are idle."""
+IDLE_BANDWIDTH_FACTOR = 2.0
+"""Factor of its share of the memory bandwidth that a processor reaches while others are idle."""
 
-BINS = 32
-"""Groups of like experts into which a distribution of many is gathered."""
+MAX_LOADS = 32
+"""Number of groups of experts with similar loads that a distribution is reduced to."""
 
 
 @attrs.frozen
 class Routing:
-    """How tokens choose experts.
+    """Distribution of tokens over experts.
 
     Parameters
     ----------
     exponent
-        None: all experts are equally likely. Else the popularity of experts follows a power law
-        with this exponent, from the least to the most popular one (``aiconfigurator`` measures
-        1.01 and 1.2).
+        None if all experts are equally likely. Otherwise, the popularity of experts follows a power
+        law with this exponent (``aiconfigurator`` measures 1.01 and 1.2).
     exact
-        Tokens are dealt out in whole numbers as expected, as benchmarks do, rather than drawn.
+        True if experts get whole numbers of tokens as expected, as in benchmarks, and not random
+        ones.
     """
 
     exponent: float | None = None
     exact: bool = False
 
 
-EVEN = Routing()
-"""Every expert is as likely as another, as routers are trained to make them."""
+UNIFORM = Routing()
+"""All experts are equally likely, as routers are trained to make them."""
 
 
 @lru_cache(maxsize=65536)
-def loads(
-    tokens: float, chosen: int, experts: int, held: int, routing: Routing
+def expert_loads(
+    tokens: float, chosen: int, experts: int, local: int, routing: Routing
 ) -> tuple[tuple[float, int], ...]:
-    """Return the tokens of the busiest device's experts, as ``(tokens, experts)``.
+    """Return the loads of the busiest device's experts, as ``(tokens, experts)``.
 
     Parameters
     ----------
     tokens
-        Tokens that choose.
+        Tokens of the step.
     chosen
-        Experts that each of them visits.
+        Experts that each token visits.
     experts
         Experts of the layer.
-    held
+    local
         Experts of the device.
+    routing
+        Distribution of tokens over experts.
     """
     visits = tokens * chosen
     if routing.exponent is None:
-        mean = visits * held / experts
+        mean = visits * local / experts
         if not routing.exact:
-            mean = min(mean * _lead(mean, experts / held), tokens * min(chosen, held))
+            mean = min(mean * _lead(mean, experts / local), tokens * min(chosen, local))
         elif visits < experts:
-            here = min(held, max(1.0, mean))
+            here = min(local, max(1.0, mean))
             return ((mean / here, max(1, round(here))),)
-        return ((mean / held, held),)
+        return ((mean / local, local),)
     ordered = _popular(tokens, visits, experts, routing.exponent)
     if routing.exact:
         ordered = _whole(ordered)
-    if held < experts:
+    if local < experts:
         others = ordered[1:]
-        stride = len(others) / max(1, held - 1)
-        picked = [others[int((place + 0.5) * stride)] for place in range(held - 1)]
+        stride = len(others) / max(1, local - 1)
+        picked = [others[int((place + 0.5) * stride)] for place in range(local - 1)]
         ordered = [ordered[0], *picked]
-    if len(ordered) <= BINS:
+    if len(ordered) <= MAX_LOADS:
         return tuple((load, 1) for load in ordered)
-    edges = [round(place * len(ordered) / BINS) for place in range(BINS + 1)]
+    edges = [round(place * len(ordered) / MAX_LOADS) for place in range(MAX_LOADS + 1)]
     return tuple(
         (sum(ordered[low:high]) / (high - low), high - low) for low, high in pairwise(edges)
     )
 
 
 def _lead(visits: float, devices: float) -> float:
-    """Return how far the busiest of devices is expected ahead of the mean, as a factor.
+    """Return the expected load of the busiest device, relative to the mean.
 
     The largest of ``n`` draws with the mean and variance ``v`` is near ``v + sqrt(2 v ln n)``.
     """
@@ -97,10 +99,10 @@ def _lead(visits: float, devices: float) -> float:
 
 
 def _popular(tokens: float, visits: float, experts: int, exponent: float) -> list[float]:
-    """Return the expected tokens of experts under a power law, the most popular first.
+    """Return the expected tokens of experts under a power law, the most popular expert first.
 
-    The law spans 1 to 0.8 of the tokens, or where visits are few 0.01 to 2, as in the collector of
-    aiconfigurator. No expert is chosen twice by a token: what is above goes to the others.
+    The law spans 1 to 0.8 of the tokens, or 0.01 to 2 if visits are few, as in the collector of
+    aiconfigurator. A token visits an expert once at most; the excess goes to the other experts.
     """
     low, high = (1.0, max(2.0, 0.8 * tokens)) if visits > experts else (0.01, 2.0)
     turn = 1 - exponent
@@ -118,7 +120,7 @@ def _popular(tokens: float, visits: float, experts: int, exponent: float) -> lis
 
 
 def _whole(ordered: list[float]) -> list[float]:
-    """Round expected tokens to whole ones with the same sum, by the largest remainders."""
+    """Round expected tokens to whole numbers with the same sum, by the largest remainders."""
     down = [floor(load + 1e-9) for load in ordered]
     left = round(sum(ordered)) - sum(down)
     by_rest = sorted(range(len(down)), key=lambda place: down[place] - ordered[place])
@@ -140,15 +142,15 @@ def experts_time(
 ) -> float:
     """Return the seconds of one layer's experts on the busiest device.
 
-    Two grouped products (into ``ffn`` and back), each a roofline: weights of the experts that are
-    touched are read once, and the tokens of each expert fill whole tiles. A product of fewer tiles
-    than processors cannot draw the whole bandwidth.
+    Both grouped products (into ``ffn`` and back) have a roofline: weights of active experts are
+    read once, and the tokens of each expert fill whole tiles. A product with fewer tiles than
+    processors does not reach the whole bandwidth.
     """
     if not tokens or not kernel.local_experts:
         return 0.0
     busy = [
         (load, count, min(1.0, load) if routing.exact else 1 - exp(-load))
-        for load, count in loads(
+        for load, count in expert_loads(
             tokens, kernel.top_k, kernel.experts, kernel.local_experts, routing
         )
     ]
@@ -167,10 +169,10 @@ def experts_time(
             compute = waves * 2.0 * inner * tile_cost(high, wide) / rate
             moved = touched * inner * columns * weight
             moved += visits * (inner * BYTES[multiplied] + columns * plain)
-            drawn = bandwidth * min(1.0, STREAMS * tiles / on.processors)
+            drawn = bandwidth * min(1.0, IDLE_BANDWIDTH_FACTOR * tiles / on.processors)
             seconds += roofline(compute, moved / drawn)
         best = min(best, seconds)
-    # every token's visits are sorted, gathered and summed up, wherever their experts are
+    # every token's visits are sorted, gathered and summed, on whichever device the experts are
     around = tokens * kernel.top_k * (2 * kernel.hidden + (into + kernel.ffn)) * plain
     around += tokens * kernel.hidden * plain
     return found.overhead + around / bandwidth + best

@@ -1,4 +1,4 @@
-"""The time of one kernel on a GPU: a roofline with a smooth bend, over tiles and processors."""
+"""Times of kernels on a GPU: a smooth roofline over tiles and processors."""
 
 from __future__ import annotations
 
@@ -12,37 +12,37 @@ from parframe.price.cost.attention_times import attention_time
 from parframe.price.cost.chip import Chip, chip
 from parframe.price.cost.dtypes import BYTES, SIXTEEN, Dtypes
 from parframe.price.cost.efficiency import (
-    UNMEASURED_DTYPE,
+    UNMEASURED_DTYPE_LOG_STD,
     Efficiencies,
     Efficiency,
     Operator,
     shipped,
 )
-from parframe.price.cost.estimate import Estimate, joined
-from parframe.price.cost.expert_times import EVEN, Routing, experts_time
+from parframe.price.cost.estimate import Estimate, merge_notes
+from parframe.price.cost.expert_times import UNIFORM, Routing, experts_time
 from parframe.price.cost.measured_kernel_times import measured_timer
 from parframe.price.cost.roofline import roofline, tile_cost
 from parframe.price.cost.timers import Timer
 from parframe.price.work.work import Attention, Experts, Kernel, Per, Pointwise, Product, Step
 
 TILES = ((64, 64), (64, 128), (128, 64), (64, 256), (128, 128), (128, 256), (256, 128))
-"""Tiles of rows by columns among which libraries of products choose."""
+"""Tiles of rows by columns that libraries of matrix products choose from."""
 
 FLAT_TILES = ((16, 64), (32, 64), *TILES)
-"""The same where weights are widened as they are read: such kernels are written for few rows."""
+"""Tiles of kernels that dequantize weights as they read them, which are written for few rows."""
 
 SPLITS = (1, 2, 4, 8)
-"""Into how many parts the inner dimension is split where less than half of the processors have a
-tile even so."""
+"""Parts that the inner dimension may be split into, where at most half of the processors have a
+tile."""
 
-SHORTEST_SPLIT = 512
-"""Inner elements that a part of a split product has at least."""
+MIN_SPLIT = 512
+"""Least inner elements of a part of a split product."""
 
-PARTIAL = 2.0
-"""Bytes of memory traffic that a partial result is worth: 4 go to the cache and come back."""
+PARTIAL_BYTES = 2.0
+"""Bytes of memory traffic of a partial result: 4 bytes are written to the cache and read again."""
 
-SUSTAINED = 1e-3
-"""Seconds after which the limit of power begins to lower the clock."""
+SUSTAINED_SECONDS = 1e-3
+"""Seconds after which the power limit lowers the clock."""
 
 
 def kernel_time(
@@ -51,38 +51,38 @@ def kernel_time(
     gpu: Device,
     dtypes: Dtypes,
     *,
-    routing: Routing = EVEN,
+    routing: Routing = UNIFORM,
     efficiencies: Efficiencies | None = None,
     without: str | None = None,
 ) -> Estimate:
-    """Return how long a device computes all ``count`` kernels of an entry of a stage's work.
+    """Return the time of all ``count`` kernels of an entry of a stage's work on a device.
 
     Parameters
     ----------
     kernel
-        What is computed.
+        Kernel to time.
     step
-        The sizes of the step.
+        Sizes of the step.
     gpu
-        A device of the catalog, or one that was measured by itself.
+        Device of the catalog, or one with measured speeds.
     dtypes
-        Of weights, cache and arithmetic.
+        Dtypes of weights, cache and arithmetic.
     routing
-        How tokens choose experts.
+        Distribution of tokens over experts.
     efficiencies
-        Fitted figures; None: those that come with parframe.
+        Fitted constants; None for those that ship.
     without
-        A device whose own rows are left out, to see how well an unknown device is predicted.
+        Device whose own rows are not used, to test the prediction of an unknown device.
 
     Returns
     -------
     Estimate
-        Seconds on the device, without what the host needs to launch kernels.
+        Seconds on the device, without the CPU's time to launch kernels.
 
     Notes
     -----
     ``t = overhead + (t_compute^3 + t_memory^3)^(1/3)``: the roofline of Williams, Waterman and
-    Patterson (2009) with a smooth bend. Compute comes in whole waves of tiles over the processors.
+    Patterson (2009) with a smooth bend. Compute takes whole waves of tiles over the processors.
     """
     return kernel_timer(kernel, gpu, dtypes, routing, efficiencies, without)(step)
 
@@ -91,13 +91,13 @@ def kernel_timer(
     kernel: Kernel,
     gpu: Device,
     dtypes: Dtypes,
-    routing: Routing = EVEN,
+    routing: Routing = UNIFORM,
     efficiencies: Efficiencies | None = None,
     without: str | None = None,
 ) -> Timer:
-    """Return what tells how long a kernel takes in a step, as `kernel_time` does.
+    """Return the timer of a kernel, which gives what `kernel_time` does for any step.
 
-    What does not depend on the step is looked up once, and equal sizes are computed once.
+    Values that do not depend on the step are computed once, and so are equal sizes.
     """
     if gpu.measured:
         return measured_timer(kernel, gpu, dtypes)
@@ -125,10 +125,10 @@ def kernel_timer(
         seconds = _pointwise(kernel, on, found, BYTES[plain])
     else:
         assert_never(kernel)
-    one = Estimate(1.0, found.log_std, joined(why, on.notes))
+    one = Estimate(1.0, found.log_std, merge_notes(why, on.notes))
     if widened:
-        remark = f"no kernels that widen {dtypes.weights} to {multiplied} were measured"
-        one = (one * table.widening).widened(UNMEASURED_DTYPE, remark)
+        remark = f"kernels that dequantize {dtypes.weights} to {multiplied} were not measured"
+        one = (one * table.widening).widened(UNMEASURED_DTYPE_LOG_STD, remark)
     longer = one.value
     in_all = (lambda step: seconds(step) * longer) if widened else seconds
     return Timer(in_all, one.log_std, one.notes)
@@ -187,7 +187,7 @@ def _pointwise(
 def _found(
     table: Efficiencies, operator: Operator, on: Chip, multiplied: str, without: str | None
 ) -> tuple[Efficiency, tuple[str, ...]]:
-    """Look an efficiency up: products of 16 bits of either kind are fitted as one."""
+    """Return an efficiency and notes; fp16 and bf16 have the same."""
     kind = "bf16" if multiplied == "fp16" else multiplied
     return table.find(operator, on, kind, without)
 
@@ -207,11 +207,11 @@ def product_time(
     multiplied: str = "bf16",
     plain: float = SIXTEEN,
 ) -> float:
-    """Return the seconds of ``rows x inner`` times ``inner x columns``.
+    """Return the seconds of the matrix product ``rows x inner`` by ``inner x columns``.
 
-    The library is taken to choose the best of ``TILES`` and ``SPLITS``. Weights are read once
-    from memory, in ``weight`` bytes each; activations have the dtype that is multiplied, results
-    ``plain`` bytes.
+    The library is assumed to choose the best of ``TILES`` and ``SPLITS``. Weights are read once
+    from memory, ``weight`` bytes each. Activations have the dtype ``multiplied``, results ``plain``
+    bytes.
     """
     per_tile = 2.0 * on.processors * inner / (on.rate(multiplied) * found.compute)
     bandwidth = on.bandwidth * found.memory
@@ -224,15 +224,15 @@ def product_time(
         tiles = ceil(rows / high) * ceil(columns / wide)
         cost = per_tile * tile_cost(high, wide)
         for parts in SPLITS:
-            if parts > 1 and (inner < parts * SHORTEST_SPLIT or 2 * tiles * parts > on.processors):
+            if parts > 1 and (inner < parts * MIN_SPLIT or 2 * tiles * parts > on.processors):
                 break
             compute = ceil(tiles * parts / on.processors) * cost / parts
-            compute *= 1 + found.sustained * compute / (compute + SUSTAINED)
-            moved = once + (parts * rows * columns * PARTIAL if parts > 1 else 0.0)
+            compute *= 1 + found.sustained * compute / (compute + SUSTAINED_SECONDS)
+            moved = once + (parts * rows * columns * PARTIAL_BYTES if parts > 1 else 0.0)
             best = min(best, roofline(compute, moved / bandwidth))
     return found.overhead + best
 
 
 def pointwise_time(moved: float, on: Chip, found: Efficiency) -> float:
-    """Return the seconds of a kernel that reads and writes so many bytes and computes little."""
+    """Return the seconds of a kernel that reads and writes ``moved`` bytes and computes little."""
     return found.overhead + moved / (on.bandwidth * found.memory)

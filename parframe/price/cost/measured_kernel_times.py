@@ -1,4 +1,4 @@
-"""The time of a kernel on a device that was measured by itself: its amount over its speed."""
+"""Times of kernels on a device with measured speeds."""
 
 from __future__ import annotations
 
@@ -8,29 +8,29 @@ from parframe.price.cost.dtypes import Dtypes
 from parframe.price.cost.timers import Timer
 from parframe.price.work.work import Attention, Experts, Kernel, Pointwise, Product, Step
 
-ONE_BY_ONE = 16
-"""New positions of a row up to which attention is that of a step of decoding."""
+DECODE_MAX_NEW_TOKENS = 16
+"""Most new tokens of a sequence for which attention is that of decode."""
 
 
 def measured_timer(kernel: Kernel, device: Device, dtypes: Dtypes) -> Timer:
-    """Return what tells how long a device takes for all ``count`` of a kernel.
+    """Return the timer of all ``count`` of a kernel.
 
-    What a kernel takes apart from its size is no part of it: it is in what the engine takes for a
-    layer, which was measured with all of a layer's kernels.
+    The launch overhead of kernels is not included: it is part of the engine's overhead for a layer,
+    which was measured with all kernels of a layer.
 
     Parameters
     ----------
     kernel
-        What is computed.
+        Kernel to time.
     device
-        One with `parframe.hardware.Device.measured`.
+        Device with `parframe.hardware.Device.measured`.
     dtypes
-        Of weights, cache and arithmetic.
+        Dtypes of weights, cache and arithmetic.
 
     Raises
     ------
     ParframeError
-        Of kind `hardware`, if it was not measured in the dtype.
+        Of kind `hardware`, if the device was not measured in the dtype.
     """
     dtype = dtypes.plain(device.rates)
     known = {operator: _speeds(device, operator, dtype) for operator in device.measured}
@@ -43,14 +43,14 @@ def measured_timer(kernel: Kernel, device: Device, dtypes: Dtypes) -> Timer:
 
 
 def _operators(kernel: Kernel) -> tuple[str, ...]:
-    """What a kernel may be measured as."""
+    """Return the measured operators that a kernel may use."""
     if isinstance(kernel, Attention):
         return "decode", "prompt"
     return ("pointwise",) if isinstance(kernel, Pointwise) else ("product",)
 
 
 def _asked(kernel: Kernel, step: Step) -> tuple[float, float, str]:
-    """The size by which a kernel's speed goes, how much of it there is, and the operator."""
+    """Return the size that determines a kernel's speed, its amount, and its measured operator."""
     if isinstance(kernel, Product):
         rows = _times(kernel, step)
         return rows, kernel.inner * kernel.columns * (rows > 0), "product"
@@ -72,7 +72,7 @@ def _attention(kernel: Attention, step: Step) -> tuple[float, float, str]:
     if kernel.window is not None:
         keys = min(keys, kernel.window + step.new_tokens - 1)
     keys *= kernel.position_share
-    if step.new_tokens <= ONE_BY_ONE:
+    if step.new_tokens <= DECODE_MAX_NEW_TOKENS:
         return keys, rows * keys * kernel.cache_width, "decode"
     width = kernel.key_width + kernel.value_width
     return step.new_tokens, rows * step.new_tokens * keys * kernel.heads * width, "prompt"
@@ -89,7 +89,7 @@ def _speeds(device: Device, operator: str, dtype: str) -> Speeds:
         raise ParframeError(
             "hardware",
             device.name,
-            f"its {operator}s were not measured in {dtype}",
-            f"use one of {', '.join(known)}, or measure it in this dtype",
+            f"has no measured speed of {operator} in {dtype}",
+            f"use one of {', '.join(known)}, or measure the device in this dtype",
         )
     return known[dtype]

@@ -1,17 +1,17 @@
-"""What the times of all operators share: the bend of the roofline and the price of a tile."""
+"""Roofline of a kernel, and cost of a tile of a matrix product."""
 
 from __future__ import annotations
 
-TILE_TURN = 16
-"""Elements by which a tile is larger in effect, each way: what is loaded for its rows and columns
-costs as much as so many more of the other."""
+TILE_OVERHEAD = 16
+"""Elements by which a tile is effectively larger in each direction, for the loads of its rows and
+columns."""
 
 
 def roofline(compute: float, memory: float) -> float:
-    """Return the time of a kernel that computes and moves data at once."""
+    """Return the seconds of a kernel whose compute and memory seconds overlap."""
     return float((compute**3 + memory**3) ** (1 / 3))
 
 
 def tile_cost(high: int, wide: int) -> float:
-    """Return the elements of a tile, with what its loads cost beside its products."""
-    return high * wide * (1 + TILE_TURN * (1 / high + 1 / wide))
+    """Return the effective number of elements of a tile, with the cost of its expert_loads."""
+    return high * wide * (1 + TILE_OVERHEAD * (1 / high + 1 / wide))

@@ -1,4 +1,4 @@
-"""What tells how long something takes in steps of any size, and several such things in turn."""
+"""Timers: seconds of kernels and communication as functions of the sizes of a step."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from collections.abc import Callable, Iterable
 
 import attrs
 
-from parframe.price.cost.estimate import Estimate, joined
+from parframe.price.cost.estimate import Estimate, merge_notes
 from parframe.price.work.work import Communication, Kernel, Step
 
 
 @attrs.frozen(eq=False)
 class Timer:
-    """Tells how long all ``count`` of a kernel or an exchange take.
+    """Seconds of all ``count`` operators of a kernel or communication, by the sizes of a step.
 
     Parameters
     ----------
     seconds
-        By the sizes of a step.
+        Function from a step to seconds.
     log_std, notes
-        How far these may be off, and what should be known of them, as in an `Estimate`.
+        Prediction error and notes, as in an `Estimate`.
     """
 
     seconds: Callable[[Step], float]
@@ -28,36 +28,36 @@ class Timer:
     notes: tuple[str, ...] = ()
 
     def __call__(self, step: Step) -> Estimate:
-        """Return the seconds in one step."""
+        """Return the time in one step."""
         return Estimate(self.seconds(step), self.log_std, self.notes)
 
 
 @attrs.frozen(eq=False)
-class Sum:
-    """Kernels or exchanges that follow each other.
+class TimerSum:
+    """TimerSum of the times of kernels or communication that follow each other.
 
     Parameters
     ----------
     timed
-        Of each whether replicas divide it, its seconds by a step, and its spread.
+        For each, whether replicas split it, its seconds by a step, and its ``log_std``.
     notes
-        What should be known of all.
+        Notes of all.
     """
 
     timed: tuple[tuple[bool, Callable[[Step], float], float], ...]
     notes: tuple[str, ...]
 
     @classmethod
-    def of(cls, found: Iterable[tuple[Kernel | Communication, Timer]]) -> Sum:
-        """Take what is timed with its timers."""
+    def of(cls, found: Iterable[tuple[Kernel | Communication, Timer]]) -> TimerSum:
+        """Make the sum of kernels or communication with their timers."""
         pairs = list(found)
         return cls(
             tuple((part.share < 1, timer.seconds, timer.log_std) for part, timer in pairs),
-            joined(*(timer.notes for _, timer in pairs)),
+            merge_notes(*(timer.notes for _, timer in pairs)),
         )
 
     def __call__(self, whole: Step, divided: Step) -> Estimate:
-        """Return the seconds of all: of what replicas divide in a step of its own."""
+        """Return the total time of a step; ``divided`` is the step of one replica."""
         seconds = [of(divided if share else whole) for share, of, _ in self.timed]
         value = sum(seconds)
         if not value:

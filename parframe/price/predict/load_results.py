@@ -7,7 +7,7 @@ import math
 import attrs
 
 from parframe.errors import ParframeError
-from parframe.price.cost.estimate import Estimate, joined
+from parframe.price.cost.estimate import Estimate, merge_notes
 from parframe.price.predict.queries import Query
 from parframe.price.serving.deployment import Deployment
 from parframe.price.serving.memory_traffic import decode_read_bytes
@@ -158,8 +158,10 @@ def _steady_state_result(
     e2e_latency = state.tpot * output
     if ttft:
         e2e_latency = ttft + state.tpot * max(output - 1, 0)
-    rate = attrs.evolve(state.request_rate, notes=joined(state.notes, state.request_rate.notes))
-    tpot = attrs.evolve(state.tpot, notes=joined(state.notes, state.tpot.notes))
+    rate = attrs.evolve(
+        state.request_rate, notes=merge_notes(state.notes, state.request_rate.notes)
+    )
+    tpot = attrs.evolve(state.tpot, notes=merge_notes(state.notes, state.tpot.notes))
     read = decode_read_bytes(deployment, state.sequences, prompt + output / 2)
     return LoadResult(
         ttft,

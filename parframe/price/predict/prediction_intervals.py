@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from parframe.price.cost.estimate import Estimate, joined
+from parframe.price.cost.estimate import Estimate, merge_notes
 from parframe.price.predict.metrics import MetricKind
 from parframe.price.serving.deployment import Deployment
 from parframe.price.serving.engines import Engine
@@ -42,7 +42,7 @@ def with_engine_error(
     """
     kernel_error = excess_kernel_error(estimate.log_std, deployment.engine)
     spread = math.hypot(kernel_error, engine_error(kind, deployment, model, device))
-    why = joined(_unmeasured_notes(kind, deployment, model, device), estimate.notes)
+    why = merge_notes(_unmeasured_notes(kind, deployment, model, device), estimate.notes)
     return Estimate(estimate.value, spread, why)
 
 

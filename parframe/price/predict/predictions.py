@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 import attrs
 
 from parframe.errors import ParframeError
-from parframe.price.cost.estimate import Estimate, joined
+from parframe.price.cost.estimate import Estimate, merge_notes
 from parframe.price.predict.load_results import LoadResult, predict_load
 from parframe.price.predict.metrics import METRICS, Metric, MetricKind, metric_name, unit_size
 from parframe.price.predict.prediction_intervals import with_engine_error
@@ -81,7 +81,7 @@ def predict_query(query: Query, registry: Registry) -> Prediction:
         # The throughput of a load that the engine keeps up with is that of the load.
         estimate = attrs.evolve(estimate, log_std=kernel_estimate.log_std)
     low, high = estimate.interval()
-    why = "; ".join(joined(resolved.notes, estimate.notes))
+    why = "; ".join(merge_notes(resolved.notes, estimate.notes))
     return Prediction(estimate.value / size, low / size, high / size, why)
 
 

@@ -10,7 +10,7 @@ import attrs
 from parframe.errors import ParframeError
 from parframe.hardware import Catalog, Cluster
 from parframe.hardware.machine import Machine
-from parframe.price.cost.cluster_timer import MeasuredClock
+from parframe.price.cost.cluster_timer import ClusterTimer
 from parframe.price.cost.communication_times import implementation_of
 from parframe.price.cost.dtypes import Dtypes
 from parframe.price.predict.queries import Query
@@ -150,9 +150,9 @@ def resolve_query(query: Query, registry: Registry) -> ResolvedQuery:
 @lru_cache(maxsize=4096)
 def _clock(
     machine: Machine, devices: int, dtypes: Dtypes, implementation: str, unseen: str | None
-) -> MeasuredClock:
+) -> ClusterTimer:
     """Return the one clock of a cluster and dtypes: times are cached by it."""
-    return MeasuredClock(Cluster(machine, devices), dtypes, implementation, unseen)
+    return ClusterTimer(Cluster(machine, devices), dtypes, implementation, unseen)
 
 
 def _resolve_layout(query: Query, notes: list[str]) -> tuple[Layout, int, int]:

@@ -6,7 +6,7 @@ import math
 
 import attrs
 
-from parframe.price.cost.estimate import Estimate, joined
+from parframe.price.cost.estimate import Estimate, merge_notes
 from parframe.price.serving.deployment import Deployment
 from parframe.price.serving.step_time import StepBatch
 
@@ -138,7 +138,7 @@ def mean_step_time(
     decode_only = deployment.step_time(others[0][1])
     value = share * mixed.value + (1 - share) * decode_only.value
     spread = max(mixed.log_std, decode_only.log_std)
-    return Estimate(value, spread, joined(decode_only.notes, mixed.notes))
+    return Estimate(value, spread, merge_notes(decode_only.notes, mixed.notes))
 
 
 def max_concurrency(

@@ -7,8 +7,8 @@ from typing import Protocol
 
 import attrs
 
-from parframe.price.cost.estimate import NOTHING, Estimate, total
-from parframe.price.cost.timers import Sum, Timer
+from parframe.price.cost.estimate import ZERO, Estimate, total
+from parframe.price.cost.timers import Timer, TimerSum
 from parframe.price.serving.engines import Engine
 from parframe.price.work.work import (
     Attention,
@@ -34,7 +34,7 @@ class Clock(Protocol):
     def kernel(self, kernel: Kernel) -> Timer:
         """Return the timer of all ``count`` launches of a kernel."""
 
-    def exchange(self, exchange: Communication) -> Timer:
+    def communication(self, communication: Communication) -> Timer:
         """Return the timer of all ``count`` calls of a communication operator."""
 
     def among(self, busy: float) -> Clock:
@@ -97,12 +97,12 @@ class StageTimes:
     query head of a group.
     """
 
-    matmul: Estimate = NOTHING
-    experts: Estimate = NOTHING
-    attention: Estimate = NOTHING
-    pointwise: Estimate = NOTHING
-    communication: Estimate = NOTHING
-    kv_reread: Estimate = NOTHING
+    matmul: Estimate = ZERO
+    experts: Estimate = ZERO
+    attention: Estimate = ZERO
+    pointwise: Estimate = ZERO
+    communication: Estimate = ZERO
+    kv_reread: Estimate = ZERO
 
     def total(self, engine: Engine) -> Estimate:
         """Return the seconds of a device, with the engine's time factors."""
@@ -122,24 +122,26 @@ class StageTimes:
 class _StageTimers:
     """Timers of a stage by kind of kernel."""
 
-    matmul: Sum
-    experts: Sum
-    pointwise: Sum
-    communication: Sum
+    matmul: TimerSum
+    experts: TimerSum
+    pointwise: TimerSum
+    communication: TimerSum
     attention: tuple[tuple[Attention, Timer], ...]
 
     @classmethod
     def of(cls, stage: Stage, clock: Clock) -> _StageTimers:
         timers = [(kernel, clock.kernel(kernel)) for kernel in stage.kernels]
 
-        def sum_of(kind: type[Kernel]) -> Sum:
-            return Sum.of(pair for pair in timers if isinstance(pair[0], kind))
+        def sum_of(kind: type[Kernel]) -> TimerSum:
+            return TimerSum.of(pair for pair in timers if isinstance(pair[0], kind))
 
         return cls(
             sum_of(Product),
             sum_of(Experts),
             sum_of(Pointwise),
-            Sum.of((exchange, clock.exchange(exchange)) for exchange in stage.communication),
+            TimerSum.of(
+                (exchange, clock.communication(exchange)) for exchange in stage.communication
+            ),
             tuple((kernel, timer) for kernel, timer in timers if isinstance(kernel, Attention)),
         )
 
@@ -182,7 +184,7 @@ def stage_times(stage: Stage, clock: Clock, batch: StepBatch, replicas: int = 1)
 
 def _communication(stage: Stage, clock: Clock, batch: StepBatch, replicas: int) -> Estimate:
     if not batch.tokens:
-        return NOTHING
+        return ZERO
     busiest = batch.at_least_one_per(replicas)
     return _stage_timers(stage, clock).communication(_joint_step(batch), _joint_step(busiest))
 
