@@ -143,7 +143,7 @@ def test_a_latent_cache_is_scored_as_it_is_kept():
 
 def test_a_dtype_without_rows_says_so():
     found = kernel_time(KERNELS[0], DECODE, A100, Dtypes("int4"))
-    assert any("widen int4 to bf16" in why for why in found.notes)
+    assert any("dequantize int4 to bf16" in note for note in found.notes)
 
 
 def test_a_rate_that_is_not_known_is_refused():
