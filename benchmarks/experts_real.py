@@ -20,7 +20,7 @@ from rich.table import Table
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
 
-from greedy import PROMPTS, completed, expected, saved
+from greedy_generation import PROMPTS, completed, expected, saved
 
 import parframe
 from parframe.errors import ParframeError

@@ -9,9 +9,9 @@ import sys
 import tomllib
 from pathlib import Path
 
-import documented
+import documentation
 import pytest
-from proving import STORIES, needs_stories
+from plan_assertions import STORIES, needs_stories
 
 import parframe
 from parframe.cli import COMMANDS
@@ -40,7 +40,7 @@ def without_noise(text: str) -> str:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_the_code_blocks_of_a_page_run(tmp_path, page):
     shutil.copytree(ROOT / "specs", tmp_path / "specs", ignore=shutil.ignore_patterns("out"))
-    script = ROOT / "tests" / "support" / "documented.py"
+    script = ROOT / "tests" / "support" / "documentation.py"
     told = subprocess.run(
         [sys.executable, str(script), str(page)],
         cwd=tmp_path, capture_output=True, text=True, check=False,
@@ -111,6 +111,6 @@ def test_every_key_command_and_strategy_is_documented():
 
 def test_every_code_block_is_of_a_language_that_is_run():
     languages = {
-        language for page in PAGES for language, _ in documented.blocks(page.read_text("utf-8"))
+        language for page in PAGES for language, _ in documentation.blocks(page.read_text("utf-8"))
     }
     assert languages <= {"python", "console", "toml", "text"}

@@ -8,14 +8,21 @@ from pathlib import Path
 from random import Random
 
 import attrs
-import handmade
+import handwritten
 import pytest
 import torch
-from checked import COMPOSITES, RINGS, graph_of, plan_of, ring_of
-from faults import FAULTS, on_one_rank, replaced, with_args, with_broadcasts, with_probes
+from faults import (
+    FAULTS,
+    add_probes,
+    change_on_one_rank,
+    replace_args,
+    replace_operator,
+    use_broadcasts,
+)
 from hypothesis import given
 from hypothesis import strategies as some
 from models import FAMILIES
+from tiny_plans import COMPOSITES, RINGS, graph_of, plan_of, ring_of
 
 import parframe
 from parframe.checking import KINDS, check, device_memory, memory_sizes
@@ -76,7 +83,7 @@ def test_a_ring_over_more_axes_than_the_sequence_is_a_finding():
     plan = partition_placing(graph_of("llama"), placing)
     (program,) = plan.programs.values()
     ring = next(op for op in program.operators if "travels" in op.args)
-    wrong = replaced(program, ring, with_args(ring, axes=("cp", "spare")))
+    wrong = replace_operator(program, ring, replace_args(ring, axes=("cp", "spare")))
     plan = attrs.evolve(plan, programs={program.name: wrong})
     (finding, *_) = check(plan).findings
     assert (finding.kind, finding.operator) == ("collective", "model.layers.0/attention")
@@ -84,7 +91,9 @@ def test_a_ring_over_more_axes_than_the_sequence_is_a_finding():
 
 
 def test_keys_with_positions_of_other_keys_are_a_finding():
-    plan = FAULTS["exchanged_with_the_positions_of_another"](ring_of("llama", "CP3"), Random(0))
+    plan = FAULTS["distributed_with_the_positions_of_another_rank"](
+        ring_of("llama", "CP3"), Random(0)
+    )
     assert plan is not None
     (finding,) = check(plan).findings
     assert finding.kind == "type"
@@ -101,7 +110,7 @@ def test_decomposed_operators_are_checked_against_the_original_model():
 
 @pytest.mark.parametrize(
     "plan",
-    [handmade.tensor_parallel(2), handmade.tensor_parallel(3, 2), handmade.pipeline()],
+    [handwritten.tensor_parallel(2), handwritten.tensor_parallel(3, 2), handwritten.pipeline()],
     ids=["TP2", "TP3DP2", "PP2"],
 )
 def test_a_correct_plan_made_by_hand_has_no_findings(plan):
@@ -109,13 +118,13 @@ def test_a_correct_plan_made_by_hand_has_no_findings(plan):
 
 
 def test_stages_may_be_joined_by_broadcasts():
-    plan = with_broadcasts(plan_of("llama", "PP2TP2DP2"))
+    plan = use_broadcasts(plan_of("llama", "PP2TP2DP2"))
     assert plan is not None
     assert findings_of(plan) == []
 
 
 def test_a_weight_may_be_sliced_and_gathered():
-    plan = with_probes(plan_of("llama", "PP2TP2DP2"), ["tp", "dp"])
+    plan = add_probes(plan_of("llama", "PP2TP2DP2"), ["tp", "dp"])
     assert plan is not None
     assert findings_of(plan) == []
 
@@ -126,14 +135,14 @@ def swapped(program):
 
 
 def test_another_order_of_two_groups_without_deadlock_has_no_findings():
-    plan = on_one_rank(with_probes(plan_of("gpt_neox", "TP2DP2"), ["tp", "dp"]), 0, swapped)
+    plan = change_on_one_rank(add_probes(plan_of("gpt_neox", "TP2DP2"), ["tp", "dp"]), 0, swapped)
     assert findings_of(plan) == []
 
 
 def test_a_deadlock_is_reported_as_its_cycle():
-    plan = with_probes(plan_of("gpt_neox", "TP2DP2"), ["tp", "dp"])
+    plan = add_probes(plan_of("gpt_neox", "TP2DP2"), ["tp", "dp"])
     for rank in (0, 3):
-        plan = on_one_rank(plan, rank, swapped)
+        plan = change_on_one_rank(plan, rank, swapped)
     (finding,) = check(plan).findings
     assert finding.kind == "deadlock"
     assert set(finding.ranks) == {0, 1, 2, 3}
@@ -144,7 +153,7 @@ def test_a_deadlock_is_reported_as_its_cycle():
 
 
 def test_a_device_that_waits_for_one_that_has_ended_is_named():
-    plan = handmade.pipeline()
+    plan = handwritten.pipeline()
     last = plan.programs["stage0"]
     silent = attrs.evolve(last, operators=last.operators[:-1])
     plan = attrs.evolve(plan, programs={**plan.programs, "stage0": silent})
@@ -167,7 +176,7 @@ def test_every_finding_has_a_known_kind():
 
 
 def test_memory_counts_weights_and_the_peak_of_activations():
-    plan = handmade.tensor_parallel(2)
+    plan = handwritten.tensor_parallel(2)
     sizes = memory_sizes(plan, "float32", batch=3)
     own = device_memory(plan, 0, sizes)
     assert own.weights == 4 * (5 * 6 + 6 * 5 + 6)
@@ -192,7 +201,7 @@ def test_a_budget_that_is_too_small_is_reported_with_bytes():
 
 
 def test_invalid_sizes_and_dtypes_are_refused():
-    plan = handmade.pipeline()
+    plan = handwritten.pipeline()
     with pytest.raises(parframe.ParframeError, match="dtype"):
         check(plan, dtype="float5")
     with pytest.raises(parframe.ParframeError, match="batch"):
@@ -274,7 +283,7 @@ def test_boxes_tile_their_hull_or_not(boxes, once, wrong):
 
 
 def test_a_thousand_devices_on_one_axis_are_checked_at_once():
-    plan = parframe.partition(handmade.mlp(), "TP1024")
+    plan = parframe.partition(handwritten.mlp(), "TP1024")
     start = time.perf_counter()
     assert parframe.check(plan).ok
     assert time.perf_counter() - start < 10

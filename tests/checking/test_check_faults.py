@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from checked import plans
-from faults import COMMUNICATION_FAULTS, FAULTS, plant
+from faults import COMMUNICATION_FAULTS, FAULTS, plant_faults
+from tiny_plans import plans
 
 from parframe.checking import check
 
@@ -20,7 +20,7 @@ def test_there_are_kinds_enough():
 
 @pytest.mark.parametrize("kind", FAULTS)
 def test_every_planted_fault_is_found(kind):
-    planted = list(plant(kind, plans(), PLANTS, seed=0))
+    planted = list(plant_faults(kind, plans(), PLANTS, seed=0))
     assert len(planted) == PLANTS
     missed = [what for what, plan in planted if check(plan).ok]
     assert not missed

@@ -8,7 +8,7 @@ import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import handmade
+import handwritten
 import pytest
 from command import contents, write_spec
 
@@ -134,7 +134,7 @@ def test_more_stages_than_layers_are_refused(call, tmp_path):
 @pytest.fixture
 def plan(tmp_path):
     folder = tmp_path / "plan"
-    handmade.tensor_parallel(2).save(folder)
+    handwritten.tensor_parallel(2).save(folder)
     return folder
 
 

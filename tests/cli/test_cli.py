@@ -5,7 +5,7 @@ import sys
 import time
 from importlib import import_module
 
-import handmade
+import handwritten
 import pytest
 from command import write_spec
 
@@ -18,7 +18,7 @@ from parframe.errors import KINDS
 @pytest.fixture
 def plan(tmp_path):
     folder = tmp_path / "plan"
-    handmade.tensor_parallel(2, data=2).save(folder)
+    handwritten.tensor_parallel(2, data=2).save(folder)
     return folder
 
 
@@ -262,7 +262,7 @@ def test_show_device_lists_operators_with_the_ranks_they_talk_to(call, plan):
 
 
 def test_show_device_names_the_peer_of_a_send(call, tmp_path):
-    handmade.pipeline().save(tmp_path / "plan")
+    handwritten.pipeline().save(tmp_path / "plan")
     assert "pp: to 1" in call("show", tmp_path / "plan", "--device", 0).out
     assert "pp: from 0" in call("show", tmp_path / "plan", "--device", 1).out
 
@@ -282,8 +282,8 @@ def test_check_tells_communication_and_memory(call, plan):
 
 
 def test_check_of_a_wrong_plan_fails_with_its_findings(call, tmp_path):
-    wrong = handmade.changed(
-        handmade.tensor_parallel(2), "all", "down@sum", args={"reduction": "max"}
+    wrong = handwritten.changed(
+        handwritten.tensor_parallel(2), "all", "down@sum", args={"reduction": "max"}
     )
     wrong.save(tmp_path / "plan")
     told = call("check", tmp_path / "plan", "--json")
@@ -309,8 +309,8 @@ def test_verify_tells_the_error_and_what_was_communicated(call, plan):
 
 
 def test_verify_of_a_wrong_plan_names_the_first_operator_that_differs(call, tmp_path):
-    wrong = handmade.changed(
-        handmade.tensor_parallel(2), "all", "down@sum", args={"reduction": "max"}
+    wrong = handwritten.changed(
+        handwritten.tensor_parallel(2), "all", "down@sum", args={"reduction": "max"}
     )
     wrong.save(tmp_path / "plan")
     told = call("verify", tmp_path / "plan")

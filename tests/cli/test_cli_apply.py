@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 
 import attrs
-import handmade
+import handwritten
 import pytest
 from command import contents, write_spec
 
@@ -118,8 +118,8 @@ def test_a_plan_over_budget_is_not_written(call, spec):
 
 
 def test_a_plan_that_fails_its_checks_is_not_written(call, spec, monkeypatch):
-    wrong = handmade.changed(
-        handmade.tensor_parallel(2), "all", "down@sum", args={"reduction": "max"}
+    wrong = handwritten.changed(
+        handwritten.tensor_parallel(2), "all", "down@sum", args={"reduction": "max"}
     )
     monkeypatch.setattr(parframe, "partition", lambda graph, by: wrong, raising=False)
     told = call("apply", spec)

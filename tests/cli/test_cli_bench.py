@@ -1,7 +1,7 @@
 import json
 
 import pytest
-from proving import STORIES, needs_stories
+from plan_assertions import STORIES, needs_stories
 
 FEW = ("--prompt-tokens", 4, "--new-tokens", 6, "--no-compile")
 

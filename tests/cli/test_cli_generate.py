@@ -2,10 +2,10 @@ import io
 import itertools
 import json
 
-import handmade
+import handwritten
 import pytest
-import tokenizers_made
-from proving import STORIES, needs_stories
+import tiny_tokenizers
+from plan_assertions import STORIES, needs_stories
 
 from parframe import graph_json
 from parframe.cli.completion_printers import JSONLinesPrinter, TextPrinter
@@ -22,7 +22,7 @@ LOST = Failure(1, ParframeError("run", "rank 1", "was lost", "start it again"))
 @pytest.fixture
 def model(tmp_path):
     """Return the path of a graph, which is enough to refuse a command line."""
-    graph_json.write_graph(handmade.mlp(), tmp_path / "graph.json")
+    graph_json.write_graph(handwritten.mlp(), tmp_path / "graph.json")
     return tmp_path / "graph.json"
 
 
@@ -65,7 +65,7 @@ def test_temperature_nan_is_refused(call, model):
 
 
 def test_plan_excludes_parallel(call, tmp_path):
-    handmade.tensor_parallel(2).save(tmp_path / "plan")
+    handwritten.tensor_parallel(2).save(tmp_path / "plan")
     result = call("generate", tmp_path / "plan", "--prompt", "a", "--parallel", "TP2")
     assert "is already a plan; give the model instead" in result.err
 
@@ -152,7 +152,7 @@ def test_file_without_prompts_is_reported(tmp_path, content):
 
 def completions(*texts, stops=()):
     """Return completions of the tokens of some texts, and the events of each."""
-    text = tokenizers_made.byte_level()
+    text = tiny_tokenizers.byte_level()
     found, events = [], []
     for number, content in enumerate(texts):
         request = Request(number, (5,), Sampling(stop=(0,)))
@@ -277,7 +277,7 @@ def test_control_characters_are_removed():
 
 
 def test_ordinary_stop_token_gives_no_text():
-    text = tokenizers_made.byte_level()
+    text = tiny_tokenizers.byte_level()
     assert isinstance(text, ModelTokenizer)
     cat, dog = text.encode("cat"), text.encode("dog")
     request = Request(0, cat, Sampling(stop=dog))

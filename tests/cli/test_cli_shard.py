@@ -1,6 +1,6 @@
 import json
 
-import handmade
+import handwritten
 import models
 import pytest
 import torch
@@ -102,7 +102,7 @@ REFUSED = {
 
 @pytest.mark.parametrize("case", REFUSED)
 def test_failed_shard_prints_one_error_and_leaves_no_files(call, model, tmp_path, case):
-    handmade.tensor_parallel(2).save(tmp_path / "plan")
+    handwritten.tensor_parallel(2).save(tmp_path / "plan")
     arguments, expected = REFUSED[case]
     result = call("shard", *arguments(model, tmp_path), "-o", tmp_path / "out", "--json")
     assert result.code != 0

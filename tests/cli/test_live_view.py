@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 
-from proving import STORIES, needs_stories
+from plan_assertions import STORIES, needs_stories
 from rich.console import Console
 
 from parframe.cli.completion_printers import TextPrinter

@@ -119,12 +119,12 @@ class Conflict(nn.Module):
 
 
 def test_conflicting_factors_leave_the_dim_whole():
-    from proving import assert_equal
+    from plan_assertions import assert_equal
 
     from parframe.partitioning import partition
     from parframe.simulation import simulate
 
-    model = models.randomised(Conflict().double()).eval()
+    model = models.randomize(Conflict().double()).eval()
     x = torch.randn(5, 6, generator=torch.Generator().manual_seed(0)).double()
     graph = load(model, {"x": x})
     for composite in ("TP2", "TP3", "DP2TP2"):
@@ -133,12 +133,12 @@ def test_conflicting_factors_leave_the_dim_whole():
 
 
 def test_a_fused_weight_indexed_by_constants_is_split_without_a_gather():
-    from proving import communication
+    from plan_assertions import count_communication
 
     from parframe.partitioning import partition
 
     plan = partition(load(models.tiny_config("falcon")), "TP8")
-    assert communication(plan) == {"all_reduce": 3, "all_gather": 1}
+    assert count_communication(plan) == {"all_reduce": 3, "all_gather": 1}
 
 
 def test_a_halved_dimension_is_two_segments_everywhere():

@@ -4,7 +4,7 @@ from functools import cache
 
 import pytest
 import texts
-from proving import STORIES, needs_stories
+from plan_assertions import STORIES, needs_stories
 
 import parframe
 from parframe.generation import Sampling

@@ -1,7 +1,7 @@
 """Mixtures of experts in real processes generate the tokens of transformers."""
 
 import pytest
-from greedy import PROMPTS, completed, expected, saved
+from greedy_generation import PROMPTS, completed, expected, saved
 
 import parframe
 from parframe.generation import Settings

@@ -11,7 +11,7 @@ import completions
 import models
 import pytest
 import torch
-from greedy import PROMPTS, completed, expected, saved
+from greedy_generation import PROMPTS, completed, expected, saved
 
 import parframe
 from parframe import ParframeError

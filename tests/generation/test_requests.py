@@ -4,7 +4,7 @@ import subprocess
 import sys
 
 import attrs
-import handmade
+import handwritten
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -279,4 +279,4 @@ def test_limits_of_models(config, expected):
 
 def test_model_without_tokens_is_refused():
     with pytest.raises(ParframeError, match="takes no tokens"):
-        find_model_limits(handmade.mlp())
+        find_model_limits(handwritten.mlp())

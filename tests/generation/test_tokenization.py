@@ -5,9 +5,9 @@ from functools import cache
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from proving import STORIES, needs_stories
+from plan_assertions import STORIES, needs_stories
+from tiny_tokenizers import LINES, byte_level
 from tokenizers import Tokenizer, decoders, models
-from tokenizers_made import LINES, byte_level
 
 from parframe.errors import ParframeError
 from parframe.generation.text_stream import Detokenizer, StopStrings, TextStream

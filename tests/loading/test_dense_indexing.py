@@ -1,4 +1,4 @@
-"""Rows selected by a mask: exported as all rows and the mask, exactly, or refused."""
+"""Rows selected by a mask: exported exactly, as all rows and the mask, or refused."""
 
 import pytest
 import torch
@@ -16,7 +16,7 @@ EXPERTS = 3
 
 
 class Routed(nn.Module):
-    """Experts in a loop over those that any token is for."""
+    """Experts in a loop over those that have tokens."""
 
     def __init__(self, walk="tensor"):
         super().__init__()
@@ -62,7 +62,7 @@ class Adapted(nn.Module):
 
 
 class Logarithms(nn.Module):
-    """Takes logarithms of positive rows: those of others are not numbers."""
+    """Takes logarithms of positive rows; those of other rows are NaN."""
 
     def forward(self, x):
         (rows,) = torch.where(x[:, 0, 0] > 0)
@@ -134,7 +134,7 @@ def test_selected_rows_compute_the_same(module):
 
 
 @pytest.mark.parametrize(("kind", "spec"), [(Routed, "DP2"), (Sorted, "DP2"), (Sorted, "TP2")])
-def test_plans_of_selected_rows_are_proved(kind, spec):
+def test_plans_of_selected_rows_are_verified(kind, spec):
     plan = parframe.partition(loaded(kind()), spec)
     assert parframe.check(plan).ok
     assert parframe.verify(plan).ok
@@ -204,7 +204,7 @@ class Some(Sorted):
         return torch.cat(parts[1:])
 
 
-class Beside(Sorted):
+class AcrossColumns(Sorted):
     def joined(self, parts, weights, sizes):
         return torch.cat(parts, dim=1)
 
@@ -229,7 +229,7 @@ class Sized(nn.Module):
         return x.split((x[0] > 0).sum(0).tolist(), dim=1)[0]
 
 
-class Told(nn.Module):
+class ReturnedSizes(nn.Module):
     def forward(self, x):
         return x, (x[0] > 0).sum(0).tolist()
 
@@ -247,14 +247,14 @@ class Told(nn.Module):
         (Returned, "returns a selection"),
         (Backwards, "cat of other than all groups of rows in order"),
         (Some, "cat of other than all groups of rows in order"),
-        (Beside, "cat of other than all groups of rows in order"),
+        (AcrossColumns, "cat of other than all groups of rows in order"),
         (Mean, "mean across selected rows"),
         (Asked, "used for other than splitting rows"),
         (Shared, "used for other than splitting rows"),
         (Sized, "by numbers read from a tensor"),
-        (Told, "returns a selection"),
+        (ReturnedSizes, "returns a selection"),
     ],
 )
-def test_what_cannot_be_done_with_all_rows_is_refused(kind, why):
+def test_uses_that_all_rows_cannot_compute_are_refused(kind, why):
     with pytest.raises(ParframeError, match=why):
         loaded(kind())

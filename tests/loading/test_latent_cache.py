@@ -1,4 +1,4 @@
-"""What a layer keeps for every position: keys and values, or the latents they come from."""
+"""KV caches: a layer stores keys and values, or the latents that they are computed from."""
 
 import models
 import pytest
@@ -9,26 +9,26 @@ from parframe.sizes import symbol
 BATCH, SEQUENCE = symbol("batch"), symbol("sequence")
 
 
-def caches(name):
+def cache_shapes(name):
     graph = parframe.load(models.tiny_config(name))
     (block,) = {block.name: block for block in graph.blocks.values() if block.states}.values()
     return {state.name: block.tensors[state.value].shape for state in block.states}
 
 
 @pytest.mark.parametrize("name", ["llama", "gpt2", "mistral"])
-def test_keys_and_values_are_kept_as_attention_takes_them(name):
+def test_keys_and_values_are_stored_as_attention_takes_them(name):
     heads = 8 if name == "gpt2" else 4
     shape = (BATCH, heads, SEQUENCE, 8)
-    assert caches(name) == {"attention.key": shape, "attention.value": shape}
+    assert cache_shapes(name) == {"attention.key": shape, "attention.value": shape}
 
 
 @pytest.fixture(scope="module")
 def latent():
-    """A layer whose keys and values come from a latent of 16 and a rotated part of 8."""
+    """Return a layer that computes keys and values from a latent of 16 and a rotary part of 8."""
     return parframe.load(models.tiny_config("deepseek_v3", first_k_dense_replace=0))
 
 
-def test_the_latent_is_kept_where_keys_and_values_come_from_one(latent):
+def test_the_latent_is_stored_where_keys_and_values_are_computed_from_one(latent):
     (block,) = (block for block in latent.blocks.values() if block.states)
     shapes = {state.name: block.tensors[state.value].shape for state in block.states}
     assert shapes == {
@@ -40,7 +40,9 @@ def test_the_latent_is_kept_where_keys_and_values_come_from_one(latent):
 @pytest.mark.parametrize(
     ("composite", "parts"), [("TP2", 1), ("TP4", 1), ("CP2", 2), ("CP2TP2", 2), ("DP2", 1)]
 )
-def test_a_latent_cache_is_whole_on_tensor_ranks_and_split_by_sequence(latent, composite, parts):
+def test_a_latent_cache_is_replicated_on_tensor_ranks_and_split_by_sequence(
+    latent, composite, parts
+):
     """Heads are split over tensor ranks; their one latent is not."""
     plan = parframe.partition(latent, composite)
     report = parframe.check(plan, batch=2 if "DP" in composite else 1, sequence=128)
@@ -51,7 +53,7 @@ def test_a_latent_cache_is_whole_on_tensor_ranks_and_split_by_sequence(latent, c
     assert parframe.verify(plan).ok
 
 
-def test_a_cache_that_keeps_something_else_is_blamed(latent):
+def test_a_cache_that_stores_other_values_is_a_finding(latent):
     import attrs
 
     from parframe.graph import State
@@ -63,4 +65,4 @@ def test_a_cache_that_keeps_something_else_is_blamed(latent):
     wrong = attrs.evolve(plan, programs={program.name: attrs.evolve(program, states=swapped)})
     findings = parframe.check(wrong).findings
     assert [finding.kind for finding in findings] == ["state", "state"]
-    assert "keeps" in findings[0].message
+    assert "stores" in findings[0].message

@@ -1,4 +1,4 @@
-"""Masks are read by asking them; what is not a matter of distance is not read."""
+"""Mask functions are converted to patterns if they depend on distance only."""
 
 import pytest
 import torch

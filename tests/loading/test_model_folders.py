@@ -1,4 +1,4 @@
-"""Model folders and configurations as a stranger may write them."""
+"""Model folders and configurations that are untrusted."""
 
 import json
 import os
@@ -32,7 +32,7 @@ def test_a_folder_a_file_a_dict_and_a_configuration_give_one_graph(tmp_path):
     assert len({tuple(dump_graph(graph).partition('"inputs"')[2]) for graph in graphs}) == 1
 
 
-def test_the_architecture_in_the_configuration_is_taken(tmp_path):
+def test_the_architecture_of_the_configuration_is_loaded(tmp_path):
     graph = load(folder(tmp_path, architectures=["LlamaModel"]))
     assert graph.outputs["$class"] == "BaseModelOutputWithPast"
 
@@ -53,7 +53,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_a_bad_configuration_is_refused_soon(tmp_path, case):
+def test_an_invalid_configuration_is_refused_within_seconds(tmp_path, case):
     changes, message = REFUSED[case]
     start = time.monotonic()
     with pytest.raises(ParframeError, match=message) as caught:
@@ -89,7 +89,7 @@ def test_a_json_that_is_no_model_is_refused(tmp_path, case):
 
 
 @pytest.mark.parametrize("name", ["missing", "missing.json", "model.txt"])
-def test_what_is_not_there_is_refused(tmp_path, name):
+def test_a_missing_path_is_refused(tmp_path, name):
     (tmp_path / "model.txt").write_text("text")
     with pytest.raises(ParframeError):
         load(tmp_path / name)
@@ -100,7 +100,7 @@ def test_a_folder_without_a_configuration_is_refused(tmp_path):
         load(tmp_path)
 
 
-def test_what_is_no_model_at_all_is_refused():
+def test_an_object_that_is_no_model_is_refused():
     with pytest.raises(ParframeError, match="is not a model, nor a path of one"):
         load(3)
 
@@ -179,7 +179,7 @@ def test_a_graph_is_loaded_from_json_without_torch(tmp_path):
 
 
 class Computes(torch.nn.Module):
-    """Fills a buffer of a module within it, and leaves another one empty."""
+    """Fills a buffer of a submodule, and leaves another one empty."""
 
     def __init__(self):
         super().__init__()
@@ -192,7 +192,7 @@ class Computes(torch.nn.Module):
             module.inner.scale.copy_(torch.arange(3.0))
 
 
-def test_a_module_may_fill_the_buffers_of_those_within_it():
+def test_a_model_may_fill_the_buffers_of_its_submodules():
     with torch.device("meta"):
         model = Computes()
     data = compute_buffers(model)

@@ -1,4 +1,4 @@
-"""Modules of plain PyTorch: what they compute, how they are left, what is refused."""
+"""Modules of plain PyTorch: they compute the same, are not changed, or are refused."""
 
 import itertools
 

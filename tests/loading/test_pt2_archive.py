@@ -153,7 +153,7 @@ def test_an_archive_of_torch_save_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("content", [b"", b"not a zip", b"PK\x03\x04truncated"])
-def test_what_is_not_an_archive_is_refused(tmp_path, content):
+def test_a_file_that_is_no_archive_is_refused(tmp_path, content):
     path = tmp_path / "model.pt2"
     path.write_bytes(content)
     with pytest.raises(ParframeError, match="cannot be read"):

@@ -1,4 +1,4 @@
-"""Models that take inputs of some sizes: they are loaded for those, and others are refused."""
+"""Models that accept inputs of some sizes: they load for those, and others are refused."""
 
 import json
 
@@ -30,7 +30,7 @@ class Biased(nn.Module):
 
 
 class Branching(nn.Module):
-    """Goes on in another way where there is little or much; 24 is also the size of a weight."""
+    """Takes another branch at small and at large sizes; 24 is also the size of a weight."""
 
     def __init__(self):
         super().__init__()
@@ -72,7 +72,7 @@ def test_a_model_with_a_limit_computes_the_same_up_to_it(length):
     assert torch.allclose(found, module(x), rtol=1e-12, atol=1e-12)
 
 
-def test_more_than_the_limit_is_refused_by_graphs_and_plans_also_when_read_from_files(graph):
+def test_sizes_beyond_the_limit_are_refused_by_graphs_and_plans_also_if_read_from_files(graph):
     again = parframe.graph_json.parse_graph(parframe.graph_json.dump_graph(graph))
     assert again == graph
     plan = parframe.partition(again, "DP2")
@@ -92,11 +92,13 @@ def test_limits_that_are_not_one_number_for_each_axis_are_refused(graph, most):
         parframe.graph_json.parse_graph(json.dumps(content))
 
 
-def test_a_branch_on_a_size_limits_the_graph_to_the_way_that_the_example_took():
+def test_a_branch_on_a_size_limits_the_graph_to_the_branch_of_the_example():
     module = Branching()
     graph = parframe.graph_json.parse_graph(parframe.graph_json.dump_graph(loaded(module)))
-    told = [note.what for note in parframe.partition(graph, "DP2").notes if note.kind == "remark"]
-    assert told == [
+    remarks = [
+        note.what for note in parframe.partition(graph, "DP2").notes if note.kind == "remark"
+    ]
+    assert remarks == [
         "the graph is valid for sequence of 5 or more",
         "the graph is valid for sequence up to 24",
     ]
@@ -106,8 +108,8 @@ def test_a_branch_on_a_size_limits_the_graph_to_the_way_that_the_example_took():
             run_graph(graph, {"x": x}, read_state_dict(graph, module))
         )
         assert torch.equal(found, module(x))
-    for length, told in ((4, "takes another way below 5"), (25, "the model for 24 at most")):
-        with pytest.raises(ParframeError, match=told):
+    for length, message in ((4, "takes another way below 5"), (25, "the model for 24 at most")):
+        with pytest.raises(ParframeError, match=message):
             run_graph(graph, {"x": torch.randn(2, length, 4)}, read_state_dict(graph, module))
 
 
@@ -122,5 +124,5 @@ def test_a_branch_on_a_size_limits_the_graph_to_the_way_that_the_example_took():
         ("Max(0, s*t - 1)", "Max(0, s*t - 1)"),
     ],
 )
-def test_a_maximum_goes_where_limits_decide_it(size, simple):
+def test_limits_simplify_maxima(size, simple):
     assert simplify_bounds(parse_size(size), {"s": 64}) == parse_size(simple)

@@ -1,4 +1,4 @@
-"""Tensors of the numbers below a size: what they compute, how files are left, what is refused."""
+"""Tensors of ranges over sizes: their values, restored files, and refused uses."""
 
 import sys
 
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.slow
 
 
 class Backward(nn.Module):
-    """Counts positions from the end, and tells lists from other things."""
+    """Counts positions from the end, and tests types of lists and ranges."""
 
     def forward(self, x):
         numbers = list(range(x.shape[1]))[::-1]
@@ -29,7 +29,7 @@ class Odd(nn.Module):
 
 
 class Ordinary(nn.Module):
-    """Has ranges and lists of other things beside one of a size."""
+    """Has other ranges and lists in addition to a range over a size."""
 
     def forward(self, x):
         more = [torch.tensor(list(range(3))).sum() for _ in range(2)]
@@ -42,7 +42,7 @@ def loaded(module):
 
 
 @pytest.mark.parametrize("kind", [Backward, Odd, Ordinary])
-def test_numbers_below_a_size_are_as_many_as_the_size(kind):
+def test_a_range_over_a_size_has_the_length_of_the_size(kind):
     graph = loaded(kind())
     for sizes in ((1, 1), (2, 5), (4, 30)):
         x = torch.randn(*sizes).double()
@@ -53,7 +53,7 @@ def test_numbers_below_a_size_are_as_many_as_the_size(kind):
         assert torch.equal(found, kind()(x))
 
 
-def test_plans_of_numbers_below_a_size_are_proved():
+def test_plans_of_ranges_over_a_size_are_verified():
     plan = parframe.partition(loaded(Backward()), "DP2")
     assert parframe.check(plan).ok
     assert parframe.verify(plan).ok
@@ -102,7 +102,7 @@ class Stepped(nn.Module):
         (Stepped, "the step of a range is a size"),
     ],
 )
-def test_other_uses_of_a_range_of_a_size_are_refused(kind, why):
+def test_other_uses_of_a_range_over_a_size_are_refused(kind, why):
     with pytest.raises(ParframeError, match=why) as caught:
         loaded(kind())
     assert caught.value.where.startswith("test_symbolic_ranges.py:")

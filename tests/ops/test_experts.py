@@ -104,7 +104,7 @@ def test_an_activation_that_is_not_one_of_columns_is_refused(function, message):
         trace_activation(function, WIDTH, 2, False)
 
 
-@pytest.mark.parametrize("family", models.MIXTURES)
+@pytest.mark.parametrize("family", models.EXPERT_FAMILIES)
 def test_experts_and_their_width_are_named_without_a_models_name(family):
     graph = load(models.tiny_config(family))
     found = name_dimensions(graph)
@@ -118,7 +118,9 @@ def test_experts_and_their_width_are_named_without_a_models_name(family):
     assert sizes["expert_ffn"] == {config.moe_intermediate_size if own else 112}
 
 
-@pytest.mark.parametrize("family", [name for name in models.MIXTURES if name != "llama4_text"])
+@pytest.mark.parametrize(
+    "family", [name for name in models.EXPERT_FAMILIES if name != "llama4_text"]
+)
 def test_experts_are_one_operator_a_layer(family):
     graph = load(models.tiny_config(family))
     targets = [operator.target for _, operator in graph.expand()]

@@ -5,7 +5,7 @@ import re
 import models
 import pytest
 import torch
-from proving import assert_equal
+from plan_assertions import assert_equal
 from torch import nn
 
 from parframe.checking import check
@@ -61,7 +61,7 @@ class Repeated(nn.Module):
     ],
 )
 def test_layers_may_take_the_models_input_as_well_as_each_others_results(first, by):
-    model = models.randomised(Repeated(first).double()).eval()
+    model = models.randomize(Repeated(first).double()).eval()
     assert_partitions(model, {"x": drawn(5, 12)}, by)
 
 
@@ -82,7 +82,7 @@ class Turned(nn.Module):
 
 @pytest.mark.parametrize("by", ["DP2", "TP2", "PP2", "DP3TP2"])
 def test_equal_layers_whose_rows_are_made_of_other_factors_are_placed_apart(by):
-    model = models.randomised(Turned().double()).eval()
+    model = models.randomize(Turned().double()).eval()
     x = drawn(5, 3, 12)
     plan = partition(load(model, {"x": x}, {"x": {0: "batch"}}), by)
     report = check(plan)
@@ -105,7 +105,7 @@ class Shared(nn.Module):
 
 @pytest.mark.parametrize("by", ["TP2", "TP5", "DP2TP2", "PP2"])
 def test_a_weight_used_in_both_directions_is_held_once(by):
-    model = models.randomised(Shared().double()).eval()
+    model = models.randomize(Shared().double()).eval()
     plan = assert_partitions(model, {"x": drawn(5, 12)}, by)
     if by == "TP2":
         assert plan.weights(1)["table"].runs == (((12, 24),), ((0, 12),))
@@ -127,7 +127,7 @@ class Biased(nn.Module):
 
 @pytest.mark.parametrize("by", ["TP2", "TP4", "TP7"])
 def test_biases_are_added_once(by):
-    model = models.randomised(Biased().double()).eval()
+    model = models.randomize(Biased().double()).eval()
     plan = assert_partitions(model, {"x": drawn(3, 3, 8, 8)}, by)
     targets = [operator.target for operator in plan.program(0).operators]
     assert targets.count("parframe.all_reduce") == 1
@@ -146,7 +146,7 @@ class Exchange(nn.Module):
 
 
 def test_a_value_split_in_another_way_on_the_same_axis_is_exchanged():
-    model = models.randomised(Exchange().double()).eval()
+    model = models.randomize(Exchange().double()).eval()
     x = drawn(3, 6, 8)
     graph = load(model, {"x": x}, {"x": {0: "batch", 1: "sequence"}})
     spec = Spec(parallel="TP2", splits={"sequence": ("tp",), "ffn": ("tp",)})
@@ -169,7 +169,7 @@ class Summed(nn.Module):
 
 
 def test_partial_sums_are_added_up_before_they_are_reduced_once():
-    model = models.randomised(Summed().double()).eval()
+    model = models.randomize(Summed().double()).eval()
     plan = assert_partitions(model, {"x": drawn(5, 12)}, "TP2")
     targets = [operator.target for operator in plan.program(0).operators]
     assert targets.count("parframe.all_reduce") == 1
@@ -185,7 +185,7 @@ def test_norms_and_softmax_over_a_split_axis_exchange_statistics_alone():
         def forward(self, x):
             return self.down(self.norm(self.up(x)).softmax(-1))
 
-    model = models.randomised(Norms().double()).eval()
+    model = models.randomize(Norms().double()).eval()
     plan = assert_partitions(model, {"x": drawn(5, 8)}, "TP3")
     program = plan.program(0)
     said = [

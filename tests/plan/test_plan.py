@@ -4,7 +4,7 @@ import ast
 
 import numpy
 import pytest
-from handmade import BATCH, FFN, HIDDEN, changed, mlp, pipeline, tensor_parallel
+from handwritten import BATCH, FFN, HIDDEN, changed, mlp, pipeline, tensor_parallel
 
 from parframe.errors import ParframeError
 from parframe.plan import Device, Plan, Slices, validate_plan

@@ -8,8 +8,8 @@ import threading
 
 import attrs
 import pytest
-from checked import ring_of
-from handmade import pipeline, tensor_parallel
+from handwritten import pipeline, tensor_parallel
+from tiny_plans import ring_of
 
 from parframe.errors import ParframeError
 from parframe.plan import Note, load_plan, plan_json

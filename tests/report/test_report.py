@@ -1,7 +1,7 @@
 import io
 import json
 
-import handmade
+import handwritten
 import models
 import pytest
 
@@ -84,7 +84,7 @@ def test_a_mesh_of_one_device_has_a_grid_too():
 
 
 def test_uneven_shares_are_told_with_both_lengths():
-    graph = handmade.mlp()
+    graph = handwritten.mlp()
     from parframe.dims import name_dimensions
 
     found = split_facts(parframe.Spec(parallel="TP3").placing(), name_dimensions(graph))
@@ -97,7 +97,7 @@ def test_layers_that_follow_each_other_are_one():
 
 
 def test_stages_tell_ranks_weights_and_what_goes_on():
-    first, last = stage_facts(handmade.pipeline())
+    first, last = stage_facts(handwritten.pipeline())
     assert first["ranks"] == [0]
     assert first["holds"] == ["model.up"]
     assert first["moves"] == ["relu"]
@@ -158,7 +158,7 @@ def test_json_has_no_numbers_that_are_none():
 
 
 def test_facts_are_plain_json():
-    plan = handmade.tensor_parallel(2, data=2)
+    plan = handwritten.tensor_parallel(2, data=2)
     report = parframe.check(plan)
     facts = [mesh_facts(plan.mesh), memory_facts(report.memory, 100), stage_facts(plan)]
     assert json.loads(dump({"all": facts}))["all"] == facts

@@ -3,7 +3,7 @@
 import attrs
 import pytest
 import torch
-from handmade import (
+from handwritten import (
     HIDDEN,
     Part,
     Plan,

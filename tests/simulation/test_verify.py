@@ -3,7 +3,7 @@
 import attrs
 import pytest
 import torch
-from handmade import HIDDEN, Part, changed, graph, operator, pipeline, tensor_parallel
+from handwritten import HIDDEN, Part, changed, graph, operator, pipeline, tensor_parallel
 
 from parframe.errors import ParframeError
 from parframe.graph import Input, Parameter, Ref, Tensor

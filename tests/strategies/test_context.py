@@ -8,7 +8,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as some
-from proving import assert_equal, communication
+from plan_assertions import assert_equal, count_communication
 from torch import nn
 
 from parframe.checking import check
@@ -37,7 +37,7 @@ def expected_of(name, rows, length):
     """A family's model, inputs and what transformers itself returns for them."""
     model = models.tiny_model(name)
     inputs = {"input_ids": models.tokens(rows, length)}
-    return model, inputs, models.reference(model, inputs).logits
+    return model, inputs, models.reference_outputs(model, inputs).logits
 
 
 def assert_computes(plan, name, *lengths):
@@ -58,7 +58,7 @@ def test_a_split_sequence_computes_what_transformers_computes(name, composite):
 
 
 def test_only_keys_and_values_are_gathered():
-    assert communication(partition(graph_of("llama"), "CP2")) == {"all_gather": 2 * 2}
+    assert count_communication(partition(graph_of("llama"), "CP2")) == {"all_gather": 2 * 2}
 
 
 def ring(composite):
@@ -79,7 +79,7 @@ def test_a_ring_computes_what_transformers_computes(name, composite):
 
 
 def test_a_ring_gathers_nothing():
-    assert communication(partition(graph_of("llama"), ring("CP2"))) == {"ring_attention": 2}
+    assert count_communication(partition(graph_of("llama"), ring("CP2"))) == {"ring_attention": 2}
 
 
 @pytest.mark.parametrize("attention", ["all_gather", "ring"])
@@ -110,8 +110,8 @@ def test_unequal_devices_share_a_zigzag_in_their_ratio():
 
 
 def test_a_zigzag_communicates_as_much_as_contiguous_parts():
-    assert communication(partition(graph_of("llama"), zigzag("CP2"))) == {"all_gather": 2 * 2}
-    assert communication(partition(graph_of("llama"), zigzag("CP2", "ring"))) == {
+    assert count_communication(partition(graph_of("llama"), zigzag("CP2"))) == {"all_gather": 2 * 2}
+    assert count_communication(partition(graph_of("llama"), zigzag("CP2", "ring"))) == {
         "ring_attention": 2
     }
 
@@ -155,7 +155,7 @@ class Statistics(nn.Module):
 
 @pytest.mark.parametrize("composite", ["CP2", "CP3", "DP2CP4"])
 def test_what_is_computed_along_a_zigzag_is_right(composite):
-    model = models.randomised(Statistics().double())
+    model = models.randomize(Statistics().double())
     inputs = {"x": torch.randn(2, 7, 6).double()}
     plan = partition(load(model, inputs, {"x": {0: "batch", 1: "sequence"}}), zigzag(composite))
     report = check(plan)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from proving import assert_equal, communication
+from plan_assertions import assert_equal, count_communication
 
 import parframe
 from parframe import ParframeError, Spec
@@ -26,7 +26,7 @@ def transformers_model(name):
     model = models.tiny_model(name)
     inputs = {"input_ids": models.tokens(5, 7)}
     graph = parframe.load(models.tiny_config(name))
-    return graph, model, inputs, models.reference(model, inputs).logits
+    return graph, model, inputs, models.reference_outputs(model, inputs).logits
 
 
 def planned(graph, composite, dispatch="auto", **more):
@@ -37,7 +37,7 @@ def planned(graph, composite, dispatch="auto", **more):
     return plan
 
 
-@pytest.mark.parametrize("name", models.MIXTURES)
+@pytest.mark.parametrize("name", models.EXPERT_FAMILIES)
 @pytest.mark.parametrize("composite", ["EP2", "EP4", "EP3", "EP2TP2", "EP2PP2", "EP2DP2TP2"])
 def test_a_partition_computes_what_transformers_computes(name, composite):
     graph, model, inputs, expected = transformers_model(name)
@@ -46,7 +46,7 @@ def test_a_partition_computes_what_transformers_computes(name, composite):
     assert parframe.verify(plan).ok
 
 
-@pytest.mark.parametrize("name", models.MIXTURES)
+@pytest.mark.parametrize("name", models.EXPERT_FAMILIES)
 @pytest.mark.parametrize("expert_ffn", [(), ("dp",)])
 def test_experts_lie_across_the_ranks_of_other_strategies(name, expert_ffn):
     """EP = DP x TP, or TP with the experts' width over DP, as serving systems have it."""
@@ -117,7 +117,7 @@ def test_decoding_fewer_tokens_than_devices(dispatch, batch, sequence):
     graph, model, _, _ = transformers_model("mixtral")
     inputs = {"input_ids": models.tokens(batch, sequence, seed=batch)}
     actual = parframe.simulate(planned(graph, "EP4TP2", dispatch), inputs, model, "float64").logits
-    assert_equal(actual, models.reference(model, inputs).logits, 1e-11)
+    assert_equal(actual, models.reference_outputs(model, inputs).logits, 1e-11)
 
 
 @pytest.mark.parametrize("dispatch", DISPATCHES)
@@ -137,7 +137,7 @@ def test_the_batch_is_gathered_over_the_experts_axis_alone():
         op.args["axes"] for op in plan.program(0).operators if op.target == "parframe.all_gather"
     }
     assert axes == {("ep",)}
-    counts = communication(plan)
+    counts = count_communication(plan)
     assert (counts["all_gather"], counts["reduce_scatter"]) == (6, 2)
 
 

@@ -3,7 +3,7 @@
 import models
 import pytest
 import torch
-from proving import assert_equal, communication
+from plan_assertions import assert_equal, count_communication
 from torch import nn
 
 from parframe.checking import check
@@ -37,7 +37,7 @@ def start_stages_at(graph, composite, starts):
 
 def test_neighbouring_stages_send_the_residual_stream_alone():
     plan = partition(llama(), "PP4")
-    assert [communication(plan, rank) for rank in range(4)] == [
+    assert [count_communication(plan, rank) for rank in range(4)] == [
         {"send": 1},
         {"recv": 1, "send": 1},
         {"recv": 1, "send": 1},
@@ -105,7 +105,7 @@ class Skips(nn.Module):
 
 @pytest.mark.parametrize("composite", ["PP2", "PP3", "PP4", "PP4TP2", "TP2PP4DP2"])
 def test_values_that_skip_stages_reach_every_stage_that_needs_them(composite):
-    model = models.randomised(Skips().double()).eval()
+    model = models.randomize(Skips().double()).eval()
     x = torch.randn(5, 6, generator=torch.Generator().manual_seed(0)).double()
     plan = partition(load(model, {"x": x}), composite)
     assert check(plan).ok
@@ -114,7 +114,7 @@ def test_values_that_skip_stages_reach_every_stage_that_needs_them(composite):
 
 def test_what_all_later_stages_need_is_broadcast():
     plan = partition(load(Skips(), {"x": torch.zeros(5, 6)}), "PP4")
-    assert all(communication(plan, rank)["broadcast"] == 1 for rank in range(4))
+    assert all(count_communication(plan, rank)["broadcast"] == 1 for rank in range(4))
 
 
 def test_stages_share_compute_and_memory_evenly():

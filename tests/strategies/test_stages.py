@@ -6,7 +6,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from proving import assert_equal, communication
+from plan_assertions import assert_equal, count_communication
 from torch import nn
 
 from parframe.checking import check
@@ -175,8 +175,8 @@ def test_unequal_devices_and_stages_of_different_degrees_go_together() -> None:
 def test_every_rank_of_the_next_stage_receives_the_residual_stream_from_one_rank() -> None:
     graph = load(models.tiny_config("llama", num_hidden_layers=4))
     plan = partition(graph, Spec(parallel="PP2TP4", stages=stages_of({"tp": 4}, {"tp": 2})))
-    sends = [communication(plan, rank)["send"] for rank in range(6)]
-    assert (sends, [communication(plan, rank)["recv"] for rank in range(6)]) == (
+    sends = [count_communication(plan, rank)["send"] for rank in range(6)]
+    assert (sends, [count_communication(plan, rank)["recv"] for rank in range(6)]) == (
         [1, 0, 1, 0, 0, 0],
         [0, 0, 0, 0, 1, 1],
     )
@@ -186,7 +186,7 @@ def test_every_rank_of_the_next_stage_receives_the_residual_stream_from_one_rank
 def test_a_batch_that_stages_split_alike_crosses_split() -> None:
     graph = load(models.tiny_config("llama", num_hidden_layers=4))
     plan = partition(graph, Spec(parallel="PP2DP2TP2", stages=stages_of({"tp": 1}, {"tp": 2})))
-    assert all("all_gather" not in communication(plan, rank) for rank in range(2))
+    assert all("all_gather" not in count_communication(plan, rank) for rank in range(2))
     assert plan.mesh.group(0, ("pp", "tp")) == (0, 2, 3)
 
 
@@ -262,7 +262,7 @@ class Skips(nn.Module):
 @pytest.mark.parametrize("degrees", [(1, 2, 3), (3, 1, 2), (2, 1, 2), (2, 2, 3)])
 @pytest.mark.parametrize("axis", ["dp", "tp"])
 def test_values_that_skip_stages_reach_every_stage_that_needs_them(degrees, axis) -> None:
-    model = models.randomised(Skips().double()).eval()
+    model = models.randomize(Skips().double()).eval()
     x = torch.randn(5, 6, generator=torch.Generator().manual_seed(0)).double()
     graph = load(model, {"x": x}, {"x": {0: "batch"}})
     plan = partition(

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import attrs
-import handmade
+import handwritten
 import pytest
 
 from parframe import graph_json
@@ -17,7 +17,7 @@ from parframe.cli.failures import run
 
 @attrs.frozen
 class Called:
-    """How a command ended: its exit code and what it printed."""
+    """Result of a command: its exit code and its output."""
 
     code: int
     out: str
@@ -30,7 +30,7 @@ class Called:
 
 
 class Caller:
-    """Calls commands and captures what they print."""
+    """Caller of commands that captures their output."""
 
     def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
         self.capsys = capsys
@@ -43,15 +43,15 @@ class Caller:
 
 
 def write_spec(folder: Path, text: str = 'parallel = "TP2"\noutput = "out"\n') -> Path:
-    """A spec beside a graph of two matrix products, written by hand."""
-    graph_json.write_graph(handmade.mlp(), folder / "graph.json")
+    """Write a spec, and the handwritten graph of two matrix products that it names."""
+    graph_json.write_graph(handwritten.mlp(), folder / "graph.json")
     path = folder / "spec.toml"
     path.write_text(f'model = "graph.json"\n{text}', encoding="utf-8")
     return path
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """Every file in a folder with its bytes."""
+    """Return the bytes of every file in a folder, by relative path."""
     return {
         str(path.relative_to(folder)): path.read_bytes()
         for path in sorted(folder.rglob("*"))

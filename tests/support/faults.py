@@ -67,12 +67,14 @@ def fault(communication: bool = False) -> Callable[[Planter], Planter]:
 # editing plans ---------------------------------------------------------------------------
 
 
-def with_program(plan: Plan, name: str, program: Program) -> Plan:
+def replace_program(plan: Plan, name: str, program: Program) -> Plan:
     return attrs.evolve(plan, programs={**plan.programs, name: program})
 
 
-def on_one_rank(plan: Plan, rank: int, change: Callable[[Program], Program | None]) -> Plan | None:
-    """The plan with a program changed on one device alone."""
+def change_on_one_rank(
+    plan: Plan, rank: int, change: Callable[[Program], Program | None]
+) -> Plan | None:
+    """Change the program of one device only."""
     device = plan.devices[rank]
     changed = change(plan.programs[device.program])
     if changed is None:
@@ -85,32 +87,32 @@ def on_one_rank(plan: Plan, rank: int, change: Callable[[Program], Program | Non
     return attrs.evolve(plan, devices=devices, programs=programs)
 
 
-def anywhere(
+def change_one_program(
     plan: Plan, random: Random, change: Callable[[Program], Program | None]
 ) -> Plan | None:
-    """The plan with one program changed, on all of its devices."""
+    """Change one program, on all of its devices."""
     name = random.choice(sorted(plan.programs))
     changed = change(plan.programs[name])
-    return None if changed is None else with_program(plan, name, changed)
+    return None if changed is None else replace_program(plan, name, changed)
 
 
-def replaced(program: Program, old: Operator, *new: Operator) -> Program:
+def replace_operator(program: Program, old: Operator, *new: Operator) -> Program:
     operators: list[Operator] = []
     for operator in program.operators:
         operators.extend(new if operator is old else (operator,))
     return attrs.evolve(program, operators=tuple(operators))
 
 
-def with_args(operator: Operator, **args: Arg) -> Operator:
+def replace_args(operator: Operator, **args: Arg) -> Operator:
     return attrs.evolve(operator, args={**operator.args, **args})
 
 
-def without(operator: Operator, *slots: str) -> Operator:
+def remove_args(operator: Operator, *slots: str) -> Operator:
     return attrs.evolve(operator, args={k: v for k, v in operator.args.items() if k not in slots})
 
 
-def redirected(program: Program, old: str, new: str, after: Operator | None = None) -> Program:
-    """Every use of a value made a use of another one."""
+def redirect_uses(program: Program, old: str, new: str, after: Operator | None = None) -> Program:
+    """Replace every use of a value by another value."""
     names = {old: new}
     operators = []
     active = after is None
@@ -130,7 +132,7 @@ def redirected(program: Program, old: str, new: str, after: Operator | None = No
     )
 
 
-def choose(
+def choose_operator(
     random: Random, program: Program, *targets: str, also: Callable[[Operator], bool] | None = None
 ) -> Operator | None:
     found = [op for op in program.operators if op.target in targets and (also is None or also(op))]
@@ -146,12 +148,12 @@ def rank_of(plan: Plan, name: str) -> int:
     return next(device.rank for device in plan.devices if device.program == name)
 
 
-def bound(region: tuple[Region, ...], device: Device) -> tuple[Region, ...]:
+def bind_region(region: tuple[Region, ...], device: Device) -> tuple[Region, ...]:
     return tuple(
         tuple(
             Span(*(substitute(n, device.bindings) for n in (s.size, s.start, s.stop)))
             if isinstance(s, Span)
-            else Join(bound(s.parts, device))
+            else Join(bind_region(s.parts, device))
             for s in axis
         )
         for axis in region
@@ -159,7 +161,7 @@ def bound(region: tuple[Region, ...], device: Device) -> tuple[Region, ...]:
 
 
 def split_parts(program: Program, parts: Sequence[Part]) -> list[Part]:
-    """Parts of which a device has one simple range along some axis."""
+    """Return the parts of which a device has one range along some dim."""
     return [p for p in parts if p.name in program.tensors and split_axis(p.region) is not None]
 
 
@@ -170,8 +172,8 @@ def split_axis(region: Sequence[Region]) -> int | None:
     return None
 
 
-def moved(region: tuple[Region, ...], by: int, grow: int = 0) -> tuple[Region, ...]:
-    """A region with its range moved, or longer at its end."""
+def move_region(region: tuple[Region, ...], by: int, grow: int = 0) -> tuple[Region, ...]:
+    """Move the range of a region, or extend its end."""
     at = split_axis(region)
     assert at is not None
     (span,) = region[at]
@@ -180,81 +182,81 @@ def moved(region: tuple[Region, ...], by: int, grow: int = 0) -> tuple[Region, .
     return (*region[:at], (new,), *region[at + 1 :])
 
 
-def with_part(program: Program, kind: str, old: Part, new: Part) -> Program:
+def replace_part(program: Program, kind: str, old: Part, new: Part) -> Program:
     parts = tuple(new if part is old else part for part in getattr(program, kind))
     return attrs.evolve(program, **{kind: parts})
 
 
-def with_tensor(program: Program, name: str, **changes: Any) -> Program:
+def replace_tensor(program: Program, name: str, **changes: Any) -> Program:
     tensors = {**program.tensors, name: attrs.evolve(program.tensors[name], **changes)}
     return attrs.evolve(program, tensors=tensors)
 
 
-# exchanges -------------------------------------------------------------------------------
+# distributed operators -------------------------------------------------------------------
 
 
 @fault(communication=True)
-def exchanged_over_other_axes(plan: Plan, random: Random) -> Plan | None:
+def distributed_over_other_axes(plan: Plan, random: Random) -> Plan | None:
     def change(program: Program) -> Program | None:
-        operator = choose(random, program, *DISTRIBUTED_FORMS)
+        operator = choose_operator(random, program, *DISTRIBUTED_FORMS)
         if operator is None:
             return None
         axes = tuple(random.sample(plan.mesh.names, random.randint(1, len(plan.mesh.names))))
         if set(axes) == set(operator.args["axes"]):  # type: ignore[arg-type]
             return None
-        return replaced(program, operator, with_args(operator, axes=axes))
+        return replace_operator(program, operator, replace_args(operator, axes=axes))
 
-    return anywhere(plan, random, change)
+    return change_one_program(plan, random, change)
 
 
 @fault(communication=True)
-def not_exchanged(plan: Plan, random: Random) -> Plan | None:
-    """A device computes on its own part alone."""
+def not_distributed(plan: Plan, random: Random) -> Plan | None:
+    """Each device computes on its own part only."""
 
     def change(program: Program) -> Program | None:
-        operator = choose(random, program, *DISTRIBUTED_FORMS)
+        operator = choose_operator(random, program, *DISTRIBUTED_FORMS)
         if operator is None:
             return None
-        alone = without(operator, "travels", "axes", "tag")
+        alone = remove_args(operator, "travels", "axes", "tag")
         alone = attrs.evolve(alone, target="parframe.attention.default")
-        return replaced(program, operator, alone)
+        return replace_operator(program, operator, alone)
 
-    return anywhere(plan, random, change)
+    return change_one_program(plan, random, change)
 
 
 @fault(communication=True)
-def one_part_stays(plan: Plan, random: Random) -> Plan | None:
+def input_not_communicated(plan: Plan, random: Random) -> Plan | None:
     def change(program: Program) -> Program | None:
-        operator = choose(random, program, *DISTRIBUTED_FORMS)
+        operator = choose_operator(random, program, *DISTRIBUTED_FORMS)
         if operator is None:
             return None
         travels: Any = operator.args["travels"]
         kept = random.choice(travels)
         fewer = tuple(slot for slot in travels if slot != kept)
-        return replaced(program, operator, with_args(operator, travels=fewer))
+        return replace_operator(program, operator, replace_args(operator, travels=fewer))
 
-    return anywhere(plan, random, change)
+    return change_one_program(plan, random, change)
 
 
 @fault(communication=True)
-def exchanged_with_another_argument(plan: Plan, random: Random) -> Plan | None:
+def distributed_with_another_argument(plan: Plan, random: Random) -> Plan | None:
     def change(program: Program) -> Program | None:
-        operator = choose(random, program, *DISTRIBUTED_FORMS)
+        operator = choose_operator(random, program, *DISTRIBUTED_FORMS)
         if operator is None:
             return None
         changes: dict[str, Arg] = {"scale": 0.25, "window": 3, "softcap": 2.0}
         slot = random.choice(sorted(changes))
-        return replaced(program, operator, with_args(operator, **{slot: changes[slot]}))
+        return replace_operator(program, operator, replace_args(operator, **{slot: changes[slot]}))
 
-    return anywhere(plan, random, change)
+    return change_one_program(plan, random, change)
 
 
 @fault(communication=True)
-def exchanged_with_the_positions_of_another(plan: Plan, random: Random) -> Plan | None:
-    """Keys go round with the positions of the next device's keys; both are complete."""
+def distributed_with_the_positions_of_another_rank(plan: Plan, random: Random) -> Plan | None:
+    """Keys pass around the ring with the positions of the next device's keys."""
     name = random.choice(sorted(plan.programs))
     program = plan.programs[name]
-    operator = choose(
+    operator = choose_operator(
         random, program, *DISTRIBUTED_FORMS, also=lambda op: "key_positions" in op.args
     )
     if operator is None:
@@ -269,12 +271,14 @@ def exchanged_with_the_positions_of_another(plan: Plan, random: Random) -> Plan 
     other = f"{own}~next"
     part: Any = cut.args["part"]
     taken = attrs.evolve(
-        with_args(cut, part=bound(part, Device(0, name, symbols))), name=other, outputs=(other,)
+        replace_args(cut, part=bind_region(part, Device(0, name, symbols))),
+        name=other,
+        outputs=(other,),
     )
     tensor = program.tensors[own]
     shape = tuple(substitute(size, symbols) for size in tensor.shape)
-    changed = replaced(program, cut, cut, taken)
-    changed = replaced(changed, operator, with_args(operator, key_positions=Ref(other)))
+    changed = replace_operator(program, cut, cut, taken)
+    changed = replace_operator(changed, operator, replace_args(operator, key_positions=Ref(other)))
     tensors = {**changed.tensors, other: attrs.evolve(tensor, name=other, shape=shape)}
     devices = []
     for device in plan.devices:
@@ -285,7 +289,7 @@ def exchanged_with_the_positions_of_another(plan: Plan, random: Random) -> Plan 
         devices.append(attrs.evolve(device, bindings={**device.bindings, **more} if used
                                     else device.bindings))  # fmt: skip
     plan = attrs.evolve(plan, devices=tuple(devices))
-    return with_program(plan, name, attrs.evolve(changed, tensors=tensors))
+    return replace_program(plan, name, attrs.evolve(changed, tensors=tensors))
 
 
 # communication ---------------------------------------------------------------------------
@@ -294,32 +298,32 @@ def exchanged_with_the_positions_of_another(plan: Plan, random: Random) -> Plan 
 @fault(communication=True)
 def missing_collective(plan: Plan, random: Random) -> Plan | None:
     def change(program: Program) -> Program | None:
-        operator = choose(random, program, *COLLECTIVES)
+        operator = choose_operator(random, program, *COLLECTIVES)
         if operator is None:
             return None
-        program = redirected(program, operator.outputs[0], operator.inputs[0], after=operator)
-        return replaced(program, operator)
+        program = redirect_uses(program, operator.outputs[0], operator.inputs[0], after=operator)
+        return replace_operator(program, operator)
 
-    return anywhere(plan, random, change)
+    return change_one_program(plan, random, change)
 
 
 @fault(communication=True)
 def missing_collective_on_one_rank(plan: Plan, random: Random) -> Plan | None:
     def change(program: Program) -> Program | None:
-        operator = choose(random, program, "parframe.all_reduce")
+        operator = choose_operator(random, program, "parframe.all_reduce")
         if operator is None:
             return None
-        program = redirected(program, operator.outputs[0], operator.inputs[0], after=operator)
-        return replaced(program, operator)
+        program = redirect_uses(program, operator.outputs[0], operator.inputs[0], after=operator)
+        return replace_operator(program, operator)
 
-    return on_one_rank(plan, random.randrange(plan.mesh.size), change)
+    return change_on_one_rank(plan, random.randrange(plan.mesh.size), change)
 
 
 @fault(communication=True)
 def doubled_collective(plan: Plan, random: Random) -> Plan | None:
-    """The sum of sums, on all devices."""
+    """A sum is reduced twice, on all devices."""
     names = sorted(plan.programs)
-    operator = choose(random, plan.programs[names[0]], "parframe.all_reduce")
+    operator = choose_operator(random, plan.programs[names[0]], "parframe.all_reduce")
     if operator is None:
         return None
     (output,) = operator.outputs
@@ -329,12 +333,12 @@ def doubled_collective(plan: Plan, random: Random) -> Plan | None:
         mine = next((op for op in program.operators if op.name == operator.name), None)
         if mine is not None:
             tensor = attrs.evolve(program.tensors[output], name=twice)
-            program = redirected(program, output, twice, after=mine)
+            program = redirect_uses(program, output, twice, after=mine)
             again = attrs.evolve(
-                with_args(mine, input=Ref(output), tag=f"{mine.args['tag']}_twice"),
+                replace_args(mine, input=Ref(output), tag=f"{mine.args['tag']}_twice"),
                 name=twice, outputs=(twice,),
             )  # fmt: skip
-            program = replaced(program, mine, mine, again)
+            program = replace_operator(program, mine, mine, again)
             program = attrs.evolve(program, tensors={**program.tensors, twice: tensor})
         programs[name] = program
     return attrs.evolve(plan, programs=programs)
@@ -343,35 +347,35 @@ def doubled_collective(plan: Plan, random: Random) -> Plan | None:
 @fault(communication=True)
 def doubled_collective_on_one_rank(plan: Plan, random: Random) -> Plan | None:
     def change(program: Program) -> Program | None:
-        operator = choose(random, program, *COLLECTIVES)
+        operator = choose_operator(random, program, *COLLECTIVES)
         if operator is None:
             return None
         twice = f"{operator.outputs[0]}_twice"
         tensor = attrs.evolve(program.tensors[operator.outputs[0]], name=twice)
         again = attrs.evolve(operator, name=twice, outputs=(twice,))
-        program = replaced(program, operator, operator, again)
+        program = replace_operator(program, operator, operator, again)
         return attrs.evolve(program, tensors={**program.tensors, twice: tensor})
 
-    return on_one_rank(plan, random.randrange(plan.mesh.size), change)
+    return change_on_one_rank(plan, random.randrange(plan.mesh.size), change)
 
 
 @fault(communication=True)
 def wrong_kind_of_collective(plan: Plan, random: Random) -> Plan | None:
     def change(program: Program) -> Program | None:
-        operator = choose(random, program, *COLLECTIVES)
+        operator = choose_operator(random, program, *COLLECTIVES)
         if operator is None:
             return None
         if operator.target == "parframe.all_reduce":
-            new = without(with_args(operator, root=0), "reduction")
+            new = remove_args(replace_args(operator, root=0), "reduction")
             new = attrs.evolve(new, target="parframe.broadcast")
         elif operator.target == "parframe.all_gather":
-            new = without(with_args(operator, reduction="sum"), "parts")
+            new = remove_args(replace_args(operator, reduction="sum"), "parts")
             new = attrs.evolve(new, target="parframe.all_reduce")
         else:
-            new = attrs.evolve(without(operator, "reduction"), target="parframe.all_gather")
-        return replaced(program, operator, new)
+            new = attrs.evolve(remove_args(operator, "reduction"), target="parframe.all_gather")
+        return replace_operator(program, operator, new)
 
-    return anywhere(plan, random, change)
+    return change_one_program(plan, random, change)
 
 
 @fault(communication=True)
@@ -379,32 +383,34 @@ def wrong_group_axes(plan: Plan, random: Random) -> Plan | None:
     others = [name for name, degree in plan.mesh.axes if degree > 1]
 
     def change(program: Program) -> Program | None:
-        operator = choose(random, program, *COLLECTIVES, "parframe.send", "parframe.recv")
+        operator = choose_operator(random, program, *COLLECTIVES, "parframe.send", "parframe.recv")
         if operator is None:
             return None
         other = [name for name in others if (name,) != operator.args["axes"]]
         if not other:
             return None
-        return replaced(program, operator, with_args(operator, axes=(random.choice(other),)))
+        return replace_operator(
+            program, operator, replace_args(operator, axes=(random.choice(other),))
+        )
 
-    return anywhere(plan, random, change)
+    return change_one_program(plan, random, change)
 
 
 @fault(communication=True)
 def wrong_reduction(plan: Plan, random: Random) -> Plan | None:
     def change(program: Program) -> Program | None:
-        operator = choose(random, program, *REDUCING)
+        operator = choose_operator(random, program, *REDUCING)
         if operator is None:
             return None
         other = random.choice(["max", "min", "prod"])
-        return replaced(program, operator, with_args(operator, reduction=other))
+        return replace_operator(program, operator, replace_args(operator, reduction=other))
 
-    return anywhere(plan, random, change)
+    return change_one_program(plan, random, change)
 
 
 @fault(communication=True)
 def gathered_in_another_order(plan: Plan, random: Random) -> Plan | None:
-    """Two members' parts of one size change places, on all devices alike."""
+    """The parts of two ranks, of equal size, are swapped on all devices."""
     found = [
         op
         for program in plan.programs.values()
@@ -424,7 +430,9 @@ def gathered_in_another_order(plan: Plan, random: Random) -> Plan | None:
                 return None
             swapped = list(parts)
             swapped[i], swapped[j] = parts[j], parts[i]
-            program = replaced(program, operator, with_args(operator, parts=tuple(swapped)))
+            program = replace_operator(
+                program, operator, replace_args(operator, parts=tuple(swapped))
+            )
         programs[key] = program
     return attrs.evolve(plan, programs=programs) if programs != dict(plan.programs) else None
 
@@ -432,22 +440,24 @@ def gathered_in_another_order(plan: Plan, random: Random) -> Plan | None:
 @fault(communication=True)
 def part_off_by_one(plan: Plan, random: Random) -> Plan | None:
     def change(program: Program) -> Program | None:
-        operator = choose(random, program, "parframe.all_gather", "parframe.reduce_scatter")
+        operator = choose_operator(
+            random, program, "parframe.all_gather", "parframe.reduce_scatter"
+        )
         if operator is None:
             return None
         parts: Any = list(operator.args["parts"])  # type: ignore[call-overload]
         at = random.randrange(len(parts))
         if split_axis(parts[at]) is None:
             return None
-        parts[at] = moved(parts[at], 1 if at == 0 else -1)
-        return replaced(program, operator, with_args(operator, parts=tuple(parts)))
+        parts[at] = move_region(parts[at], 1 if at == 0 else -1)
+        return replace_operator(program, operator, replace_args(operator, parts=tuple(parts)))
 
-    return anywhere(plan, random, change)
+    return change_one_program(plan, random, change)
 
 
 @fault(communication=True)
 def shard_of_the_wrong_rank(plan: Plan, random: Random) -> Plan | None:
-    """One device is given its neighbour's part of a weight."""
+    """One device gets its neighbor's part of a weight."""
     rank = random.randrange(plan.mesh.size)
     device = plan.devices[rank]
     program = plan.programs[device.program]
@@ -456,29 +466,29 @@ def shard_of_the_wrong_rank(plan: Plan, random: Random) -> Plan | None:
     if not others or not parts:
         return None
     part, other = random.choice(parts), random.choice(others)
-    theirs = bound(part.region, other)
-    if theirs == bound(part.region, device):
+    theirs = bind_region(part.region, other)
+    if theirs == bind_region(part.region, device):
         return None
     new = attrs.evolve(part, region=theirs)
-    return on_one_rank(plan, rank, lambda p: with_part(p, "parameters", part, new))
+    return change_on_one_rank(plan, rank, lambda p: replace_part(p, "parameters", part, new))
 
 
 @fault(communication=True)
 def cut_of_the_wrong_rank(plan: Plan, random: Random) -> Plan | None:
-    """A local cut (a shard) takes another device's range."""
+    """A local slice (a shard) takes another device's range."""
     rank = random.randrange(plan.mesh.size)
     device = plan.devices[rank]
     program = plan.programs[device.program]
-    operator = choose(random, program, "parframe.shard")
+    operator = choose_operator(random, program, "parframe.shard")
     others = [d for d in plan.devices if d.program == device.program and d.rank != rank]
     if operator is None or not others:
         return None
     part: Any = operator.args["part"]
-    theirs = bound(part, random.choice(others))
-    if theirs == bound(part, device):
+    theirs = bind_region(part, random.choice(others))
+    if theirs == bind_region(part, device):
         return None
-    return on_one_rank(
-        plan, rank, lambda p: replaced(p, operator, with_args(operator, part=theirs))
+    return change_on_one_rank(
+        plan, rank, lambda p: replace_operator(p, operator, replace_args(operator, part=theirs))
     )
 
 
@@ -491,15 +501,15 @@ def swapped_tags(plan: Plan, random: Random) -> Plan | None:
         first, second = random.sample(found, 2)
         if first.args["axes"] != second.args["axes"]:
             return None
-        one = with_args(first, tag=second.args["tag"])
-        two = with_args(second, tag=first.args["tag"])
-        return replaced(replaced(program, first, one), second, two)
+        one = replace_args(first, tag=second.args["tag"])
+        two = replace_args(second, tag=first.args["tag"])
+        return replace_operator(replace_operator(program, first, one), second, two)
 
-    return on_one_rank(plan, random.randrange(plan.mesh.size), change)
+    return change_on_one_rank(plan, random.randrange(plan.mesh.size), change)
 
 
-def with_probes(plan: Plan, axes: Sequence[str]) -> Plan | None:
-    """A correct plan in which a whole weight is cut and gathered over each of some mesh axes."""
+def add_probes(plan: Plan, axes: Sequence[str]) -> Plan | None:
+    """Return a correct plan in which a weight is split and gathered over each of some mesh axes."""
     programs = {}
     bindings: dict[int, dict[str, Any]] = {d.rank: dict(d.bindings) for d in plan.devices}
     for name, program in plan.programs.items():
@@ -544,7 +554,7 @@ def with_probes(plan: Plan, axes: Sequence[str]) -> Plan | None:
             for device in plan.devices:
                 bindings[device.rank][start.name] = each * plan.mesh.index(device.rank, (axis,))
         programs[name] = attrs.evolve(
-            redirected(program, part.name, f"probe_{axes[0]}"), tensors=tensors
+            redirect_uses(program, part.name, f"probe_{axes[0]}"), tensors=tensors
         )
         programs[name] = attrs.evolve(
             programs[name], operators=(*operators, *programs[name].operators)
@@ -558,7 +568,7 @@ def groups_in_opposite_order(plan: Plan, random: Random) -> Plan | None:
     axes = [name for name, degree in plan.mesh.axes if degree > 1 and name != "pp"]
     if len(axes) < 2:
         return None
-    probed = with_probes(plan, axes)
+    probed = add_probes(plan, axes)
     if probed is None:
         return None
 
@@ -575,12 +585,12 @@ def groups_in_opposite_order(plan: Plan, random: Random) -> Plan | None:
     for rank in range(plan.mesh.size):
         places = plan.mesh.coordinates(rank)
         if found is not None and (sum(places[axis] for axis in axes) + offset_) % 2 == 0:
-            found = on_one_rank(found, rank, change)
+            found = change_on_one_rank(found, rank, change)
     return found
 
 
-def with_broadcasts(plan: Plan) -> Plan | None:
-    """A correct plan of two stages whose sends and recvs are broadcasts."""
+def use_broadcasts(plan: Plan) -> Plan | None:
+    """Return a correct plan of two stages with broadcasts in place of sends and recvs."""
     if plan.mesh.names.count("pp") == 0 or plan.mesh.degree("pp") != 2:
         return None
     programs = {}
@@ -588,27 +598,29 @@ def with_broadcasts(plan: Plan) -> Plan | None:
         for operator in program.operators:
             if operator.target in ("parframe.send", "parframe.recv"):
                 new = attrs.evolve(
-                    without(with_args(operator, root=0), "peer"), target="parframe.broadcast"
+                    remove_args(replace_args(operator, root=0), "peer"), target="parframe.broadcast"
                 )
-                program = replaced(program, operator, new)
+                program = replace_operator(program, operator, new)
         programs[name] = program
     return attrs.evolve(plan, programs=programs)
 
 
 @fault(communication=True)
 def wrong_root(plan: Plan, random: Random) -> Plan | None:
-    spoken = with_broadcasts(plan)
+    spoken = use_broadcasts(plan)
     if spoken is None:
         return None
 
     def change(program: Program) -> Program | None:
-        operator = choose(random, program, "parframe.broadcast")
+        operator = choose_operator(random, program, "parframe.broadcast")
         return (
-            None if operator is None else replaced(program, operator, with_args(operator, root=1))
+            None
+            if operator is None
+            else replace_operator(program, operator, replace_args(operator, root=1))
         )
 
     if random.random() < 0.5:
-        return on_one_rank(spoken, random.randrange(plan.mesh.size), change)
+        return change_on_one_rank(spoken, random.randrange(plan.mesh.size), change)
     programs = {name: change(program) for name, program in spoken.programs.items()}
     if None in programs.values():
         return None
@@ -618,34 +630,34 @@ def wrong_root(plan: Plan, random: Random) -> Plan | None:
 @fault(communication=True)
 def wrong_peer(plan: Plan, random: Random) -> Plan | None:
     def change(program: Program) -> Program | None:
-        operator = choose(random, program, "parframe.send", "parframe.recv")
+        operator = choose_operator(random, program, "parframe.send", "parframe.recv")
         if operator is None:
             return None
         peer: Any = operator.args["peer"]
         degree = plan.mesh.degree("pp")
         other = random.choice([i for i in range(degree) if i != peer])
-        return replaced(program, operator, with_args(operator, peer=other))
+        return replace_operator(program, operator, replace_args(operator, peer=other))
 
-    return anywhere(plan, random, change)
+    return change_one_program(plan, random, change)
 
 
 @fault(communication=True)
 def missing_send(plan: Plan, random: Random) -> Plan | None:
     def change(program: Program) -> Program | None:
-        operator = choose(random, program, "parframe.send")
-        return None if operator is None else replaced(program, operator)
+        operator = choose_operator(random, program, "parframe.send")
+        return None if operator is None else replace_operator(program, operator)
 
     if random.random() < 0.5:
-        return on_one_rank(plan, random.randrange(plan.mesh.size), change)
-    return anywhere(plan, random, change)
+        return change_on_one_rank(plan, random.randrange(plan.mesh.size), change)
+    return change_one_program(plan, random, change)
 
 
 @fault(communication=True)
 def missing_recv(plan: Plan, random: Random) -> Plan | None:
-    """What would be received is given as if it were an input."""
+    """A received value becomes an input of the program."""
 
     def change(program: Program) -> Program | None:
-        operator = choose(random, program, "parframe.recv")
+        operator = choose_operator(random, program, "parframe.recv")
         if operator is None:
             return None
         name = operator.outputs[0]
@@ -654,45 +666,47 @@ def missing_recv(plan: Plan, random: Random) -> Plan | None:
             operator.name, "aten.zeros.default",
             {"size": tensor.shape, "dtype": tensor.dtype}, (name,), origin=operator.origin,
         )  # fmt: skip
-        return replaced(program, operator, made)
+        return replace_operator(program, operator, made)
 
     if random.random() < 0.5:
-        return on_one_rank(plan, random.randrange(plan.mesh.size), change)
-    return anywhere(plan, random, change)
+        return change_on_one_rank(plan, random.randrange(plan.mesh.size), change)
+    return change_one_program(plan, random, change)
 
 
 @fault(communication=True)
 def another_value_sent(plan: Plan, random: Random) -> Plan | None:
     def change(program: Program) -> Program | None:
-        operator = choose(random, program, "parframe.send")
+        operator = choose_operator(random, program, "parframe.send")
         if operator is None:
             return None
-        other = other_value(random, program, operator.inputs[0], operator)
+        other = choose_other_value(random, program, operator.inputs[0], operator)
         if other is None:
             return None
-        return replaced(program, operator, with_args(operator, input=Ref(other)))
+        return replace_operator(program, operator, replace_args(operator, input=Ref(other)))
 
-    return anywhere(plan, random, change)
+    return change_one_program(plan, random, change)
 
 
 @fault(communication=True)
 def wrong_tag(plan: Plan, random: Random) -> Plan | None:
     def change(program: Program) -> Program | None:
-        operator = choose(random, program, *COMMUNICATION_OPERATORS, *DISTRIBUTED_FORMS)
+        operator = choose_operator(random, program, *COMMUNICATION_OPERATORS, *DISTRIBUTED_FORMS)
         if operator is None:
             return None
-        return replaced(program, operator, with_args(operator, tag=f"{operator.args['tag']}_other"))
+        return replace_operator(
+            program, operator, replace_args(operator, tag=f"{operator.args['tag']}_other")
+        )
 
-    return on_one_rank(plan, random.randrange(plan.mesh.size), change)
+    return change_on_one_rank(plan, random.randrange(plan.mesh.size), change)
 
 
 @fault(communication=True)
 def collective_moved_before_another(plan: Plan, random: Random) -> Plan | None:
-    """Two collectives of one group in another order on one device."""
+    """Two collectives of one group run in another order on one device."""
     axes = [name for name, degree in plan.mesh.axes if degree > 1 and name != "pp"]
     if not axes:
         return None
-    probed = with_probes(plan, axes[:1])
+    probed = add_probes(plan, axes[:1])
     if probed is None:
         return None
 
@@ -707,14 +721,16 @@ def collective_moved_before_another(plan: Plan, random: Random) -> Plan | None:
             return None
         return attrs.evolve(program, operators=(*rest[:used], *probe, *rest[used:]))
 
-    return on_one_rank(probed, random.randrange(plan.mesh.size), change)
+    return change_on_one_rank(probed, random.randrange(plan.mesh.size), change)
 
 
 # sums --------------------------------------------------------------------------------------
 
 
-def biased(plan: Plan, program: Program) -> Iterator[tuple[Operator, Operator, Operator]]:
-    """Products without bias, with the operator that adds it later and the model's own operator."""
+def products_with_bias(
+    plan: Plan, program: Program
+) -> Iterator[tuple[Operator, Operator, Operator]]:
+    """Yield products without bias, the operator that adds the bias, and the model's operator."""
     for product in program.operators:
         if not product.name.endswith("~bare"):
             continue
@@ -733,7 +749,7 @@ def biased(plan: Plan, program: Program) -> Iterator[tuple[Operator, Operator, O
 @fault(communication=True)
 def bias_on_every_rank(plan: Plan, random: Random) -> Plan | None:
     def change(program: Program) -> Program | None:
-        found = list(biased(plan, program))
+        found = list(products_with_bias(plan, program))
         if not found:
             return None
         product, added, model = random.choice(found)
@@ -748,17 +764,17 @@ def bias_on_every_rank(plan: Plan, random: Random) -> Plan | None:
             new = attrs.evolve(product, target=model.target, args=args)
         else:
             return None
-        program = redirected(program, added.outputs[0], added.inputs[0], after=added)
-        program = replaced(program, added)
+        program = redirect_uses(program, added.outputs[0], added.inputs[0], after=added)
+        program = replace_operator(program, added)
         old = next(op for op in program.operators if op.name == product.name)
-        return replaced(program, old, new)
+        return replace_operator(program, old, new)
 
-    return anywhere(plan, random, change)
+    return change_one_program(plan, random, change)
 
 
 @fault(communication=True)
 def added_before_the_reduction(plan: Plan, random: Random) -> Plan | None:
-    """A complete value is added to a sum on every device, and then the sum is reduced."""
+    """A complete value is added to a partial sum on every device before the sum is reduced."""
 
     def change(program: Program) -> Program | None:
         made = {name: op for op in program.operators for name in op.outputs}
@@ -780,12 +796,12 @@ def added_before_the_reduction(plan: Plan, random: Random) -> Plan | None:
         if len(uses) > 1:
             return None
         sum_name, out = reduced.outputs[0], added.outputs[0]
-        first = attrs.evolve(with_args(added, self=reduced.args["input"]), outputs=(sum_name,))
-        second = attrs.evolve(with_args(reduced, input=Ref(sum_name)), outputs=(out,))
-        program = replaced(program, reduced)
-        return replaced(program, added, first, second)
+        first = attrs.evolve(replace_args(added, self=reduced.args["input"]), outputs=(sum_name,))
+        second = attrs.evolve(replace_args(reduced, input=Ref(sum_name)), outputs=(out,))
+        program = replace_operator(program, reduced)
+        return replace_operator(program, added, first, second)
 
-    return anywhere(plan, random, change)
+    return change_one_program(plan, random, change)
 
 
 @fault(communication=True)
@@ -802,47 +818,47 @@ def partial_at_an_output(plan: Plan, random: Random) -> Plan | None:
         part = random.choice(found)
         operator = made[part.name]
         new = attrs.evolve(part, name=operator.inputs[0])
-        program = with_part(program, "outputs", part, new)
-        return replaced(program, operator) if random.random() < 0.5 else program
+        program = replace_part(program, "outputs", part, new)
+        return replace_operator(program, operator) if random.random() < 0.5 else program
 
-    return anywhere(plan, random, change)
+    return change_one_program(plan, random, change)
 
 
 @fault()
 def residual_dropped(plan: Plan, random: Random) -> Plan | None:
     def change(program: Program) -> Program | None:
-        operator = sum_of_two(random, program)
+        operator = choose_sum(random, program)
         if operator is None:
             return None
         kept = random.choice(operator.inputs)
         if program.tensors[kept].shape != program.tensors[operator.outputs[0]].shape:
             return None
-        program = redirected(program, operator.outputs[0], kept, after=operator)
-        return replaced(program, operator)
+        program = redirect_uses(program, operator.outputs[0], kept, after=operator)
+        return replace_operator(program, operator)
 
-    return anywhere(plan, random, change)
+    return change_one_program(plan, random, change)
 
 
 @fault()
 def residual_added_twice(plan: Plan, random: Random) -> Plan | None:
     def change(program: Program) -> Program | None:
-        operator = sum_of_two(random, program)
+        operator = choose_sum(random, program)
         if operator is None:
             return None
         twice = f"{operator.outputs[0]}_twice"
         tensor = attrs.evolve(program.tensors[operator.outputs[0]], name=twice)
-        program = redirected(program, operator.outputs[0], twice, after=operator)
+        program = redirect_uses(program, operator.outputs[0], twice, after=operator)
         again = attrs.evolve(
-            with_args(operator, self=Ref(operator.outputs[0])), name=twice, outputs=(twice,)
+            replace_args(operator, self=Ref(operator.outputs[0])), name=twice, outputs=(twice,)
         )
-        program = replaced(program, operator, operator, again)
+        program = replace_operator(program, operator, operator, again)
         return attrs.evolve(program, tensors={**program.tensors, twice: tensor})
 
-    return anywhere(plan, random, change)
+    return change_one_program(plan, random, change)
 
 
-def sum_of_two(random: Random, program: Program) -> Operator | None:
-    return choose(
+def choose_sum(random: Random, program: Program) -> Operator | None:
+    return choose_operator(
         random, program, "aten.add.Tensor", also=lambda op: len(op.inputs) == 2
         and program.tensors[op.outputs[0]].dtype.startswith("float"),
     )  # fmt: skip
@@ -860,7 +876,7 @@ def weight_off_by_one(plan: Plan, random: Random) -> Plan | None:
         if not parts:
             return None
         part = random.choice(parts)
-        here = bound(part.region, plan.devices[rank])
+        here = bind_region(part.region, plan.devices[rank])
         at = split_axis(here)
         if at is None:
             return None
@@ -868,15 +884,15 @@ def weight_off_by_one(plan: Plan, random: Random) -> Plan | None:
         assert isinstance(span, Span)
         if span.start == span.stop:
             return None
-        new = attrs.evolve(part, region=moved(part.region, 1 if span.start == 0 else -1))
-        return with_part(program, "parameters", part, new)
+        new = attrs.evolve(part, region=move_region(part.region, 1 if span.start == 0 else -1))
+        return replace_part(program, "parameters", part, new)
 
-    return on_one_rank(plan, rank, change)
+    return change_on_one_rank(plan, rank, change)
 
 
 @fault()
 def weight_overlaps(plan: Plan, random: Random) -> Plan | None:
-    """One element too many along the split axis, in the region and in the recorded shape."""
+    """A weight has one element too many along the split dim, in its region and its shape."""
 
     def change(program: Program) -> Program | None:
         parts = split_parts(program, program.parameters)
@@ -885,13 +901,13 @@ def weight_overlaps(plan: Plan, random: Random) -> Plan | None:
         part = random.choice(parts)
         at = split_axis(part.region)
         assert at is not None
-        new = attrs.evolve(part, region=moved(part.region, 0, grow=1))
+        new = attrs.evolve(part, region=move_region(part.region, 0, grow=1))
         shape = list(program.tensors[part.name].shape)
         shape[at] = simplify(shape[at] + 1)
-        program = with_tensor(program, part.name, shape=tuple(shape))
-        return with_part(program, "parameters", part, new)
+        program = replace_tensor(program, part.name, shape=tuple(shape))
+        return replace_part(program, "parameters", part, new)
 
-    return on_one_rank(plan, random.randrange(plan.mesh.size), change)
+    return change_on_one_rank(plan, random.randrange(plan.mesh.size), change)
 
 
 @fault()
@@ -908,14 +924,14 @@ def weight_of_another_layer(plan: Plan, random: Random) -> Plan | None:
         if not others:
             return None
         new = attrs.evolve(part, whole=random.choice(others))
-        return with_part(program, "parameters", part, new)
+        return replace_part(program, "parameters", part, new)
 
-    return anywhere(plan, random, change)
+    return change_one_program(plan, random, change)
 
 
 @fault()
 def weight_transposed(plan: Plan, random: Random) -> Plan | None:
-    """The other axis of a square weight is split."""
+    """A square weight is split along its other dim."""
 
     def change(program: Program) -> Program | None:
         parts = [
@@ -928,10 +944,10 @@ def weight_transposed(plan: Plan, random: Random) -> Plan | None:
         part = random.choice(parts)
         new = attrs.evolve(part, region=part.region[::-1])
         shape = program.tensors[part.name].shape[::-1]
-        program = with_tensor(program, part.name, shape=shape)
-        return with_part(program, "parameters", part, new)
+        program = replace_tensor(program, part.name, shape=shape)
+        return replace_part(program, "parameters", part, new)
 
-    return anywhere(plan, random, change)
+    return change_one_program(plan, random, change)
 
 
 @fault()
@@ -961,7 +977,7 @@ def wrong_binding(plan: Plan, random: Random) -> Plan | None:
 
 @fault()
 def remainder_ignored(plan: Plan, random: Random) -> Plan | None:
-    """Every device has the rounded-down share of the batch: what is left over belongs to none."""
+    """Every device has the rounded-down share of the batch, and no device has the remainder."""
     if not any("batch_here" in device.bindings for device in plan.devices):
         return None
     degree = plan.mesh.degree("dp")
@@ -982,7 +998,7 @@ def remainder_ignored(plan: Plan, random: Random) -> Plan | None:
 
 @fault()
 def program_of_another_rank(plan: Plan, random: Random) -> Plan | None:
-    """Two devices of one stage change programs, keeping their bindings."""
+    """Two devices of one stage swap programs but keep their bindings."""
     pairs = [
         (a, b)
         for a in plan.devices
@@ -1006,10 +1022,10 @@ def input_part_wrong(plan: Plan, random: Random) -> Plan | None:
         if not parts:
             return None
         part = random.choice(parts)
-        new = attrs.evolve(part, region=moved(part.region, random.choice([-1, 1])))
-        return with_part(program, "inputs", part, new)
+        new = attrs.evolve(part, region=move_region(part.region, random.choice([-1, 1])))
+        return replace_part(program, "inputs", part, new)
 
-    return on_one_rank(plan, random.randrange(plan.mesh.size), change)
+    return change_on_one_rank(plan, random.randrange(plan.mesh.size), change)
 
 
 @fault()
@@ -1020,7 +1036,7 @@ def output_part_wrong(plan: Plan, random: Random) -> Plan | None:
         part = random.choice(program.outputs)
         at = split_axis(part.region)
         if at is not None:
-            region = moved(part.region, random.choice([-1, 1]))
+            region = move_region(part.region, random.choice([-1, 1]))
         else:
             places = [
                 i
@@ -1034,9 +1050,9 @@ def output_part_wrong(plan: Plan, random: Random) -> Plan | None:
             assert isinstance(span, Span)
             new = (Span(span.size, 0, simplify(span.size - 1)),)
             region = (*part.region[:place], new, *part.region[place + 1 :])
-        return with_part(program, "outputs", part, attrs.evolve(part, region=region))
+        return replace_part(program, "outputs", part, attrs.evolve(part, region=region))
 
-    return anywhere(plan, random, change)
+    return change_one_program(plan, random, change)
 
 
 @fault()
@@ -1051,8 +1067,8 @@ def missing_output(plan: Plan, random: Random) -> Plan | None:
 # operators ---------------------------------------------------------------------------------
 
 
-def other_value(random: Random, program: Program, name: str, before: Operator) -> str | None:
-    """Another value of the same shape and dtype that an operator computed before."""
+def choose_other_value(random: Random, program: Program, name: str, before: Operator) -> str | None:
+    """Choose another value of the same shape and dtype that an earlier operator computes."""
     made = {value: op for op in program.operators for value in op.outputs}
     own = made.get(name)
     found = []
@@ -1078,46 +1094,46 @@ def another_operand(plan: Plan, random: Random) -> Plan | None:
         if communicates(operator) or not operator.inputs:
             return None
         name = random.choice(operator.inputs)
-        other = other_value(random, program, name, operator)
+        other = choose_other_value(random, program, name, operator)
         if other is None:
             return None
         args = {slot: rename_arg(arg, {name: other}) for slot, arg in operator.args.items()}
-        return replaced(program, operator, attrs.evolve(operator, args=args))
+        return replace_operator(program, operator, attrs.evolve(operator, args=args))
 
-    return anywhere(plan, random, change)
+    return change_one_program(plan, random, change)
 
 
 @fault()
 def dropped_operator(plan: Plan, random: Random) -> Plan | None:
     def change(program: Program) -> Program | None:
-        operator = choose(random, program, *ACTIVE)
+        operator = choose_operator(random, program, *ACTIVE)
         if operator is None:
             return None
-        program = redirected(program, operator.outputs[0], operator.inputs[0], after=operator)
-        return replaced(program, operator)
+        program = redirect_uses(program, operator.outputs[0], operator.inputs[0], after=operator)
+        return replace_operator(program, operator)
 
-    return anywhere(plan, random, change)
+    return change_one_program(plan, random, change)
 
 
 @fault()
 def another_operator(plan: Plan, random: Random) -> Plan | None:
     def change(program: Program) -> Program | None:
-        operator = choose(random, program, *ACTIVE)
+        operator = choose_operator(random, program, *ACTIVE)
         if operator is None or operator.target == "aten.pow.Tensor_Scalar":
             return None
         other = "aten.sigmoid.default"
         args = {"self": operator.args["self"]}
-        return replaced(program, operator, attrs.evolve(operator, target=other, args=args))
+        return replace_operator(program, operator, attrs.evolve(operator, target=other, args=args))
 
-    return anywhere(plan, random, change)
+    return change_one_program(plan, random, change)
 
 
 @fault()
 def swapped_operands(plan: Plan, random: Random) -> Plan | None:
-    """Of a difference, a quotient, a concatenation; or key and value of attention."""
+    """Two operands of a difference, quotient, concatenation or attention are swapped."""
 
     def change(program: Program) -> Program | None:
-        operator = choose(
+        operator = choose_operator(
             random, program, "aten.sub.Tensor", "aten.div.Tensor", "aten.cat.default",
             "parframe.attention.default", also=lambda op: len(set(op.inputs)) > 1,
         )  # fmt: skip
@@ -1125,23 +1141,23 @@ def swapped_operands(plan: Plan, random: Random) -> Plan | None:
             return None
         if operator.target == "aten.cat.default":
             tensors: Any = operator.args["tensors"]
-            new = with_args(operator, tensors=tensors[::-1])
+            new = replace_args(operator, tensors=tensors[::-1])
             shapes = {program.tensors[ref.name].shape for ref in tensors}
             if len(set(tensors)) == 1 or len(shapes) > 1:
                 return None
         elif operator.target == "parframe.attention.default":
-            new = with_args(operator, key=operator.args["value"], value=operator.args["key"])
+            new = replace_args(operator, key=operator.args["value"], value=operator.args["key"])
         else:
             one, two = operator.args["self"], operator.args["other"]
-            new = with_args(operator, self=two, other=one)
-        return replaced(program, operator, new)
+            new = replace_args(operator, self=two, other=one)
+        return replace_operator(program, operator, new)
 
-    return anywhere(plan, random, change)
+    return change_one_program(plan, random, change)
 
 
 @fault()
 def argument_changed(plan: Plan, random: Random) -> Plan | None:
-    """A number among the arguments (a scale, an epsilon, an exponent) is another one."""
+    """A number among the arguments (a scale, an epsilon, an exponent) changes."""
 
     def change(program: Program) -> Program | None:
         found = [
@@ -1155,17 +1171,19 @@ def argument_changed(plan: Plan, random: Random) -> Plan | None:
             return None
         operator, slot = random.choice(found)
         value: Any = operator.args[slot]
-        return replaced(program, operator, with_args(operator, **{slot: value * 1.5 + 0.01}))
+        return replace_operator(
+            program, operator, replace_args(operator, **{slot: value * 1.5 + 0.01})
+        )
 
-    return anywhere(plan, random, change)
+    return change_one_program(plan, random, change)
 
 
 @fault()
 def wrong_axis(plan: Plan, random: Random) -> Plan | None:
-    """A transposition of other axes."""
+    """A transposition swaps other dims."""
 
     def change(program: Program) -> Program | None:
-        operator = choose(random, program, "aten.transpose.int")
+        operator = choose_operator(random, program, "aten.transpose.int")
         if operator is None:
             return None
         rank = len(program.tensors[operator.inputs[0]].shape)
@@ -1174,14 +1192,14 @@ def wrong_axis(plan: Plan, random: Random) -> Plan | None:
         if not others:
             return None
         i, j = random.choice(others)
-        return replaced(program, operator, with_args(operator, dim0=i, dim1=j))
+        return replace_operator(program, operator, replace_args(operator, dim0=i, dim1=j))
 
-    return anywhere(plan, random, change)
+    return change_one_program(plan, random, change)
 
 
 @fault()
 def wrong_local_size(plan: Plan, random: Random) -> Plan | None:
-    """A view's size for another share: two of its numbers changed, their product kept."""
+    """Two sizes of a view change, and their product stays."""
 
     def change(program: Program) -> Program | None:
         found = [
@@ -1203,14 +1221,14 @@ def wrong_local_size(plan: Plan, random: Random) -> Plan | None:
             size[i], size[j] = size[j], size[i]
             if size[i] == size[j]:
                 return None
-        return replaced(program, operator, with_args(operator, **{slot: tuple(size)}))
+        return replace_operator(program, operator, replace_args(operator, **{slot: tuple(size)}))
 
-    return anywhere(plan, random, change)
+    return change_one_program(plan, random, change)
 
 
 @fault()
 def wrong_slice(plan: Plan, random: Random) -> Plan | None:
-    """A slice of another range of the same length."""
+    """A slice takes another range of the same length."""
 
     def change(program: Program) -> Program | None:
         found = [
@@ -1228,39 +1246,41 @@ def wrong_slice(plan: Plan, random: Random) -> Plan | None:
         start: Any = operator.args["start"]
         end: Any = operator.args["end"]
         by = 1 if start == 0 else -1
-        new = with_args(operator, start=start + by, end=end + by)
+        new = replace_args(operator, start=start + by, end=end + by)
         size = program.tensors[operator.inputs[0]].shape[int(operator.args["dim"])]  # type: ignore[arg-type]
         if start == 0 and size == end:
             return None
-        return replaced(program, operator, new)
+        return replace_operator(program, operator, new)
 
-    return anywhere(plan, random, change)
+    return change_one_program(plan, random, change)
 
 
 @fault()
 def wrong_start(plan: Plan, random: Random) -> Plan | None:
-    """An embedding looks its rows up from another place."""
+    """An embedding looks up its rows from another offset."""
 
     def change(program: Program) -> Program | None:
-        operator = choose(random, program, "parframe.embedding")
+        operator = choose_operator(random, program, "parframe.embedding")
         if operator is None:
             return None
         start: Any = operator.args["start"]
-        return replaced(program, operator, with_args(operator, start=simplify(start + 1)))
+        return replace_operator(
+            program, operator, replace_args(operator, start=simplify(start + 1))
+        )
 
-    return on_one_rank(plan, random.randrange(plan.mesh.size), change)
+    return change_on_one_rank(plan, random.randrange(plan.mesh.size), change)
 
 
 @fault()
 def defined_twice(plan: Plan, random: Random) -> Plan | None:
     def change(program: Program) -> Program | None:
-        operator = choose(random, program, *MAKING)
+        operator = choose_operator(random, program, *MAKING)
         if operator is None:
             return None
         again = attrs.evolve(operator, name=f"{operator.name}_again")
-        return replaced(program, operator, operator, again)
+        return replace_operator(program, operator, operator, again)
 
-    return anywhere(plan, random, change)
+    return change_one_program(plan, random, change)
 
 
 @fault()
@@ -1273,7 +1293,7 @@ def used_before_defined(plan: Plan, random: Random) -> Plan | None:
         operators[at - 1], operators[at] = operators[at], operators[at - 1]
         return attrs.evolve(program, operators=tuple(operators))
 
-    return anywhere(plan, random, change)
+    return change_one_program(plan, random, change)
 
 
 @fault()
@@ -1289,7 +1309,7 @@ def state_of_the_wrong_value(plan: Plan, random: Random) -> Plan | None:
             states[at + 1] = attrs.evolve(two, value=one.value)
         return attrs.evolve(program, states=tuple(states))
 
-    return anywhere(plan, random, change)
+    return change_one_program(plan, random, change)
 
 
 @fault()
@@ -1301,7 +1321,7 @@ def missing_state(plan: Plan, random: Random) -> Plan | None:
         states = (*program.states[:at], *program.states[at + 1 :])
         return attrs.evolve(program, states=states)
 
-    return anywhere(plan, random, change)
+    return change_one_program(plan, random, change)
 
 
 @fault()
@@ -1314,27 +1334,27 @@ def wrong_recorded_shape(plan: Plan, random: Random) -> Plan | None:
             return None
         at = random.randrange(len(shape))
         new = (*shape[:at], simplify(shape[at] + 1), *shape[at + 1 :])
-        return with_tensor(program, name, shape=new)
+        return replace_tensor(program, name, shape=new)
 
-    return anywhere(plan, random, change)
+    return change_one_program(plan, random, change)
 
 
 @fault(communication=True)
 def wrong_dtype_on_the_wire(plan: Plan, random: Random) -> Plan | None:
     def change(program: Program) -> Program | None:
         targets = (*COMMUNICATION_OPERATORS, *DISTRIBUTED_FORMS)
-        operator = choose(random, program, *targets, also=lambda op: bool(op.outputs))
+        operator = choose_operator(random, program, *targets, also=lambda op: bool(op.outputs))
         if operator is None:
             return None
-        return with_tensor(program, operator.outputs[0], dtype="float16")
+        return replace_tensor(program, operator.outputs[0], dtype="float16")
 
-    return on_one_rank(plan, random.randrange(plan.mesh.size), change)
+    return change_on_one_rank(plan, random.randrange(plan.mesh.size), change)
 
 
-def plant(
+def plant_faults(
     kind: str, plans: Mapping[str, Plan], count: int, seed: int
 ) -> Iterator[tuple[str, Plan]]:
-    """So many faults of a kind, each in one of the plans, in turn."""
+    """Yield a number of faults of a kind, each planted in one of the plans, in turn."""
     random = Random(f"{kind} {seed}")
     names = sorted(plans)
     random.shuffle(names)
@@ -1374,8 +1394,8 @@ def two_products(width: int = 6, inner: int = 10) -> OperatorGraph:
     )
 
 
-def products() -> dict[str, Plan]:
-    """Plans of ``two_products`` with only the inner dimension split, and the batch."""
+def product_plans() -> dict[str, Plan]:
+    """Return plans of ``two_products`` with only the inner dimension, or the batch, split."""
     graph = two_products()
     inner, batch = Split("ffn", ("tp",)), Split("batch", ("dp",))
     return {

@@ -1,4 +1,4 @@
-"""Tiny models with real random weights, made on the spot."""
+"""Tiny models with random weights."""
 
 from __future__ import annotations
 
@@ -62,19 +62,19 @@ _EXPERTS: dict[str, dict[str, Any]] = {
     },
     "phimoe": {"num_local_experts": 6},
 }  # fmt: skip
-"""Families with experts, of which 6 or 8 are routed to; the number of choices is 2 but for one."""
+"""Families with 6 or 8 routed experts; a token goes to 2 of them, except where one is given."""
 
 _WITHOUT_KV_HEADS = frozenset({"opt", "bert", "vit", "gpt2", "bloom", "gpt_neox", "falcon"})
 
 FAMILIES = tuple(_OVERRIDES)
 """The names of models without experts that `tiny_config` knows."""
 
-MIXTURES = tuple(_EXPERTS)
+EXPERT_FAMILIES = tuple(_EXPERTS)
 """The names of models with experts that `tiny_config` knows."""
 
 
 def tiny_config(name: str, **changes: Any) -> Any:
-    """A tiny configuration of a family of transformers, with changes."""
+    """Return a tiny configuration of a family of transformers, with changes."""
     from transformers import CONFIG_MAPPING
 
     if name in _EXPERTS:
@@ -88,18 +88,18 @@ def tiny_config(name: str, **changes: Any) -> Any:
 
 
 def tiny_model(name: str, seed: int = 0, attention: str = "eager", **changes: Any) -> nn.Module:
-    """The model of `tiny_config` in float64, every weight and buffer of it random."""
+    """Return the model of `tiny_config` in float64 with random weights and buffers."""
     from parframe.loading.huggingface import find_model_class
 
     config = tiny_config(name, **changes)
     model = find_model_class(config)._from_config(
         config, attn_implementation=attention, experts_implementation="eager"
     )
-    return randomised(model.double(), seed).eval()
+    return randomize(model.double(), seed).eval()
 
 
-def randomised(module: nn.Module, seed: int = 0) -> nn.Module:
-    """The module with random weights: distinct, of both signs, norms' around 1."""
+def randomize(module: nn.Module, seed: int = 0) -> nn.Module:
+    """Set distinct random weights of both signs: vectors around 1, matrices around 0."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in module.parameters():
@@ -114,13 +114,13 @@ def randomised(module: nn.Module, seed: int = 0) -> nn.Module:
 
 
 def tokens(batch: int, sequence: int, vocab: int = 128, seed: int = 0) -> torch.Tensor:
-    """Random token ids, none of them special."""
+    """Return random token ids without special tokens."""
     generator = torch.Generator().manual_seed(seed)
     return torch.randint(3, vocab, (batch, sequence), generator=generator)
 
 
 class Bottleneck(nn.Module):
-    """Two convolutions with a residual connection, halving the image where asked."""
+    """Two convolutions with a residual connection; a stride of 2 halves the image."""
 
     def __init__(self, channels: int, out: int, stride: int) -> None:
         super().__init__()
@@ -165,8 +165,8 @@ class ResNet(nn.Module):
 
 
 def resnet(seed: int = 0) -> nn.Module:
-    """A small ResNet in float64."""
-    return randomised(ResNet().double(), seed).eval()
+    """Return a small ResNet in float64."""
+    return randomize(ResNet().double(), seed).eval()
 
 
 class MLP(nn.Module):
@@ -190,19 +190,19 @@ class MLP(nn.Module):
 
 
 def mlp(seed: int = 0) -> nn.Module:
-    """A small MLP in float64."""
-    return randomised(MLP().double(), seed).eval()
+    """Return a small MLP in float64."""
+    return randomize(MLP().double(), seed).eval()
 
 
 PLAIN: dict[str, tuple[Callable[[], nn.Module], dict[str, tuple[int, ...]]]] = {
     "resnet": (resnet, {"image": (3, 3, 16, 16)}),
     "mlp": (mlp, {"x": (3, 12)}),
 }
-"""Models of plain PyTorch: how to make them and the shapes of their inputs."""
+"""Models of plain PyTorch: functions that make them, and the shapes of their inputs."""
 
 
-class _Widened(TorchDispatchMode):
-    """Computes in float64 what a model would cast to something narrower."""
+class _Float64Mode(TorchDispatchMode):
+    """Mode in which casts to narrower floating-point dtypes become casts to float64."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         args, kwargs = tree_map(_widen, (args, kwargs or {}))
@@ -214,7 +214,7 @@ def _widen(value: Any) -> Any:
     return torch.float64 if narrow else value
 
 
-def reference(model: nn.Module, inputs: dict[str, torch.Tensor]) -> Any:
-    """What a model itself returns, every cast to a narrower float made one to float64."""
-    with torch.no_grad(), _Widened():
+def reference_outputs(model: nn.Module, inputs: dict[str, torch.Tensor]) -> Any:
+    """Return a model's outputs, computed in float64 throughout."""
+    with torch.no_grad(), _Float64Mode():
         return model(**inputs)

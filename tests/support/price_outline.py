@@ -1,4 +1,4 @@
-"""A model's work written down from its configuration by hand, to compare with what graphs say."""
+"""Work of models, computed from their configurations by hand, for comparison with graphs."""
 
 from __future__ import annotations
 
@@ -61,20 +61,20 @@ def _stage(config, layout, low, high, layers, dense):
             Product(part, hidden, share, count=count - sparse),
         ]
         weights += (count - sparse) * matrices * hidden * part
-    exchanges = []
+    communication = []
     if sparse:
         spread = layout.expert if layout.expert > 1 else 1
         inner = max(tensor * layout.data // spread, 1) if spread > 1 else tensor
         narrow = config.get("moe_intermediate_size") or width
-        held = experts // spread
+        local_experts = experts // spread
         kernels += [
             Product(hidden, experts, share, unquantized=True, count=sparse),
             Experts(
-                held, experts, config["num_experts_per_tok"], hidden, max(narrow // inner, 1),
-                share=1.0 if spread > 1 else share, count=sparse,
+                local_experts, experts, config["num_experts_per_tok"], hidden,
+                max(narrow // inner, 1), share=1.0 if spread > 1 else share, count=sparse,
             ),
         ]  # fmt: skip
-        weights += sparse * held * 3 * hidden * max(narrow // inner, 1)
+        weights += sparse * local_experts * 3 * hidden * max(narrow // inner, 1)
         tables += sparse * hidden * experts
         if config.get("n_shared_experts"):
             part = narrow * config["n_shared_experts"] // tensor
@@ -85,13 +85,13 @@ def _stage(config, layout, low, high, layers, dense):
             weights += sparse * 3 * hidden * part
         if layout.data > 1 and spread > 1:
             all_ranks = tuple(range(tensor * layout.data))
-            exchanges += [
+            communication += [
                 Communication("all_gather", hidden, all_ranks, count=sparse),
                 Communication("reduce_scatter", hidden, all_ranks, count=sparse),
             ]
     parallel = config.get("parallel_attn") or config.get("model_type") == "gptj"
     if tensor > 1:
-        exchanges.append(
+        communication.append(
             Communication("all_reduce", hidden, group, share, count=(1 if parallel else 2) * count)
         )
     kernels.append(Pointwise(8.0 * hidden + 3 * width / tensor, share, count=count))
@@ -101,12 +101,12 @@ def _stage(config, layout, low, high, layers, dense):
         kernels.append(Product(hidden, vocab // tensor, share, "sequence", True))
         tables += 0 if config.get("tie_word_embeddings") and low == 0 else vocab * hidden // tensor
         if tensor > 1:
-            exchanges.append(Communication("all_gather", vocab, group, share, "sequence"))
+            communication.append(Communication("all_gather", vocab, group, share, "sequence"))
     else:
-        exchanges.append(Communication("send", hidden, (0, tensor), share))
+        communication.append(Communication("send", hidden, (0, tensor), share))
     alive = 4.0 * hidden + 3 * width / tensor
-    held = Footprint(weights, tables, tuple(kept), share, activations=alive)
-    return Stage(tuple(kernels), tuple(exchanges), held)
+    footprint = Footprint(weights, tables, tuple(kept), share, activations=alive)
+    return Stage(tuple(kernels), tuple(communication), footprint)
 
 
 def _attention(config, tensor, share, count):

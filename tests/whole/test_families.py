@@ -5,7 +5,7 @@ from functools import cache
 import models
 import pytest
 import torch
-from proving import assert_equal, communication
+from plan_assertions import assert_equal, count_communication
 
 from parframe.checking import check
 from parframe.loading import load
@@ -19,14 +19,19 @@ COMPOSITES = ("TP2", "TP3", "PP2", "DP2", "TP2PP2")
 
 @cache
 def transformers_model(name):
-    """A family's graph, model, inputs and what transformers itself returns."""
+    """Return a family's graph, model, inputs and the logits of transformers."""
     model = models.tiny_model(name)
     if name == "vit":
         generator = torch.Generator().manual_seed(1)
         inputs = {"pixel_values": torch.randn(3, 3, 16, 16, generator=generator).double()}
     else:
         inputs = {"input_ids": models.tokens(3, 11)}
-    return load(models.tiny_config(name)), model, inputs, models.reference(model, inputs).logits
+    return (
+        load(models.tiny_config(name)),
+        model,
+        inputs,
+        models.reference_outputs(model, inputs).logits,
+    )
 
 
 @pytest.mark.parametrize("name", models.FAMILIES)
@@ -42,8 +47,8 @@ def test_a_partition_computes_what_transformers_computes(name, composite):
 @pytest.mark.parametrize(
     "name", ["llama", "mistral", "qwen2", "qwen3", "phi3", "gpt_neox", "gpt2", "starcoder2", "bert"]
 )
-def test_casts_that_the_models_code_names_are_done_unless_told_otherwise(name):
-    """Given float64 weights and no dtype, the norms still compute in float32, as they do there."""
+def test_explicit_casts_are_computed_unless_a_dtype_is_given(name):
+    """With float64 weights and no dtype, norms compute in float32, as in transformers."""
     graph, _, inputs, _ = transformers_model(name)
     model = models.tiny_model(name, attention="sdpa")
     with torch.no_grad():
@@ -77,20 +82,20 @@ def test_a_partitioned_mlp_returns_what_the_module_returns(composite):
     ("name", "layers"), [("llama", 2), ("gpt2", 2), ("qwen3", 2), ("bloom", 2)]
 )
 def test_a_layer_reduces_twice_under_tensor_parallelism(name, layers):
-    """The analytic minimum: after the attention, after the feed-forward; and the embedding."""
+    """A layer has the analytic minimum: a reduction after attention and after the feed-forward."""
     plan = partition(transformers_model(name)[0], "TP2")
-    assert communication(plan) == {"all_reduce": 2 * layers + 1, "all_gather": 1}
+    assert count_communication(plan) == {"all_reduce": 2 * layers + 1, "all_gather": 1}
 
 
 @pytest.mark.parametrize("name", ["gpt_neox", "cohere", "cohere2", "falcon"])
 def test_parallel_attention_and_feed_forward_are_reduced_once(name):
     plan = partition(transformers_model(name)[0], "TP2")
-    assert communication(plan) == {"all_reduce": 2 + 1, "all_gather": 1}
+    assert count_communication(plan) == {"all_reduce": 2 + 1, "all_gather": 1}
 
 
 def test_sequence_parallelism_scatters_and_gathers_instead_of_reducing():
     plan = partition(transformers_model("llama")[0], "TP2SP")
-    counts = communication(plan)
+    counts = count_communication(plan)
     assert counts["all_reduce"] == 0
     assert counts["reduce_scatter"] == 2 * 2 + 1
     assert counts["all_gather"] == 2 * 2 + 2
@@ -110,11 +115,11 @@ def test_a_batch_smaller_than_the_replicas_leaves_some_idle(rows):
     graph, model, _, _ = transformers_model("llama")
     inputs = {"input_ids": models.tokens(rows, 5, seed=rows)}
     actual = simulate(partition(graph, "DP4TP2"), inputs, model, "float64").logits
-    assert_equal(actual, models.reference(model, inputs).logits, 1e-11)
+    assert_equal(actual, models.reference_outputs(model, inputs).logits, 1e-11)
 
 
 class Transposed(torch.nn.Module):
-    """Views what lies transposed after a copy that changes nothing but how it lies."""
+    """Views a transposed tensor after a copy to contiguous memory."""
 
     def __init__(self):
         super().__init__()
@@ -127,8 +132,8 @@ class Transposed(torch.nn.Module):
 
 
 @pytest.mark.parametrize("composite", ["PP2", "DP2", "TP2PP2"])
-def test_a_view_of_what_was_copied_into_one_piece_needs_no_copy(composite):
-    model = models.randomised(Transposed().double())
+def test_a_view_of_a_contiguous_copy_needs_no_copy(composite):
+    model = models.randomize(Transposed().double())
     x = torch.randn(4, 3, 6, dtype=torch.float64)
     graph = load(model, {"x": x}, {"x": {0: "batch"}})
     plan = partition(graph, composite)
@@ -137,7 +142,7 @@ def test_a_view_of_what_was_copied_into_one_piece_needs_no_copy(composite):
 
 
 class Gated(torch.nn.Module):
-    """A gate and what it gates in one projection, normalised, some of it overwritten."""
+    """A gated unit with a fused projection, a norm, and a write in place."""
 
     def __init__(self):
         super().__init__()
@@ -153,8 +158,8 @@ class Gated(torch.nn.Module):
 
 
 @pytest.mark.parametrize("composite", ["TP2", "TP3", "DP2", "DP5", "PP2", "TP2PP2DP2"])
-def test_halves_of_one_axis_are_split_alike_and_norms_of_instances_are_split(composite):
-    model = models.randomised(Gated().double())
+def test_halves_of_one_dim_are_split_alike_and_instance_norms_are_split(composite):
+    model = models.randomize(Gated().double())
     x = torch.randn(3, 3, 8, dtype=torch.float64)
     plan = partition(load(model, {"x": x}), composite)
     assert check(plan).ok

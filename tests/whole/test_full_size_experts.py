@@ -1,4 +1,4 @@
-"""Models with experts at their real size: planned, checked, and counted, without any weights."""
+"""Models with experts at full size: planned and checked, without weights."""
 
 from functools import cache
 
@@ -40,7 +40,7 @@ def mixtral():
     [("EP8TP8", 64, 8, 1), ("EP8TP4DP2", 32, 4, 1), ("EP8PP2TP4", 32, 4, 2)],
 )
 def test_mixtral_on_64_devices(composite, experts_over, others_over, stages):
-    """A device holds its share of the experts, of the rest, and the router and the norms whole."""
+    """A device stores its shards of experts and other matrices, and whole routers and norms."""
     plan = parframe.partition(mixtral(), composite)
     assert len(plan.devices) == 64
     report = parframe.check(plan)
@@ -63,12 +63,12 @@ def test_deepseek_v3_on_256_devices():
     assert len(plan.devices) == 256
     report = parframe.check(plan)
     assert report.ok, report.findings[:3]
-    held = {
+    local_experts = {
         slices.local_shape[0]
         for name, slices in plan.weights(200).items()
         if name.endswith("experts.down_proj")
     }
-    assert held == {256 // 32}
+    assert local_experts == {256 // 32}
     layers = [
         name for name, slices in plan.weights(0).items() if name.endswith("self_attn.o_proj.weight")
     ]

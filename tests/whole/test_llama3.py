@@ -1,10 +1,10 @@
-"""Llama 3 8B at full size, planned and checked; and its head structure, shrunk, proved."""
+"""Llama 3 8B: planned and checked at full size, and verified with small heads."""
 
 from functools import cache
 
 import models
 import pytest
-from proving import assert_equal
+from plan_assertions import assert_equal
 
 from parframe.checking import check
 from parframe.loading import load
@@ -50,7 +50,7 @@ def shrunk():
     model = models.tiny_model("llama", **SHRUNK)
     inputs = {"input_ids": models.tokens(9, 7)}
     graph = load(models.tiny_config("llama", **SHRUNK))
-    return graph, model, inputs, models.reference(model, inputs).logits
+    return graph, model, inputs, models.reference_outputs(model, inputs).logits
 
 
 def test_the_configuration_has_the_published_number_of_parameters():
@@ -65,40 +65,40 @@ def test_the_full_size_is_planned_and_checked_with_its_memory(composite):
     assert report.ok, report.findings[:3]
     assert len(report.memory) == plan.mesh.size == 64
     replicas = plan.mesh.degree("dp") if "dp" in plan.mesh.names else 1
-    held = sum(memory.weights for memory in report.memory.values()) / replicas
+    total = sum(memory.weights for memory in report.memory.values()) / replicas
     norms = 65 * 4096
     tensor = plan.mesh.degree("tp")
-    assert held == pytest.approx(2 * (PARAMETERS + norms * (tensor - 1)), rel=1e-5)
+    assert total == pytest.approx(2 * (PARAMETERS + norms * (tensor - 1)), rel=1e-5)
 
 
 @pytest.mark.parametrize("composite", COMPOSITES)
-def test_a_device_holds_little_more_than_its_ideal_share(composite):
+def test_a_device_stores_little_more_than_its_ideal_share(composite):
     plan = partition(full(), composite)
     stages = plan.mesh.degree("pp") if "pp" in plan.mesh.names else 1
     tensor = plan.mesh.degree("tp")
     elements = {}
     for rank in range(plan.mesh.size):
         coordinates = plan.mesh.coordinates(rank)
-        held = sum(
+        stored = sum(
             piece.local_shape[0] * (piece.local_shape[1] if len(piece.local_shape) > 1 else 1)
             for name, piece in plan.weights(rank).items()
             if full().parameters[name].kind == "parameter"
         )
-        elements.setdefault(coordinates.get("pp", 0), []).append(held)
+        elements.setdefault(coordinates.get("pp", 0), []).append(stored)
     assert len(elements) == stages
-    for stage, held in elements.items():
+    for stage, counts in elements.items():
         of_stage = sum(
             full().parameters[part.whole].elements
             for rank in range(plan.mesh.size)
             if plan.mesh.coordinates(rank).get("pp", 0) == stage
             for part in plan.program(rank).parameters
             if full().parameters[part.whole].kind == "parameter"
-        ) / len(held)
-        assert max(held) <= 1.02 * of_stage / tensor
+        ) / len(counts)
+        assert max(counts) <= 1.02 * of_stage / tensor
 
 
 @pytest.mark.parametrize("composite", COMPOSITES)
-def test_the_same_head_structure_shrunk_computes_the_same_on_64_devices(composite):
+def test_a_small_model_with_the_same_heads_computes_the_same_on_64_devices(composite):
     graph, model, inputs, expected = shrunk()
     plan = partition(graph, composite)
     assert check(plan).ok

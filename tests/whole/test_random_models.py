@@ -5,7 +5,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
-from proving import assert_equal
+from plan_assertions import assert_equal
 from torch import nn
 from torch.nn import functional
 
@@ -73,7 +73,7 @@ class Attend(nn.Module):
 
 
 class Twist(nn.Module):
-    """What real models do in between: halves swapped, statistics, products, concatenation."""
+    """Operators between layers: rotations, norms, softmax, pooling, concatenation."""
 
     def __init__(self, kind):
         super().__init__()
@@ -97,7 +97,7 @@ class Twist(nn.Module):
 
 
 class Model(nn.Module):
-    """Blocks between two projections, with a last skip over all of them."""
+    """Blocks between two projections, with a skip connection over all of them."""
 
     def __init__(self, blocks):
         super().__init__()
@@ -142,7 +142,7 @@ composites = st.tuples(
 @given(recipes, composites.filter(bool), st.integers(1, 4), st.integers(1, 5))
 def test_a_random_model_is_partitioned_checked_and_equal(blocks, composite, rows, length):
     assume(dict(parse_composite(composite)).get("PP", 1) <= len(blocks))
-    model = models.randomised(Model(blocks).double()).eval()
+    model = models.randomize(Model(blocks).double()).eval()
     generator = torch.Generator().manual_seed(rows)
     example = torch.randn(3, 4, 6, generator=generator).double()
     graph = load(model, {"x": example}, {"x": {0: "batch", 1: "sequence"}})

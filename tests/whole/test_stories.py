@@ -5,7 +5,7 @@ from functools import cache
 import models
 import pytest
 import torch
-from proving import STORIES, assert_equal, needs_stories
+from plan_assertions import STORIES, assert_equal, needs_stories
 
 from parframe.checking import check
 from parframe.loading import load
@@ -27,7 +27,7 @@ def graph():
 
 @cache
 def expected(dtype):
-    """The logits of transformers' own model for a few rows of text."""
+    """Return the token ids of a few lines, and the logits of transformers for them."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(STORIES)
@@ -42,7 +42,7 @@ def expected(dtype):
     ids = torch.tensor([row[: min(map(len, rows))] for row in rows])
     model = AutoModelForCausalLM.from_pretrained(STORIES, dtype=dtype).eval()
     if dtype == torch.float64:
-        return ids, models.reference(model, {"input_ids": ids}).logits
+        return ids, models.reference_outputs(model, {"input_ids": ids}).logits
     with torch.no_grad():
         return ids, model(ids).logits
 
@@ -68,17 +68,17 @@ def test_float64_weights_give_the_logits_of_transformers_own_float64_model(compo
     assert_equal(actual, logits, 1e-11)
 
 
-def test_tensor_ranks_beyond_the_key_value_heads_hold_copies_of_them():
+def test_more_tensor_ranks_than_key_value_heads_replicate_them():
     plan = partition(graph(), "TP8")
-    held = [plan.weights(rank)["model.layers.0.self_attn.k_proj.weight"].runs for rank in range(8)]
-    assert held == [(((8 * (r // 2), 8 * (r // 2) + 8),), ((0, 64),)) for r in range(8)]
+    keys = [plan.weights(rank)["model.layers.0.self_attn.k_proj.weight"].runs for rank in range(8)]
+    assert keys == [(((8 * (r // 2), 8 * (r // 2) + 8),), ((0, 64),)) for r in range(8)]
     queries = [
         plan.weights(rank)["model.layers.0.self_attn.q_proj.weight"].runs for rank in range(8)
     ]
     assert queries == [(((8 * r, 8 * r + 8),), ((0, 64),)) for r in range(8)]
 
 
-def test_uneven_key_value_heads_take_their_queries_along():
+def test_uneven_key_value_heads_stay_with_their_query_heads():
     plan = partition(graph(), "TP3")
     name = "model.layers.2.self_attn.{}_proj.weight"
     rows = {

@@ -1,10 +1,10 @@
-"""Proofs of partitioned models: every composite computes what the model computes."""
+"""Verification of partitioned models: every composite computes what the model computes."""
 
 import ast
 
 import pytest
 import torch
-from handmade import changed
+from handwritten import changed
 from models import tiny_config
 
 import parframe
@@ -27,7 +27,7 @@ def llama():
 
 @pytest.fixture(scope="module")
 def parallel():
-    """A model whose attention and feed-forward are added at once, with biases."""
+    """Return a model with parallel attention and feed-forward, and biases."""
     return parframe.load(tiny_config("gpt_neox"))
 
 
@@ -41,7 +41,7 @@ def test_a_partitioned_model_computes_what_the_model_computes(llama, composite):
 
 
 @pytest.mark.parametrize("composite", ["TP3", "TP2SP", "TP2PP2DP2"])
-def test_a_right_plan_differs_nowhere(parallel, composite):
+def test_a_correct_plan_has_no_difference(parallel, composite):
     plan = parframe.partition(parallel, composite)
     assert all(program.layouts for program in plan.programs.values())
     (sizes,) = choose_trial_sizes(plan, 3, None)
@@ -64,15 +64,15 @@ def test_a_plan_that_was_saved_computes_the_same(llama, tmp_path):
         ast.parse(role.read_text())
 
 
-def test_devices_hold_every_element_of_every_weight(llama):
+def test_devices_store_every_element_of_every_weight(llama):
     plan = parframe.partition(llama, "TP3PP2")
-    held = dict.fromkeys(llama.parameters, 0)
+    stored = dict.fromkeys(llama.parameters, 0)
     for rank in range(plan.mesh.size):
         for part in plan.weights(rank).values():
-            held[part.whole] += part.elements
+            stored[part.whole] += part.elements
     whole = {name: int(tensor.elements) for name, tensor in llama.parameters.items()}
-    assert all(held[name] >= whole[name] for name in whole)
-    assert held["model.layers.0.mlp.up_proj.weight"] == whole["model.layers.0.mlp.up_proj.weight"]
+    assert all(stored[name] >= whole[name] for name in whole)
+    assert stored["model.layers.0.mlp.up_proj.weight"] == whole["model.layers.0.mlp.up_proj.weight"]
 
 
 def test_a_fault_in_a_model_is_found(llama):
@@ -87,7 +87,7 @@ def test_a_fault_in_a_model_is_found(llama):
     assert proof.first_difference.ranks == (0, 1)
 
 
-def test_a_reduction_left_out_is_found(llama):
+def test_a_missing_reduction_is_found(llama):
     plan = parframe.partition(llama, "TP2")
     (name,) = plan.programs
     reduce = next(op for op in plan.programs[name].operators if "reduction" in op.args)

@@ -1,4 +1,4 @@
-"""Tokenizers made on the spot."""
+"""Tiny tokenizers, trained in the test."""
 
 from functools import cache
 
@@ -15,7 +15,7 @@ LINES = [
 
 @cache
 def byte_level():
-    """A small byte-level BPE with special tokens, made on the spot."""
+    """Train a small byte-level BPE tokenizer with special tokens."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()

@@ -1,6 +1,6 @@
 """Runs the code blocks of a page of the documentation, in the current folder and in order.
 
-`python tests/support/documented.py PAGE`: Python is executed (as a doctest where it begins with
+`python tests/support/documentation.py PAGE`: Python is executed (as a doctest where it begins with
 `>>>`),
 `$ parframe ...` is run and what stands below is compared, specs are read, and a block whose first
 line is `# file: NAME` becomes that file. Ends with the first block that fails.
@@ -55,18 +55,18 @@ def execute(language: str, text: str, names: dict[str, Any]) -> None:
 
 def _doctest(text: str, names: dict[str, Any]) -> None:
     test = doctest.DocTestParser().get_doctest(text, names, "block", None, 0)
-    told = io.StringIO()
+    report = io.StringIO()
     flags = doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS
     result = doctest.DocTestRunner(verbose=False, optionflags=flags).run(
-        test, out=told.write, clear_globs=False
+        test, out=report.write, clear_globs=False
     )
     names.update(test.globs)
     if result.failed:
-        raise SystemExit(told.getvalue())
+        raise SystemExit(report.getvalue())
 
 
 def _commands(text: str) -> list[tuple[str, str]]:
-    """Every command of a block with what stands below it."""
+    """Return the commands of a block, each with the output below it."""
     return [(part.partition("\n")[0], part.partition("\n")[2]) for part in text.split("$ ") if part]
 
 
@@ -95,7 +95,7 @@ def _run(command: str, below: str) -> None:
 
 
 def _write(path: Path, text: str) -> None:
-    """Write a file; of a ``pyproject.toml``, install what it says as far as it is metadata."""
+    """Write a file; install the metadata of a package from its ``pyproject.toml``."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text, encoding="utf-8")
     if path.name != "pyproject.toml":

@@ -15,15 +15,15 @@ needs_stories = pytest.mark.skipif(
 
 
 def assert_equal(actual, expected, bound):
-    """Two tensors differ by less than a bound of the greatest element."""
+    """Assert that the largest difference is at most a bound, relative to the largest element."""
     assert actual.shape == expected.shape
     assert actual.isfinite().all()
     error = ((actual - expected).abs().max() / expected.abs().max()).item()
     assert error <= bound, f"relative error {error:.3g} above {bound:.0e}"
 
 
-def communication(plan, rank=0):
-    """How often a rank communicates in each way."""
+def count_communication(plan, rank=0):
+    """Count the communication operators of a rank, by kind."""
     return Counter(
         operator.target.removeprefix("parframe.")
         for operator in plan.program(rank).operators

@@ -1,4 +1,4 @@
-"""Small graphs and plans written by hand, for tests of plan files, simulation and proof."""
+"""Small handwritten graphs and plans, for tests of plan files, simulation and verification."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def graph(
     outputs: object,
     names: Sequence[str],
 ) -> OperatorGraph:
-    """A graph of one call of one block."""
+    """Return a graph of one call of one block."""
     block = Block(
         name="main",
         inputs=tuple(i.name for i in inputs),
@@ -80,7 +80,7 @@ def graph(
 
 
 def mlp() -> OperatorGraph:
-    """``down(relu(up(x)))``, with a bias at the end."""
+    """Return the graph of ``down(relu(up(x)))`` with a bias at the end."""
     return graph(
         inputs=[Input("x", (BATCH, HIDDEN), "float32", axes=("batch", ""))],
         parameters=[
@@ -108,7 +108,7 @@ def mlp() -> OperatorGraph:
 
 
 def cut(length: Size, part: int, parts: int) -> tuple[Size, Size]:
-    """Where part of a length starts and how long it is: the first ones longer by one."""
+    """Return the start and the length of a part; the first parts are longer by one."""
     start = [(length + parts - 1 - i) // parts if isinstance(length, int) else None
              for i in range(parts)]  # fmt: skip
     if isinstance(length, int):
@@ -124,7 +124,7 @@ def whole(*shape: Size) -> tuple[Region, ...]:
 
 
 def tensor_parallel(degree: int, data: int = 1) -> Plan:
-    """The MLP split over ``ffn``, and its batch over ``dp``."""
+    """Return a plan of the MLP with ``ffn`` split over ``tp``, and the batch over ``dp``."""
     model = mlp()
     ffn_start, ffn_here = offset("ffn_start"), offset("ffn_here")
     batch_start, batch_here = offset("batch_start"), offset("batch_here")
@@ -176,7 +176,7 @@ def tensor_parallel(degree: int, data: int = 1) -> Plan:
 
 
 def pipeline() -> Plan:
-    """The MLP in two stages."""
+    """Return a plan of the MLP in two stages."""
     model = mlp()
     up, act, down, total = model.blocks["main"].operators
     send = operator("relu~send", "parframe.send", {
@@ -221,7 +221,7 @@ def pipeline() -> Plan:
 
 
 def changed(plan: Plan, program: str, name: str, **changes: object) -> Plan:
-    """The plan with one operator of a program changed; ``args`` are merged."""
+    """Change one operator of a program in a plan; ``args`` are merged."""
     before = plan.programs[program]
     operators = []
     for own in before.operators:

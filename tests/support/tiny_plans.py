@@ -1,10 +1,10 @@
-"""Plans of tiny models for tests of checks, each made once."""
+"""Plans of tiny models, each made once."""
 
 from __future__ import annotations
 
 from functools import cache
 
-from faults import products
+from faults import product_plans
 from models import resnet, tiny_config
 
 import parframe
@@ -23,7 +23,7 @@ RINGS = {"llama": ("CP3", "PP2CP2TP2"), "bert": ("DP2CP2",)}
 
 @cache
 def graph_of(model: str) -> parframe.OperatorGraph:
-    """The operator graph of a tiny model."""
+    """Return the operator graph of a tiny model."""
     if model == "resnet":
         import torch
 
@@ -34,13 +34,13 @@ def graph_of(model: str) -> parframe.OperatorGraph:
 
 @cache
 def plan_of(model: str, composite: str) -> parframe.Plan:
-    """The plan of a tiny model."""
+    """Return the plan of a tiny model."""
     return parframe.partition(graph_of(model), composite)
 
 
 @cache
 def ring_of(model: str, composite: str, placement: str = "contiguous") -> parframe.Plan:
-    """The plan of a tiny model whose devices pass keys and values round a ring."""
+    """Return the plan of a tiny model with ring attention."""
     options = {"attention": "ring", "placement": placement}
     spec = parframe.Spec(parallel=composite, strategies={"cp": options})
     return parframe.partition(graph_of(model), spec)
@@ -48,8 +48,8 @@ def ring_of(model: str, composite: str, placement: str = "contiguous") -> parfra
 
 @cache
 def plans() -> dict[str, parframe.Plan]:
-    """All plans that faults are planted in."""
+    """Return all plans that faults are planted in."""
     made = {f"{m} {c}": plan_of(m, c) for m, found in COMPOSITES.items() for c in found}
     rings = {f"{m} {c}, a ring": ring_of(m, c) for m, found in RINGS.items() for c in found}
     rings["llama CP3, zigzag"] = ring_of("llama", "CP3", "zigzag")
-    return {**made, **rings, **products()}
+    return {**made, **rings, **product_plans()}
