@@ -85,10 +85,10 @@ def test_sizes_beyond_the_limit_are_refused_by_graphs_and_plans_also_if_read_fro
 
 
 @pytest.mark.parametrize("most", [[None], [None, 0, None], [None, "40", None], [None, True, None]])
-def test_limits_that_are_not_one_number_for_each_axis_are_refused(graph, most):
+def test_limits_that_are_not_one_number_for_each_dim_are_refused(graph, most):
     content = json.loads(parframe.graph_json.dump_graph(graph))
     content["inputs"]["x"]["most"] = most
-    with pytest.raises(ParframeError, match="largest sizes are not one number for each axis"):
+    with pytest.raises(ParframeError, match="largest sizes are not one number for each dim"):
         parframe.graph_json.parse_graph(json.dumps(content))
 
 
