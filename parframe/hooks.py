@@ -169,31 +169,24 @@ def distributions_with_rules(
 ) -> tuple[str, ...]:
     """List the distributions among those of `rules` that bring rules, so that a plan names them.
 
-    Parameters
-    ----------
-    codes, distributions
-        As for `rules`.
-
-    Returns
-    -------
-    tuple of str
-        Names of distributions in alphabetical order.
+    Parameters and errors are those of `rules`; the names are in alphabetical order.
     """
     return tuple(sorted(_offered_rules(codes, distributions)))
 
 
 def _offered_rules(codes: Iterable[str], distributions: Sequence[str]) -> dict[str, list["Rule"]]:
-    """Return the rules that plugins offer, by distribution; those that offer none are left out."""
+    """Register and return the rules that plugins offer, by distribution, if it offers some."""
+    from parframe.rules.table import register
+
     offered: dict[str, list[Rule]] = {}
     targets: list[str] = []
     for info in _wanted(installed(), tuple(codes), distributions):
-        for rule in _ask(info, "parframe_rules"):
+        own = _ask(info, "parframe_rules")
+        for rule in own:
             _check_rule(info, rule, targets)
             targets.append(rule.target)
-            offered.setdefault(info.distribution, [])
-            _register(rule)
-            if _is_rule(rule):
-                offered[info.distribution].append(rule)
+        if own:
+            offered.setdefault(info.distribution, []).extend(register(own))
     return offered
 
 
@@ -452,18 +445,6 @@ def _check_rule(info: PluginInfo, rule: object, others: Iterable[str]) -> None:
     if rule.target in others:
         what = f"offers a rule for {rule.target!r}, and so does another plugin or itself again"
         raise _broken(info, what, "leave out one of the two in 'plugins'")
-
-
-def _is_rule(rule: object) -> bool:
-    from parframe.rules import Rule
-
-    return isinstance(rule, Rule)
-
-
-def _register(rule: "Rule | DeviceOperator") -> None:
-    from parframe.rules.table import register
-
-    register((rule,))
 
 
 def _same(one: PluginInfo, other: PluginInfo) -> bool:

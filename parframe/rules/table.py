@@ -37,22 +37,9 @@ from parframe.rules.kinds import Kind, Pointwise
 from parframe.rules.rule import DeviceOperator, DistributedForm, Rule
 
 _MODULES: tuple[ModuleType, ...] = (
-    attention,
-    convolution,
-    creation,
-    experts,
-    indexing,
-    joining,
-    matmul,
-    normalization,
-    permuting,
-    pointwise,
-    recurrence,
-    reductions,
-    repeating,
-    slicing,
-    views,
-)
+    attention, convolution, creation, experts, indexing, joining, matmul, normalization, permuting,
+    pointwise, recurrence, reductions, repeating, slicing, views,
+)  # fmt: skip
 
 RULES: Mapping[str, Rule] = {rule.target: rule for module in _MODULES for rule in module.RULES}
 """Every built-in rule."""
@@ -61,6 +48,8 @@ _registered: dict[str, Rule] = {}
 _device_operators = {operator.target: operator for operator in _DEVICE_OPERATORS}
 _forms = {form.target: form for rule in RULES.values() for form in rule.distributed_forms}
 _rules_of_forms = {form.target: rule for rule in RULES.values() for form in rule.distributed_forms}
+
+_BUILT_IN_FORMS = frozenset(_forms)
 
 DISTRIBUTED_FORMS: Mapping[str, DistributedForm] = MappingProxyType(_forms)
 """The distributed forms of operators, by the target that they have in plans."""
@@ -71,24 +60,24 @@ DEVICE_OPERATORS: Mapping[str, DeviceOperator] = MappingProxyType(_device_operat
 _FORM_ARGUMENTS = ("travels", "axes", "tag")
 
 
-def register(rules: Iterable[Rule | DeviceOperator]) -> None:
-    """Register the operators of a plugin; the last one of a target counts.
+def register(rules: Iterable[Rule | DeviceOperator]) -> list[Rule]:
+    """Register the operators of a plugin, and return its rules; the last one of a target counts.
 
     Built-in operators stay what they are: of a rule for one of them only its distributed forms are
     added.
     """
+    found = []
     for rule in rules:
         if isinstance(rule, DeviceOperator):
             _device_operators[rule.target] = rule
             continue
+        found.append(rule)
         _registered[rule.target] = rule
         for form in rule.distributed_forms:
-            if form.target not in _built_in_forms:
+            if form.target not in _BUILT_IN_FORMS:
                 _forms[form.target] = form
                 _rules_of_forms[form.target] = RULES.get(rule.target, rule)
-
-
-_built_in_forms = frozenset(_forms)
+    return found
 
 
 def rule_for(target: str, extra: Mapping[str, Rule] | None = None) -> Rule | None:

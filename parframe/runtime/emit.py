@@ -36,7 +36,7 @@ BLOCKS = "blocks"
 
 @attrs.frozen
 class Target:
-    """Where a program is to run.
+    """Device, dtype and process groups of a rank module.
 
     Parameters
     ----------
@@ -82,11 +82,11 @@ def emit(
     root
         A module that has the parameters, under their names.
     formulas
-        What symbols are that no input need have as an axis.
+        Symbols in terms of other symbols.
     symbols
         The symbols that are given, as `symbols_to_give` finds them.
     target
-        Where it is to run.
+        Its device, dtype and process groups.
 
     Returns
     -------
@@ -125,7 +125,7 @@ def emit(
 
 
 def symbols_to_give(graph: OperatorGraph, formulas: Mapping[str, Size]) -> tuple[str, ...]:
-    """The symbols that the operators compute with and neither inputs nor formulas tell."""
+    """Return the symbols that operators use and that neither inputs nor formulas determine."""
     known = {
         size.name for tensor in graph.inputs.values() for size in tensor.shape if _is_symbol(size)
     }
@@ -144,7 +144,7 @@ def symbols_to_give(graph: OperatorGraph, formulas: Mapping[str, Size]) -> tuple
 
 
 def _block(block: Block, target: Target) -> tuple[GraphModule, tuple[str, ...]]:
-    """The code of a block, and the symbols it takes after its inputs and parameters."""
+    """Write the code of a block; return it with the symbols that it takes after other inputs."""
     writer = GraphWriter()
     values: dict[str, Node] = {}
     for number, name in enumerate((*block.inputs, *block.parameters)):
@@ -178,7 +178,7 @@ def _is_symbol(size: Any) -> TypeGuard[sympy.Symbol]:
 
 
 def _symbols(block: Block) -> set[str]:
-    """The symbols that the block's operators compute with."""
+    """Return the symbols that the block's operators use."""
     found: set[str] = set()
     for operator in block.operators:
         waiting: list[Any] = list(operator.args.values())
@@ -207,7 +207,7 @@ class _Emission:
     target: Target
 
     def results(self) -> Any:
-        """The node of what the operator gives."""
+        """Write the operator, and return the node of its results."""
         target = self.operator.target
         if target == SHARD.target:
             part: Any = self.operator.args["part"]
@@ -230,7 +230,7 @@ class _Emission:
         return arg
 
     def _plain(self) -> Node:
-        """An operator of PyTorch, its arguments in the forms that its schema asks for."""
+        """Call an operator of PyTorch, its arguments in the forms of its schema."""
         operator = self.operator
         target = registered_operator(operator)
         ordered: list[Any] = []

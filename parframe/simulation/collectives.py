@@ -1,4 +1,4 @@
-"""What communication operators compute, for all members of a group at once."""
+"""Communication operators and distributed forms, computed for all ranks of a group at once."""
 
 from __future__ import annotations
 
@@ -29,22 +29,22 @@ from parframe.simulation.regions import evaluate_regions, put, take
 
 @attrs.frozen
 class CommunicationCall:
-    """A device at a communication operator.
+    """One device at a communication operator.
 
     Parameters
     ----------
     rank
         The device.
     operator
-        The operator it has come to.
+        The operator that it has reached.
     tensor
-        What it gives, if it gives something.
+        Its input, if it has one.
     shape
-        The shape of what it expects, if it expects something.
+        The shape of its result, if it has one.
     sizes
         The values of its symbols.
     args
-        All arguments of an exchange, with its tensors; of others none.
+        All arguments of a distributed form, with tensors; empty for other operators.
     """
 
     rank: int
@@ -54,46 +54,46 @@ class CommunicationCall:
     sizes: Mapping[str, int]
     args: Mapping[str, Any] = attrs.field(factory=dict)
 
-    def regions(self, slot: str, member: int) -> Any:
-        """The regions of a member in an argument, in numbers."""
+    def regions(self, slot: str, number: int) -> Any:
+        """Return the regions of a rank of the group in an argument, in numbers."""
         lists: Any = self.operator.args[slot]
-        return evaluate_regions(lists[member], self.sizes)
+        return evaluate_regions(lists[number], self.sizes)
 
 
 Results = list["torch.Tensor | None"]
 
 
-def run_communication(requests: Sequence[CommunicationCall]) -> Results:
-    """What every member of a group gets.
+def run_communication(calls: Sequence[CommunicationCall]) -> Results:
+    """Return the results of all ranks of a group.
 
     Parameters
     ----------
-    requests
-        One for each member, in the order of the group: the ranks a collective reduces in. For a
+    calls
+        One for each rank, in the order of the group, in which a collective reduces. For a
         transfer the one that sends and the one that receives, in the order of the group.
 
     Returns
     -------
     list of torch.Tensor or None
-        For each request its result; members may share one tensor.
+        The result of each call; ranks may share one tensor.
 
     Raises
     ------
     ParframeError
-        Of kind ``run``, if what the members give does not fit together.
+        Of kind ``run``, if the inputs of the ranks do not match.
     """
     try:
-        results = _compute(requests)
+        results = _compute(calls)
     except ParframeError as error:
-        raise _at(requests[0], error.what) from error
+        raise _at(calls[0], error.what) from error
     except (RuntimeError, TypeError, ValueError, LookupError, ArithmeticError) as error:
         reason = next(iter(str(error).splitlines()), "no reason")
-        raise _at(requests[0], f"{requests[0].operator.target} failed: {reason}") from error
-    for request, result in zip(requests, results, strict=True):
-        if result is not None and tuple(result.shape) != request.shape:
+        raise _at(calls[0], f"{calls[0].operator.target} failed: {reason}") from error
+    for call, result in zip(calls, results, strict=True):
+        if result is not None and tuple(result.shape) != call.shape:
             raise _at(
-                request,
-                f"gives a tensor of shape {list(result.shape)}, {list(request.shape or ())} is due",
+                call,
+                f"gives a tensor of shape {list(result.shape)}, {list(call.shape or ())} is due",
             )
     return results
 
@@ -107,50 +107,47 @@ def _compute(calls: Sequence[CommunicationCall]) -> Results:
     return [*simulate([call.args for call in calls])]
 
 
-def _all_reduce(requests: Sequence[CommunicationCall]) -> Results:
-    total = _reduced(requests)
-    return [total] * len(requests)
+def _all_reduce(calls: Sequence[CommunicationCall]) -> Results:
+    total = _reduced(calls)
+    return [total] * len(calls)
 
 
-def _all_gather(requests: Sequence[CommunicationCall]) -> Results:
+def _all_gather(calls: Sequence[CommunicationCall]) -> Results:
     results: Results = []
     seen: list[tuple[Any, torch.Tensor]] = []
-    for request in requests:
-        regions = [request.regions("parts", member) for member in range(len(requests))]
+    for call in calls:
+        regions = [call.regions("parts", number) for number in range(len(calls))]
         known = next((whole for before, whole in seen if before == regions), None)
-        if known is None or tuple(known.shape) != request.shape:
-            known = _filled(request, regions, [_given(other) for other in requests])
+        if known is None or tuple(known.shape) != call.shape:
+            known = _filled(call, regions, [_given(other) for other in calls])
             seen.append((regions, known))
         results.append(known)
     return results
 
 
-def _reduce_scatter(requests: Sequence[CommunicationCall]) -> Results:
-    total = _reduced(requests)
-    return [take(total, request.regions("parts", m)) for m, request in enumerate(requests)]
+def _reduce_scatter(calls: Sequence[CommunicationCall]) -> Results:
+    total = _reduced(calls)
+    return [take(total, call.regions("parts", m)) for m, call in enumerate(calls)]
 
 
-def _all_to_all(requests: Sequence[CommunicationCall]) -> Results:
-    members = range(len(requests))
-    sent = [
-        [take(_given(request), request.regions("sends", to)) for to in members]
-        for request in requests
-    ]
+def _all_to_all(calls: Sequence[CommunicationCall]) -> Results:
+    ranks = range(len(calls))
+    sent = [[take(_given(call), call.regions("sends", to)) for to in ranks] for call in calls]
     return [
-        _filled(request, [request.regions("parts", of) for of in members], [s[to] for s in sent])
-        for to, request in enumerate(requests)
+        _filled(call, [call.regions("parts", of) for of in ranks], [s[to] for s in sent])
+        for to, call in enumerate(calls)
     ]
 
 
-def _broadcast(requests: Sequence[CommunicationCall]) -> Results:
-    root: Any = requests[0].operator.args["root"]
-    value = _given(requests[root])
-    return [value if request.operator.outputs else None for request in requests]
+def _broadcast(calls: Sequence[CommunicationCall]) -> Results:
+    root: Any = calls[0].operator.args["root"]
+    value = _given(calls[root])
+    return [value if call.operator.outputs else None for call in calls]
 
 
-def _transfer(requests: Sequence[CommunicationCall]) -> Results:
-    sender = next(r for r in requests if r.operator.target == SEND.target)
-    return [None if request is sender else _given(sender) for request in requests]
+def _transfer(calls: Sequence[CommunicationCall]) -> Results:
+    sender = next(r for r in calls if r.operator.target == SEND.target)
+    return [None if call is sender else _given(sender) for call in calls]
 
 
 _COLLECTIVES: Mapping[PlanOperator, Callable[[Sequence[CommunicationCall]], Results]] = {
@@ -186,38 +183,36 @@ _REDUCTIONS: Mapping[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] 
 }
 
 
-def _reduced(requests: Sequence[CommunicationCall]) -> torch.Tensor:
-    tensors = [_given(request) for request in requests]
-    for request, tensor in zip(requests, tensors, strict=True):
+def _reduced(calls: Sequence[CommunicationCall]) -> torch.Tensor:
+    tensors = [_given(call) for call in calls]
+    for call, tensor in zip(calls, tensors, strict=True):
         if tensor.shape != tensors[0].shape or tensor.dtype != tensors[0].dtype:
             raise _at(
-                request,
+                call,
                 f"reduces a {tensor.dtype} of shape {list(tensor.shape)} with a "
-                f"{tensors[0].dtype} of shape {list(tensors[0].shape)} of rank {requests[0].rank}",
+                f"{tensors[0].dtype} of shape {list(tensors[0].shape)} of rank {calls[0].rank}",
             )
-    return reduce(_REDUCTIONS[str(requests[0].operator.args["reduction"])], tensors)
+    return reduce(_REDUCTIONS[str(calls[0].operator.args["reduction"])], tensors)
 
 
-def _filled(
-    request: CommunicationCall, regions: Sequence[Any], pieces: Sequence[torch.Tensor]
-) -> Any:
-    """A tensor of pieces; what none of them fills cannot be taken for a number."""
+def _filled(call: CommunicationCall, regions: Sequence[Any], pieces: Sequence[torch.Tensor]) -> Any:
+    """Return a tensor of pieces; elements that no piece fills are NaN or the largest integer."""
     like = pieces[0]
     blank: float = torch.nan if like.is_floating_point() or like.is_complex() else 0
     if not blank and like.dtype != torch.bool:
         blank = torch.iinfo(like.dtype).max
-    whole = torch.full(request.shape or (), blank, dtype=like.dtype, device=like.device)
+    whole = torch.full(call.shape or (), blank, dtype=like.dtype, device=like.device)
     for region, piece in zip(regions, pieces, strict=True):
         put(whole, region, piece)
     return whole
 
 
-def _given(request: CommunicationCall) -> torch.Tensor:
-    if request.tensor is None:
-        raise _at(request, "gives no tensor")
-    return request.tensor
+def _given(call: CommunicationCall) -> torch.Tensor:
+    if call.tensor is None:
+        raise _at(call, "gives no tensor")
+    return call.tensor
 
 
-def _at(request: CommunicationCall, what: str) -> ParframeError:
-    where = f"rank {request.rank}, {request.operator.name}"
+def _at(call: CommunicationCall, what: str) -> ParframeError:
+    where = f"rank {call.rank}, {call.operator.name}"
     return ParframeError("run", where, what, "check the plan with parframe.check")

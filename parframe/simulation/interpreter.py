@@ -71,7 +71,7 @@ def execute(
 
 
 def resolve(arg: Arg, values: Mapping[str, torch.Tensor], sizes: Mapping[str, int]) -> Any:
-    """An argument with tensors and numbers in place of names and symbols."""
+    """Return an argument with tensors and numbers in place of names and symbols."""
     if isinstance(arg, Ref):
         return values[arg.name]
     if isinstance(arg, tuple):
@@ -119,7 +119,7 @@ def _needs_one_dtype(operator: Operator) -> bool:
 
 
 def _of_one_dtype(named: dict[str, Any]) -> dict[str, Any]:
-    """The arguments with all floating-point tensors in the widest of their dtypes.
+    """Return the arguments with all floating-point tensors in the widest of their dtypes.
 
     They differ where a float32 model whose code casts to float32 is run with wider weights.
     """
@@ -132,14 +132,14 @@ def _of_one_dtype(named: dict[str, Any]) -> dict[str, Any]:
 
 
 def widened(named: torch.dtype, least: torch.dtype | None) -> torch.dtype:
-    """The dtype itself, or the wider of the two if both are floating point."""
+    """Return the dtype itself, or the wider of the two if both are floating point."""
     if least is None or not named.is_floating_point:
         return named
     return torch.promote_types(named, least)
 
 
 def input_sizes(graph: OperatorGraph, inputs: Mapping[str, torch.Tensor]) -> dict[str, int]:
-    """The values of a graph's symbols for these inputs.
+    """Return the values of a graph's symbols for these inputs.
 
     Raises
     ------
@@ -169,7 +169,7 @@ def input_sizes(graph: OperatorGraph, inputs: Mapping[str, torch.Tensor]) -> dic
 def with_counted(
     graph: OperatorGraph, inputs: Mapping[str, torch.Tensor]
 ) -> dict[str, torch.Tensor]:
-    """The inputs, with those that need not be given."""
+    """Return the inputs, with those that may be left out."""
     absent = [own for name, own in graph.inputs.items() if own.counted and name not in inputs]
     found = dict(inputs)
     if not absent:
@@ -186,13 +186,13 @@ def with_counted(
         try:
             shape = [evaluate(size, sizes) for size in own.shape]
         except KeyError:
-            continue  # what is missing is told with the rest
+            continue  # reported with the other missing inputs
         found[own.name] = counted(own, shape).to(device)
     return found
 
 
 def counted(declared: Input, shape: Sequence[int]) -> torch.Tensor:
-    """What an input that counts its last axis is where it is not given."""
+    """Return the default of an input that counts along its last dim."""
     kind: torch.dtype = getattr(torch, declared.dtype)
     return torch.arange(shape[-1], dtype=kind).expand(*shape).contiguous()
 

@@ -284,13 +284,7 @@ class Spec:
         return hooks.rules([code for code, _ in self.composite()], self.plugins)
 
     def rule_plugins(self) -> tuple[str, ...]:
-        """List the distributions that bring these rules.
-
-        Returns
-        -------
-        tuple of str
-            Names of distributions in alphabetical order.
-        """
+        """List the distributions that bring these rules, in alphabetical order."""
         codes = [code for code, _ in self.composite()]
         return hooks.distributions_with_rules(codes, self.plugins)
 

@@ -1,4 +1,4 @@
-"""What a device communicates: collectives, experts' tokens, and sends between stages."""
+"""Communication of a device: collectives, distributed forms, and sends between stages."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from parframe.rules.table import DISTRIBUTED_FORMS
 
 
 def list_communication(kernels: KernelList) -> tuple[Communication, ...]:
-    """What is communicated, equal ones once with their count."""
+    """List the communication of a device, equal operators once with their count."""
     found: list[Communication] = []
     for number, kind in enumerate(kernels.kinds):
         operator = kernels.operators[number]
@@ -23,37 +23,37 @@ def list_communication(kernels: KernelList) -> tuple[Communication, ...]:
             found.extend(_collective(kernels, number, operator))
         elif operator.target in DISTRIBUTED_FORMS:
             found.extend(_distributed(kernels, number, operator))
-    for value, what, members in kernels.measured.listing.sent:
+    for value, what, ranks in kernels.measured.listing.sent:
         extent = kernels.measured.extent(value)
         per: Per = "sequence" if extent.bears == "rows" else "token"
-        found.append(Communication(what, float(extent.width), members, extent.share, per))
+        found.append(Communication(what, float(extent.width), ranks, extent.share, per))
     return tuple(merge_equal(found))
 
 
 def _collective(kernels: KernelList, number: int, operator: Operator) -> Iterator[Communication]:
     kind = COMMUNICATION_OPERATORS[operator.target]
     if kind.stages:
-        return  # between stages: told by the listing
+        return  # between stages: in the listing
     name = operator.outputs[0] if kind.sized_by == "output" else operator.inputs[0]
     extent = kernels.measured.extent(name)
-    members = kernels.measured.listing.members(group_axes(operator))
+    ranks = kernels.measured.listing.members(group_axes(operator))
     count, per = kernels.counts[number], kernels.per(number)
-    yield Communication(kind.name, float(extent.width), members, extent.share, per, count)
+    yield Communication(kind.name, float(extent.width), ranks, extent.share, per, count)
 
 
 def _distributed(kernels: KernelList, number: int, operator: Operator) -> Iterator[Communication]:
     """Yield the collectives that a distributed form is priced as."""
     measured = kernels.measured
-    members = measured.listing.members(group_axes(operator))
+    ranks = measured.listing.members(group_axes(operator))
     extents = {slot: measured.extent(at(operator, slot)) for slot in operator.slots}
     widths = {slot: float(extent.width) for slot, extent in extents.items()}
-    for transfer in _transfers(operator, widths, len(members)):
+    for transfer in _transfers(operator, widths, len(ranks)):
         extent = extents[transfer.slot]
         gathered = plan_operator(transfer.kind).sized_by == "output"
-        share = min(1.0, extent.share * len(members)) if gathered else extent.share
+        share = min(1.0, extent.share * len(ranks)) if gathered else extent.share
         count = transfer.count * kernels.counts[number]
         elements = float(extent.width * transfer.factor)
-        yield Communication(transfer.kind, elements, members, share, "token", count)
+        yield Communication(transfer.kind, elements, ranks, share, "token", count)
 
 
 def _transfers(operator: Operator, widths: Mapping[str, float], ranks: int) -> tuple[Transfer, ...]:

@@ -1,4 +1,4 @@
-"""What each operator of a device is, and how values hang together, whatever their widths."""
+"""Kinds of a device's operators, and the flow of values between them, independent of widths."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Kind = Literal[
 
 
 class Flow:
-    """A listing looked through, of which sizes tell no more than what values grow with."""
+    """Flow of values through an operator list: producers, readers, views and kinds."""
 
     def __init__(self, listing: OperatorList) -> None:
         measured = ScaledOperators(listing)
@@ -40,15 +40,15 @@ class Flow:
             self._look(number, operator)
 
     def source(self, name: str) -> str:
-        """The value of which another is a view, or itself."""
+        """Return the value of which another is a view, or itself."""
         return self.root.get(name, name)
 
     def bears(self, name: str) -> bool:
-        """Whether a value grows with the batch."""
+        """Return whether a value grows with the batch."""
         return name not in self.parameters and self.known[name] != "nothing"
 
     def backward(self, names: Iterable[str]) -> tuple[set[int], set[int], bool]:
-        """Operators that values come from, as far as products: those, the products, and if all."""
+        """Return the operators before values back to products, those products, and whether all."""
         seen: set[int] = set()
         products: set[int] = set()
         whole = True
@@ -100,7 +100,7 @@ class Flow:
         return "free" if pairs else "pointwise"
 
     def _product(self, operator: Operator, product: kinds.Product) -> Kind:
-        """A product with a weight, or of pairs of positions: a part of an attention."""
+        """Return the kind of a product: with a weight, or of positions, a part of an attention."""
         one, other = at(operator, product.left), at(operator, product.right)
         if not self.bears(other):
             return "product"
