@@ -15,8 +15,8 @@ from parframe.generation.scheduler import create_batches
 from parframe.generation.settings import Settings
 from parframe.plan import Plan
 from parframe.simulation.dtypes import find_weights_dtype, parse_dtype
+from parframe.simulation.graph_inputs import find_sizes
 from parframe.simulation.inputs import convert_inputs
-from parframe.simulation.interpreter import input_sizes
 from parframe.simulation.outputs import assemble_outputs
 from parframe.simulation.simulate import RunInputs, run_devices
 from parframe.simulation.threads import limit_threads
@@ -67,7 +67,7 @@ class _Model:
         given = RunInputs(inputs, self.state, self.dtype, self.device)
         with limit_threads(self.state):
             found = run_devices(self.plan, given)
-        return assemble_outputs(graph, found, input_sizes(graph, inputs))[self.logits]
+        return assemble_outputs(graph, found, find_sizes(graph, inputs))[self.logits]
 
 
 def _draw_tokens(micro_batch: MicroBatch, model: _Model) -> list[int]:

@@ -24,7 +24,7 @@ from parframe.runtime.compilation import compile_module
 from parframe.runtime.kv_cache import KVCache
 from parframe.runtime.rank_module import GroupsByRanks, RankModule
 from parframe.runtime.rank_program import Transfer
-from parframe.simulation.interpreter import widened
+from parframe.simulation.interpreter import widen_dtype
 from parframe.simulation.regions import take
 from parframe.sizes import evaluate
 
@@ -250,7 +250,7 @@ class Engine:
     def _receive(self, transfer: Transfer, sizes: Mapping[str, int]) -> torch.Tensor:
         value = transfer.value
         self.listener.operator(f"receive {value.name} from rank {transfer.peer}")
-        dtype = widened(getattr(torch, value.dtype), self.dtype)
+        dtype = widen_dtype(getattr(torch, value.dtype), self.dtype)
         shape = [evaluate(size, sizes) for size in value.shape]
         tensor = torch.empty(shape, dtype=dtype, device=transfer_device(self.module.device))
         dist.recv(tensor, transfer.peer)

@@ -17,7 +17,7 @@ from parframe.loading.buffer_data import encode_tensor
 from parframe.loading.flat_graph import FlatGraph
 from parframe.loading.source_location import module_path, source_line
 from parframe.loading.symbolic_sizes import size_of
-from parframe.ops.schema import bind, dtype_name
+from parframe.ops.schema import bind_arguments, dtype_name
 
 _KINDS = {
     InputKind.PARAMETER: "parameter",
@@ -228,7 +228,7 @@ class _Reader:
                 f"{name} is not supported in an operator graph",
                 "rewrite that line without control flow that depends on tensors",
             )
-        args = bind(target, node.args, node.kwargs, self.argument)
+        args = bind_arguments(target, node.args, node.kwargs, self.argument)
         outputs = self.outputs(f"%{len(self.tensors)}.{node.name}", result)
         self.operators.append(
             Operator(

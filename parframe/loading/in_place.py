@@ -9,7 +9,7 @@ import torch
 
 from parframe.graph import Operator, output_leaves
 from parframe.loading.flat_graph import FlatGraph
-from parframe.ops.schema import overload
+from parframe.ops.schema import find_overload
 from parframe.rules.table import rule_of
 
 
@@ -40,12 +40,12 @@ def replace_in_place(graph: FlatGraph) -> FlatGraph:
 
 
 def _is_in_place(operator: Operator) -> bool:
-    return overload(operator.target)._schema.is_mutable
+    return find_overload(operator.target)._schema.is_mutable
 
 
 def _functional_target(operator: Operator) -> str:
     """Return the operator of the same name without the underscore, with the same arguments."""
-    schema = overload(operator.target)._schema
+    schema = find_overload(operator.target)._schema
     namespace, name, overload_name = operator.target.split(".")
     packet = getattr(getattr(torch.ops, namespace), name.removesuffix("_"), None)
     target = getattr(packet, overload_name, None)
@@ -77,6 +77,6 @@ def _may_alias(producer: Operator) -> bool:
     rule = rule_of(producer)
     if (rule is not None and rule.fresh) or _is_in_place(producer):
         return False
-    target = overload(producer.target)
+    target = find_overload(producer.target)
     composite = target.has_kernel_for_dispatch_key(torch._C.DispatchKey.CompositeImplicitAutograd)
     return composite or any(result.alias_info is not None for result in target._schema.returns)

@@ -12,7 +12,7 @@ from parframe.json_input import parse_json
 from parframe.loading.flat_graph import FlatGraph
 from parframe.loading.source_location import clean_path, source_line
 from parframe.loading.symbolic_sizes import parse
-from parframe.ops.schema import bind, is_dtype, overload
+from parframe.ops.schema import bind_arguments, find_overload, is_dtype
 from parframe.sizes import Size
 
 _SYMBOL = re.compile(r"Symbol\('(\w+)'")
@@ -154,7 +154,7 @@ class ModelReader:
         if name.startswith("higher_order."):
             self.read_wrapped(name.removeprefix("higher_order."), node, graph, values)
             return
-        schema = overload(name)
+        schema = find_overload(name)
         dtypes = {a.name for a in schema._schema.arguments if is_dtype(a)}
         arguments = {
             entry["name"]: self.value(entry["arg"], graph, values, entry["name"] in dtypes)
@@ -167,7 +167,7 @@ class ModelReader:
                 Operator(
                     name=outputs[0],
                     target=name,
-                    args=bind(schema, (), arguments, _to_tuples),
+                    args=bind_arguments(schema, (), arguments, _to_tuples),
                     outputs=outputs,
                     module=_module_path(stack),
                     source=source_line(node["metadata"].get("stack_trace"), frozenset()),

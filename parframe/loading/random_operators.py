@@ -9,7 +9,7 @@ import torch
 from parframe.errors import ParframeError
 from parframe.graph import Arg, Operator
 from parframe.loading.flat_graph import FlatGraph
-from parframe.ops.schema import overload
+from parframe.ops.schema import find_overload
 
 _DETERMINISTIC: Mapping[str, Arg] = {
     "dropout_p": 0.0,
@@ -23,7 +23,7 @@ _DETERMINISTIC: Mapping[str, Arg] = {
 def is_random(operator: Operator) -> bool:
     """Return whether an operator draws random numbers, so that two calls of it differ."""
     try:
-        tags = overload(operator.target).tags
+        tags = find_overload(operator.target).tags
     except ParframeError:  # an archive may name an operator that is not registered here
         return False
     return torch.Tag.nondeterministic_seeded in tags and not any(

@@ -14,7 +14,7 @@ from parframe.errors import ParframeError
 from parframe.graph import Operator
 from parframe.graph_json import decode_operator
 from parframe.json_input import parse_json
-from parframe.ops.schema import is_dtype, overload
+from parframe.ops.schema import find_overload, is_dtype
 
 INPUT = "rows"
 """The name of the value that the text's operators start from."""
@@ -43,7 +43,7 @@ def _call(operator: Operator, values: dict[str, torch.Tensor], least: torch.dtyp
         raise ParframeError(
             "run", operator.name, f"{operator.target} may not run here", "use PyTorch's operators"
         )
-    target = overload(operator.target)
+    target = find_overload(operator.target)
     named: dict[str, Any] = {}
     for argument in target._schema.arguments:
         if argument.name not in operator.args:

@@ -6,15 +6,15 @@ from typing import Any
 
 import torch
 
-from parframe.ops.schema import default, overload
+from parframe.ops.schema import default_value, find_overload
 
 
 def guarded(target: str, shape: tuple[int, ...], **args: Any) -> torch.Tensor:
     """Run an operator, or return zeros of a shape where one of its tensors is empty."""
     tensors = [arg for arg in args.values() if isinstance(arg, torch.Tensor)]
     if all(tensor.numel() for tensor in tensors):
-        operator = overload(target)
-        absent = {argument.name: default(argument) for argument in operator._schema.arguments}
+        operator = find_overload(target)
+        absent = {argument.name: default_value(argument) for argument in operator._schema.arguments}
         result: torch.Tensor = operator(**{**absent, **args})
         return result
     empty = tensors[0].new_zeros(tuple(shape))

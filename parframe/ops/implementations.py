@@ -11,7 +11,7 @@ import torch
 
 from parframe.errors import ParframeError
 from parframe.graph import Operator
-from parframe.ops.schema import overload
+from parframe.ops.schema import find_overload
 from parframe.rules.implementation import load_function
 from parframe.rules.table import DEVICE_OPERATORS, rule_of
 
@@ -57,7 +57,7 @@ def registered_operator(operator: Operator) -> torch._ops.OpOverload:
         )
     if rule is not None and rule.registered_by:
         import_module(rule.registered_by)
-    return overload(operator.target)
+    return find_overload(operator.target)
 
 
 def parameter_names(function: Callable[..., Any]) -> tuple[str, ...]:

@@ -21,7 +21,7 @@ def dtype_name(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
-def overload(target: str) -> torch._ops.OpOverload:
+def find_overload(target: str) -> torch._ops.OpOverload:
     """Return the registered overload of a target such as ``aten.linear.default``.
 
     Raises
@@ -42,7 +42,7 @@ def overload(target: str) -> torch._ops.OpOverload:
     return found
 
 
-def bind(
+def bind_arguments(
     target: torch._ops.OpOverload,
     args: Sequence[Any],
     kwargs: Mapping[str, Any],
@@ -59,14 +59,14 @@ def bind(
         elif argument.name in kwargs:
             value = kwargs[argument.name]
         else:
-            value = default(argument)
+            value = default_value(argument)
         if argument.name in IGNORED or value is None:
             continue
         bound[argument.name] = convert(value)
     return bound
 
 
-def default(argument: Any) -> Any:
+def default_value(argument: Any) -> Any:
     """Return the default of a schema's argument, None for a dtype, which is a number in schemas."""
     value = argument.default_value
     return None if is_dtype(argument) else value

@@ -6,9 +6,9 @@ from parframe.rules.rule import (
     DeviceOperator,
     DistributedForm,
     Local,
+    PricedCollective,
     Rule,
     Site,
-    Transfer,
     without_addend,
 )
 from parframe.rules.signature import Concat, Pattern, Signature
@@ -24,11 +24,11 @@ __all__ = [
     "Lookup",
     "Pattern",
     "Pointwise",
+    "PricedCollective",
     "Product",
     "Rule",
     "Signature",
     "Site",
-    "Transfer",
     "View",
     "bind",
     "parse",

@@ -7,7 +7,7 @@ from math import prod
 
 from parframe.rules.building import Dims, signature, unit_free
 from parframe.rules.kinds import Attention
-from parframe.rules.rule import DistributedForm, Rule, Shapes, Site, Transfer
+from parframe.rules.rule import DistributedForm, PricedCollective, Rule, Shapes, Site
 from parframe.rules.signature import Pattern, Signature
 from parframe.sizes import divide
 
@@ -81,9 +81,9 @@ def _count_sent(shapes: Shapes, travels: tuple[str, ...], ranks: int) -> dict[st
     return {slot: prod(shapes[slot]) * (ranks - 1) for slot in travels}
 
 
-def _transfers(widths: Mapping[str, float], ranks: int) -> tuple[Transfer, ...]:
+def _priced_as(widths: Mapping[str, float], ranks: int) -> tuple[PricedCollective, ...]:
     """Price the ring as a gather: every rank receives all keys and values."""
-    return Transfer("all_gather", "key"), Transfer("all_gather", "value")
+    return PricedCollective("all_gather", "key"), PricedCollective("all_gather", "value")
 
 
 RING = DistributedForm(
@@ -97,7 +97,7 @@ RING = DistributedForm(
     run="parframe.ops.ring_attention:RUN",
     sizes={"queries": ("query", 2), "keys": ("key", 2)},
     measure_sent="parframe.ops.ring_attention:measure_sent",
-    transfers=_transfers,
+    priced_as=_priced_as,
     hint="split the sequence with attention = 'all_gather'",
 )
 

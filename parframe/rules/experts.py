@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from parframe.graph import Arg
 from parframe.rules.building import Dims, again, signature
 from parframe.rules.kinds import Experts
-from parframe.rules.rule import DistributedForm, Local, Rule, Shapes, Site, Transfer
+from parframe.rules.rule import DistributedForm, Local, PricedCollective, Rule, Shapes, Site
 from parframe.rules.signature import Concat, Pattern, Signature
 
 
@@ -67,14 +67,14 @@ def _count_sent(shapes: Shapes, travels: tuple[str, ...], ranks: int) -> dict[st
     return {"hidden": 2 * most * width}
 
 
-def _transfers(widths: Mapping[str, float], ranks: int) -> tuple[Transfer, ...]:
+def _priced_as(widths: Mapping[str, float], ranks: int) -> tuple[PricedCollective, ...]:
     """Price tokens that go to the ranks of their experts, once to each, and results that return.
 
     The choices are taken as independent, so that a rank of ``m`` is among those of a token with
     ``c`` choices with the probability ``1 - (1 - 1/m)^c``.
     """
     reached = (ranks - 1) * (1 - (1 - 1 / ranks) ** widths["ids"])
-    return (Transfer("all_to_all", "hidden", factor=reached, count=2),)
+    return (PricedCollective("all_to_all", "hidden", factor=reached, count=2),)
 
 
 DISPATCH = DistributedForm(
@@ -90,7 +90,7 @@ DISPATCH = DistributedForm(
     sizes={"counts": ("up", 0)},
     lists={"firsts": "first"},
     measure_sent="parframe.ops.expert_dispatch:measure_sent",
-    transfers=_transfers,
+    priced_as=_priced_as,
 )
 
 

@@ -75,7 +75,7 @@ Shapes: TypeAlias = Mapping[str, tuple[int, ...]]
 
 
 @attrs.frozen
-class Transfer:
+class PricedCollective:
     """One collective that a distributed form is priced as.
 
     Parameters
@@ -94,6 +94,10 @@ class Transfer:
     slot: str
     factor: float = 1.0
     count: int = 1
+
+
+PricedAs: TypeAlias = Callable[[Mapping[str, float], int], tuple[PricedCollective, ...]]
+"""Collectives from the number of elements of each argument for one token, and of ranks."""
 
 
 @attrs.frozen
@@ -140,7 +144,7 @@ class DistributedForm:
     measure_sent
         Returns exactly how many elements a rank sends, from the list that ``simulate`` takes and
         the rank's number; by default `count_sent` of the tensors' shapes is taken.
-    transfers
+    priced_as
         Returns the collectives that it is priced as, from the number of elements of each argument
         for one token and the number of ranks; by default one all-gather of every argument that
         travels.
@@ -162,8 +166,8 @@ class DistributedForm:
     sizes: Mapping[str, tuple[str, int]] = attrs.field(factory=dict, repr=False)
     lists: Mapping[str, str] = attrs.field(factory=dict, repr=False)
     measure_sent: Implementation | None = attrs.field(default=None, repr=False)
-    transfers: Callable[[Mapping[str, float], int], tuple[Transfer, ...]] | None = attrs.field(
-        default=None, repr=False
+    priced_as: Callable[[Mapping[str, float], int], tuple[PricedCollective, ...]] | None = (
+        attrs.field(default=None, repr=False)
     )
     hint: str = attrs.field(default="gather that argument instead", repr=False)
 

@@ -18,7 +18,7 @@ from parframe.ops.implementations import (
     registered_operator,
     runtime_function,
 )
-from parframe.ops.schema import default, is_dtype
+from parframe.ops.schema import default_value, is_dtype
 from parframe.plan import group_axes
 from parframe.rules import DistributedForm
 from parframe.rules.communication import COMMUNICATION_OPERATORS, SHARD
@@ -27,7 +27,7 @@ from parframe.rules.table import DISTRIBUTED_FORMS, RULES, communicates
 from parframe.runtime.collectives import CollectiveCall, GroupInfo, emit_collective
 from parframe.runtime.graph_writer import GraphWriter, Number
 from parframe.runtime.regions import take
-from parframe.simulation.interpreter import widened
+from parframe.simulation.interpreter import widen_dtype
 from parframe.sizes import Size, parse_size, symbols_of
 
 BLOCKS = "blocks"
@@ -240,9 +240,9 @@ class _Emission:
             if argument.name == "device" and not operator.inputs:
                 value = self.target.device
             if value is None and argument.name not in operator.args:
-                value = default(argument)
+                value = default_value(argument)
             if is_dtype(argument) and isinstance(value, str):
-                value = widened(getattr(torch, value), self.target.dtype)
+                value = widen_dtype(getattr(torch, value), self.target.dtype)
             if argument.kwarg_only:
                 named[argument.name] = value
             else:

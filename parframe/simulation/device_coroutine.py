@@ -15,7 +15,7 @@ from parframe.plan import Device, Program, communicates
 from parframe.rules.communication import SHARD
 from parframe.rules.table import DISTRIBUTED_FORMS
 from parframe.simulation.collectives import CommunicationCall
-from parframe.simulation.interpreter import arguments, execute
+from parframe.simulation.interpreter import execute, resolve_arguments
 from parframe.simulation.regions import evaluate_regions, take
 from parframe.sizes import evaluate
 
@@ -145,7 +145,9 @@ def _make_call(
         declared = tensors[operator.outputs[0]].shape
         shape = tuple(evaluate(size, sizes) for size in declared)
     tensor = values[operator.inputs[0]] if operator.inputs else None
-    args = arguments(operator, values, sizes) if operator.target in DISTRIBUTED_FORMS else {}
+    args = (
+        resolve_arguments(operator, values, sizes) if operator.target in DISTRIBUTED_FORMS else {}
+    )
     return CommunicationCall(rank, operator, tensor, shape, sizes, args)
 
 

@@ -7,7 +7,7 @@ import torch
 from parframe.graph import Operator
 from parframe.plan import COMMUNICATION_OPERATORS, Plan, Program
 from parframe.simulation.device_coroutine import evaluate_sizes
-from parframe.simulation.interpreter import input_sizes
+from parframe.simulation.graph_inputs import find_sizes
 from parframe.simulation.numerical_error import find_scale, relative_error
 from parframe.simulation.proof import Difference
 from parframe.simulation.reference import run_reference
@@ -52,7 +52,7 @@ class _ValueComparer:
             plan.graph, given.inputs, given.state, given.dtype, observe=self._add_expected
         )
         self.order = {name: i for i, name in enumerate(self.expected)}
-        symbols = input_sizes(plan.graph, given.inputs)
+        symbols = find_sizes(plan.graph, given.inputs)
         self.sizes = [evaluate_sizes(device, symbols) for device in plan.devices]
         self.partial = {name: _find_partial_values(p) for name, p in plan.programs.items()}
         self.errors: dict[tuple[str, str], tuple[Operator, dict[int, float]]] = {}

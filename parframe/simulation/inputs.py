@@ -10,7 +10,7 @@ import torch
 from parframe.errors import ParframeError
 from parframe.graph import OperatorGraph
 from parframe.plan import Program
-from parframe.simulation.interpreter import with_counted
+from parframe.simulation.graph_inputs import add_default_inputs
 from parframe.simulation.regions import evaluate_regions, take
 
 
@@ -45,7 +45,7 @@ def convert_inputs(
         else value
         for name, value in inputs.items()
     }
-    return with_counted(graph, tensors)
+    return add_default_inputs(graph, tensors)
 
 
 def take_parts(

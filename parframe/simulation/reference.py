@@ -9,7 +9,8 @@ import torch
 
 from parframe.graph import Operator, OperatorGraph
 from parframe.simulation.device_coroutine import find_last_uses
-from parframe.simulation.interpreter import execute, input_sizes, with_counted
+from parframe.simulation.graph_inputs import add_default_inputs, find_sizes
+from parframe.simulation.interpreter import execute
 from parframe.simulation.outputs import restore_structure
 
 
@@ -60,8 +61,8 @@ def run_reference(
     ParframeError
         Of kind ``input``, if the inputs do not fit; of kind ``run``, if an operator fails.
     """
-    inputs = with_counted(graph, inputs)
-    sizes = input_sizes(graph, inputs)
+    inputs = add_default_inputs(graph, inputs)
+    sizes = find_sizes(graph, inputs)
     values: dict[str, torch.Tensor] = {**inputs, **state}
     operators = [operator for _, operator in graph.expand()]
     last_uses = find_last_uses(operators, set(graph.output_names))

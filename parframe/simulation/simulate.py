@@ -20,8 +20,8 @@ from parframe.simulation.device_coroutine import (
     run_device,
 )
 from parframe.simulation.dtypes import find_weights_dtype, parse_dtype
+from parframe.simulation.graph_inputs import find_sizes
 from parframe.simulation.inputs import convert_inputs, take_parts
-from parframe.simulation.interpreter import input_sizes
 from parframe.simulation.outputs import OutputPart, assemble_outputs, restore_structure
 from parframe.simulation.regions import evaluate_regions
 from parframe.simulation.threads import limit_threads
@@ -83,7 +83,7 @@ def simulate(
         dtype=kind,
         device=place,
     )
-    sizes = input_sizes(plan.graph, given.inputs)
+    sizes = find_sizes(plan.graph, given.inputs)
     with limit_threads(given.state):
         parts = run_devices(plan, given)
     return restore_structure(plan.graph.outputs, assemble_outputs(plan.graph, parts, sizes))
@@ -135,7 +135,7 @@ def run_devices(
     list of OutputPart
         The parts in the order of ranks.
     """
-    symbols = input_sizes(plan.graph, given.inputs)
+    symbols = find_sizes(plan.graph, given.inputs)
     sizes = [evaluate_sizes(device, symbols) for device in plan.devices]
     liveness = {name: ProgramLiveness(program) for name, program in plan.programs.items()}
     coroutines = []

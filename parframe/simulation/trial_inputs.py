@@ -14,7 +14,7 @@ from parframe.plan import Plan
 from parframe.rules.kinds import View
 from parframe.rules.pointwise import is_addition
 from parframe.rules.table import rule_of
-from parframe.simulation.interpreter import counted
+from parframe.simulation.graph_inputs import default_input
 from parframe.sizes import evaluate
 
 _LARGEST_INTEGER = 8
@@ -91,7 +91,7 @@ def _draw_input(given: Input, sizes: Mapping[str, int], limit: int, seed: int) -
     shape = [evaluate(size, sizes) for size in given.shape]
     kind: torch.dtype = getattr(torch, given.dtype)
     if given.counted:
-        return counted(given, shape)
+        return default_input(given, shape)
     if kind == torch.bool:
         return torch.rand(shape, generator=generator) < 0.75
     if kind.is_floating_point:

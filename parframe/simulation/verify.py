@@ -11,8 +11,8 @@ from parframe.errors import ParframeError
 from parframe.plan import Plan
 from parframe.simulation.dtypes import parse_dtype
 from parframe.simulation.first_difference import find_first_difference
+from parframe.simulation.graph_inputs import find_sizes
 from parframe.simulation.inputs import convert_inputs
-from parframe.simulation.interpreter import input_sizes
 from parframe.simulation.numerical_error import find_scale, relative_error
 from parframe.simulation.outputs import OutputPart, assemble_outputs
 from parframe.simulation.proof import Difference, OutputComparison, Proof
@@ -114,7 +114,7 @@ def _compare_outputs(
     """Run one trial and compare every output."""
     expected = run_reference(plan.graph, given.inputs, given.state, given.dtype)
     parts = run_devices(plan, given, observe_communication=recorder)
-    sizes = input_sizes(plan.graph, given.inputs)
+    sizes = find_sizes(plan.graph, given.inputs)
     assemble_outputs(plan.graph, parts, sizes)  # raises where the parts do not cover an output
     return [
         _compare_output(name, expected[name], [p for p in parts if p.whole == name], sizes)

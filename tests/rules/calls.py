@@ -13,7 +13,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.testing._internal.common_methods_invocations import op_db
 
 from parframe.graph import Operator, Ref, Tensor
-from parframe.ops.schema import bind, dtype_name, is_dtype, overload
+from parframe.ops.schema import bind_arguments, dtype_name, find_overload, is_dtype
 from parframe.rules import Site
 from parframe.rules.implementation import load_function
 from parframe.rules.table import DEVICE_OPERATORS
@@ -51,7 +51,7 @@ def make_call(target: torch._ops.OpOverload, args: Any, kwargs: Any, result: Any
             return tuple(convert(part) for part in arg)
         return dtype_name(arg) if isinstance(arg, torch.dtype) else arg
 
-    bound = bind(target, args, kwargs, convert)
+    bound = bind_arguments(target, args, kwargs, convert)
     results = [result] if isinstance(result, torch.Tensor) else list(result or ())
     if not results or not all(isinstance(one, torch.Tensor) for one in results):
         return None
@@ -145,7 +145,7 @@ def execute(target: str, args: Mapping[str, Any], env: Mapping[str, torch.Tensor
         return load_function(DEVICE_OPERATORS[target].implementation)(
             **{k: tuple(v) if isinstance(v, list) else v for k, v in filled.items()}
         )
-    function = overload(target if target.count(".") > 1 else f"{target}.default")
+    function = find_overload(target if target.count(".") > 1 else f"{target}.default")
     named = {}
     for argument in function._schema.arguments:
         value = filled.get(argument.name)

@@ -9,7 +9,7 @@ from parframe.plan import group_axes
 from parframe.price.work.kernel_list import KernelList, merge_equal
 from parframe.price.work.operator_list import at
 from parframe.price.work.work import Communication, Per
-from parframe.rules import Transfer
+from parframe.rules import PricedCollective
 from parframe.rules.communication import COMMUNICATION_OPERATORS, plan_operator
 from parframe.rules.table import DISTRIBUTED_FORMS
 
@@ -47,7 +47,7 @@ def _distributed(kernels: KernelList, number: int, operator: Operator) -> Iterat
     ranks = measured.listing.members(group_axes(operator))
     extents = {slot: measured.extent(at(operator, slot)) for slot in operator.slots}
     widths = {slot: float(extent.width) for slot, extent in extents.items()}
-    for transfer in _transfers(operator, widths, len(ranks)):
+    for transfer in _priced_as(operator, widths, len(ranks)):
         extent = extents[transfer.slot]
         gathered = plan_operator(transfer.kind).sized_by == "output"
         share = min(1.0, extent.share * len(ranks)) if gathered else extent.share
@@ -56,11 +56,13 @@ def _distributed(kernels: KernelList, number: int, operator: Operator) -> Iterat
         yield Communication(transfer.kind, elements, ranks, share, "token", count)
 
 
-def _transfers(operator: Operator, widths: Mapping[str, float], ranks: int) -> tuple[Transfer, ...]:
+def _priced_as(
+    operator: Operator, widths: Mapping[str, float], ranks: int
+) -> tuple[PricedCollective, ...]:
     """Return what a distributed form is priced as: a gather of all that travels by default."""
     form = DISTRIBUTED_FORMS[operator.target]
-    if form.transfers is not None:
-        return form.transfers(widths, ranks)
+    if form.priced_as is not None:
+        return form.priced_as(widths, ranks)
     travels = operator.args["travels"]
     slots = travels if isinstance(travels, tuple) else ()
-    return tuple(Transfer("all_gather", str(slot)) for slot in slots)
+    return tuple(PricedCollective("all_gather", str(slot)) for slot in slots)
