@@ -1,4 +1,4 @@
-"""The mesh of a plan, and what is split over it."""
+"""Mesh of a plan, and the dimensions that are split over it."""
 
 from __future__ import annotations
 
@@ -17,12 +17,13 @@ from parframe.sizes import format_size
 from parframe.strategy import STAGES, Placing
 
 _MOST_ROWS = 16
+_MOST_STAGES = 4
 
 
 def mesh_facts(mesh: Mesh, placing: Placing | None = None) -> dict[str, Any]:
-    """The axes of a mesh, how many devices it has, and its grid of ranks as rows.
+    """Return the axes of a mesh, its number of devices, and its grid of ranks as rows.
 
-    Of a ``placing`` also the further views of the same ranks: by what lies over several axes.
+    With a ``placing``, also the groups of the dimensions that are split over several axes.
     """
     return {
         "axes": dict(mesh.axes),
@@ -35,9 +36,9 @@ def mesh_facts(mesh: Mesh, placing: Placing | None = None) -> dict[str, Any]:
 
 
 def _views(placing: Placing) -> list[dict[str, Any]]:
-    """For axes over which some names lie together: those names, and the ranks of every group.
+    """Return the names that are split over several axes, and the ranks of every group.
 
-    The ranks are in the order in which they share what is split.
+    The ranks of a group are in the order of their parts.
     """
     found: dict[tuple[str, ...], list[str]] = {}
     for split in placing.splits if len(placing.mesh.submeshes) == 1 else ():
@@ -55,7 +56,7 @@ def _views(placing: Placing) -> list[dict[str, Any]]:
 
 
 def draw_mesh(facts: Mapping[str, Any]) -> Iterator[RenderableType]:
-    """The rank grid; of a large one, the first rows and the last."""
+    """Draw the grid of ranks; of a large one, the first rows and the last."""
     shares = {name: f" ({_ratio(given)})" for name, given in facts["shares"].items()}
     axes = _axes(facts["axes"], shares)
     if facts["stages"]:
@@ -82,7 +83,7 @@ def _axes(degrees: Mapping[str, int], shares: Mapping[str, str]) -> str:
 
 
 def abridged(rows: Sequence[Sequence[str]], width: int, most: int = _MOST_ROWS) -> list[Any]:
-    """Rows of a table, those in the middle of a long one left out."""
+    """Leave out the middle rows of a long table."""
     if len(rows) <= most:
         return list(rows)
     left_out = len(rows) - most + 1
@@ -91,10 +92,22 @@ def abridged(rows: Sequence[Sequence[str]], width: int, most: int = _MOST_ROWS) 
     return [*rows[: most - 2], gap, rows[-1]]
 
 
-def split_facts(placing: Placing, dimensions: Dimensions) -> list[dict[str, Any]]:
-    """For every name that is split: over which axes, and what devices get of its dimensions.
+def split_facts(
+    placing: Placing, dimensions: Dimensions, layers: Sequence[str] = ()
+) -> list[dict[str, Any]]:
+    """Return the axes over which each name is split, and the sizes of its parts.
 
-    ``stages`` are those in which it is split so, where stages lie on different meshes.
+    Parameters
+    ----------
+    placing, dimensions
+        The mesh with the axes of every name, and the dimensions of the model.
+    layers
+        The layers of each pipeline stage, such as ``["0-1", "2-3"]``.
+
+    Returns
+    -------
+    list of dict
+        One for each cut; ``stages`` are those that it applies to, if stages have different meshes.
     """
     meshes = placing.mesh.submeshes
     found = []
@@ -111,23 +124,23 @@ def split_facts(placing: Placing, dimensions: Dimensions) -> list[dict[str, Any]
                     "each": {dim: _each(cut, dim) for dim in cut.chain},
                 }
             )
-    layers = dimensions.dimensions.get(STAGES)
+    total = dimensions.dimensions.get(STAGES)
     for axis in placing.axes(STAGES):
         degree = placing.mesh.degree(axis)
         if degree > 1:
-            sizes = {STAGES: format_size(layers.size)} if layers else {}
+            sizes = {STAGES: format_size(total.size)} if total else {}
             found.insert(
                 0,
                 {
                     "axes": [axis], "stages": [], "name": STAGES, "dimensions": sizes,
-                    "parts": degree, "each": {},
+                    "parts": degree, "each": {STAGES: list(layers)} if layers else {},
                 },
             )  # fmt: skip
     return found
 
 
 def draw_splits(facts: Iterable[Mapping[str, Any]]) -> Iterator[RenderableType]:
-    """What is split over which axis."""
+    """Draw the table of what is split over which axis."""
     facts = list(facts)
     if not facts:
         return
@@ -140,15 +153,15 @@ def draw_splits(facts: Iterable[Mapping[str, Any]]) -> Iterator[RenderableType]:
 
 
 def placing_facts(plan: Plan) -> list[dict[str, Any]]:
-    """Which names are placed on which axes, as the strategies say."""
+    """Return the mesh axes that the strategies give to each name."""
     return [{"name": split.name, "axes": list(split.axes)} for split in plan.placing.splits]
 
 
 def draw_placing(facts: Iterable[Mapping[str, Any]]) -> Iterator[RenderableType]:
-    """Which names are placed on which axes."""
+    """Draw the table of names and their mesh axes."""
     facts = list(facts)
     if facts:
-        yield heading("Placed")
+        yield heading("Names on axes")
         yield table(("name", "axes"), ([f["name"], ", ".join(f["axes"])] for f in facts))
 
 
@@ -157,7 +170,7 @@ def _role(chain: tuple[str, ...], dimensions: Dimensions) -> str:
 
 
 def _each(cut: Any, dim: str) -> list[str]:
-    """The lengths that devices get of a dimension, the largest first."""
+    """Return the lengths of the parts of a dimension, the largest first."""
     lengths = {piece[dim].length for group in cut.groups for piece in group}
     if all(isinstance(length, int) for length in lengths):
         return [str(length) for length in sorted(lengths, reverse=True)]
@@ -165,8 +178,8 @@ def _each(cut: Any, dim: str) -> list[str]:
     while outer is not None:
         degree, outer = degree * outer.degree, outer.outer
     size = cut.sizes[cut.chain.index(dim)]
-    told = f"/{degree}" if len(set(cut.shares)) == 1 else f" {_ratio(cut.shares)}"
-    return [f"{format_size(size)}{told}"]
+    part = f"/{degree}" if len(set(cut.shares)) == 1 else f" {_ratio(cut.shares)}"
+    return [f"{format_size(size)}{part}"]
 
 
 def _ratio(shares: Iterable[int]) -> str:
@@ -186,8 +199,16 @@ def _sizes(facts: Mapping[str, Any]) -> str:
 
 def _shares(facts: Mapping[str, Any]) -> str:
     if facts["name"] == STAGES:
-        return "a stage"
+        return _stage_layers(facts["each"].get(STAGES, ()))
     return " x ".join(_share(dim, lengths) for dim, lengths in facts["each"].items())
+
+
+def _stage_layers(layers: Sequence[str]) -> str:
+    """Return the layers of each stage, as in ``layers 0-1 | 2-3``."""
+    if not layers:
+        return "one stage each"
+    shown = [*layers[:2], "...", layers[-1]] if len(layers) > _MOST_STAGES else layers
+    return f"{STAGES} {' | '.join(shown)}"
 
 
 def _share(dim: str, lengths: Sequence[str]) -> str:

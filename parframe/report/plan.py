@@ -17,7 +17,7 @@ from parframe.report.mesh import draw_mesh, draw_splits, mesh_facts, split_facts
 from parframe.report.model import draw_model, model_facts
 from parframe.report.notes import draw_notes, note_facts
 from parframe.report.screen import BLANK, line
-from parframe.report.stages import draw_stages, stage_facts
+from parframe.report.stages import draw_stages, stage_facts, stage_layers
 from parframe.report.verdicts import check_facts, draw_check, draw_proof, draw_run
 from parframe.spec import Spec
 
@@ -53,7 +53,7 @@ def applied_facts(
         "parallel": spec.parallel,
         "model": {**model_facts(plan.graph), "source": source},
         "mesh": mesh_facts(plan.mesh, plan.placing),
-        "split": split_facts(plan.placing, dimensions),
+        "split": split_facts(plan.placing, dimensions, stage_layers(plan)),
         "stages": stage_facts(plan),
         "communication": traffic_facts(report.traffic),
         "memory": memory_facts(report.memory, spec.memory_budget),

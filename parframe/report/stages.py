@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -32,6 +33,28 @@ def stage_facts(plan: Plan) -> list[dict[str, Any]]:
         stage["holds"] = stage["holds"] or _holds(program, plan, repeated)
         stage["moves"] = stage["moves"] or _moves(program)
     return [found[number] for number in sorted(found)]
+
+
+def stage_layers(plan: Plan) -> list[str]:
+    """Return the layers of each stage as runs, such as ``["0-1", "2-3"]``.
+
+    A layer is in the stage that has most of its operators. The list is empty if the model has no
+    repeated layers.
+    """
+    counts: dict[str, Counter[int]] = {}
+    for program in {program.stage: program for program in plan.programs.values()}.values():
+        for operator in program.operators:
+            call = operator.name.rpartition("/")[0]
+            counts.setdefault(call, Counter())[program.stage] += 1
+    layers: dict[int, list[int]] = {
+        stage: [] for stage in sorted({program.stage for program in plan.programs.values()})
+    }
+    for number, call in enumerate(plan.graph.layers):
+        operators = counts.get(plan.graph.calls[call].name)
+        if operators is None:
+            return []
+        layers[operators.most_common(1)[0][0]].append(number)
+    return [runs(numbers) for numbers in layers.values()] if plan.graph.layers else []
 
 
 def draw_stages(facts: list[Mapping[str, Any]]) -> Iterator[RenderableType]:

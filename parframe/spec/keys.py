@@ -1,4 +1,4 @@
-"""The table of the keys of a spec, and the walk that reads a parsed spec by it."""
+"""Keys of a spec, and the reader of a parsed spec."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -14,23 +14,23 @@ from parframe.spec.toml_text import MAX_DEPTH, Origin
 from parframe.spec.value_readers import Read
 
 DTYPES = ("float64", "float32", "bfloat16", "float16")
-"""The types of numbers that a spec may name."""
+"""Data types that a spec may name."""
 
 _CODE_KEYS = ("auto_map", "trust_remote_code")
 
 
 @attrs.frozen
 class Key:
-    """A key of a spec.
+    """Key of a spec.
 
     Parameters
     ----------
     expected : str
-        What its value must be, as the end of "give ...".
+        Legal values, as the end of a hint "give ...".
     meaning : str
-        What it says.
+        Meaning of the value.
     read : callable
-        The reader of its value.
+        Reader of the value.
     """
 
     expected: str
@@ -40,12 +40,12 @@ class Key:
 
 @attrs.frozen
 class DemoModel:
-    """A model made on the spot with seeded random weights, so that nothing is downloaded.
+    """Model that is built from its configuration with random weights; nothing is downloaded.
 
     Parameters
     ----------
     config : mapping of str to object
-        What a transformers `config.json` would hold.
+        Content of a transformers `config.json`.
     """
 
     config: Mapping[str, Any]
@@ -62,7 +62,7 @@ KEYS: dict[str, Key] = {
         values.path_inside,
     ),
     "model.kind": Key(
-        '"demo"', "a model made on the spot, with random weights", values.one_of("demo")
+        '"demo"', "a model that is built from its configuration, with random weights", values.one_of("demo")
     ),
     "model.config": Key(
         "a table as in a transformers config.json, with its model_type",
@@ -71,29 +71,29 @@ KEYS: dict[str, Key] = {
     ),
     "parallel": Key(
         'a composite such as "PP4TP4DP2", or "" for none',
-        "the strategies with their degrees; their order is that of the mesh axes",
+        "strategies with their degrees, in the order of the mesh axes",
         values.text,
     ),
-    "devices": Key(_DEGREE, "the number of devices, checked against the mesh", values.degree),
-    "mesh.*": Key(_DEGREE, "the degree of a mesh axis, where no composite is given", values.degree),
+    "devices": Key(_DEGREE, "number of devices, checked against the mesh", values.degree),
+    "mesh.*": Key(_DEGREE, "degree of a mesh axis, if no composite is given", values.degree),
     "shares.*": Key(
         "a list of a whole number for each device along the axis, such as [3, 1]",
-        "in which ratio unequal devices get what is split over a mesh axis",
+        "ratio in which unequal devices along a mesh axis get parts",
         values.shares,
     ),
     "splits.*": Key(
         'a list of mesh axes, such as ["dp", "tp"]',
-        "the axes that split the dimensions of a name, whatever the strategies say",
+        "mesh axes that split the dimensions of a name, in place of those of the strategies",
         values.words,
     ),
     "stages": Key(
-        'a list of tables such as { tp = 4, layers = "0-11" } that have all layers in order',
-        "the layers of each pipeline stage, and degrees that differ from stage to stage",
+        'a list of tables such as { tp = 4, layers = "0-11" } with all layers in order',
+        "layers of each pipeline stage, and degrees that differ from stage to stage",
         read_stages,
     ),
     "strategies.*": Key(
         'a table of options, or of a declaration such as splits = ["heads"]',
-        "what a strategy is set to, by its code in small letters",
+        "options of a strategy, under its code in lower case",
         values.table,
     ),
     "plugins": Key(
@@ -103,50 +103,50 @@ KEYS: dict[str, Key] = {
     ),
     "on_missing_rule": Key(
         '"error" or "replicate"',
-        "what to do with an operator that has no rule",
+        "action for an operator that has no rule",
         values.one_of("error", "replicate"),
     ),
-    "output": Key(_PATH, "the folder that the plan is written to", values.path_inside),
+    "output": Key(_PATH, "folder that the plan is written to", values.path_inside),
     "dtype": Key(
-        f"one of {', '.join(DTYPES)}", "the type of weights and cache", values.one_of(*DTYPES)
+        f"one of {', '.join(DTYPES)}", "data type of weights and KV cache", values.one_of(*DTYPES)
     ),
-    "batch": Key(_COUNT, "the batch for which memory is told", values.count),
-    "sequence": Key(_COUNT, "the length of sequence for which memory is told", values.count),
+    "batch": Key(_COUNT, "batch size for the memory report", values.count),
+    "sequence": Key(_COUNT, "sequence length for the memory report", values.count),
     "memory.budget": Key(
         'an amount of memory, such as "80GB" or "80GiB", or a number of bytes',
-        "what a device may need at most",
+        "memory that a device may use",
         values.size_in_bytes,
     ),
     "verify.execute": Key(
         "true or false",
-        "whether the proof is run; false for a model too large to be executed here",
+        "whether the plan is verified by execution; false for a model that is too large for this machine",
         values.truth,
     ),
-    "verify.batch": Key(_COUNT, "the batch that the proof runs", values.count),
-    "verify.sequence": Key(_COUNT, "the length of sequence that the proof runs", values.count),
+    "verify.batch": Key(_COUNT, "batch size of the verification", values.count),
+    "verify.sequence": Key(_COUNT, "sequence length of the verification", values.count),
     "verify.seed": Key(
-        "a whole number from 0", "the seed of random weights and inputs", values.whole(0, 2**63 - 1)
+        "a whole number from 0", "seed of random weights and inputs", values.whole(0, 2**63 - 1)
     ),
     "run.prompts": Key(
         "a list of texts, or of lists of token ids",
-        "what the model continues, in real processes, once the plan is proved",
+        "prompts that the model continues in real processes, after verification",
         values.prompts,
     ),
-    "run.max_new_tokens": Key(_COUNT, "how many tokens each prompt gets at most", values.count),
+    "run.max_new_tokens": Key(_COUNT, "maximum number of new tokens for each prompt", values.count),
     "run.executor": Key(
-        'the name of an executor, such as "local"', "what starts the devices", values.text
+        'the name of an executor, such as "local"', "executor that starts the processes", values.text
     ),
-    "run.device": Key('"cpu" or "cuda"', "what the devices are", values.one_of("cpu", "cuda")),
+    "run.device": Key('"cpu" or "cuda"', "type of the devices", values.one_of("cpu", "cuda")),
     "run.cached": Key(
-        "true or false", "whether keys and values are kept from token to token", values.truth
+        "true or false", "whether keys and values are cached", values.truth
     ),
-    "run.compiled": Key("true or false", "whether the step of one token is compiled", values.truth),
+    "run.compiled": Key("true or false", "whether the decode step is compiled", values.truth),
 }
-"""Every key of a spec; `*` is a name that the user chooses."""
+"""All keys of a spec; `*` is a name that the user chooses."""
 
 
 def read_document(document: Mapping[str, Any], folder: Path, origin: Origin) -> dict[str, Any]:
-    """Read a parsed spec by the table of keys.
+    """Read a parsed spec with the readers of its keys.
 
     Parameters
     ----------
@@ -155,12 +155,12 @@ def read_document(document: Mapping[str, Any], folder: Path, origin: Origin) -> 
     folder : Path
         The folder of the spec.
     origin : Origin
-        Where the keys stand.
+        Places of the keys.
 
     Returns
     -------
     dict of str to object
-        What each key says, by its dotted path.
+        Values of the keys, by dotted path.
 
     Raises
     ------
@@ -190,7 +190,7 @@ def _read_table(
                 "spec",
                 origin.where(path),
                 f"unknown key{did_you_mean(name, legal - {'*'})}",
-                "give a name of your own"
+                "choose a name"
                 if legal == {"*"}
                 else f"use one of: {', '.join(sorted(legal))}",
             )
@@ -202,7 +202,7 @@ def _read_table(
 
 
 def _refuse_code(document: Mapping[str, Any], origin: Origin) -> None:
-    """Refuse values that name Python code, wherever they stand, and tables nested too deep."""
+    """Refuse values that name Python code anywhere, and tables that are nested too deep."""
     waiting: list[tuple[str, Any, int]] = [(name, value, 1) for name, value in document.items()]
     while waiting:
         path, value, depth = waiting.pop()
