@@ -62,7 +62,9 @@ KEYS: dict[str, Key] = {
         values.path_inside,
     ),
     "model.kind": Key(
-        '"demo"', "a model that is built from its configuration, with random weights", values.one_of("demo")
+        '"demo"',
+        "a model that is built from its configuration, with random weights",
+        values.one_of("demo"),
     ),
     "model.config": Key(
         "a table as in a transformers config.json, with its model_type",
@@ -119,7 +121,7 @@ KEYS: dict[str, Key] = {
     ),
     "verify.execute": Key(
         "true or false",
-        "whether the plan is verified by execution; false for a model that is too large for this machine",
+        "whether the plan is verified by execution; false for a model too large for this machine",
         values.truth,
     ),
     "verify.batch": Key(_COUNT, "batch size of the verification", values.count),
@@ -134,12 +136,12 @@ KEYS: dict[str, Key] = {
     ),
     "run.max_new_tokens": Key(_COUNT, "maximum number of new tokens for each prompt", values.count),
     "run.executor": Key(
-        'the name of an executor, such as "local"', "executor that starts the processes", values.text
+        'the name of an executor, such as "local"',
+        "executor that starts the processes",
+        values.text,
     ),
     "run.device": Key('"cpu" or "cuda"', "type of the devices", values.one_of("cpu", "cuda")),
-    "run.cached": Key(
-        "true or false", "whether keys and values are cached", values.truth
-    ),
+    "run.cached": Key("true or false", "whether keys and values are cached", values.truth),
     "run.compiled": Key("true or false", "whether the decode step is compiled", values.truth),
 }
 """All keys of a spec; `*` is a name that the user chooses."""
@@ -190,9 +192,7 @@ def _read_table(
                 "spec",
                 origin.where(path),
                 f"unknown key{did_you_mean(name, legal - {'*'})}",
-                "choose a name"
-                if legal == {"*"}
-                else f"use one of: {', '.join(sorted(legal))}",
+                "choose a name" if legal == {"*"} else f"use one of: {', '.join(sorted(legal))}",
             )
         else:
             try:
