@@ -49,8 +49,8 @@ def stage_layers(plan: Plan) -> list[str]:
     layers: dict[int, list[int]] = {
         stage: [] for stage in sorted({program.stage for program in plan.programs.values()})
     }
-    for number, call in enumerate(plan.graph.layers):
-        operators = counts.get(plan.graph.calls[call].name)
+    for number, layer in enumerate(plan.graph.layers):
+        operators = counts.get(plan.graph.calls[layer].name)
         if operators is None:
             return []
         layers[operators.most_common(1)[0][0]].append(number)
