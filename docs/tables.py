@@ -133,6 +133,7 @@ def printed(arguments: list[str]) -> str:
         os.chdir(folder)
         out = io.StringIO()
         try:
+            os.environ["COLUMNS"] = "80"
             with contextlib.redirect_stdout(out):
                 code = run(group, arguments)
         finally:

@@ -6,3 +6,9 @@ from command import Caller
 def call(capsys: pytest.CaptureFixture[str]) -> Caller:
     """Calls commands of the command line."""
     return Caller(capsys)
+
+
+@pytest.fixture(autouse=True)
+def terminal_width(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give tables 80 columns, as on a terminal of this width."""
+    monkeypatch.setenv("COLUMNS", "80")

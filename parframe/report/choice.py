@@ -14,7 +14,7 @@ from parframe.report.screen import BLANK, FirstThatFits, heading, lines, table
 from parframe.report.serving_figures import (
     interval,
     interval_below,
-    interval_beside,
+    interval_inline,
     latency_facts,
     number,
     point_notes,
@@ -98,7 +98,7 @@ def _draw_ranking(choice: Choice) -> Iterator[RenderableType]:
     )
     shown = [_ranked_facts(ranked) for ranked in choice.ranked[:SHOWN]]
     yield FirstThatFits(
-        _ranking_table(shown, " ", interval_beside),
+        _ranking_table(shown, " ", interval_inline),
         _ranking_table(shown, "\n", interval_below),
         _ranking_table(shown, "\n", interval_below, left_out=("tok/s/user",)),
         _ranking_table(shown, "\n", interval_below, left_out=("tok/s/user", "tok/s/GPU")),

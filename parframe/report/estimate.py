@@ -15,7 +15,7 @@ from parframe.report.formatting import gib
 from parframe.report.screen import FirstThatFits, heading, lines, table
 from parframe.report.serving_figures import (
     interval_below,
-    interval_beside,
+    interval_inline,
     latency_facts,
     number,
     setup_facts,
@@ -71,8 +71,8 @@ def draw_estimate(facts: Mapping[str, Any]) -> Iterator[RenderableType]:
         yield lines([f"note: {note}"])
 
 
-def _points_table(facts: Mapping[str, Any], intervals_beside: bool) -> RenderableType:
-    cell = interval_beside if intervals_beside else interval_below
+def _points_table(facts: Mapping[str, Any], intervals_inline: bool) -> RenderableType:
+    cell = interval_inline if intervals_inline else interval_below
     numbers = ("concurrency", "TTFT (ms)", "TPOT (ms)", "output tok/s")
     rows = [
         (

@@ -19,7 +19,7 @@ def explain_bottleneck(ranked: RankedComposite, use: UseCase) -> str:
     return (
         f"weights {gib(breakdown.weights)} and KV cache of {requests} {gib(breakdown.kv_cache)}, "
         f"of {gib(breakdown.memory)} per device; "
-        f"max concurrency {ranked.candidate.max_concurrency:.0f} (limited by "
+        f"max concurrency {ranked.candidate.max_concurrency:,.0f} (limited by "
         f"{ranked.candidate.limited_by}); bound by {breakdown.bound_by}; "
         f"time of a step: {time}"
     )

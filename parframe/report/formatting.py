@@ -29,10 +29,13 @@ def gib(size: float) -> str:
 
     Examples
     --------
-    >>> gib(80 * 1024**3)
-    '80.0 GiB'
+    >>> gib(80 * 1024**3), gib(50 * 1024**2), gib(1024)
+    ('80.0 GiB', '0.05 GiB', '< 0.01 GiB')
     """
-    return f"{size / 2**30:.1f} GiB"
+    value = size / 2**30
+    if 0 < value < 0.01:
+        return "< 0.01 GiB"
+    return f"{value:.2f} GiB" if 0 < value < 1 else f"{value:.1f} GiB"
 
 
 def counted(number: int, thing: str) -> str:

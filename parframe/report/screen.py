@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterable, Sequence
 from typing import TextIO
@@ -21,14 +22,18 @@ from rich.text import Text
 
 from parframe.report.formatting import printable
 
-WIDTH = 80
-"""No line is wider."""
+UNLIMITED = 10_000
+"""Columns of output that is not a terminal: nothing in it is wrapped or shortened."""
 
 
 def screen(file: TextIO | None = None) -> Console:
-    """The console to draw on: 80 columns at most, colours on a terminal alone."""
+    """Return a console as wide as the terminal; output that is not a terminal has no limit.
+
+    The environment variable ``COLUMNS`` overrides both. Colors are printed on a terminal only.
+    """
     console = Console(file=file or sys.stdout, highlight=False, emoji=False, markup=False)
-    console.width = min(console.width, WIDTH) if console.is_terminal else WIDTH
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        console.width = UNLIMITED
     return console
 
 
@@ -42,7 +47,7 @@ def heading(title: str, rest: str = "") -> Text:
 
 def lines(texts: Iterable[str], style: str = "") -> RenderableType:
     """Return lines of text, indented."""
-    return Padding(Text(printable("\n".join(texts)), style=style), (0, 0, 0, 2))
+    return Padding(Text(printable("\n".join(texts)), style=style), (0, 0, 0, 2), expand=False)
 
 
 def table(
@@ -62,7 +67,7 @@ def table(
         drawn.add_column(printable(column), justify=justify, overflow="fold", no_wrap=no_wrap)
     for row in rows:
         drawn.add_row(*(Text(printable(cell)) for cell in row))
-    return Padding(drawn, (0, 0, 0, 2))
+    return Padding(drawn, (0, 0, 0, 2), expand=False)
 
 
 def line(text: str, style: str = "") -> RenderableType:
@@ -90,9 +95,6 @@ class FirstThatFits:
                 return
         yield self.alternatives[-1]
 
-
-UNLIMITED = 10_000
-"""Width at which the natural width of a renderable is measured."""
 
 BLANK = Text("")
 """Empty line between sections."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -64,12 +65,12 @@ def point_notes(point: OperatingPoint) -> list[str]:
     return list(merge_notes(point.tpot.notes, point.output_rate.notes, point.ttft.notes))
 
 
-def interval_beside(interval: Sequence[float]) -> str:
+def interval_inline(interval: Sequence[float]) -> str:
     """Return a figure with its interval behind it.
 
     Examples
     --------
-    >>> interval_beside((214.2, 446.9, 934.1)), interval_beside((7.84, 9.7, 12.24))
+    >>> interval_inline((214.2, 446.9, 934.1)), interval_inline((7.84, 9.7, 12.24))
     ('447 (214-934)', '9.7 (7.8-12.2)')
     """
     low, median, high = _numbers(interval)
@@ -83,12 +84,12 @@ def interval_below(interval: Sequence[float]) -> str:
 
 
 def number(value: float) -> str:
-    """Return a number with at least three digits.
+    """Return a number with two or more significant digits.
 
     Examples
     --------
-    >>> number(12345.6), number(99.94), number(0.52)
-    ('12,346', '99.9', '0.52')
+    >>> number(12345.6), number(99.94), number(0.52), number(0.0043)
+    ('12,346', '99.9', '0.52', '0.0043')
     """
     return f"{value:,.{_decimals(value)}f}"
 
@@ -100,4 +101,7 @@ def _numbers(interval: Sequence[float]) -> list[str]:
 
 
 def _decimals(value: float) -> int:
-    return 0 if value >= 99.95 else 1 if value >= 1 else 2
+    """Return the decimals of a number."""
+    if value >= 1:
+        return 0 if value >= 99.95 else 1
+    return 1 - math.floor(math.log10(value)) if 0 < value < 0.1 else 2

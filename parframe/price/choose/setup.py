@@ -110,10 +110,10 @@ def share_equal_stages(work: Work, cluster: Cluster) -> Work:
     for stage in work.stages:
         communication = tuple(
             attrs.evolve(
-                exchange,
-                ranks=groups.setdefault(cluster.span(exchange.ranks), exchange.ranks),
+                operator,
+                ranks=groups.setdefault(cluster.span(operator.ranks), operator.ranks),
             )
-            for exchange in stage.communication
+            for operator in stage.communication
         )
         equal = Stage(stage.kernels, communication, stage.footprint)
         shared.append(stages.setdefault(equal, equal))

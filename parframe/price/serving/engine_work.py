@@ -36,5 +36,5 @@ def _with_all_logits(stage: Stage) -> Stage:
         kernel if isinstance(kernel, Attention | Experts) else attrs.evolve(kernel, per="token")
         for kernel in stage.kernels
     )
-    communication = tuple(attrs.evolve(exchange, per="token") for exchange in stage.communication)
+    communication = tuple(attrs.evolve(operator, per="token") for operator in stage.communication)
     return attrs.evolve(stage, kernels=kernels, communication=communication)

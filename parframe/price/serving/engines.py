@@ -135,7 +135,7 @@ class Engine:
 
     @property
     def measured(self) -> bool:
-        """Whether the constants were fitted to measurements of this engine."""
+        """True if the constants were fitted to measurements of this engine."""
         return self.name != MEDIAN
 
     def cache_budget(self, total: float, weights: float, activations: float) -> float:

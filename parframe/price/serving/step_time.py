@@ -140,7 +140,7 @@ class _StageTimers:
             sum_of(Experts),
             sum_of(Pointwise),
             TimerSum.of(
-                (exchange, clock.communication(exchange)) for exchange in stage.communication
+                (operator, clock.communication(operator)) for operator in stage.communication
             ),
             tuple((kernel, timer) for kernel, timer in timers if isinstance(kernel, Attention)),
         )
