@@ -51,20 +51,20 @@ class AdditionTypes(ValueTypes):
     def _broadcast_shards(
         self, operator: Operator, left: TensorShard, right: TensorShard
     ) -> TensorShard:
-        rank = max(len(left.axes), len(right.axes))
-        axes: list[TensorDim] = []
+        rank = max(len(left.tensor_dims), len(right.tensor_dims))
+        tensor_dims: list[TensorDim] = []
         pieces: list[Pieces] = []
         for dim in range(rank, 0, -1):
             parts = [
-                (shard.axes[-dim], shard.ranges[-dim])
+                (shard.tensor_dims[-dim], shard.ranges[-dim])
                 for shard in (left, right)
-                if dim <= len(shard.axes) and shard.axes[-dim]
+                if dim <= len(shard.tensor_dims) and shard.tensor_dims[-dim]
             ] or [((), ())]
             if any(other != parts[0] for other in parts[1:]):
                 self.add_finding("type", operator, _describe_clash(parts))
-            axes.append(parts[0][0])
+            tensor_dims.append(parts[0][0])
             pieces.append(dict(parts[0][1]))
-        return make_shard(tuple(axes), pieces)
+        return make_shard(tuple(tensor_dims), pieces)
 
     def infer_aligned_addend(self, operator: Operator, origin: ModelOperator) -> None:
         """Set the type of an addend that is viewed along the dims that it is added to."""
@@ -84,12 +84,12 @@ class AdditionTypes(ValueTypes):
                 "type", operator, f"{tensor_type.label} is not the addend of {origin.operator.name}"
             )
         rank = -min(dims, default=0)
-        axes: list[TensorDim] = [()] * rank
+        tensor_dims: list[TensorDim] = [()] * rank
         pieces: list[Pieces] = [{}] * rank
         for number, dim in enumerate(dims):
-            axes[dim] = tensor_type.shard.axes[number]
+            tensor_dims[dim] = tensor_type.shard.tensor_dims[number]
             pieces[dim] = tensor_type.shard.pieces(number)
-        shard = make_shard(tuple(axes), pieces)
+        shard = make_shard(tuple(tensor_dims), pieces)
         size = operator.args.get("size", operator.args.get("shape"))
         if (
             not isinstance(size, tuple)

@@ -88,9 +88,9 @@ class CheckedModel:
         """Tensor dims of inputs, parameters and the values between calls, as factors."""
         return self.dimensions.outer
 
-    def axes(self, origin: ModelOperator, own: str) -> tuple[TensorDim, ...]:
+    def tensor_dims(self, origin: ModelOperator, own: str) -> tuple[TensorDim, ...]:
         """Return the tensor dims of a block's value, as factors."""
-        return self.dimensions.axes[origin.block.name][own]
+        return self.dimensions.tensor_dims[origin.block.name][own]
 
     def _identify_terms(self) -> None:
         """Write every value as a sum of terms: sums and addends are split, all else is one term."""

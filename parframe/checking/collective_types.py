@@ -14,7 +14,7 @@ from parframe.checking.concrete_types import (
     ConcreteRange,
     ConcreteRegions,
     ConcreteType,
-    evaluate_axis,
+    evaluate_dim,
     evaluate_pieces,
     locate_ranges,
 )
@@ -44,7 +44,7 @@ def gather_types(
     if not fault:
         for number, (rank_type, stated) in enumerate(zip(rank_types, parts, strict=True)):
             if not _agree(
-                locate_ranges(first.axes, rank_type.ranges, result, dict(symbols)), stated
+                locate_ranges(first.tensor_dims, rank_type.ranges, result, dict(symbols)), stated
             ):
                 fault = f"the part of rank {number} of the group is put in another place"
                 break
@@ -84,14 +84,17 @@ def _agree(expected: ConcreteRegions, stated: ConcreteRegions) -> bool:
         len(mine) == len(theirs)
         and (
             mine == theirs
-            or (any(_is_empty(axis) for axis in mine) and any(_is_empty(axis) for axis in theirs))
+            or (
+                any(_is_empty(region) for region in mine)
+                and any(_is_empty(region) for region in theirs)
+            )
         )
         for mine, theirs in zip(expected, stated, strict=True)
     )
 
 
-def _is_empty(axis: Region) -> bool:
-    return region_length(axis) == 0
+def _is_empty(region: Region) -> bool:
+    return region_length(region) == 0
 
 
 @lru_cache(maxsize=50_000)
@@ -111,21 +114,21 @@ def _selected_ranges(
     """Return the ranges that a region of a tensor selects; None if it crosses dimensions."""
     bindings = dict(symbols)
     result = []
-    for number, axis in enumerate(whole.axes):
+    for number, tensor_dim in enumerate(whole.tensor_dims):
         frame = whole.ranges[number]
         found = []
         for sample in range(SAMPLE_COUNT):
-            if len(part[sample]) != len(whole.axes):
+            if len(part[sample]) != len(whole.tensor_dims):
                 return None
             pieces = region_ranges(
-                evaluate_axis(axis, bindings, sample),
+                evaluate_dim(tensor_dim, bindings, sample),
                 part[sample][number],
                 evaluate_pieces(frame, sample),
             )
             if pieces is None:
                 return None
             found.append(pieces)
-        sizes = dict(_dims(axis, bindings))
+        sizes = dict(_dims(tensor_dim, bindings))
         outer = dict(frame)
         own: list[tuple[str, ConcreteRange]] = []
         for dim in sorted({dim for pieces in found for dim in pieces}):
@@ -180,16 +183,14 @@ def _unite(
     The fault is a gap, or an overlap if ``once``.
     """
     bindings = dict(symbols)
-    sizes = [dict(_dims(axis, bindings)) for axis in like.axes]
-    keys = sorted(
-        {(axis, dim) for ranges in parts for axis, own in enumerate(ranges) for dim, _ in own}
-    )
+    sizes = [dict(_dims(tensor_dim, bindings)) for tensor_dim in like.tensor_dims]
+    keys = sorted({(i, dim) for ranges in parts for i, own in enumerate(ranges) for dim, _ in own})
     boxes = [
-        [dict(ranges[a]).get(dim, ((0,) * SAMPLE_COUNT, sizes[a][dim])) for a, dim in keys]
+        [dict(ranges[i]).get(dim, ((0,) * SAMPLE_COUNT, sizes[i][dim])) for i, dim in keys]
         for ranges in parts
     ]
     fault = ""
-    for path in dimension_paths(like.axes):
+    for path in dimension_paths(like.tensor_dims):
         chosen = [i for i, key in enumerate(keys) if key in path]
         if once and not chosen and len(parts) > 1:
             fault = fault or f"every rank has all of {like.label}"
@@ -203,11 +204,11 @@ def _unite(
     outer = dict(zip(keys, _hull_each(boxes), strict=True)) if keys else {}
     return tuple(
         tuple(
-            (dim, outer[axis, dim])
-            for a, dim in keys
-            if a == axis and outer[axis, dim] != ((0,) * SAMPLE_COUNT, sizes[axis][dim])
+            (dim, outer[position, dim])
+            for i, dim in keys
+            if i == position and outer[i, dim] != ((0,) * SAMPLE_COUNT, sizes[i][dim])
         )
-        for axis in range(len(like.axes))
+        for position in range(len(like.tensor_dims))
     ), fault
 
 
@@ -217,29 +218,29 @@ def _hull_each(boxes: Sequence[Sequence[ConcreteRange]]) -> list[ConcreteRange]:
 
 
 def _dims(
-    axis: TensorDim, bindings: Mapping[str, SampledSize]
+    tensor_dim: TensorDim, bindings: Mapping[str, SampledSize]
 ) -> Iterator[tuple[str, SampledSize]]:
-    for dim, size in sizes_of(axis).items():
+    for dim, size in sizes_of(tensor_dim).items():
         yield dim, sample_size(size, bindings)
 
 
 @lru_cache(maxsize=10_000)
-def dimension_paths(axes: tuple[TensorDim, ...]) -> tuple[frozenset[tuple[int, str]], ...]:
+def dimension_paths(tensor_dims: tuple[TensorDim, ...]) -> tuple[frozenset[tuple[int, str]], ...]:
     """Return the dimensions that index an element, for each choice of segments."""
     choices = [
-        [frozenset((number, dim) for dim in dims) for dims in _axis_paths(axis)]
-        for number, axis in enumerate(axes)
+        [frozenset((number, dim) for dim in dims) for dims in _paths_of_dim(tensor_dim)]
+        for number, tensor_dim in enumerate(tensor_dims)
     ]
     return tuple(dict.fromkeys(frozenset().union(*chosen) for chosen in product(*choices)))
 
 
-def _axis_paths(axis: TensorDim) -> list[frozenset[str]]:
+def _paths_of_dim(tensor_dim: TensorDim) -> list[frozenset[str]]:
     result: list[frozenset[str]] = [frozenset()]
-    for factor in axis:
+    for factor in tensor_dim:
         more = (
             [frozenset({factor.dim})]
             if isinstance(factor, Leaf)
-            else [path for part in factor.parts for path in _axis_paths(part)]
+            else [path for part in factor.parts for path in _paths_of_dim(part)]
         )
         result = [path | other for path in result for other in more]
     return result

@@ -48,15 +48,15 @@ class ConcreteTerm:
 class ConcreteType:
     """Type of one device's tensor in numbers; see ``TensorType``."""
 
-    axes: tuple[TensorDim, ...]
+    tensor_dims: tuple[TensorDim, ...]
     ranges: tuple[tuple[tuple[str, ConcreteRange], ...], ...]
     complete_id: int
     partial_terms: tuple[ConcreteTerm, ...]
     label: str
 
-    def range(self, axis: int, dim: str) -> ConcreteRange | None:
+    def range(self, position: int, dim: str) -> ConcreteRange | None:
         """Return the range of a dimension; None where it is whole."""
-        return dict(self.ranges[axis]).get(dim)
+        return dict(self.ranges[position]).get(dim)
 
 
 def _range_names(piece: Range) -> Iterable[str]:
@@ -72,9 +72,11 @@ def symbols_in(tensor_type: TensorType) -> tuple[str, ...]:
         for _, piece in ranges
         for name in _range_names(piece)
     }
-    for ranges, axis in zip(tensor_type.shard.ranges, tensor_type.shard.axes, strict=True):
+    for ranges, tensor_dim in zip(
+        tensor_type.shard.ranges, tensor_type.shard.tensor_dims, strict=True
+    ):
         for dim, _ in ranges:
-            names.update(symbol_names(sizes_of(axis)[dim]))
+            names.update(symbol_names(sizes_of(tensor_dim)[dim]))
     for term in tensor_type.partial_terms:
         for contribution in term.contributions:
             for share in contribution:
@@ -99,12 +101,14 @@ def _to_concrete(
             (dim, measured)
             for dim, piece in found
             if (measured := evaluate_range(piece, bindings))
-            != ((0,) * SAMPLE_COUNT, sample_size(sizes_of(axis)[dim], bindings))
+            != ((0,) * SAMPLE_COUNT, sample_size(sizes_of(tensor_dim)[dim], bindings))
         )
-        for axis, found in zip(tensor_type.shard.axes, tensor_type.shard.ranges, strict=True)
+        for tensor_dim, found in zip(
+            tensor_type.shard.tensor_dims, tensor_type.shard.ranges, strict=True
+        )
     )
     return ConcreteType(
-        tensor_type.shard.axes,
+        tensor_type.shard.tensor_dims,
         ranges,
         tensor_type.complete_id,
         tuple(
@@ -200,7 +204,7 @@ def _evaluate_region(parts: Region, bindings: Bindings, sample: int) -> Region:
 
 
 def locate_ranges(
-    axes: tuple[TensorDim, ...],
+    tensor_dims: tuple[TensorDim, ...],
     ranges: tuple[tuple[tuple[str, ConcreteRange], ...], ...],
     frame: tuple[tuple[tuple[str, ConcreteRange], ...], ...],
     symbols: Bindings,
@@ -209,23 +213,23 @@ def locate_ranges(
     return tuple(
         tuple(
             region_of(
-                evaluate_axis(axis, symbols, sample),
+                evaluate_dim(tensor_dim, symbols, sample),
                 evaluate_pieces(own, sample),
                 evaluate_pieces(outer, sample),
             )
-            for axis, own, outer in zip(axes, ranges, frame, strict=True)
+            for tensor_dim, own, outer in zip(tensor_dims, ranges, frame, strict=True)
         )
         for sample in range(SAMPLE_COUNT)
     )
 
 
-def evaluate_axis(axis: TensorDim, symbols: Bindings, sample: int) -> TensorDim:
+def evaluate_dim(tensor_dim: TensorDim, symbols: Bindings, sample: int) -> TensorDim:
     """Return the factors of a tensor dim with the sizes at one sample."""
     return tuple(
         Leaf(factor.dim, sample_size(factor.size, symbols)[sample])
         if isinstance(factor, Leaf)
-        else Segments(tuple(evaluate_axis(part, symbols, sample) for part in factor.parts))
-        for factor in axis
+        else Segments(tuple(evaluate_dim(part, symbols, sample) for part in factor.parts))
+        for factor in tensor_dim
     )
 
 

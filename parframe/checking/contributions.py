@@ -20,16 +20,16 @@ def contracted_contributions(
     result: Contributions = frozenset()
     source = bound.site.operator.name
     for label in sorted(signature.contracted()):
-        axis, own = bound.labels.get(label), pieces.get(label)
-        if axis is not None and own:
-            result = multiply(result, _contracted_ranges(axis, own, f"{source}.{label}"))
+        tensor_dim, own = bound.labels.get(label), pieces.get(label)
+        if tensor_dim is not None and own:
+            result = multiply(result, _contracted_ranges(tensor_dim, own, f"{source}.{label}"))
     return result
 
 
-def _contracted_ranges(axis: TensorDim, own: Pieces, source: str) -> Contributions:
+def _contracted_ranges(tensor_dim: TensorDim, own: Pieces, source: str) -> Contributions:
     """Return the product over the factors of a tensor dim; segments are summed one by one."""
     result: Contributions = frozenset()
-    for factor in axis:
+    for factor in tensor_dim:
         if isinstance(factor, Leaf):
             if factor.dim in own:
                 contracted = ContractedRange(source, factor.dim, factor.size, own[factor.dim])

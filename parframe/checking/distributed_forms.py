@@ -80,9 +80,9 @@ def _travelling_pieces(
     """Return the ranges of the travelling label that a device has."""
     return {
         dim: piece
-        for axis, pattern in enumerate(patterns)
+        for position, pattern in enumerate(patterns)
         if distributed.form.travels in spell(pattern)
-        for dim, piece in shard.pieces(axis).items()
+        for dim, piece in shard.pieces(position).items()
         if dim in distributed.dims
     }
 
@@ -122,9 +122,9 @@ def _label_pieces(
     """Return the ranges of every label that a device has."""
     pieces: dict[str, dict[str, Range]] = {}
     for number, shard in shards.items():
-        for axis, pattern in enumerate(signature.inputs[number]):
+        for position, pattern in enumerate(signature.inputs[number]):
             for label in spell(pattern):
                 dims = dims_of(origin.bound.labels.get(label) or ())
-                own = shard.pieces(axis).items()
+                own = shard.pieces(position).items()
                 pieces.setdefault(label, {}).update((d, piece) for d, piece in own if d in dims)
     return pieces

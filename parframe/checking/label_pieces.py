@@ -39,8 +39,8 @@ def label_pieces(
         if addend_omitted and number == signature.addend:
             continue
         value = bound.site.operator.inputs[number]
-        for axis, pattern in enumerate(patterns):
-            split = shard.pieces(axis)
+        for position, pattern in enumerate(patterns):
+            split = shard.pieces(position)
             unlabeled = set(split)
             for label in spell(pattern):
                 dims = dims_of(bound.labels.get(label) or ())
@@ -57,7 +57,9 @@ def label_pieces(
                     faults.append(("type", message))
             if unlabeled:
                 names = _join_names(sorted(unlabeled))
-                faults.append(("type", f"dim {axis} of {value} must be whole, {names} is split"))
+                faults.append(
+                    ("type", f"dim {position} of {value} must be whole, {names} is split")
+                )
     return pieces
 
 
@@ -81,7 +83,7 @@ def _format_ranges(pieces: Pieces, dims: list[str]) -> str:
 def output_shards(
     bound: BoundOperator,
     signature: Signature,
-    axes: Mapping[str, tuple[TensorDim, ...]],
+    tensor_dims: Mapping[str, tuple[TensorDim, ...]],
     pieces: LabelPieces,
     recorded_shapes: tuple[tuple[Size, ...], ...],
     known_ranges: KnownRanges,
@@ -92,15 +94,15 @@ def output_shards(
         zip(bound.site.operator.outputs, signature.outputs, strict=True)
     ):
         output_pieces: list[Pieces] = []
-        for axis, pattern in enumerate(patterns):
+        for position, pattern in enumerate(patterns):
             shape = recorded_shapes[number] if number < len(recorded_shapes) else ()
-            size = shape[axis] if axis < len(shape) else 0
+            size = shape[position] if position < len(shape) else 0
             _choose_free_ranges(bound, signature, pattern, pieces, size, known_ranges)
             own: dict[str, Range] = {}
             for label in spell(pattern):
                 own.update(pieces.get(label, {}))
             output_pieces.append(own)
-        result.append(make_shard(axes[value], output_pieces))
+        result.append(make_shard(tensor_dims[value], output_pieces))
     return tuple(result)
 
 
@@ -117,8 +119,8 @@ def _choose_free_ranges(
     They are ranges that the device has in other values, and that give the recorded size.
     """
     for label in spell(pattern):
-        axis = bound.labels.get(label)
-        if label not in signature.free or label in pieces or not axis:
+        tensor_dim = bound.labels.get(label)
+        if label not in signature.free or label in pieces or not tensor_dim:
             continue
         pieces[label] = {}
         total = signature.sizes[label]
@@ -127,7 +129,7 @@ def _choose_free_ranges(
         here = divide(size, others) if others != 0 else 0
         if here is None or here == total:
             continue
-        for factor in axis:
+        for factor in tensor_dim:
             minor = divide(total, factor.size)
             length = divide(here, minor) if minor is not None else None
             chosen = _known_pieces(factor, length, known_ranges) if length is not None else None

@@ -95,14 +95,14 @@ class BoundLocal(Local):
 
     def size(self, label: str) -> Size:
         """Return the local size of a label."""
-        axis = self.labels.get(label)
-        if axis is None:
+        tensor_dim = self.labels.get(label)
+        if tensor_dim is None:
             return self.signature.sizes[label]
-        return local_size(axis, self.pieces.get(label, {}))
+        return local_size(tensor_dim, self.pieces.get(label, {}))
 
     def start(self, label: str) -> Size:
         """Return where the device's part of a label begins."""
-        parts = region_of(self._axis(label), self.pieces.get(label, {}), {})
+        parts = region_of(self._dim_of(label), self.pieces.get(label, {}), {})
         if not parts:
             return 0
         if len(parts) > 1 or not isinstance(parts[0], Span):
@@ -127,8 +127,8 @@ class BoundLocal(Local):
         self.operators.append(ExpectedOperator(target, dict(args), (name,), output, dtype))
         return name
 
-    def _axis(self, label: str) -> TensorDim:
-        axis = self.labels.get(label)
-        if axis is None:
+    def _dim_of(self, label: str) -> TensorDim:
+        tensor_dim = self.labels.get(label)
+        if tensor_dim is None:
             raise KeyError(label)
-        return axis
+        return tensor_dim

@@ -138,12 +138,12 @@ class OperatorInference(AdditionTypes):
         shards: list[TensorShard] = []
         partial_terms: list[tuple[PartialTerm, ...]] = []
         for own, tensor_type in zip(origin.operator.inputs, input_types, strict=True):
-            axes = self.model.axes(origin, own)
+            tensor_dims = self.model.tensor_dims(origin, own)
             if tensor_type is None:
-                shards.append(make_shard(axes, [{}] * len(axes)))
+                shards.append(make_shard(tensor_dims, [{}] * len(tensor_dims)))
                 partial_terms.append(())
                 continue
-            aligned = align_shard(tensor_type.shard, axes)
+            aligned = align_shard(tensor_type.shard, tensor_dims)
             if aligned is None:
                 message = f"{tensor_type.label!r} does not have the dimensions of {own!r}"
                 self.add_finding("type", operator, message)
@@ -161,7 +161,7 @@ class OperatorInference(AdditionTypes):
         if key not in self.operator_types:
             self.operator_types[key] = infer_operator(
                 origin.bound,
-                self.model.dimensions.axes[origin.block.name],
+                self.model.dimensions.tensor_dims[origin.block.name],
                 tuple(shards),
                 tuple(partial_terms),
                 recorded_shapes,

@@ -57,7 +57,7 @@ class OperatorType:
 
 def infer_operator(
     bound: BoundOperator,
-    axes: Mapping[str, tuple[TensorDim, ...]],
+    tensor_dims: Mapping[str, tuple[TensorDim, ...]],
     inputs: tuple[TensorShard, ...],
     partial_terms: tuple[tuple[PartialTerm, ...], ...],
     recorded_shapes: tuple[tuple[Size, ...], ...],
@@ -68,7 +68,7 @@ def infer_operator(
 
     Parameters
     ----------
-    bound, axes
+    bound, tensor_dims
         The model's operator with its rule, and the tensor dims of its block's values.
     inputs, partial_terms
         The part that the device has of every input, and the partial terms in it.
@@ -82,10 +82,10 @@ def infer_operator(
     """
     signature = bound.signature
     if signature is None:
-        return _type_without_rule(bound, axes, inputs, partial_terms)
+        return _type_without_rule(bound, tensor_dims, inputs, partial_terms)
     faults: list[Fault] = []
     pieces = label_pieces(bound, signature, inputs, addend_omitted, faults)
-    outputs = output_shards(bound, signature, axes, pieces, recorded_shapes, known_ranges)
+    outputs = output_shards(bound, signature, tensor_dims, pieces, recorded_shapes, known_ranges)
     propagated, reduction = propagated_contributions(
         bound, signature, partial_terms, addend_omitted, faults
     )
@@ -107,13 +107,15 @@ def infer_operator(
 
 def _type_without_rule(
     bound: BoundOperator,
-    axes: Mapping[str, tuple[TensorDim, ...]],
+    tensor_dims: Mapping[str, tuple[TensorDim, ...]],
     inputs: tuple[TensorShard, ...],
     partial_terms: tuple[tuple[PartialTerm, ...], ...],
 ) -> OperatorType:
     """Return the type of an operator that no rule covers: all of its inputs must be whole."""
     operator = bound.site.operator
-    outputs = tuple(make_shard(axes[value], [{}] * len(axes[value])) for value in operator.outputs)
+    outputs = tuple(
+        make_shard(tensor_dims[value], [{}] * len(tensor_dims[value])) for value in operator.outputs
+    )
     faults: tuple[Fault, ...] = ()
     if any(not shard.is_whole for shard in inputs) or any(partial_terms):
         faults = (("type", f"{operator.target} has no rule, but an input of it is split"),)

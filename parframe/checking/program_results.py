@@ -64,10 +64,10 @@ def _output(
             "partial", types.ranks, "", "",
             f"{part.whole!r} is returned, but {labels} is still a partial sum",
         )  # fmt: skip
-    axes = plan_types.model.outer.get(part.whole, ())
+    tensor_dims = plan_types.model.outer.get(part.whole, ())
     if (
         tensor_type.sum_id != plan_types.model.term_ids.get(part.whole)
-        or align_shard(tensor_type.shard, axes) is None
+        or align_shard(tensor_type.shard, tensor_dims) is None
     ):
         yield Finding(
             "output",
@@ -77,7 +77,7 @@ def _output(
             f"{tensor_type.label!r} is returned as {part.whole!r}",
         )
         return
-    shard = shard_of_part(tensor_type.shard.axes, part)
+    shard = shard_of_part(tensor_type.shard.tensor_dims, part)
     if shard is None:
         yield Finding(
             "output",

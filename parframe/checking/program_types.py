@@ -144,7 +144,7 @@ class ProgramTypes(OperatorInference):
             self.leave_unknown((operator,))
             return
         shards = {
-            number: align_shard(value.shard, self.model.axes(origin, name)) or value.shard
+            number: align_shard(value.shard, self.model.tensor_dims(origin, name)) or value.shard
             for number, name in enumerate(origin.operator.inputs)
             if (value := own.get(number, input_types[number])) is not None
         }

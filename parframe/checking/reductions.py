@@ -174,7 +174,7 @@ def describe_difference(rank_types: Sequence[ConcreteType], what: tuple[str, ...
     """Return how the ranks' types differ, or ``""``."""
     first = rank_types[0]
     for number, other in enumerate(rank_types[1:], 1):
-        if other.axes != first.axes or sum_id_of(other) != sum_id_of(first):
+        if other.tensor_dims != first.tensor_dims or sum_id_of(other) != sum_id_of(first):
             return (
                 f"rank {number} of the group has {other.label or 'another sum'}, "
                 f"rank 0 of the group {first.label}"

@@ -9,12 +9,12 @@ from parframe.layout import Leaf, Pieces, Range, Region, Segments, Span, TensorD
 from parframe.sizes import Size, divide, product, simplify
 
 
-def region_ranges(axis: TensorDim, region: Region, frame: Pieces) -> dict[str, Range] | None:
+def region_ranges(tensor_dim: TensorDim, region: Region, frame: Pieces) -> dict[str, Range] | None:
     """Return the ranges of named dimensions that a region of a tensor dim selects.
 
     Parameters
     ----------
-    axis
+    tensor_dim
         The factors of the tensor dim.
     region
         A part of it.
@@ -27,16 +27,16 @@ def region_ranges(axis: TensorDim, region: Region, frame: Pieces) -> dict[str, R
         None where the region crosses dimensions.
     """
     found: dict[str, Range] = {}
-    if all(_consume(list(axis), region, frame, found)):
+    if all(_consume(list(tensor_dim), region, frame, found)):
         return found
     return None
 
 
 def _consume(
-    axis: list[Leaf | Segments], region: Region, frame: Pieces, found: dict[str, Range]
+    tensor_dim: list[Leaf | Segments], region: Region, frame: Pieces, found: dict[str, Range]
 ) -> Iterator[bool]:
     """Match a tensor dim with a region, part by part; yield whether each part matches."""
-    rest = [(factor, local_size((factor,), frame)) for factor in axis]
+    rest = [(factor, local_size((factor,), frame)) for factor in tensor_dim]
     for part in region:
         while rest and rest[0][1] == 1 and _omits_factor(part, rest[0][0]):
             _keep_frame_range(rest.pop(0)[0], frame, found)

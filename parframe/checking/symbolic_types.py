@@ -49,16 +49,16 @@ class Symbolizer:
         """Return the type of all ranks in the program's symbols; None if their sums differ."""
         first = results[0]
         if any(
-            other.axes != first.axes
+            other.tensor_dims != first.tensor_dims
             or other.complete_id != first.complete_id
             or [t.term for t in other.partial_terms] != [t.term for t in first.partial_terms]
             for other in results
         ):
             return None
         pieces: list[dict[str, Range]] = []
-        for number, axis in enumerate(first.axes):
+        for number, tensor_dim in enumerate(first.tensor_dims):
             own: dict[str, Range] = {}
-            sizes = sizes_of(axis)
+            sizes = sizes_of(tensor_dim)
             dims = sorted({dim for result in results for dim, _ in result.ranges[number]})
             for dim in dims:
                 own[dim] = self._range(
@@ -77,7 +77,10 @@ class Symbolizer:
                 PartialTerm(term.term, term.label, term.reduction, frozenset(found))
             )
         return TensorType(
-            make_shard(first.axes, pieces), first.complete_id, tuple(partial_terms), first.label
+            make_shard(first.tensor_dims, pieces),
+            first.complete_id,
+            tuple(partial_terms),
+            first.label,
         )
 
     def _contributions(

@@ -41,19 +41,19 @@ class TensorShard:
     Only ``make_shard`` makes shards, so that equal ones are the same object.
     """
 
-    axes: tuple[TensorDim, ...]
+    tensor_dims: tuple[TensorDim, ...]
     ranges: tuple[Ranges, ...]
 
-    def pieces(self, axis: int) -> Pieces:
+    def pieces(self, position: int) -> Pieces:
         """Return the ranges along one tensor dim."""
-        return dict(self.ranges[axis])
+        return dict(self.ranges[position])
 
     @cached_property
     def shape(self) -> tuple[Size, ...]:
         """Shape of the device's tensor."""
         return tuple(
-            local_size(axis, dict(ranges))
-            for axis, ranges in zip(self.axes, self.ranges, strict=True)
+            local_size(tensor_dim, dict(ranges))
+            for tensor_dim, ranges in zip(self.tensor_dims, self.ranges, strict=True)
         )
 
     @property
@@ -65,21 +65,21 @@ class TensorShard:
 _shards: dict[tuple[tuple[TensorDim, ...], tuple[Ranges, ...]], TensorShard] = {}
 
 
-def make_shard(axes: tuple[TensorDim, ...], pieces: Iterable[Pieces]) -> TensorShard:
+def make_shard(tensor_dims: tuple[TensorDim, ...], pieces: Iterable[Pieces]) -> TensorShard:
     """Return the part of a tensor with these pieces of each of its dims."""
     ranges = tuple(
         tuple(
             (dim, pieces_of_dim[dim])
-            for dim, size in sorted(sizes_of(axis).items())
+            for dim, size in sorted(sizes_of(tensor_dim).items())
             if dim in pieces_of_dim and not _is_whole(pieces_of_dim[dim], size)
         )
-        for axis, pieces_of_dim in zip(axes, pieces, strict=True)
+        for tensor_dim, pieces_of_dim in zip(tensor_dims, pieces, strict=True)
     )
-    key = (axes, ranges)
+    key = (tensor_dims, ranges)
     if key not in _shards:
         if len(_shards) > 200_000:
             _shards.clear()
-        _shards[key] = TensorShard(axes, ranges)
+        _shards[key] = TensorShard(tensor_dims, ranges)
     return _shards[key]
 
 
@@ -88,10 +88,10 @@ def _is_whole(piece: Range, size: Size) -> bool:
 
 
 @lru_cache(maxsize=50_000)
-def sizes_of(axis: TensorDim) -> Mapping[str, Size]:
+def sizes_of(tensor_dim: TensorDim) -> Mapping[str, Size]:
     """Return the size of every dimension in a tensor dim."""
     sizes: dict[str, Size] = {}
-    for factor in axis:
+    for factor in tensor_dim:
         if isinstance(factor, Leaf):
             sizes[factor.dim] = factor.size
         else:

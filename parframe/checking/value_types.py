@@ -71,11 +71,11 @@ class ValueTypes:
 
     def add_part(self, part: Part) -> None:
         """Set the type of a part of an input or a weight, by its region."""
-        axes = self.model.outer.get(part.whole)
-        if axes is None or part.whole not in self.model.term_ids:
+        tensor_dims = self.model.outer.get(part.whole)
+        if tensor_dims is None or part.whole not in self.model.term_ids:
             self.values[part.name] = None
             return
-        shard = shard_of_part(axes, part)
+        shard = shard_of_part(tensor_dims, part)
         if shard is None:
             self.add_finding(
                 "weights" if part.whole in self.model.graph.parameters else "type",
@@ -124,11 +124,11 @@ class ValueTypes:
                     dim: self._first_equal(dim, piece)
                     for dim, piece in ranges
                     if not self.same_size(piece.start, 0)
-                    or not self.same_size(piece.stop, sizes_of(axis)[dim])
+                    or not self.same_size(piece.stop, sizes_of(tensor_dim)[dim])
                 }
-                for axis, ranges in zip(shard.axes, shard.ranges, strict=True)
+                for tensor_dim, ranges in zip(shard.tensor_dims, shard.ranges, strict=True)
             ]
-            self._canonical_shards[shard] = make_shard(shard.axes, pieces)
+            self._canonical_shards[shard] = make_shard(shard.tensor_dims, pieces)
         return self._canonical_shards[shard]
 
     def _first_equal(self, dim: str, piece: Range) -> Range:
@@ -147,7 +147,7 @@ class ValueTypes:
         if tensor_type is None or not isinstance(part, tuple):
             self.values[output] = None
             return
-        found = pieces_of_regions(tensor_type.shard.axes, part, tensor_type.shard.ranges)
+        found = pieces_of_regions(tensor_type.shard.tensor_dims, part, tensor_type.shard.ranges)
         if found is None:
             self.add_finding(
                 "type", operator, f"the part of {tensor_type.label} crosses its dimensions"
@@ -157,7 +157,7 @@ class ValueTypes:
         self.set_type(
             operator,
             output,
-            attrs.evolve(tensor_type, shard=make_shard(tensor_type.shard.axes, found)),
+            attrs.evolve(tensor_type, shard=make_shard(tensor_type.shard.tensor_dims, found)),
         )
         self.check_dtypes(operator)
 

@@ -41,7 +41,7 @@ def check_weights(plan_types: PlanTypes) -> list[Finding]:
     symbols = tuple(plan_types.symbols.items())
     known: dict[object, str] = {}
     for (stage, name), parts in stages.items():
-        fitting = (like[stage, name].axes, tuple(parts))
+        fitting = (like[stage, name].tensor_dims, tuple(parts))
         if fitting not in known:
             known[fitting] = coverage_fault(like[stage, name], list(parts), symbols)
         if known[fitting]:
@@ -63,10 +63,10 @@ def _bounds(
         if own.ranges not in seen:
             seen[own.ranges] = all(
                 0 <= low <= high <= size
-                for axis, ranges in zip(own.axes, own.ranges, strict=True)
+                for tensor_dim, ranges in zip(own.tensor_dims, own.ranges, strict=True)
                 for dim, (start, stop) in ranges
                 for low, high, size in zip(
-                    start, stop, sample_size(sizes_of(axis)[dim], bindings), strict=True
+                    start, stop, sample_size(sizes_of(tensor_dim)[dim], bindings), strict=True
                 )
             )
         if not seen[own.ranges]:

@@ -62,7 +62,7 @@ class Dimensions:
     chains
         For every role, its chains of dimensions. A chain is one dimension, or several that are
         split one after the other (``kv_heads``, then ``group``).
-    axes
+    tensor_dims
         For every block and value, its tensor dims as factors.
     bound
         For every block and operator, its rule and labels.
@@ -77,7 +77,7 @@ class Dimensions:
 
     dimensions: Mapping[str, Dimension]
     chains: Mapping[str, tuple[tuple[str, ...], ...]]
-    axes: Mapping[str, Mapping[str, tuple[TensorDim, ...]]]
+    tensor_dims: Mapping[str, Mapping[str, tuple[TensorDim, ...]]]
     bound: Mapping[str, Mapping[str, BoundOperator]]
     graph: OperatorGraph = attrs.field(repr=False, eq=False)
     inconsistent_blocks: frozenset[str] = frozenset()
@@ -89,9 +89,9 @@ class Dimensions:
         found: dict[str, tuple[TensorDim, ...]] = {}
         for call in self.graph.calls:
             block = self.graph.blocks[call.block]
-            axes = self.axes[block.name]
+            tensor_dims = self.tensor_dims[block.name]
             for own, name in interface(block, call.inputs, call.parameters, call.outputs):
-                found.setdefault(name, axes[own])
+                found.setdefault(name, tensor_dims[own])
         for name, tensor in {**self.graph.inputs, **self.graph.parameters}.items():
             found.setdefault(
                 name, tuple((Leaf(f"{name}.{i}", size),) for i, size in enumerate(tensor.shape))
@@ -104,8 +104,8 @@ class Dimensions:
         return frozenset(
             leaf.dim
             for name in self.graph.inputs
-            for axis in self.outer[name]
-            for leaf in leaves(axis)
+            for tensor_dim in self.outer[name]
+            for leaf in leaves(tensor_dim)
         )
 
     def targets(self, name: str) -> tuple[tuple[str, ...], ...]:

@@ -45,18 +45,18 @@ def halve_dimensions(dimensions: Dimensions, names: Iterable[str]) -> Dimensions
             name: tuple(pairs.get(chain[0], chain) for chain in chains)
             for name, chains in dimensions.chains.items()
         },
-        axes={
-            block: {value: tuple(_with_halves(axis, segments) for axis in axes)
-                    for value, axes in values.items()}
-            for block, values in dimensions.axes.items()
+        tensor_dims={
+            block: {value: tuple(_with_halves(tensor_dim, segments) for tensor_dim in tensor_dims)
+                    for value, tensor_dims in values.items()}
+            for block, values in dimensions.tensor_dims.items()
         },
         bound={
             block: {
                 operator: attrs.evolve(
                     bound,
                     labels={
-                        label: None if axis is None else _with_halves(axis, segments)
-                        for label, axis in bound.labels.items()
+                        label: None if tensor_dim is None else _with_halves(tensor_dim, segments)
+                        for label, tensor_dim in bound.labels.items()
                     },
                 )
                 for operator, bound in operators.items()
@@ -76,11 +76,11 @@ def _halves(dimensions: Dimensions, dim: str) -> tuple[Dimension, Dimension]:
     )
 
 
-def _with_halves(axis: TensorDim, segments: Mapping[str, Segments]) -> TensorDim:
+def _with_halves(tensor_dim: TensorDim, segments: Mapping[str, Segments]) -> TensorDim:
     """Return a tensor dim with the halves in place of their whole."""
     return tuple(
         segments.get(factor.dim, factor)
         if isinstance(factor, Leaf)
         else Segments(tuple(_with_halves(part, segments) for part in factor.parts))
-        for factor in axis
+        for factor in tensor_dim
     )

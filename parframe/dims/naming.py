@@ -48,7 +48,7 @@ def name_dimensions(graph: OperatorGraph, extra_rules: Iterable[Rule] = ()) -> D
         for block, found in walk.bound.items()
     }
     names, dimensions, chains = assign_roles(
-        graph, walk.axes, walk.occurrences, walk.signatures, declared
+        graph, walk.tensor_dims, walk.occurrences, walk.signatures, declared
     )
     layers = len(graph.layers)
     if layers > 1:
@@ -60,11 +60,12 @@ def name_dimensions(graph: OperatorGraph, extra_rules: Iterable[Rule] = ()) -> D
             for key, value in dimensions.items()
         },
         chains=chains,
-        axes={
+        tensor_dims={
             block: {
-                value: tuple(_resolve(dim, names) for dim in axes) for value, axes in found.items()
+                value: tuple(_resolve(dim, names) for dim in tensor_dims)
+                for value, tensor_dims in found.items()
             }
-            for block, found in walk.axes.items()
+            for block, found in walk.tensor_dims.items()
         },
         bound={
             block: {
@@ -87,7 +88,7 @@ class _Walk:
     """Union of tensor dims by the rules of all operators."""
 
     def __init__(self, graph: OperatorGraph, extra: Mapping[str, Rule]) -> None:
-        self.axes: dict[str, dict[str, list[NodeDim]]] = {}
+        self.tensor_dims: dict[str, dict[str, list[NodeDim]]] = {}
         self.occurrences: dict[str, dict[str, dict[str, list[NodeDim | None]]]] = {}
         self.bound: dict[str, dict[str, tuple[Site, Rule | None, Signature | None]]] = {}
         self.signatures: dict[str, dict[str, Signature | None]] = {}
@@ -101,7 +102,7 @@ class _Walk:
             self._join_labels(block)
 
     def _add_block(self, block: Block, extra: Mapping[str, Rule]) -> None:
-        self.axes[block.name] = {
+        self.tensor_dims[block.name] = {
             tensor.name: [[Node(size)] for size in tensor.shape]
             for tensor in block.tensors.values()
         }
@@ -115,9 +116,9 @@ class _Walk:
         self._join_labels(block)
 
     def _join_labels(self, block: Block) -> None:
-        axes = self.axes[block.name]
+        tensor_dims = self.tensor_dims[block.name]
         self.occurrences[block.name] = {
-            operator: _match_labels(site, signature, axes)
+            operator: _match_labels(site, signature, tensor_dims)
             for operator, (site, _, signature) in self.bound[block.name].items()
             if signature is not None
         }
@@ -126,7 +127,7 @@ class _Walk:
         outer: dict[str, list[NodeDim]] = {}
         for call in graph.calls:
             block = graph.blocks[call.block]
-            inner = self.axes[block.name]
+            inner = self.tensor_dims[block.name]
             for own, value in interface(block, call.inputs, call.parameters, call.outputs):
                 known = outer.setdefault(value, inner[own])
                 for left, right in zip(known, inner[own], strict=True):
@@ -144,13 +145,13 @@ def operator_site(operator: Operator, block: Block) -> Site:
 
 
 def _match_labels(
-    site: Site, signature: Signature, axes: Mapping[str, list[NodeDim]]
+    site: Site, signature: Signature, tensor_dims: Mapping[str, list[NodeDim]]
 ) -> dict[str, list[NodeDim | None]]:
     """Return the factors of each label's occurrences, and join them."""
     found: dict[str, list[NodeDim | None]] = {}
     values = (*site.operator.inputs, *site.operator.outputs)
     for value, patterns in zip(values, (*signature.inputs, *signature.outputs), strict=True):
-        for pattern, dim in zip(patterns, axes[value], strict=True):
+        for pattern, dim in zip(patterns, tensor_dims[value], strict=True):
             matched = _match(pattern, dim, signature.sizes)
             for label in spell(pattern):
                 found.setdefault(label, []).extend([None] if matched is None else matched[label])

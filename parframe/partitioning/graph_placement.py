@@ -260,7 +260,7 @@ def _place_block(
 
     placer = Placer(
         block,
-        dimensions.axes[block.name],
+        dimensions.tensor_dims[block.name],
         dimensions.bound[block.name],
         cuts,
         wish,

@@ -86,7 +86,9 @@ def sequence_steps(
 ) -> StepSequence:
     """Write out every call of every block for one shape of device."""
     blocks = {
-        name: localise(block.block, dimensions.axes[name], block.actions, cuts, shape, block.given)
+        name: localise(
+            block.block, dimensions.tensor_dims[name], block.actions, cuts, shape, block.given
+        )
         for name, block in placed.blocks.items()
     }
     between = localize_between_calls(graph, dimensions, placed, cuts, shape)

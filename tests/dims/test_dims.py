@@ -93,7 +93,7 @@ def test_every_label_of_the_models_graphs_has_dimensions():
 
 def test_names_are_the_same_every_time():
     graph = load(models.tiny_config("gemma2"))
-    assert name_dimensions(graph).axes == name_dimensions(graph).axes
+    assert name_dimensions(graph).tensor_dims == name_dimensions(graph).tensor_dims
 
 
 def test_channels_of_a_convolutional_network_are_named():
@@ -147,9 +147,9 @@ def test_a_halved_dimension_is_two_segments_everywhere():
     (size,) = sizes(dimensions, "sequence")[0]
     front, back = sizes(halved, "sequence")[0]
     assert (front.subs({size: 7}), back.subs({size: 7})) == (4, 3)
-    for block, values in halved.axes.items():
+    for block, values in halved.tensor_dims.items():
         for value, axes in values.items():
-            before = dimensions.axes[block][value]
+            before = dimensions.tensor_dims[block][value]
             assert [dim_size(axis) for axis in axes] == [dim_size(axis) for axis in before]
             assert "sequence" not in {dim for axis in axes for dim in dims_of(axis)}
 

@@ -134,7 +134,7 @@ class DeviceStepsCache:
 
     def _block(self, on: CachedPlacement, name: str, shape: Shape) -> tuple[LocalBlock, int]:
         """Return a localized block, and a number that is equal for blocks that differ in sizes."""
-        block, axes = on.placed.blocks[name], on.dimensions.axes[name]
+        block, axes = on.placed.blocks[name], on.dimensions.tensor_dims[name]
         if (on.form, name) not in self.block_dims:
             dims = (dims_of(axis) for value in axes.values() for axis in value)
             self.block_dims[on.form, name] = frozenset().union(*dims)
