@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import sys
 
@@ -130,21 +131,76 @@ def parframe_rules():
 '''
 
 
+RAMP = '''
+"""An operator whose part on a device depends on where the part begins."""
+
+import attrs
+import torch
+
+from parframe import Rule, hookimpl
+from parframe.rules import DeviceOperator
+
+
+@torch.library.custom_op("ramp::add", mutates_args=())
+def add(x: torch.Tensor) -> torch.Tensor:
+    """Add to every element its number along the last dim."""
+    return add_from(x, 0)
+
+
+@add.register_fake
+def _(x):
+    return torch.empty_like(x)
+
+
+def add_from(x, start):
+    return x + torch.arange(start, start + x.shape[-1], dtype=x.dtype)
+
+
+def local(local):
+    operator = local.site.operator
+    local.emit("ramp.add_from", {**operator.args, "start": local.start("n")}, operator.outputs[0])
+
+
+def original(operator):
+    return attrs.evolve(operator, target="ramp.add.default", args={"x": operator.args["x"]})
+
+
+@hookimpl
+def parframe_rules():
+    return [
+        Rule("ramp.add.default", "... n -> ... n", "x", local=local),
+        DeviceOperator("ramp.add_from", original, add_from),
+    ]
+'''
+
+
 @pytest.fixture
-def plugin(tmp_path, monkeypatch):
-    """The distribution ``parframe-codebook``, installed for this test and its processes."""
+def install(tmp_path, monkeypatch):
+    """Install distributions for this test and its processes, and import their modules."""
     folder = tmp_path / "site"
-    info = folder / "parframe_codebook-1.0.dist-info"
-    info.mkdir(parents=True)
-    (folder / "parframe_codebook.py").write_text(PLUGIN)
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: parframe-codebook\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text("[parframe]\nstrategy.KP = parframe_codebook\n")
+    folder.mkdir()
     monkeypatch.syspath_prepend(str(folder))
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(folder), *filter(None, sys.path)]))
-    import parframe_codebook
+    modules = []
 
-    yield parframe_codebook
-    del sys.modules["parframe_codebook"]
+    def installed(module, source, entry_point):
+        info = folder / f"{module}-1.0.dist-info"
+        info.mkdir()
+        name = module.replace("_", "-")
+        (folder / f"{module}.py").write_text(source)
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+        (info / "entry_points.txt").write_text(f"[parframe]\n{entry_point} = {module}\n")
+        modules.append(module)
+        return importlib.import_module(module)
+
+    yield installed
+    for module in modules:
+        sys.modules.pop(module, None)
+
+
+@pytest.fixture
+def plugin(install):
+    return install("parframe_codebook", PLUGIN, "strategy.KP")
 
 
 class LanguageModel(torch.nn.Module):
@@ -255,3 +311,21 @@ def test_a_plugin_operator_generates_in_real_processes(plugin, model, tmp_path, 
         plan, prompts, folder, Sampling(max_new_tokens=6), cached=False, timeout=90
     )
     assert [result.tokens for result in results] == continued(model, prompts, 6)
+
+
+class Ramp(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.up, self.down = torch.nn.Linear(8, 12), torch.nn.Linear(12, 8)
+
+    def forward(self, x):
+        return self.down(torch.ops.ramp.add(self.up(x)))
+
+
+def test_an_operator_of_devices_alone_comes_from_a_plugin(install):
+    install("parframe_ramp", RAMP, "rules")
+    graph = parframe.load(Ramp(), {"x": torch.randn(4, 8)}, {"x": {0: "batch"}})
+    plan = parframe.partition(graph, Spec(parallel="TP3", plugins=("parframe-ramp",)))
+    assert "ramp.add_from" in targets(plan)
+    assert parframe.check(plan).ok
+    assert parframe.verify(plan).ok
