@@ -13,7 +13,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from parframe.ops.experts import compute_local_experts
+from parframe.ops.experts import local_experts
 from parframe.ops.group_registry import find_group
 
 _TOKENS = ("hidden", "ids", "weights")
@@ -42,7 +42,7 @@ def simulate(ranks: Sequence[Mapping[str, Any]]) -> list[torch.Tensor]:
             for slot in _TOKENS
         )
         rest = {slot: a for slot, a in other.items() if slot not in (*_TOKENS, *_COMMUNICATION)}
-        computed = compute_local_experts(hidden=hidden, ids=ids, weights=weights, **rest)
+        computed = local_experts(hidden=hidden, ids=ids, weights=weights, **rest)
         start = 0
         for result, tokens in zip(results, sent, strict=True):
             part = computed[start : start + len(tokens)]
@@ -108,7 +108,7 @@ def expert_dispatch(
         _all_to_all(tensor[order], sent, received, process_group)
         for tensor in (hidden, ids, weights)
     )
-    computed = compute_local_experts(
+    computed = local_experts(
         rows, choices, shares, up, down, activation, gates, interleaved, transposed,
         firsts[rank], column, up_bias, down_bias,
     )  # fmt: skip

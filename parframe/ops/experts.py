@@ -83,46 +83,6 @@ def local_experts(
     ids: torch.Tensor,
     weights: torch.Tensor,
     up: torch.Tensor,
-    up_bias: torch.Tensor | None,
-    down: torch.Tensor,
-    down_bias: torch.Tensor | None,
-    activation: str,
-    gates: int,
-    interleaved: bool,
-    transposed: bool,
-    first: int,
-    column: int,
-) -> torch.Tensor:
-    """Compute ``parframe.experts`` of a device's experts, as one operator for a compiler.
-
-    Parameters
-    ----------
-    hidden, ids, weights, up, up_bias, down, down_bias, activation, gates, interleaved, transposed
-        As for ``parframe.experts``; the weights are those of the device's experts.
-    first
-        The number of the device's first expert.
-    column
-        The number of the device's first inner column; the device of column 0 adds the bias.
-    """
-    return compute_local_experts(
-        hidden, ids, weights, up, down, activation, gates, interleaved, transposed, first, column,
-        up_bias, down_bias,
-    )  # fmt: skip
-
-
-@local_experts.register_fake
-def _local_experts_shape(hidden, ids, weights, up, up_bias, down, down_bias, *rest):  # type: ignore[no-untyped-def]
-    return hidden.new_empty(hidden.shape[0], down.shape[2 if rest[3] else 1])
-
-
-LOCAL_EXPERTS = torch.ops.parframe.local_experts.default
-
-
-def compute_local_experts(
-    hidden: torch.Tensor,
-    ids: torch.Tensor,
-    weights: torch.Tensor,
-    up: torch.Tensor,
     down: torch.Tensor,
     activation: str,
     gates: int,
@@ -133,12 +93,23 @@ def compute_local_experts(
     up_bias: torch.Tensor | None = None,
     down_bias: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Compute `local_experts`; the bias is added where the device's columns begin at 0."""
+    """Compute ``parframe.experts`` with the device's experts, the first of which is ``first``.
+
+    ``column`` is the device's first inner column; a shared bias is added by the device of column 0.
+    """
     columns = down.shape[1 if transposed else 2]
     if column or not columns:
         down_bias = None
     form = ExpertsForm(activation, gates, interleaved, transposed)
     return compute_experts(hidden, ids, weights, up, up_bias, down, down_bias, form, first)
+
+
+@local_experts.register_fake
+def _local_experts_shape(hidden, ids, weights, up, down, *rest):  # type: ignore[no-untyped-def]
+    return hidden.new_empty(hidden.shape[0], down.shape[2 if rest[3] else 1])
+
+
+LOCAL_EXPERTS = torch.ops.parframe.local_experts.default
 
 
 def compute_experts(

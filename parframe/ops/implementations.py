@@ -32,11 +32,10 @@ def local_function(operator: Operator) -> Callable[..., Any] | None:
 
 def runtime_function(operator: Operator) -> Callable[..., Any] | None:
     """Return the function that computes an operator in the module of a rank, as above."""
-    device_operator = DEVICE_OPERATORS.get(operator.target)
-    found = device_operator if device_operator is not None else rule_of(operator)
-    if found is None or found.runtime is None:
+    rule = None if operator.target in DEVICE_OPERATORS else rule_of(operator)
+    if rule is None or rule.runtime is None:
         return local_function(operator)
-    return load_function(found.runtime)
+    return load_function(rule.runtime)
 
 
 def registered_operator(operator: Operator) -> torch._ops.OpOverload:

@@ -38,8 +38,7 @@ GUARDED = DeviceOperator("parframe.guarded", _guarded, "parframe.ops.guarded:gua
 LOCAL_EXPERTS = DeviceOperator(
     "parframe.local_experts",
     _part_of("parframe.experts.default", "first", "column"),
-    "parframe.ops.experts:compute_local_experts",
-    runtime="parframe.ops.experts:LOCAL_EXPERTS",
+    "parframe.ops.experts:LOCAL_EXPERTS",
 )
 
 WRITE_CACHE = DeviceOperator(

@@ -269,8 +269,6 @@ class DeviceOperator:
         Returns the model's operator of which it computes the device's part.
     implementation
         The function that computes it, called with its arguments by name.
-    runtime
-        A better form for the modules of ranks, called in the same way.
     kind
         What it is; by default what the model's operator is.
     """
@@ -278,7 +276,6 @@ class DeviceOperator:
     target: str
     original: Callable[[Operator], Operator]
     implementation: Implementation
-    runtime: Implementation | None = None
     kind: Kind | None = None
 
 

@@ -13,7 +13,7 @@ from plan_assertions import assert_equal, count_communication
 import parframe
 from parframe import ParframeError, Spec
 from parframe.ops import expert_dispatch
-from parframe.ops.experts import compute_local_experts
+from parframe.ops.experts import local_experts
 
 pytestmark = pytest.mark.slow
 
@@ -180,7 +180,7 @@ def test_dispatch_sends_no_more_than_every_token_once_for_every_choice(devices):
     results = expert_dispatch.simulate(members)
     for place, own in enumerate(members):
         given = {slot: own[slot] for slot in ("hidden", "ids", "weights")}
-        expected = compute_local_experts(**given, **whole, first=0, column=0)
+        expected = local_experts(**given, **whole, first=0, column=0)
         torch.testing.assert_close(results[place], expected)
     sent = [expert_dispatch.count_sent(members, place)["hidden"] for place in range(devices)]
     there_and_back = 2 * devices * 5 * 2 * 8
