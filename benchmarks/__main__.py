@@ -1,9 +1,9 @@
-"""Print the figures of every benchmark."""
+"""Run every benchmark."""
 
-from benchmarks import decode, experts, planning, rules, weights
+from benchmarks import decode, expert_plans, planning, rules, weight_reading
 
 planning.main()
-experts.main()
+expert_plans.main()
 rules.main()
-weights.main()
+weight_reading.main()
 decode.main([])

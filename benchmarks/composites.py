@@ -1,8 +1,8 @@
-"""How long choosing takes, and of it the work of composites: python -m benchmarks.composites.
+"""Measure the time of a choice, and of the work of its composites.
 
-All products of pipeline, expert, data and tensor parallelism are tried, those that the model cannot
-be split by included. Choosing loads the model, reads the work of each, and prices it; the work is
-then read once more, by a reader that knows nothing yet.
+A choice over all products of pipeline, expert, data and tensor parallelism loads the model,
+computes the work of each composite and estimates it. The work is then computed once more with an
+empty cache.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from parframe.price.choose.public_api import DEFAULT_STRATEGIES, choose
 from parframe.price.work.compressed.strategy_work import composite_work_reader
 
 CASES = (("mixtral-8x7b", 64, 2.0), ("deepseek-v3", 1024, 15.0))
-"""A model, a number of devices, and the seconds that choosing should take at most."""
+"""Model, number of devices, and target of the choice in seconds."""
 
 
 class Stopwatch:
-    """Seconds since it was made, also those of the processor."""
+    """Wall time and CPU time since creation."""
 
     def __init__(self) -> None:
         self.begun, self.used = time.perf_counter(), time.process_time()
 
     def __str__(self) -> str:
         wall, own = time.perf_counter() - self.begun, time.process_time() - self.used
-        return f"{wall:.1f} s ({own:.1f} s of the processor)"
+        return f"{wall:.1f} s ({own:.1f} s CPU)"
 
 
 def main() -> None:
@@ -37,7 +37,7 @@ def main() -> None:
         watch = Stopwatch()
         found = choose(name, f"{count}xH100")
         print(
-            f"{name} on {count} devices: chosen in {watch}; at most {bar:.0f} s wanted\n"
+            f"{name} on {count} devices: chosen in {watch}, target {bar:.0f} s\n"
             f"  {len(found.ranked)} composites ranked, {len(found.excluded)} excluded"
         )
         graph = attrs.evolve(models.find_model(name).graph())
@@ -50,7 +50,7 @@ def main() -> None:
                 read += 1
             except ParframeError:
                 refused += 1
-        print(f"  the work of composites: {read} read, {refused} refused, in {watch}")
+        print(f"  work of composites: {read} computed, {refused} refused, in {watch}")
 
 
 if __name__ == "__main__":

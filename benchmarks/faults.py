@@ -1,12 +1,12 @@
-"""Make faults in running processes, and print whether each was named rightly, in time, and cleanly.
+"""Inject faults into runs, and check that errors name them, in time, with nothing left behind.
 
-Most runs complete prompts with a plan of a tiny model, as `parframe generate` does, on 2 or 4
-ranks; those of more ranks do a task that is made for this. Every case starts a run, brings one
-process to a place, and makes a fault there: a signal from outside, or something that the process
-does to itself. The run must end in time with an error that names rank, phase, step and operator,
-and leave nothing: no process, no file, no shared memory, no port; and no result may be told twice.
-``--jobs`` cases run at once; ``--only`` takes those whose name contains a text. They run in an
-order without order, so that what is done after ``--minutes``, when no more begin, is some of all.
+Most runs complete prompts with a plan of a tiny model on 2 or 4 ranks, as `parframe generate` does;
+runs of more ranks have a task made for this benchmark. Every case starts a run, waits until one
+process is at a place, and injects a fault there: a signal from outside, or an action of the process
+itself. The run must end in time with an error that names rank, phase, step and operator. It must
+leave nothing behind (processes, files, shared memory, ports), and report no result twice.
+``--jobs`` cases run at once; ``--only`` selects cases by a part of their name. Cases run in random
+order, so that those done within ``--minutes`` are a sample of all.
 """
 
 from __future__ import annotations
@@ -88,18 +88,18 @@ class Case:
 
     @property
     def real(self) -> bool:
-        """Whether it is made in a run of a plan."""
+        """True if the fault is injected in a run of a plan."""
         return self.world in completions.COMPOSITES
 
     @property
     def name(self) -> str:
-        """What it is, in words."""
+        """Name of the case."""
         return f"{self.world} ranks, {self.phase}, {self.kind}, {self.victim}"
 
 
 @attrs.frozen
 class Outcome:
-    """What came of a case: what was wrong, and after how many seconds it was named and ended."""
+    """Outcome of a case: what was wrong, and the seconds until the fault was named and ended."""
 
     case: Case
     wrong: list[str]
@@ -108,7 +108,7 @@ class Outcome:
 
 
 def cases() -> Iterator[Case]:
-    """All faults: of ranks of real plans, of the processes around them, and of more ranks."""
+    """Yield all cases: ranks of plans, the processes around them, and larger worlds."""
     kinds = ("kill", "stop", "segv", "term", "exception", "exit", "memory", "shape")
     for world, phase, kind in itertools.product(completions.COMPOSITES, PHASES, kinds):
         for victim in sorted({0, world // 2, world - 1}):
@@ -136,7 +136,7 @@ def examine(case: Case) -> Outcome:
     """Run a case in a folder of its own."""
     with tempfile.TemporaryDirectory() as folder:
         traces = Traces.create(Path(folder))
-        examined = _of_launcher if case.victim == "launcher" else _of_run
+        examined = _run_launcher_case if case.victim == "launcher" else _run_case
         return examined(case, traces)
 
 
@@ -147,15 +147,15 @@ def _facts(case: Case) -> dict[str, object]:
     return {"fault": {"kind": kind, "phase": case.phase, "victim": victim}}
 
 
-def _of_run(case: Case, traces: Traces) -> Outcome:
-    """A fault of a rank or of the starting process, seen by the launcher."""
+def _run_case(case: Case, traces: Traces) -> Outcome:
+    """Run a case whose fault the launcher reports."""
     error, made, place = None, 0.0, {}
     wrong: list[str] = []
     done: list[int] = []
 
-    def fault(told: Mapping[str, Any]) -> None:
+    def fault(message: Mapping[str, Any]) -> None:
         nonlocal made, place
-        place = dict(told)
+        place = dict(message)
         made = place["fault"]
         if case.kind in SIGNALS:
             wrong.extend(_listeners(traces))
@@ -165,7 +165,7 @@ def _of_run(case: Case, traces: Traces) -> Outcome:
         try:
             if case.phase in EARLY:
                 made = _signal(run, case)
-            for number in _followed(run, case, fault):
+            for number in _completed_requests(run, case, fault):
                 done.append(number)
         except RunError as raised:
             error = raised
@@ -176,8 +176,8 @@ def _of_run(case: Case, traces: Traces) -> Outcome:
     if not made:
         return Outcome(case, [f"failed before it was there: {error}"])
     if len(done) != len(set(done)):
-        wrong.append(f"told the results of {done}")
-    wrong += [f"left {what}" for what in left] + _misnamed(case, error, place)
+        wrong.append(f"reported the results of {done}")
+    wrong += [f"left {what}" for what in left] + _differences(case, error, place)
     named = error.failures[0].at - made
     if named > BOUNDS.get(case.kind, 1.0):
         wrong.append(f"named after {named:.1f} s")
@@ -195,12 +195,14 @@ def _launched(case: Case, traces: Traces) -> AbstractContextManager[Launch]:
 
 
 def _environment(traces: Traces) -> dict[str, str]:
-    """What a real run's processes are given: what is compiled is kept on purpose."""
+    """Return the environment of a run; compiled code is kept on purpose."""
     return {**traces.environment, "TORCHINDUCTOR_CACHE_DIR": COMPILED}
 
 
-def _followed(run: Launch, case: Case, fault: Callable[[Mapping[str, Any]], None]) -> Iterator[int]:
-    """The requests that end well, while faults are told."""
+def _completed_requests(
+    run: Launch, case: Case, fault: Callable[[Mapping[str, Any]], None]
+) -> Iterator[int]:
+    """Yield the requests that are completed, and pass messages of faults to a function."""
     if case.real:
         settings = completions.settings_of(case.phase)
         for result in completions.results(run, case.world, settings, fault):
@@ -220,7 +222,7 @@ def _listeners(traces: Traces) -> list[str]:
 
 
 def _signal(run: Launch, case: Case) -> float:
-    """Make the fault from outside, when the record of a rank says that it is there."""
+    """Inject the fault from outside once the heartbeat of a rank shows the place."""
     if case.phase in EARLY:
         wait_until(lambda: case.phase == "start" or run.processes[0] is not None)
     else:
@@ -235,7 +237,7 @@ def _signal(run: Launch, case: Case) -> float:
 
 
 def _cause(case: Case) -> str:
-    """The cause that a fault must be given.
+    """Return the expected cause of a fault.
 
     Gloo ends a process that is given a wrong shape; where ranks share memory, it is an exception.
     """
@@ -243,12 +245,12 @@ def _cause(case: Case) -> str:
     return "exception" if case.kind == "shape" and shares else CAUSES[case.kind]
 
 
-def _misnamed(case: Case, error: RunError, place: dict[str, object]) -> list[str]:
-    """What the first failure says that is not so."""
+def _differences(case: Case, error: RunError, place: dict[str, object]) -> list[str]:
+    """Return the differences between the first failure and the fault."""
     first = error.failures[0]
     if case.real and (case.phase, case.kind) == ("rendezvous", "asleep"):
         absent = f" did not come within {0.9 * STALL:g} s: {case.victim}"
-        return [] if absent in str(error) else [f"told {error}"]
+        return [] if absent in str(error) else [f"reported {error}"]
     if case.victim == "fork_server":
         wanted = {"rank": None, "cause": "frozen" if case.kind == "stop" else "fork_server"}
     else:
@@ -294,8 +296,8 @@ except KeyboardInterrupt:
 """
 
 
-def _of_launcher(case: Case, traces: Traces) -> Outcome:
-    """A fault of the launcher itself: nobody is there to name it, and all must be gone."""
+def _run_launcher_case(case: Case, traces: Traces) -> Outcome:
+    """Run a case with a fault of the launcher: no process may remain."""
     environment = json.dumps(_environment(traces))
     arguments = [str(case.world), json.dumps(_facts(case)), case.phase, environment]
     with subprocess.Popen(
@@ -314,8 +316,8 @@ def _of_launcher(case: Case, traces: Traces) -> Outcome:
     return Outcome(case, wrong, 0.0, ended)
 
 
-def _watched(case: Case, last: float) -> Outcome | None:
-    """A case that must not hang: it runs in a thread that is not waited for for ever."""
+def _run_with_timeout(case: Case, last: float) -> Outcome | None:
+    """Run a case in a thread, so that a case that hangs does not block the others."""
     if time.monotonic() > last:
         return None
     with ThreadPoolExecutor(1) as pool:
@@ -340,7 +342,7 @@ def main() -> None:
     last = began + given.minutes * 60
     outcomes = []
     with ThreadPoolExecutor(given.jobs) as pool:
-        for outcome in pool.map(lambda case: _watched(case, last), chosen):
+        for outcome in pool.map(lambda case: _run_with_timeout(case, last), chosen):
             if outcome is None:
                 continue
             outcomes.append(outcome)
@@ -353,7 +355,9 @@ def main() -> None:
 
 
 def _print(outcomes: list[Outcome], seconds: float) -> None:
-    table = Table("victim", "fault", "faults", "right", "named, s", "gone, s", title="Faults")
+    table = Table(
+        "victim", "fault", "cases", "passed", "named after (s)", "ended after (s)", title="Faults"
+    )
     for column in table.columns[2:]:
         column.justify = "right"
     key = _row
@@ -364,8 +368,8 @@ def _print(outcomes: list[Outcome], seconds: float) -> None:
             kind,
             str(len(rows)),
             str(sum(not row.wrong for row in rows)),
-            _spread([row.named for row in rows]) if victim != "launcher" else "",
-            _spread([row.ended for row in rows]),
+            _median_and_max([row.named for row in rows]) if victim != "launcher" else "",
+            _median_and_max([row.ended for row in rows]),
         )
     console = Console(width=100)
     console.print(table)
@@ -373,9 +377,9 @@ def _print(outcomes: list[Outcome], seconds: float) -> None:
     left = sum(w.startswith("left") for o in outcomes for w in o.wrong)
     real = sum(outcome.case.real for outcome in outcomes)
     console.print(
-        f"{real} of {len(outcomes)} faults in runs of plans; "
-        f"{right} of {len(outcomes)} faults named rightly, in time, with nothing left; "
-        f"{left} things left behind, no hang; {seconds:.0f} s"
+        f"{real} of {len(outcomes)} cases in runs of plans; "
+        f"{right} of {len(outcomes)} cases passed; "
+        f"{left} leftovers, no hang; {seconds:.0f} s"
     )
 
 
@@ -384,8 +388,8 @@ def _row(outcome: Outcome) -> tuple[str, str]:
     return "a rank" if isinstance(victim, int) else victim, outcome.case.kind
 
 
-def _spread(values: list[float]) -> str:
-    """The median and the most."""
+def _median_and_max(values: list[float]) -> str:
+    """Return the median and the maximum."""
     ordered = sorted(values)
     return f"{ordered[len(ordered) // 2]:.2f}, at most {ordered[-1]:.2f}"
 

@@ -1,4 +1,4 @@
-"""Print what planning costs, and what plans cost: seconds, memory, communication, weights held."""
+"""Measure planning: seconds, memory, communication and shards of plans."""
 
 from __future__ import annotations
 
@@ -47,14 +47,14 @@ SMALL = {
 LAYERS = 6
 
 
-def apart(function: Callable[..., Any], *args: Any) -> Any:
-    """A function's answer from a fresh process, so that its memory is its own."""
+def call_in_process(function: Callable[..., Any], *args: Any) -> Any:
+    """Call a function in a fresh process, so that its peak memory is its own."""
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         return pool.apply(function, args)
 
 
-def planned(dump_graph: str, composite: str) -> dict[str, float]:
-    """Seconds to partition and to check with the graph in hand, and the peak of memory in GiB."""
+def measure_planning(dump_graph: str, composite: str) -> dict[str, float]:
+    """Measure the seconds to partition and check a loaded graph, and the peak memory in GiB."""
     from parframe.checking import check
     from parframe.graph_json import parse_graph
     from parframe.partitioning import partition
@@ -75,8 +75,8 @@ def planned(dump_graph: str, composite: str) -> dict[str, float]:
     return {"partition": best[0], "check": best[1], "peak": peak}
 
 
-def dumped(config: dict[str, Any]) -> str:
-    """The graph of a configuration, as JSON."""
+def dump_model(config: dict[str, Any]) -> str:
+    """Return the graph of a configuration as JSON."""
     from parframe.graph_json import dump_graph
     from parframe.loading import load
 
@@ -84,7 +84,7 @@ def dumped(config: dict[str, Any]) -> str:
 
 
 def load_seconds() -> tuple[float, float]:
-    """Seconds to load 2 and 126 layers of one width, alternating, the best of each."""
+    """Return the best seconds to load 2 and 126 layers of one width."""
     from parframe.loading import load
 
     times: dict[int, list[float]] = {2: [], 126: []}
@@ -98,7 +98,7 @@ def load_seconds() -> tuple[float, float]:
 
 
 def reductions(family: str, width: int) -> tuple[float, float]:
-    """All-reduces of a layer under TP2, and their elements over one activation's."""
+    """Return the all-reduces of a layer under TP2, and their elements relative to an activation."""
     from parframe.loading import load
     from parframe.partitioning import partition
     from parframe.sizes import evaluate
@@ -118,26 +118,26 @@ def reductions(family: str, width: int) -> tuple[float, float]:
 
 
 def share(config: dict[str, Any], composite: str) -> float:
-    """The most parameter elements a device holds over the even share of its stage."""
+    """Return the largest shard of parameters relative to the even share of its stage."""
     from parframe.graph_json import parse_graph
     from parframe.partitioning import partition
 
-    graph = parse_graph(apart(dumped, config))
+    graph = parse_graph(call_in_process(dump_model, config))
     plan = partition(graph, composite)
     weights = {name for name, tensor in graph.parameters.items() if tensor.kind == "parameter"}
     stages: dict[int, list[int]] = {}
     wholes: dict[int, float] = {}
     for rank in range(plan.mesh.size):
-        held = {n: s for n, s in plan.weights(rank).items() if n in weights}
+        shards = {n: s for n, s in plan.weights(rank).items() if n in weights}
         stage = plan.program(rank).stage
-        stages.setdefault(stage, []).append(sum(part.elements for part in held.values()))
-        wholes[stage] = sum(int(graph.parameters[name].elements) for name in held)
+        stages.setdefault(stage, []).append(sum(part.elements for part in shards.values()))
+        wholes[stage] = sum(int(graph.parameters[name].elements) for name in shards)
     tensor = plan.mesh.degree("tp")
-    return max(max(held) / (wholes[stage] / tensor) for stage, held in stages.items())
+    return max(max(sizes) / (wholes[stage] / tensor) for stage, sizes in stages.items())
 
 
 def help_seconds() -> float:
-    """The best of ten calls of ``parframe --help``."""
+    """Return the fastest of ten calls of ``parframe --help``."""
     command = shutil.which("parframe") or f"{sys.exec_prefix}/bin/parframe"
     times = []
     for _ in range(10):
@@ -148,18 +148,18 @@ def help_seconds() -> float:
 
 
 def main() -> None:
-    """Measure and print, each figure beside its bar."""
+    """Measure, and print each metric next to its target."""
     rows: list[tuple[str, str, str]] = []
 
-    def row(figure: str, reached: str, bar: str) -> None:
-        rows.append((figure, reached, bar))
-        print(json.dumps({"figure": figure, "reached": reached, "bar": bar}), file=sys.stderr)
+    def row(metric: str, result: str, target: str) -> None:
+        rows.append((metric, result, target))
+        print(json.dumps({"metric": metric, "result": result, "target": target}), file=sys.stderr)
 
     for label, config, composite, bar in (
         ("Llama 3 70B, PP8TP8, 64 devices", LLAMA_3_70B, "PP8TP8", "3 s"),
         ("126 layers, PP16TP8DP8, 1,024 devices", LLAMA_3_405B, "PP16TP8DP8", "15 s, 2 GiB"),
     ):
-        cost = apart(planned, apart(dumped, config), composite)
+        cost = call_in_process(measure_planning, call_in_process(dump_model, config), composite)
         total = cost["partition"] + cost["check"]
         row(
             f"{label}: partition + check",
@@ -167,10 +167,10 @@ def main() -> None:
             f"{cost['peak']:.2f} GiB",
             f"<= {bar}",
         )
-    two, many = apart(load_seconds)
+    two, many = call_in_process(load_seconds)
     row("load of 126 layers over 2", f"{many:.2f} / {two:.2f} s = {many / two:.2f}", "<= 1.5")
     for family, least in (("llama", 2), ("gpt_neox", 1), ("cohere", 1)):
-        number, volume = apart(reductions, family, SMALL["hidden_size"])
+        number, volume = call_in_process(reductions, family, SMALL["hidden_size"])
         row(
             f"all-reduces per layer, {family}; bytes over an activation's",
             f"{number:g}; {volume:g}",
@@ -186,7 +186,7 @@ def main() -> None:
             "<= 1.02",
         )
     row("parframe --help", f"{help_seconds():.3f} s", "<= 0.3 s")
-    table = Table("figure", "reached", "bar", title="planning")
+    table = Table("metric", "result", "target", title="Planning")
     for cells in rows:
         table.add_row(*cells)
     Console().print(table)

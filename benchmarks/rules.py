@@ -54,13 +54,13 @@ def main() -> None:
 
 def report(tally: Tally, unclaimed: Unclaimed, seconds: float) -> None:
     print(f"rules in the table            {len(RULES)}")
-    print(f"operators proved              {len(tally.covered)}")
-    print(f"calls proved                  {sum(tally.covered.values())}")
-    print(f"proofs by execution           {tally.proofs}")
+    print(f"operators verified             {len(tally.covered)}")
+    print(f"calls verified                 {sum(tally.covered.values())}")
+    print(f"verifications                {tally.proofs}")
     print(f"false rules                   {len(tally.wrong)}")
     print(f"calls a rule does not cover   {sum(tally.refused.values())}")
     print(f"operators without a rule      {len(tally.ruleless)}")
-    print(f"choices of axes tried         {unclaimed.tried}")
+    print(f"choices of dims tried         {unclaimed.tried}")
     print(f"  true and claimed            {unclaimed.claimed}")
     print(f"  true and not claimed        {sum(unclaimed.found.values())}")
     print(f"seconds                       {seconds:.0f}")
@@ -117,7 +117,7 @@ def choices(call: Call) -> Iterator[Choice]:
 
 
 def claims(tried: Try) -> list[Choice]:
-    """The choices of axes that the letters of a rule make."""
+    """Return the choices of dims that the labels of a rule make."""
     patterns = (*tried.signature.inputs, *tried.signature.outputs)
     found: list[Choice] = []
     for letter in splittable(tried):
@@ -128,7 +128,7 @@ def claims(tried: Try) -> list[Choice]:
 
 
 def holds(call: Call, choice: Choice, order: random.Random) -> bool:
-    """Whether two parts, computed as the whole is, make up the whole; twice."""
+    """Return whether two parts, computed like the whole, make up the whole; tried twice."""
     return all(_holds(call, choice, order.random()) for _ in range(2))
 
 

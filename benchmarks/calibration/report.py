@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from benchmarks import own
+from benchmarks import own_run_estimates
 from benchmarks.calibration.engine_rows import TABLES, TRACES, Measured, read_folder
 from benchmarks.calibration.fitted_rows import split_rows
 from benchmarks.calibration.validation import (
@@ -28,7 +28,7 @@ FOLDER = Path(__file__).parents[2] / "shared" / "measurements"
 def main(arguments: Sequence[str]) -> None:
     folder = Path(arguments[0]) if arguments else FOLDER
     tables(folder)
-    own.main(())
+    own_run_estimates.main(())
 
 
 def tables(folder: Path) -> None:
@@ -44,8 +44,8 @@ def tables(folder: Path) -> None:
     show("Rows that constants were fitted to", summary(fitted, by_engine_device_model))
     left = left_out_outcomes(rows, registry)
     for split in ("model", "device", "lengths"):
-        own = [one for one in left if one.left == split]
-        show(f"Left out, one {split} at a time", summary(own, by_engine))
+        own_run_estimates = [one for one in left if one.left == split]
+        show(f"Left out, one {split} at a time", summary(own_run_estimates, by_engine))
     figures(fitted, left)
     choice(left)
     kernels(folder)
@@ -122,9 +122,9 @@ def choice(left: Sequence[Outcome]) -> None:
     print("| engine | left out | choices | exact % | limit violated % | regret % | none kept % |")
     print("| --- | --- | --- | --- | --- | --- | --- |")
     for split in ("model", "lengths"):
-        own = [one for one in left if one.left == split]
-        for name in (*dict.fromkeys(one.engine for one in own), "all"):
-            found = chosen(one for one in own if name in (one.engine, "all"))
+        own_run_estimates = [one for one in left if one.left == split]
+        for name in (*dict.fromkeys(one.engine for one in own_run_estimates), "all"):
+            found = chosen(one for one in own_run_estimates if name in (one.engine, "all"))
             if found.cases:
                 shares = (found.exact, found.violated, found.regret, found.none)
                 numbers = " | ".join(f"{100 * share:.1f}" for share in shares)

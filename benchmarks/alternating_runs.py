@@ -1,4 +1,4 @@
-"""Contenders as long-lived processes that wait on a pipe, and rounds in which they take turns."""
+"""Alternating runs of several systems, whose processes live for all rounds."""
 
 from __future__ import annotations
 
@@ -17,32 +17,33 @@ Answer = dict[str, Any]
 
 
 @attrs.frozen
-class Contender:
-    """Something to measure: a module that serves, and how many processes and threads it gets."""
+class System:
+    """System to measure: the module of its processes, their number and their threads."""
 
     name: str
     module: str
     processes: int
     threads: int
     reads: bool = False
-    """It reads memory and decodes nothing."""
+    """Whether it only reads memory, without decoding."""
 
 
 @attrs.frozen
-class Measured:
-    """A contender's answers: what it said when it was ready, and the seconds of every round."""
+class SystemTimes:
+    """Times of a system: bytes read per token, setup time and the seconds of every round."""
 
-    contender: Contender
+    system: System
     bytes: int
     prepared: float
     rounds: tuple[tuple[float, ...], ...]
     tokens: tuple[int, ...]
 
     def deciles(self) -> list[float]:
-        """The 10th percentile of each round."""
+        """Return the 10th percentile of each round."""
         return [quantile(seconds, 0.1) for seconds in self.rounds]
 
     def medians(self) -> list[float]:
+        """Return the median of each round."""
         return [quantile(seconds, 0.5) for seconds in self.rounds]
 
 
@@ -51,10 +52,10 @@ def quantile(values: Sequence[float], share: float) -> float:
 
 
 @attrs.frozen
-class Running:
-    """The processes of one contender."""
+class RunningSystem:
+    """Processes of one system."""
 
-    contender: Contender
+    system: System
     processes: tuple[subprocess.Popen[str], ...]
     log: Path
 
@@ -68,7 +69,7 @@ class Running:
     def answers(self) -> list[Answer]:
         lines = [process.stdout.readline() if process.stdout else "" for process in self.processes]
         if not all(lines):
-            raise SystemExit(f"{self.contender.name} ended early:\n{self.log.read_text()[-4000:]}")
+            raise SystemExit(f"{self.system.name} exited early:\n{self.log.read_text()[-4000:]}")
         return [json.loads(line) for line in lines]
 
     def end(self) -> None:
@@ -79,29 +80,29 @@ class Running:
 
 
 @contextmanager
-def running(contender: Contender, folder: Path) -> Iterator[Running]:
-    """Start a contender's processes; a folder holds the model, and what they leave behind."""
-    name = contender.name.replace(" ", "_").replace(",", "")
+def start_system(system: System, folder: Path) -> Iterator[RunningSystem]:
+    """Start the processes of a system, with a folder for the model and their files."""
+    name = system.name.replace(" ", "_").replace(",", "")
     log = folder / f"{name}.log"
     environment = {
         **os.environ,
         "GLOO_SOCKET_IFNAME": "lo",
         "HF_HUB_OFFLINE": "1",
-        "OMP_NUM_THREADS": str(contender.threads),
-        # Memory in huge pages, for all alike: reading it is faster by up to a half.
+        "OMP_NUM_THREADS": str(system.threads),
+        # huge pages for all systems: they make reads up to 1.5 times as fast
         "THP_MEM_ALLOC_ENABLE": "1",
     }
     processes = []
     with log.open("w") as errors:
-        for rank in range(contender.processes):
-            job = {
-                "folder": str(folder / "model"), "rank": rank, "processes": contender.processes,
-                "threads": contender.threads, "store": str(folder / f"{name}.store"),
+        for rank in range(system.processes):
+            config = {
+                "folder": str(folder / "model"), "rank": rank, "processes": system.processes,
+                "threads": system.threads, "store": str(folder / f"{name}.store"),
             }  # fmt: skip
-            place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": contender.processes}
+            place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": system.processes}
             processes.append(
                 subprocess.Popen(
-                    [sys.executable, "-m", contender.module, json.dumps(job)],
+                    [sys.executable, "-m", system.module, json.dumps(config)],
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
                     stderr=errors,
@@ -109,7 +110,7 @@ def running(contender: Contender, folder: Path) -> Iterator[Running]:
                     env={**environment, **{key: str(value) for key, value in place.items()}},
                 )
             )
-    started = Running(contender, tuple(processes), log)
+    started = RunningSystem(system, tuple(processes), log)
     try:
         yield started
     finally:
@@ -117,24 +118,23 @@ def running(contender: Contender, folder: Path) -> Iterator[Running]:
 
 
 TURNS = 5
-"""Turns of a contender in a round: how fast memory is changes within seconds on shared machines."""
+"""Turns of a system in a round, since memory speed varies within seconds on shared machines."""
 
 
-def alternate(
-    contenders: Sequence[tuple[Running, list[Answer]]], rounds: int, tokens: int
-) -> list[Measured]:
-    """Let contenders take turns, so that what slows the machine slows them alike."""
-    found: list[list[list[Answer]]] = [[] for _ in contenders]
+def run_alternately(
+    systems: Sequence[tuple[RunningSystem, list[Answer]]], rounds: int, tokens: int
+) -> list[SystemTimes]:
+    """Run systems in turns, so that disturbances of the machine affect all alike."""
+    found: list[list[list[Answer]]] = [[] for _ in systems]
     for _ in range(rounds):
         turns = [
-            [contender.ask(tokens // TURNS)[0] for contender, _ready in contenders]
-            for _ in range(TURNS)
+            [system.ask(tokens // TURNS)[0] for system, _ready in systems] for _ in range(TURNS)
         ]
         for number, answers in enumerate(found):
             answers.append([turn[number] for turn in turns])
     return [
-        Measured(
-            contender=contender.contender,
+        SystemTimes(
+            system=system.system,
             bytes=sum(answer["bytes"] for answer in ready),
             prepared=ready[0]["prepared"],
             rounds=tuple(
@@ -143,5 +143,5 @@ def alternate(
             ),
             tokens=tuple(answers[0][0]["tokens"]),
         )
-        for (contender, ready), answers in zip(contenders, found, strict=True)
+        for (system, ready), answers in zip(systems, found, strict=True)
     ]

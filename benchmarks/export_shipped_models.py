@@ -1,7 +1,7 @@
-"""Export the graphs of the models that ship anew, into the package: python -m benchmarks.shipped.
+"""Export the graphs of the shipped models into the package.
 
-They are exported from the configurations in ``parframe/models/configs``; a name or several export
-those alone. Needs the extra ``hf``.
+`python -m benchmarks.export_shipped_models [NAME ...]` exports all or some models from the
+configurations in ``parframe/models/configs``. Needs the extra ``hf``.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from parframe.graph import OperatorGraph
 FOLDER = Path(models.__file__).parent / "graphs"
 
 _LARGEST_DATA = 1 << 16
-"""Characters of a buffer's contents that are kept; planning needs none."""
+"""Largest number of characters of a stored buffer; planning does not need larger ones."""
 
 
-def exported(model: models.ShippedModel) -> OperatorGraph:
-    """The graph of a shipped model as it is loaded now, without the contents of large buffers."""
+def load_graph(model: models.ShippedModel) -> OperatorGraph:
+    """Load the graph of a shipped model, without the data of large buffers."""
     graph = parframe.load(model.config)
     parameters = {
         name: attrs.evolve(parameter, data=None)
@@ -37,7 +37,7 @@ def exported(model: models.ShippedModel) -> OperatorGraph:
 def main(names: list[str]) -> None:
     FOLDER.mkdir(exist_ok=True)
     for model in [models.find_model(name) for name in names] or models.shipped_models():
-        text = graph_json.dump_graph(exported(model))
+        text = graph_json.dump_graph(load_graph(model))
         packed = gzip.compress(text.encode("utf-8"), 9, mtime=0)
         (FOLDER / f"{model.file}.json.gz").write_bytes(packed)
         print(f"{model.name}: {len(text)} characters, {len(packed)} bytes", flush=True)

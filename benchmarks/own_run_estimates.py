@@ -1,8 +1,8 @@
-"""Print predictions of parframe's own runs on this machine, beside the runs.
+"""Compare estimates of parframe's own runs on this machine with the measured runs.
 
-In each round the machine is measured as `parframe measure` does, with small models, and then a
-Llama of 150 M parameters is run as `parframe bench` does, each way; what disturbs one disturbs the
-other. Predictions come from the hardware file that is written, as `parframe estimate` makes them.
+Each round measures the machine as `parframe measure` does, then runs a Llama of 150 M parameters as
+`parframe bench` does, with each composite, so that disturbances affect both. Estimates come from
+the hardware file, as in `parframe estimate`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 import attrs
 
 import parframe
-from benchmarks.contender import CONFIG
+from benchmarks.decode_worker import CONFIG
 from parframe.generation import Settings
 from parframe.launcher.processes import count_cpus
 from parframe.measurement.hardware_file import format_hardware_file

@@ -1,4 +1,4 @@
-"""A Llama written by hand for one row of tokens, tensor-parallel and compiled whole: a peer."""
+"""Decoder with a Llama written by hand for one row of tokens, tensor-parallel and compiled."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import torch.distributed._functional_collectives as functional
 from safetensors import safe_open
 from torch import Tensor, nn
 
-from benchmarks.contender import SLOTS, Job, join, serve
+from benchmarks.decode_worker import SLOTS, WorkerConfig, join, serve
 
 OPTIONS = {
-    # Inductor forbids fused multiply-add unless told; one-row products gain 3 % by it.
+    # Inductor forbids fused multiply-add by default; one-row products gain 3 % by it.
     "cpp.enable_floating_point_contract_flag": "fast",
     # Loops that read several weights in turn lose half of memory's speed.
     "cpp.max_horizontal_fusion_size": 1,
@@ -27,7 +27,7 @@ NOT_READ = {"table", "cosine", "sine", "keys", "values"}
 
 
 def product(row: Tensor, weight: Tensor) -> Tensor:
-    """A linear layer for one row, in the form that inductor reads weights fastest in."""
+    """Apply a linear layer to one row, in the form in which inductor reads weights fastest."""
     return (row.unsqueeze(-2) * weight).sum(-1)
 
 
@@ -35,8 +35,8 @@ def normal(row: Tensor, weight: Tensor, epsilon: float) -> Tensor:
     return row * torch.rsqrt(row.square().mean(-1, keepdim=True) + epsilon) * weight
 
 
-def turned(heads: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
-    """Rotary positions."""
+def apply_rotary(heads: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
+    """Apply rotary position embeddings."""
     first, second = heads.chunk(2, -1)
     return heads * cosine + torch.cat((-second, first), -1) * sine
 
@@ -44,15 +44,15 @@ def turned(heads: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
 class Weights:
     """Slices of a folder's tensors for one rank."""
 
-    def __init__(self, job: Job) -> None:
-        self.file = safe_open(job.folder / "model.safetensors", framework="pt")
-        self.rank, self.processes = job.rank, job.processes
+    def __init__(self, worker: WorkerConfig) -> None:
+        self.file = safe_open(worker.folder / "model.safetensors", framework="pt")
+        self.rank, self.processes = worker.rank, worker.processes
 
     def whole(self, name: str) -> Tensor:
         return self.file.get_tensor(name).clone()
 
     def rows(self, *names: str) -> Tensor:
-        """The rank's rows of each tensor, one below the other."""
+        """Return the rank's rows of each tensor, concatenated."""
         return torch.cat([self.part(self.file.get_tensor(name), 0) for name in names])
 
     def columns(self, name: str) -> Tensor:
@@ -95,9 +95,9 @@ class Block(nn.Module):
     ) -> Tensor:
         joint = product(row, self.qkv).view(self.heads + 2 * self.groups, self.size)
         query, key, value = joint.split((self.heads, self.groups, self.groups))
-        self.keys.index_copy_(1, where, turned(key, *turn).unsqueeze(1))
+        self.keys.index_copy_(1, where, apply_rotary(key, *turn).unsqueeze(1))
         self.values.index_copy_(1, where, value.unsqueeze(1))
-        query = turned(query, *turn).view(self.groups, -1, self.size) / math.sqrt(self.size)
+        query = apply_rotary(query, *turn).view(self.groups, -1, self.size) / math.sqrt(self.size)
         scores = (query.unsqueeze(2) * self.keys.unsqueeze(1)).sum(-1)
         shares = scores.masked_fill(~seen, -math.inf).softmax(-1)
         mixed = (shares.unsqueeze(-1) * self.values.unsqueeze(1)).sum(2)
@@ -116,14 +116,14 @@ class Block(nn.Module):
 class Llama(nn.Module):
     """The part of one rank; the table of tokens is whole, the head a slice of it."""
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, worker: WorkerConfig) -> None:
         super().__init__()
-        config = json.loads((job.folder / "config.json").read_text())
-        weights = Weights(job)
-        self.processes, self.epsilon = job.processes, config["rms_norm_eps"]
+        config = json.loads((worker.folder / "config.json").read_text())
+        weights = Weights(worker)
+        self.processes, self.epsilon = worker.processes, config["rms_norm_eps"]
         self.table = weights.whole("model.embed_tokens.weight")
         self.head = weights.part(self.table, 0)
-        self.first = job.rank * len(self.head)
+        self.first = worker.rank * len(self.head)
         self.blocks = nn.ModuleList(
             Block(weights, config, f"model.layers.{layer}")
             for layer in range(config["num_hidden_layers"])
@@ -135,7 +135,7 @@ class Llama(nn.Module):
         self.cosine, self.sine = angles.cos().repeat(1, 2), angles.sin().repeat(1, 2)
 
     def forward(self, token: Tensor, where: Tensor) -> Tensor:
-        """The likeliest token after this one."""
+        """Return the most likely next token."""
         row = self.table[token]
         seen = torch.arange(SLOTS) <= where
         turn = self.cosine[where], self.sine[where]
@@ -149,18 +149,18 @@ class Llama(nn.Module):
         return found[:, 1].gather(0, found[:, 0].argmax(0, keepdim=True)).long()
 
 
-def together(model: Llama) -> int:
-    """Move all weights into one block of memory, which huge pages cover whole; the bytes read."""
+def pack_weights(model: Llama) -> int:
+    """Move all weights into one block of memory for huge pages, and return the bytes read."""
     holders = [model, *model.blocks]
-    held = [
+    stored = [
         (holder, name, tensor)
         for holder in holders
         for name, tensor in vars(holder).items()
         if isinstance(tensor, Tensor) and name not in NOT_READ
     ]
-    block = torch.empty(sum(tensor.numel() for _, _, tensor in held))
-    parts = block.split([tensor.numel() for _, _, tensor in held])
-    for (holder, name, tensor), part in zip(held, parts, strict=True):
+    block = torch.empty(sum(tensor.numel() for _, _, tensor in stored))
+    parts = block.split([tensor.numel() for _, _, tensor in stored])
+    for (holder, name, tensor), part in zip(stored, parts, strict=True):
         setattr(holder, name, part.view(tensor.shape).copy_(tensor))
     return block.nbytes
 
@@ -168,11 +168,11 @@ def together(model: Llama) -> int:
 class Handwritten:
     """Decodes with the compiled step alone; a prompt is read token by token."""
 
-    def __init__(self, job: Job) -> None:
-        if job.processes > 1:
-            join(job)
-        model = Llama(job)
-        self.bytes = together(model)
+    def __init__(self, worker: WorkerConfig) -> None:
+        if worker.processes > 1:
+            join(worker)
+        model = Llama(worker)
+        self.bytes = pack_weights(model)
         self.step = torch.compile(model, fullgraph=True, dynamic=False, options=OPTIONS)
         self.place = 0
 

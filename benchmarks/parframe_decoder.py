@@ -1,4 +1,4 @@
-"""A plan of parframe as a contender: its own engine, its step compiled, a token at a time."""
+"""Decoder with the engine of `parframe.run`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import attrs
 
 import parframe
-from benchmarks.contender import SLOTS, Job, join, serve
+from benchmarks.decode_worker import SLOTS, WorkerConfig, join, serve
 from parframe.executors.rank_setup import set_up_rank
 from parframe.generation import Request, Sampling, Settings, Token
 from parframe.generation.batch_shape import BatchShape
@@ -36,16 +36,16 @@ class Context:
         """Ignore it."""
 
 
-class Partitioned:
-    """Decodes with the engine that `parframe.run` uses, one request in its one row."""
+class ParframeDecoder:
+    """Decoder with one request in the one row of the engine."""
 
-    def __init__(self, job: Job) -> None:
-        bind_cpus(job.rank, job.processes)  # as the executor `local` does
-        join(job)
-        graph = parframe.load(job.folder, positions=True)
-        plan = parframe.partition(graph, f"TP{job.processes}")
-        settings = Settings(weights=job.folder, compiled=True)
-        context = Context(job.rank, job.processes)
+    def __init__(self, config: WorkerConfig) -> None:
+        bind_cpus(config.rank, config.processes)  # as the executor `local` does
+        join(config)
+        graph = parframe.load(config.folder, positions=True)
+        plan = parframe.partition(graph, f"TP{config.processes}")
+        settings = Settings(weights=config.folder, compiled=True)
+        context = Context(config.rank, config.processes)
         self.engine = set_up_rank(
             context, plan, settings, BatchShape(1, 1, SLOTS), "benchmark"
         ).engine
@@ -61,7 +61,7 @@ class Partitioned:
         return self.next(-1)
 
     def next(self, token: int) -> int:
-        """The token that the engine drew last; it draws the one after that in the same step."""
+        """Return the token of the last step; the engine computes the next one in the same step."""
         self.drawn.clear()
         while not self.drawn and self.steps is not None:
             next(self.steps)
@@ -72,10 +72,10 @@ class Partitioned:
 
 
 def weights_read(engine: Engine) -> int:
-    """The bytes of all weights, those with two names once; the table of tokens is the head too."""
+    """Return the bytes of all distinct weights."""
     found = {tensor.data_ptr(): tensor.nbytes for tensor in engine.module.parameters()}
     return sum(found.values())
 
 
 if __name__ == "__main__":
-    serve(Partitioned)
+    serve(ParframeDecoder)

@@ -1,9 +1,8 @@
-"""Print how much memory ranks of a run take at most, beside what their plan counts for them.
+"""Compare the peak memory of ranks of a run with the memory count of their plan.
 
-The peak is that of the process (VmHWM) without what it had before it began: the interpreter and
-what it imports. Run as the module that starts ranks, it is
-`parframe.executors.local_worker` with the
-figures written down.
+The peak is that of the process (VmHWM) without its memory before the run: the interpreter and its
+imports. As the module of the fork server, it is `parframe.executors.local_worker` and also writes
+the measured memory to files.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ PROMPT, NEW = 384, 16
 
 
 def measured(worker: Worker) -> None:
-    """Serve, and write down how much memory there was at first and at most."""
+    """Complete requests, and write the memory before and at the peak to a file."""
     before = status("VmRSS")
     generate(worker)
     figures = {"before": before, "most": status("VmHWM")}
@@ -29,7 +28,7 @@ def measured(worker: Worker) -> None:
 
 
 def status(name: str) -> int:
-    """A figure of /proc/self/status, in bytes."""
+    """Return a value of /proc/self/status in bytes."""
     lines = Path("/proc/self/status").read_text().splitlines()
     found = next(line for line in lines if line.startswith(f"{name}:"))
     return int(found.split()[1]) * 1024
@@ -39,14 +38,14 @@ def main() -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from benchmarks.decode import saved
+    from benchmarks.decode import save_model
 
-    table = Table(title="memory of ranks at most, MiB")
-    for column in ("plan", "rank", "process", "before", "beyond", "counted", "ratio"):
+    table = Table(title="Peak memory of ranks (MiB)")
+    for column in ("plan", "rank", "process", "before", "added", "counted", "ratio"):
         table.add_column(column, justify="right")
     with tempfile.TemporaryDirectory() as temporary:
         model = Path(temporary) / "model"
-        saved(model)
+        save_model(model)
         for composite in COMPOSITES:
             for rank, (found, counted) in enumerate(run(model, composite, Path(temporary))):
                 beyond = found["most"] - found["before"]
@@ -57,7 +56,7 @@ def main() -> None:
 
 
 def run(model: Path, composite: str, folder: Path) -> list[tuple[dict[str, int], int]]:
-    """What each rank of a run took, and what the plan counts for it."""
+    """Return the measured memory of each rank of a run, and the memory count of its plan."""
     import parframe
     from parframe.checking import all_device_memory, memory_sizes
     from parframe.executors.local import create_launch, serve_requests
@@ -76,15 +75,15 @@ def run(model: Path, composite: str, folder: Path) -> list[tuple[dict[str, int],
         ]
     if len(ended) != 1 or len(ended[0].tokens) != NEW:
         raise SystemExit(f"{composite} did not complete its request")
-    held = all_device_memory(plan, memory_sizes(plan, "float32", 1, PROMPT + NEW))
+    counted = all_device_memory(plan, memory_sizes(plan, "float32", 1, PROMPT + NEW))
     return [
-        (json.loads((folder / f"{rank}.json").read_text()), held[rank].total)
+        (json.loads((folder / f"{rank}.json").read_text()), counted[rank].total)
         for rank in range(plan.mesh.size)
     ]
 
 
 if __name__ == "__main__":
-    if len(sys.argv) > 1:  # the descriptor that a starting process is given
+    if len(sys.argv) > 1:  # the file descriptor that a fork server gets
         fork_server.main({"generate": measured}, prepare)
     else:
         main()

@@ -1,6 +1,6 @@
-"""The tensor parallelism of transformers itself, eager, as its users get it: a peer.
+"""Decoder with the eager tensor parallelism of transformers.
 
-It needs accelerate (`pip install -e '.[hf,bench]'`).
+Needs accelerate (`pip install -e '.[hf,bench]'`).
 """
 
 from __future__ import annotations
@@ -9,21 +9,21 @@ import torch
 from transformers import AutoModelForCausalLM, DynamicCache
 from transformers.distributed import DistributedConfig
 
-from benchmarks.contender import Job, join, serve
+from benchmarks.decode_worker import WorkerConfig, join, serve
 
 
-class Transformers:
-    """A plain loop with a dynamic cache: `generate` adds its own work to every token."""
+class TransformersDecoder:
+    """Plain decode loop with a dynamic cache, without the overhead of `generate`."""
 
-    def __init__(self, job: Job) -> None:
-        join(job)
+    def __init__(self, config: WorkerConfig) -> None:
+        join(config)
         self.model = AutoModelForCausalLM.from_pretrained(
-            job.folder,
+            config.folder,
             dtype=torch.float32,
-            distributed_config=DistributedConfig(tp_size=job.processes),
+            distributed_config=DistributedConfig(tp_size=config.processes),
         )
         self.model.eval()
-        self.bytes = sum(held(tensor) for tensor in self.model.parameters())
+        self.bytes = sum(local_bytes(tensor) for tensor in self.model.parameters())
         self.cache = DynamicCache()
 
     def start(self, prompt: tuple[int, ...]) -> int:
@@ -43,11 +43,11 @@ class Transformers:
         return int(out.logits[0, -1].argmax())
 
 
-def held(tensor: torch.Tensor) -> int:
-    """Bytes of the part that this rank has."""
+def local_bytes(tensor: torch.Tensor) -> int:
+    """Return the bytes of this rank's part of a tensor."""
     local = getattr(tensor, "to_local", None)
     return (local() if local else tensor).nbytes
 
 
 if __name__ == "__main__":
-    serve(Transformers)
+    serve(TransformersDecoder)

@@ -1,7 +1,7 @@
-"""How fast memory is read, measured like a contender: a token is one pass over a large buffer.
+"""Measure memory bandwidth like a decoding system: a token is one pass over a large buffer.
 
-Processes that read at the same time wait for each other after every pass, so that a pass has taken
-as long as its slowest process, and none reads while another rests.
+Processes that read at the same time wait for each other after every pass, so that a pass takes as
+long as its slowest process.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import torch
 import torch.distributed as distributed
 from torch import Tensor
 
-from benchmarks.contender import Job, join, serve
+from benchmarks.decode_worker import WorkerConfig, join, serve
 
 ROWS, COLUMNS = 2**18, 1024
 """1 GiB of float32, far more than any cache holds."""
@@ -23,14 +23,14 @@ def dots(buffer: Tensor, row: Tensor) -> Tensor:
     return (row * buffer).sum(-1)
 
 
-class Reading:
-    """Passes over a buffer by the fastest of several kernels."""
+class MemoryReader:
+    """Passes over a buffer with the fastest of several kernels."""
 
-    def __init__(self, job: Job) -> None:
-        if job.processes > 1:
-            join(job)
-        self.processes = job.processes
-        rows = ROWS // job.processes
+    def __init__(self, config: WorkerConfig) -> None:
+        if config.processes > 1:
+            join(config)
+        self.processes = config.processes
+        rows = ROWS // config.processes
         self.buffer = torch.rand(rows, COLUMNS)
         self.bytes = self.buffer.nbytes
         row = torch.rand(1, COLUMNS)
@@ -68,11 +68,11 @@ class Reading:
     def best_of_five(self, kernel: Callable[[], object]) -> float:
         times = []
         for _ in range(5):
-            begun = time.perf_counter()
+            start = time.perf_counter()
             self.read(kernel)
-            times.append(time.perf_counter() - begun)
+            times.append(time.perf_counter() - start)
         return min(times)
 
 
 if __name__ == "__main__":
-    serve(Reading)
+    serve(MemoryReader)

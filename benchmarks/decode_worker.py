@@ -1,4 +1,4 @@
-"""One process of a contender: prepare once, then decode and time tokens whenever a line asks."""
+"""Worker process of a decoding system: it prepares once, then times tokens on request."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ CONFIG: dict[str, Any] = {
     "rms_norm_eps": 1e-5, "initializer_range": 0.05, "bos_token_id": 1, "eos_token_id": 2,
     "pad_token_id": 0,
 }  # fmt: skip
-"""The model that all contenders decode, in float32; its weights are random and seeded."""
+"""Model that all systems decode in float32, with seeded random weights."""
 
 PROMPT = (11, 4093, 257, 15001, 733, 9001, 42, 6007)
 SLOTS = 512
-"""Places of a static key-value cache."""
+"""Slots of a static KV cache."""
 
 
 @attrs.frozen
-class Job:
-    """What one process is given: the model's folder and its place among the processes."""
+class WorkerConfig:
+    """Configuration of one process: model folder, rank, processes, threads and store."""
 
     folder: Path
     rank: int
@@ -38,35 +38,35 @@ class Job:
 
 
 class Decoder(Protocol):
-    """A prepared contender."""
+    """Prepared decoding system."""
 
     bytes: int
-    """What this process must read from memory for a token: its weights, once."""
+    """Bytes that this process must read from memory for a token: its weights."""
 
     def start(self, prompt: tuple[int, ...]) -> int:
-        """Forget all earlier tokens, read a prompt, and return the token that follows it."""
+        """Reset the cache, prefill a prompt, and return the next token."""
         ...
 
     def next(self, token: int) -> int:
-        """Take one more token and return the likeliest to follow."""
+        """Add a token, and return the most likely next token."""
         ...
 
 
-def join(job: Job) -> None:
-    """Join the contender's processes over loopback; they meet in a file, so no port is opened."""
+def join(config: WorkerConfig) -> None:
+    """Create the process group over loopback, with a file store."""
     import torch.distributed as distributed
 
     distributed.init_process_group(
-        "gloo", init_method=f"file://{job.store}", rank=job.rank, world_size=job.processes
+        "gloo", init_method=f"file://{config.store}", rank=config.rank, world_size=config.processes
     )
 
 
-def serve(prepare: Callable[[Job], Decoder]) -> None:
-    """Answer requests on standard input until it ends; what libraries print goes to stderr."""
+def serve(prepare: Callable[[WorkerConfig], Decoder]) -> None:
+    """Answer requests on standard input until it ends; output of libraries goes to stderr."""
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     given = json.loads(sys.argv[1])
-    job = Job(
+    config = WorkerConfig(
         folder=Path(given["folder"]),
         rank=given["rank"],
         processes=given["processes"],
@@ -75,24 +75,24 @@ def serve(prepare: Callable[[Job], Decoder]) -> None:
     )
     import torch
 
-    torch.set_num_threads(job.threads)
-    begun = time.perf_counter()
+    torch.set_num_threads(config.threads)
+    start = time.perf_counter()
     with torch.no_grad():
-        decoder = prepare(job)
-        timed(decoder, 3)
-        ready = {"bytes": decoder.bytes, "prepared": time.perf_counter() - begun}
+        decoder = prepare(config)
+        time_tokens(decoder, 3)
+        ready = {"bytes": decoder.bytes, "prepared": time.perf_counter() - start}
         print(json.dumps(ready), file=answers, flush=True)
         for line in sys.stdin:
-            print(json.dumps(timed(decoder, int(line))), file=answers, flush=True)
+            print(json.dumps(time_tokens(decoder, int(line))), file=answers, flush=True)
 
 
-def timed(decoder: Decoder, count: int) -> dict[str, list[float]]:
-    """Decode tokens after the prompt; the tokens, and the seconds that each took."""
+def time_tokens(decoder: Decoder, count: int) -> dict[str, list[float]]:
+    """Decode tokens after the prompt, and return them with the seconds of each."""
     token = decoder.start(PROMPT)
     tokens, seconds = [], []
     for _ in range(count):
-        begun = time.perf_counter()
+        start = time.perf_counter()
         token = decoder.next(token)
-        seconds.append(time.perf_counter() - begun)
+        seconds.append(time.perf_counter() - start)
         tokens.append(token)
     return {"tokens": tokens, "seconds": seconds}

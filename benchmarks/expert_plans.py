@@ -1,4 +1,4 @@
-"""Print what plans of models with experts cost at their real size, and what dispatch sends."""
+"""Measure the planning of full-size mixtures of experts, and the bytes of their dispatch."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ BATCH, SEQUENCE, CHOICES = 8, 16, 2
 
 
 def planned(graph: parframe.OperatorGraph, composite: str) -> str:
-    """Seconds to partition and to check, and what the devices need in bfloat16."""
+    """Describe the seconds to partition and to check, and the memory of devices in bfloat16."""
     begun = time.perf_counter()
     plan = parframe.partition(graph, composite)
     middle = time.perf_counter()
@@ -41,21 +41,21 @@ def planned(graph: parframe.OperatorGraph, composite: str) -> str:
     needs = [need.total / 2**30 for need in report.memory.values()]
     return (
         f"{len(plan.devices)} devices, {middle - begun:.1f} + {ended - middle:.1f} s, "
-        f"{min(needs):.2f} to {max(needs):.2f} GiB a device"
+        f"{min(needs):.2f} to {max(needs):.2f} GiB per device"
     )
 
 
 def sent(plan: Plan) -> int:
-    """The bytes of float32 that the busiest device sends and gets back in all dispatches."""
+    """Return the float32 bytes that the busiest device sends and receives in all dispatches."""
     proof = parframe.verify(plan, batch=BATCH, sequence=SEQUENCE)
     return max(row.bytes for row in proof.communication if row.kind == "expert_dispatch")
 
 
 def main() -> None:
-    table = Table("figure", "reached", "bar", title="experts")
+    table = Table("metric", "result", "target", title="Mixtures of experts")
     graph = parframe.load(MIXTRAL)
     for composite in ("EP8TP8", "EP8TP4DP2", "EP8PP2TP4"):
-        table.add_row(f"Mixtral 8x7B, {composite}", planned(graph, composite), "planned, checked")
+        table.add_row(f"Mixtral 8x7B, {composite}", planned(graph, composite), "partition + check")
     graph = parframe.load(DEEPSEEK)
     table.add_row("DeepSeek-V3, EP32TP2PP4", planned(graph, "EP32TP2PP4"), "<= 20 s")
     config = {
@@ -65,7 +65,7 @@ def main() -> None:
     plan = parframe.partition(parframe.load(config), Spec(parallel="EP4"))
     most = 2 * 2 * BATCH * SEQUENCE // 4 * CHOICES * SMALL["hidden_size"] * 4
     table.add_row(
-        "bytes a device sends in dispatch and return, EP4, over tokens x choices x width",
+        "dispatch and combine bytes per device, EP4, relative to tokens x top-k x hidden",
         f"{sent(plan)} of {most}: {sent(plan) / most:.2f}",
         "<= 1",
     )

@@ -1,7 +1,7 @@
-"""Complete prompts with mixtures of experts in real processes, beside transformers' own tokens.
+"""Compare generation of mixtures of experts in real processes with transformers.
 
-The last plan has 64 processes. Every row is a plan of a tiny model with random weights; it prints
-whether all tokens are the same and how long the run took from start to end.
+Every row is a plan of a tiny model with random weights, the last one with 64 processes. It shows
+whether all tokens are equal, and the seconds of the whole run.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ NEW = 16
 
 @attrs.frozen
 class Row:
-    """A plan that ran: its model, its devices, what came of it, in how many seconds."""
+    """Result of one plan: model, devices, outcome and seconds."""
 
     model: str
     composite: str

@@ -1,4 +1,4 @@
-"""Print what reading a rank's weights costs: bytes over its shard, seconds, memory beside it."""
+"""Measure the reading of a rank's weights: bytes read, seconds, and additional memory."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ CASES = (
 )  # fmt: skip
 
 
-def made(config: dict[str, Any], folder: Path) -> int:
-    """A model's folder with random weights in several files; its bytes."""
+def write_model(config: dict[str, Any], folder: Path) -> int:
+    """Write a model folder with random weights in several files, and return its bytes."""
     from transformers import AutoConfig, AutoModelForCausalLM
 
     model = AutoModelForCausalLM.from_config(AutoConfig.for_model(**config), dtype=torch.bfloat16)
@@ -45,8 +45,8 @@ def made(config: dict[str, Any], folder: Path) -> int:
     return sum(file.stat().st_size for file in folder.glob("*.safetensors"))
 
 
-def measured(plan: Path, weights: Path, rank: int, dtype: str | None) -> dict[str, float]:
-    """What one rank costs, in this process, which has done nothing else."""
+def measure_rank(plan: Path, weights: Path, rank: int, dtype: str | None) -> dict[str, float]:
+    """Measure the reading of one rank's weights in this process."""
     found = parframe.load_plan(plan)
     begun = time.perf_counter()
     if (weights / "shards.json").exists():
@@ -63,10 +63,10 @@ def measured(plan: Path, weights: Path, rank: int, dtype: str | None) -> dict[st
         return count
 
     os.preadv = counting
-    held = read_weights(found, rank, opened, dtype=getattr(torch, dtype) if dtype else None)
+    weights = read_weights(found, rank, opened, dtype=getattr(torch, dtype) if dtype else None)
     read_after, ended = _io("rchar"), time.perf_counter()
     shard = sum(part.elements for part in found.weights(rank).values())
-    kept = sum(tensor.nbytes for tensor in held.values())
+    kept = sum(tensor.nbytes for tensor in weights.values())
     return {
         "open": middle - begun,
         "seconds": ended - middle,
@@ -74,7 +74,7 @@ def measured(plan: Path, weights: Path, rank: int, dtype: str | None) -> dict[st
         "counted": counted[0],
         "read": read_after - read_before,
         "kept": kept,
-        "beside": _status("VmHWM") - peak_before - kept,
+        "extra_memory": _status("VmHWM") - peak_before - kept,
     }
 
 
@@ -88,14 +88,14 @@ def _status(key: str) -> int:
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(key))
 
 
-def alone(plan: Path, weights: Path, rank: int, dtype: str | None) -> dict[str, float]:
-    """`measured` in a process of its own."""
+def measure_in_process(plan: Path, weights: Path, rank: int, dtype: str | None) -> dict[str, float]:
+    """Run `measure_rank` in a process of its own."""
     arguments = [str(plan), str(weights), str(rank), dtype or ""]
-    told = subprocess.run(
-        [sys.executable, "-W", "ignore", "-m", "benchmarks.weights", *arguments],
+    process = subprocess.run(
+        [sys.executable, "-W", "ignore", "-m", "benchmarks.weight_reading", *arguments],
         capture_output=True, text=True, check=True,
     )  # fmt: skip
-    found: dict[str, float] = json.loads(told.stdout.splitlines()[-1])
+    found: dict[str, float] = json.loads(process.stdout.splitlines()[-1])
     return found
 
 
@@ -107,12 +107,12 @@ def row(table: Table, name: str, one: dict[str, float]) -> None:
         f"{one['counted'] / one['shard']:.4f}",
         f"{one['open']:.2f} s",
         f"{one['seconds']:.2f} s",
-        f"{one['beside'] / 2**20:.0f} MiB",
+        f"{one['extra_memory'] / 2**20:.0f} MiB",
     )
 
 
 def columns() -> None:
-    """The slices of columns that are hardest to read, without a model around them."""
+    """Measure the column slices that are hardest to read, without a model."""
     from parframe.plan import Slices
     from parframe.weights.file_reader import ReadJob, open_reader
     from parframe.weights.safetensors_header import read_header
@@ -140,8 +140,8 @@ def columns() -> None:
 
 def main() -> None:
     table = Table(
-        "rank 0 of", "shard", "rchar / shard", "preadv / shard", "open", "read", "memory beside",
-        title="weights (bar: read / shard <= 1.02)",
+        "rank 0 of", "shard", "rchar / shard", "preadv / shard", "open", "read", "extra memory",
+        title="Weights (target: read / shard <= 1.02)",
     )  # fmt: skip
     models: dict[str, Path] = {}
     with tempfile.TemporaryDirectory() as folder:
@@ -149,16 +149,16 @@ def main() -> None:
             kind = str(config["model_type"])
             if kind not in models:
                 models[kind] = Path(folder) / kind
-                print(f"{kind}: {made(config, models[kind]) / 2**20:.0f} MiB")
+                print(f"{kind}: {write_model(config, models[kind]) / 2**20:.0f} MiB")
             plan = Path(folder) / f"plan{number}"
             parframe.partition(parframe.load(models[kind]), composite).save(plan)
-            one = alone(plan, models[kind], 0, dtype)
+            one = measure_in_process(plan, models[kind], 0, dtype)
             row(table, f"{kind} {composite} {dtype or ''}", one)
         shards = Path(folder) / "shards"
         begun = time.perf_counter()
         write_shards(parframe.load_plan(Path(folder) / "plan0"), models["llama"], shards)
         print(f"shards of llama TP2 written in {time.perf_counter() - begun:.2f} s")
-        row(table, "llama TP2, its own file", alone(shards, shards, 0, None))
+        row(table, "llama TP2, its own file", measure_in_process(shards, shards, 0, None))
     columns()
     Console(width=120).print(table)
 
@@ -166,6 +166,6 @@ def main() -> None:
 if __name__ == "__main__":
     if len(sys.argv) > 1:
         where, what, rank, dtype = sys.argv[1:]
-        print(json.dumps(measured(Path(where), Path(what), int(rank), dtype or None)))
+        print(json.dumps(measure_rank(Path(where), Path(what), int(rank), dtype or None)))
     else:
         main()

@@ -1,7 +1,7 @@
-"""Print how much longer a first token takes with many equal layers than with few, all compiled.
+"""Compare the time to the first tokens with many and with few equal layers, compiled.
 
-Counted from a process that has imported everything: loading the model, partitioning it, reading
-weights, compiling with an empty cache, and the first tokens. The start of the process is not.
+The time starts after all imports. It includes loading and partitioning the model, reading weights,
+compilation with an empty cache, and the first tokens.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from unittest.mock import patch
 
-from benchmarks.contest import Contender, running
-from benchmarks.decode import saved
+from benchmarks.alternating_runs import System, start_system
+from benchmarks.decode import save_model
 
 FEW, MANY = 2, 12
 
@@ -29,13 +29,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def first_token(layers: int, processes: int) -> float:
-    """Seconds to the first tokens of a model with so many layers, nothing compiled before."""
-    contender = Contender("parframe", "benchmarks.partitioned", processes, threads=1)
+    """Return the seconds to the first tokens of a model with so many layers, from a cold cache."""
+    system = System("parframe", "benchmarks.parframe_decoder", processes, threads=1)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        saved(folder / "model", layers)
+        save_model(folder / "model", layers)
         cold = {"TORCHINDUCTOR_CACHE_DIR": str(folder / "cache")}
-        with patch.dict(os.environ, cold), running(contender, folder) as started:
+        with patch.dict(os.environ, cold), start_system(system, folder) as started:
             return max(float(answer["prepared"]) for answer in started.answers())
 
 
