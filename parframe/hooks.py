@@ -99,8 +99,8 @@ def installed() -> list[PluginInfo]:
     list of PluginInfo
         Sorted by distribution and name.
     """
-    told: dict[int, tuple[str, str]] = {}  # the metadata of each distribution is read once
-    found = [_read(entry_point, told) for entry_point in entry_points(group="parframe")]
+    metadata: dict[int, tuple[str, str]] = {}  # the metadata of each distribution is read once
+    found = [_read(entry_point, metadata) for entry_point in entry_points(group="parframe")]
     return sorted(found, key=lambda info: (info.distribution, info.name))
 
 
@@ -212,7 +212,7 @@ def executor(name: str) -> Callable[..., Any] | None:
     Returns
     -------
     callable or None
-        What takes a plan, requests and settings, and gives what comes of them; None if no
+        What takes a plan, requests and settings, and returns a result; None if no
         installed plugin claims the name.
 
     Raises
@@ -304,14 +304,14 @@ def _claimed(kind: str) -> list[str]:
     return sorted(name.removeprefix(kind) for name in names)
 
 
-def _read(entry_point: EntryPoint, told: dict[int, tuple[str, str]]) -> PluginInfo:
+def _read(entry_point: EntryPoint, metadata: dict[int, tuple[str, str]]) -> PluginInfo:
     distribution, name = entry_point.dist, entry_point.name
-    if id(distribution) not in told:
-        told[id(distribution)] = (
+    if id(distribution) not in metadata:
+        metadata[id(distribution)] = (
             (distribution and distribution.name) or "unnamed distribution",
             (distribution and distribution.version) or "unknown",
         )
-    known, version = told[id(distribution)]
+    known, version = metadata[id(distribution)]
     return PluginInfo(
         distribution=known,
         version=version,
@@ -453,8 +453,8 @@ def _same(one: PluginInfo, other: PluginInfo) -> bool:
 
 def _failed(info: PluginInfo, what: str, fault: BaseException) -> ParframeError:
     first_line = next(iter(str(fault).splitlines()), "")
-    told = f"{type(fault).__name__}: {first_line}" if first_line else type(fault).__name__
-    return _broken(info, f"{what} ({told})", "repair or uninstall it")
+    message = f"{type(fault).__name__}: {first_line}" if first_line else type(fault).__name__
+    return _broken(info, f"{what} ({message})", "repair or uninstall it")
 
 
 def _broken(info: PluginInfo, what: str, hint: str) -> ParframeError:

@@ -210,7 +210,7 @@ def declare(code: str, axis: str, splits: Sequence[str], base: type[Strategy]) -
     splits : sequence of str
         Names that it splits.
     base : type of Strategy
-        The strategy whose options it keeps; `Strategy` itself if there is none.
+        The strategy whose options it keeps; `Strategy` itself without one.
 
     Returns
     -------

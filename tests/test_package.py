@@ -69,8 +69,8 @@ def test_plans_are_made_checked_and_priced_without_torch():
     code = f"""{WITHOUT_TORCH}
 from parframe.cli import group
 from parframe.cli.failures import run
-from parframe.models import find
-plan = parframe.partition(find("llama-3.2-1b").graph(), "PP2TP2")
+from parframe.models import find_model
+plan = parframe.partition(find_model("llama-3.2-1b").graph(), "PP2TP2")
 code = run(group, ["choose", "llama-3.2-1b", "--devices", "2xH100", "--json"])
 print(parframe.check(plan).ok, code)
 """

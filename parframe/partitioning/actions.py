@@ -1,6 +1,6 @@
-"""What devices do, before it is known how much of each tensor they hold: computing, converting.
+"""Actions of devices: computation, and conversion between placements.
 
-All devices perform the same actions in the same order; only their pieces differ.
+All devices perform the same actions in the same order; only the sizes of their parts differ.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from parframe.graph import Operator
 from parframe.rules import DistributedForm
 
 Partial: TypeAlias = tuple[tuple[str, ...], str]
-"""Mesh axes over which a value has still to be reduced, and how (``"sum"``)."""
+"""Mesh axes over which a value is partial, and the pending reduction (``"sum"``)."""
 
 
 @attrs.frozen
 class Placement:
-    """How a value lies on the mesh: which cuts split it, and what is still to be reduced."""
+    """Placement of a value on the mesh: the cuts that split it, and the pending reductions."""
 
     cuts: frozenset[int] = frozenset()
     partial: frozenset[Partial] = frozenset()
@@ -50,7 +50,7 @@ class Compute:
 
     @property
     def operator(self) -> Operator:
-        """The model's operator."""
+        """Operator of the model."""
         return self.bound.site.operator
 
 
@@ -76,7 +76,7 @@ class Convert:
 
 @attrs.frozen
 class Add:
-    """The sum of a value's reduced part and an addend that was left out of it."""
+    """Sum of the reduced part of a value and an addend that was left out of it."""
 
     index: int
     value: str

@@ -1,7 +1,7 @@
-"""Placing one block: names and cuts in, the devices' actions out.
+"""Placement of one block: from its operators and the cuts to the actions of devices.
 
-For each operator it is decided which cuts it works on; its inputs are converted to that, and its
-outputs follow.
+For each operator the cuts are chosen that it works on. Its inputs are converted to these, and the
+placements of its outputs follow.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from parframe.sizes import format_size
 
 
 class Placer:
-    """Places the operators of one block."""
+    """Placer of the operators of one block."""
 
     def __init__(
         self,
@@ -42,7 +42,7 @@ class Placer:
         self.gathering: set[str] = set()
 
     def run(self, inputs: Mapping[str, Value], may: Mapping[str, frozenset[int]]) -> None:
-        """Place every operator, then settle the block's outputs in cuts that each ``may`` have."""
+        """Place every operator, and leave each output of the block in cuts that it ``may`` have."""
         for value, state in inputs.items():
             self.values[value] = state
         for index, operator in enumerate(self.block.operators):
@@ -56,9 +56,9 @@ class Placer:
             self.values.finish(value, may[value])
 
     def replicate(self, operator: Operator, bound: BoundOperator) -> None:
-        """An operator without a rule: refused, since what passes through it cannot be followed.
+        """Replicate an operator without a rule, or refuse it.
 
-        It may stand where nothing is split, or where only weights enter it.
+        It is accepted if nothing is split, or if all its inputs are weights.
         """
         known = [self.values[value] for value in operator.inputs]
         touched = bool(self.values.cuts) and not all(state.free for state in known)
@@ -77,7 +77,7 @@ class Placer:
         self.emit(bound, frozenset(), frozenset(), names, (WHOLE,) * len(names), WHOLE, ())
 
     def place(self, operator: Operator, bound: BoundOperator, signature: Signature) -> None:
-        """Decide the cuts that an operator works on, convert its inputs, and compute."""
+        """Choose the cuts that an operator works on, convert its inputs, and compute."""
         passing = self.passes(operator, signature)
         busy = {axis for axes, _ in (passing.partial if passing else ()) for axis in axes}
         chosen: list[Option] = []
@@ -127,7 +127,7 @@ class Placer:
         self.emit(bound, cuts, letters, tuple(names), tuple(befores), None, afters, form)
 
     def source(self, option: Option, operator: Operator, busy: set[str]) -> str | None:
-        """Why an operator should work on a cut: an input is split so, or may come so."""
+        """Return why an operator should work on a cut: an input is split by it, or may be."""
         if busy & set(option.cut.axes):
             return None
         result = None
@@ -145,12 +145,12 @@ class Placer:
         return result
 
     def loses(self, value: str, wanted: frozenset[int]) -> bool:
-        """Whether a value that is split would have to be gathered for some cuts."""
+        """Tell whether a split value would have to be gathered for some cuts."""
         state = self.values[value]
         return not state.free and all(layout.cuts - wanted for layout in self.values.layouts(value))
 
     def keep_partial(self, value: str, have: Placement, cuts: frozenset[int]) -> str:
-        """A partial value in the cuts wanted, without reducing it."""
+        """Return a partial value with the wanted cuts, without reducing it."""
         state = self.values[value]
         if state.deferred is not None:
             raise ParframeError("internal", value, "is deferred and cannot pass", "report it")
@@ -160,7 +160,7 @@ class Placer:
         return self.values.convert_partial(value, name, have, cuts)
 
     def passes(self, operator: Operator, signature: Signature) -> Placement | None:
-        """The partial layout that may pass through an operator, if it does and it is wise."""
+        """Return the partial placement that passes an operator, if that is legal and cheap."""
         partials = [self.values[value].partial for value in operator.inputs]
         at = frozenset(i for i, layout in enumerate(partials) if layout is not None)
         if not at or signature.addend is not None:
@@ -193,7 +193,7 @@ class Placer:
         befores: list[Placement],
         after: Placement,
     ) -> None:
-        """Compute without the bias, which waits until the sum is reduced."""
+        """Compute without the bias, which is added after the sum is reduced."""
         signature = bound.signature
         if signature is None or signature.addend is None:
             raise ParframeError("internal", operator.name, "has no addend", "report it")
@@ -212,7 +212,7 @@ class Placer:
         self.values[operator.outputs[0]] = Value(deferred=Deferred(output, after, rest))
 
     def defer(self, operator: Operator, bound: BoundOperator, signature: Signature) -> bool:
-        """A sum of a partial term and one that is not waits until it is needed."""
+        """Defer the sum of a partial and a complete term; return whether that is done."""
         if not is_addition(operator):
             return False
         if len(operator.inputs) != 2 or operator.inputs[0] == operator.inputs[1]:
@@ -249,7 +249,7 @@ class Placer:
         return True
 
     def merge(self, operator: Operator, bound: BoundOperator, signature: Signature) -> bool:
-        """Add the partial terms of two sums; what waits in either waits on."""
+        """Add the partial terms of two deferred sums; their other terms stay deferred."""
         parts: list[str] = []
         rest: list[tuple[str, tuple[int, ...], Operator]] = []
         layout = WHOLE
@@ -275,7 +275,7 @@ class Placer:
         return True
 
     def options(self, signature: Signature, bound: BoundOperator) -> list[Option]:
-        """Every cut that an operator could work on."""
+        """List every cut that an operator can work on."""
         return options(signature, bound, self.values.axes, self.values.cuts)
 
     def split_letters(
@@ -299,7 +299,7 @@ class Placer:
         afters: tuple[Placement, ...],
         exchanged: Option | None = None,
     ) -> None:
-        """Write the computation and note its outputs."""
+        """Append the computation and record its outputs."""
         operator = bound.site.operator
         if after is not None:
             afters = (after,) * len(operator.outputs)
@@ -317,10 +317,10 @@ class Placer:
 def _with_outer(
     option: Option, chosen: list[Option], among: list[Option], ranked: list[Option]
 ) -> list[Option]:
-    """An option after those of the cuts that its cut lies within, where they are not chosen yet.
+    """Return an option with those of its outer cuts that are not chosen yet.
 
-    A cut that the operator could not be split by is not missed; nothing is given where it could,
-    and no input comes so.
+    Outer cuts that cannot split the operator are skipped. The list is empty if an outer cut could
+    split it but no input has that cut.
     """
     together = [option]
     outer = option.cut.outer
@@ -337,7 +337,7 @@ def _with_outer(
 
 
 def _uncovered(bound: BoundOperator) -> str:
-    """Why it is not known what an operator does to dimensions."""
+    """Return why it is not known how dimensions pass through an operator."""
     target = bound.site.operator.target
     if bound.rule is None:
         return f"operator {target} has no rule"
@@ -348,7 +348,7 @@ def _uncovered(bound: BoundOperator) -> str:
 
 
 def _aligned(addend: tuple[Pattern, ...], result: tuple[Pattern, ...]) -> tuple[int, ...]:
-    """The axes of a result that an addend's axes are; axes of size one count from the right."""
+    """Return the dims of a result that an addend's dims are; those of size one from the right."""
     behind = len(result) - len(addend)
     return tuple(
         result.index(pattern) if pattern else behind + position

@@ -1,7 +1,7 @@
-"""A block's values while it is placed: the layouts each has, and the steps to another.
+"""Values of a block during its placement: their placements, and conversions between these.
 
-A partial sum is reduced as late as linearity allows and once: a sum with terms that are not
-partial waits, as a *deferred* value, until it is needed.
+A partial sum is reduced once, as late as linearity allows. A sum with terms that are not partial is
+*deferred* until it is needed.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from parframe.partitioning.cuts import Cut
 from parframe.partitioning.split_options import Axes, carries
 
 Free = Callable[[str, frozenset[int]], frozenset[int]]
-"""For a weight or an input of the model and the cuts that a use wishes: the cuts it is held in."""
+"""Function from a weight or input, and the cuts that a use wants, to its stored cuts."""
 
 
 @attrs.frozen
 class Deferred:
-    """A sum whose partial terms are added up, and whose other terms wait for the reduction."""
+    """Sum whose partial terms are added, and whose other terms are added after the reduction."""
 
     partial: str
     layout: Placement
@@ -31,7 +31,7 @@ class Deferred:
 
 @attrs.define
 class Value:
-    """What is known of a value: its local names by layout, or that it is deferred."""
+    """State of a value: its local names by placement, or its deferred sum."""
 
     free: bool = False
     variants: dict[Placement, str] = attrs.field(factory=dict)
@@ -39,7 +39,7 @@ class Value:
 
     @property
     def partial(self) -> Placement | None:
-        """The partial layout it has, if it has no other."""
+        """Partial placement of the value, if it has no other."""
         if self.deferred is not None:
             return self.deferred.layout
         if self.variants and all(layout.partial for layout in self.variants):
@@ -48,7 +48,7 @@ class Value:
 
 
 class Values:
-    """The values of one block, or those between calls, and the actions that make them.
+    """Values of one block, or those between calls, and the actions that make them.
 
     New local names have ``mark`` in them: a block's must differ from those between calls.
     """
@@ -70,12 +70,12 @@ class Values:
         self._known[value] = state
 
     def restrict(self, value: str, cuts: Iterable[int]) -> frozenset[int]:
-        """Those of some cuts that split a value; an inner one not without its outer one."""
+        """Return the cuts that split a value; an inner cut needs its outer cut."""
         wanted = frozenset(c for c in cuts if carries(self.axes[value], self.cuts[c]))
         return frozenset(c for c in wanted if self.fits(value, c, wanted))
 
     def fits(self, value: str, cut: int, among: Iterable[int]) -> bool:
-        """Whether a value that is split by some cuts may be split by one more."""
+        """Tell whether a value that is split by some cuts may be split by one more."""
         outer = self.cuts[cut].outer
         while outer is not None:
             if outer.rank not in among and carries(self.axes[value], outer):
@@ -84,22 +84,22 @@ class Values:
         return True
 
     def fresh(self, value: str) -> str:
-        """A new local name for a value."""
+        """Return a new local name for a value."""
         self._count += 1
         return f"{value}@{self.mark}{self._count}"
 
     def layouts(self, value: str) -> list[Placement]:
-        """The layouts that a value has now."""
+        """List the placements that a value has now."""
         state = self[value]
         return [state.deferred.layout] if state.deferred is not None else list(state.variants)
 
     def layout_of(self, value: str) -> Placement:
-        """The layout in which an output of the block is left."""
+        """Return the placement in which an output of the block is left."""
         variants = self[value].variants
         return next(layout for layout in variants if not layout.partial)
 
     def need(self, value: str, cuts: frozenset[int]) -> str:
-        """The local name of a value split by just these cuts and not partial, converting it."""
+        """Convert a value to exactly these cuts, not partial, and return its local name."""
         state = self[value]
         layout = Placement(self.restrict(value, cuts))
         if layout in state.variants:
@@ -107,8 +107,8 @@ class Values:
         if state.deferred is not None:
             return self.settle(value, layout)
         if state.free:
-            held = Placement(self.restrict(value, self.free(value, layout.cuts)))
-            state.variants.setdefault(held, value if not state.variants else self.fresh(value))
+            stored = Placement(self.restrict(value, self.free(value, layout.cuts)))
+            state.variants.setdefault(stored, value if not state.variants else self.fresh(value))
             if layout in state.variants:
                 return state.variants[layout]
         source = min(state.variants, key=lambda have: (_distance(have, layout), sorted(have.cuts)))
@@ -117,7 +117,7 @@ class Values:
         return name
 
     def settle(self, value: str, layout: Placement) -> str:
-        """Reduce a deferred value's partial part to a layout and add what waits."""
+        """Reduce the partial part of a deferred value to a placement, and add its other terms."""
         state = self[value]
         deferred = state.deferred
         if deferred is None:
@@ -139,7 +139,7 @@ class Values:
         return name
 
     def convert(self, value: str, source: str, before: Placement, after: Placement) -> str:
-        """Steps from one layout to another; returns the last local name."""
+        """Convert a value from one placement to another, and return its last local name."""
         have = before
         name = source
 
@@ -188,9 +188,9 @@ class Values:
     def reductions(
         self, value: str, have: Placement, after: Placement
     ) -> Iterator[tuple[frozenset[Partial], int | None]]:
-        """In which order a partial value is reduced, and by which cut each result is scattered.
+        """Yield the reductions of a partial value in order, with the cut that scatters each result.
 
-        What cannot be scattered is reduced in one step for each kind of reduction.
+        Reductions without such a cut are done in one step for each kind.
         """
         cuts, left = have.cuts, set(have.partial)
         for c in sorted(after.cuts - have.cuts):
@@ -221,13 +221,13 @@ class Values:
         return name
 
     def same_axes(self, axes: tuple[str, ...], among: Iterable[int]) -> int | None:
-        """The first of some cuts that lies on just these axes."""
+        """Return the first of some cuts that is over exactly these axes."""
         return next((c for c in sorted(among) if set(self.cuts[c].axes) == set(axes)), None)
 
     def finish(self, value: str, may: frozenset[int]) -> None:
-        """Make an output of the block whole or split, never partial.
+        """Convert an output of the block so that it is not partial.
 
-        It is reduced to a split where one of the cuts that it ``may`` have lies on the axes.
+        It is reduced and scattered if it ``may`` have a cut over the axes of the reduction.
         """
         state = self[value]
         partial = state.partial
@@ -245,6 +245,6 @@ class Values:
 
 
 def _distance(have: Placement, want: Placement) -> tuple[int, int]:
-    """How much has to be said between devices, then how much has to be done."""
+    """Return the number of communications of a conversion, then of local slices."""
     talk = len(have.partial) + len(have.cuts - want.cuts)
     return talk, len(want.cuts - have.cuts)

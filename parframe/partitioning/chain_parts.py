@@ -1,4 +1,4 @@
-"""What every device gets of a chain of dimensions: rectangles that tile it, equal or in a ratio."""
+"""Parts of a chain of dimensions: rectangles that tile it, equal or in a ratio."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from parframe.sizes import Size, floordiv, simplify
 
 @lru_cache(maxsize=4096)
 def split(size: Size, shares: tuple[int, ...]) -> tuple[Range, ...]:
-    """Parts of ``size`` elements in the ratio of some shares.
+    """Divide ``size`` elements in the ratio of some shares.
 
     Equal shares get parts as even as can be, larger ones first; unequal ones get parts that end
     at the nearest whole element, none of them empty if there are enough.
@@ -32,7 +32,7 @@ def _range(start: Size, stop: Size) -> Range:
 
 @lru_cache(maxsize=4096)
 def _even_end(size: Size, parts: int, part: int) -> Size:
-    """Where equal parts end: the first ``size % parts`` of them have one element more."""
+    """Return the end of an equal part; the first ``size % parts`` parts have one element more."""
     if isinstance(size, int):
         return part * (size // parts) + min(part, size % parts)
     if part in (0, parts):
@@ -43,7 +43,7 @@ def _even_end(size: Size, parts: int, part: int) -> Size:
 
 
 def _ends(size: Size, shares: tuple[int, ...]) -> list[Size]:
-    """Where unequal parts end."""
+    """Return the ends of unequal parts."""
     total, parts = sum(shares), len(shares)
     nearest = [floordiv(2 * size * before + total, 2 * total) for before in accumulate(shares)]
     ends: list[Size] = [0, *nearest[:-1], size]
@@ -55,7 +55,7 @@ def _ends(size: Size, shares: tuple[int, ...]) -> list[Size]:
 
 
 def mirrored(halves: tuple[Size, ...], shares: tuple[int, ...]) -> tuple[tuple[Range, ...], ...]:
-    """What every member of a group gets of two halves: of the second, counted from its end."""
+    """Return the parts of two halves for every rank of a group; the second half is reversed."""
     front, back = halves
     behind = split(back, shares[::-1])[::-1]
     return tuple(zip(split(front, shares), behind, strict=True))
@@ -63,7 +63,7 @@ def mirrored(halves: tuple[Size, ...], shares: tuple[int, ...]) -> tuple[tuple[R
 
 @lru_cache(maxsize=4096)
 def rectangles(sizes: tuple[Size, ...], shares: tuple[int, ...]) -> tuple[tuple[Range, ...], ...]:
-    """What every member of a group gets of a chain of dimensions of these sizes."""
+    """Return the part of a chain of dimensions for every rank of a group."""
     head, rest = sizes[0], sizes[1:]
     if head == 0:
         return ((Range(0, 0),) * len(sizes),) * len(shares)
@@ -83,29 +83,29 @@ def rectangles(sizes: tuple[Size, ...], shares: tuple[int, ...]) -> tuple[tuple[
     return tuple(map(_whole_or_none, found))
 
 
-def rectangle(sizes: tuple[Size, ...], shares: tuple[int, ...], member: int) -> tuple[Range, ...]:
-    """What one member of a group gets of a chain: its place in what `rectangles` gives."""
+def rectangle(sizes: tuple[Size, ...], shares: tuple[int, ...], index: int) -> tuple[Range, ...]:
+    """Return the part of a chain for one rank of a group, as `rectangles` does for all."""
     head, rest = sizes[0], sizes[1:]
     if isinstance(head, int) or min(shares) != max(shares):
-        return rectangles(sizes, shares)[member]
+        return rectangles(sizes, shares)[index]
     parts = len(shares)
-    ends = (_even_end(head, parts, place) for place in (member, member + 1))
+    ends = (_even_end(head, parts, place) for place in (index, index + 1))
     return _whole_or_none((_range(*ends), *(Range(0, size) for size in rest)))
 
 
 def _whole_or_none(rectangle: tuple[Range, ...]) -> tuple[Range, ...]:
-    """Nothing of all dimensions where there is nothing of one."""
+    """Return an empty rectangle if one of its dimensions is empty."""
     empty = any(span.length == 0 for span in rectangle)
     return (Range(0, 0),) * len(rectangle) if empty else rectangle
 
 
 def _suffice(size: Size, shares: tuple[int, ...]) -> bool:
-    """Whether there are so many elements that the least share is more than half of one."""
+    """Tell whether there are enough elements that the least share is more than half of one."""
     return not isinstance(size, int) or 2 * size * min(shares) > sum(shares)
 
 
 def _runs(shares: tuple[int, ...], count: int) -> list[tuple[int, ...]]:
-    """Consecutive members in so many runs, of which the shares are as equal as can be."""
+    """Divide consecutive ranks into runs whose shares are as equal as possible."""
     parts = len(shares)
     if min(shares) == max(shares):
         ends = [int(_even_end(parts, count, run)) for run in range(count + 1)]

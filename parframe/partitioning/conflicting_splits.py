@@ -1,4 +1,4 @@
-"""Whether the splits that a user gives can all hold: a tensor is split once over a mesh axis."""
+"""Check of the user's splits: a mesh axis splits one dimension of a tensor only."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from parframe.strategy import STAGES, Placing
 def check_splits(
     graph: OperatorGraph, dimensions: Dimensions, placing: Placing, cuts: tuple[Cut, ...]
 ) -> None:
-    """Refuse splits that put one mesh axis on two dimensions of one tensor that devices hold.
+    """Refuse splits that put one mesh axis on two dimensions of one weight or input.
 
     Only splits that the user gives himself contradict each other; of those that strategies offer,
     the first one wins.
@@ -24,7 +24,7 @@ def check_splits(
     Raises
     ------
     ParframeError
-        Of kind ``partition``, with the tensor, its dimensions and the ways out.
+        Of kind ``partition``, with the tensor, its dimensions and a hint.
     """
     given = [cut for cut in cuts if placing.splits[cut.split].required]
     pairs = [
@@ -36,13 +36,13 @@ def check_splits(
         axes = dimensions.outer[name]
         factors = tuple(factor for axis in axes for factor in axis)
         for left, right in pairs:
-            if _beside(factors, set(left.chain), set(right.chain)):
+            if _in_one_tensor(factors, set(left.chain), set(right.chain)):
                 here = [cut for cut in given if set(cut.chain) & dims_of(factors)]
                 raise _contradiction(name, axes, placing, (left, right), here)
 
 
-def _beside(axis: TensorDim, one: Set[str], other: Set[str]) -> bool:
-    """Whether two of an axis' factors have one dimension each, or those of one of its segments."""
+def _in_one_tensor(axis: TensorDim, one: Set[str], other: Set[str]) -> bool:
+    """Tell whether two factors of a dim, or of one of its segments, have one dimension each."""
     borne = [dims_of((factor,)) for factor in axis]
     if any(
         (left & one and right & other) or (left & other and right & one)
@@ -50,7 +50,7 @@ def _beside(axis: TensorDim, one: Set[str], other: Set[str]) -> bool:
     ):
         return True
     segments = (part for factor in axis if isinstance(factor, Segments) for part in factor.parts)
-    return any(_beside(part, one, other) for part in segments)
+    return any(_in_one_tensor(part, one, other) for part in segments)
 
 
 def _contradiction(
@@ -79,6 +79,6 @@ def _named(placing: Placing, cuts: list[Cut]) -> Iterator[tuple[str, str]]:
 
 
 def _shown(axis: TensorDim, names: Mapping[str, str]) -> str:
-    """An axis by the names that the user splits, or else by its dimensions."""
+    """Describe a dim by the names that the user splits, or else by its dimensions."""
     shown = dict.fromkeys(names.get(dim, dim) for dim in sorted(dims_of(axis)))
     return " * ".join(shown) or "1"

@@ -1,13 +1,14 @@
-"""Cuts: which dimensions are split over which mesh axes, and what every device gets of them.
+"""Cuts: dimensions split over mesh axes, and the part of every device.
 
 A cut splits a chain of dimensions over the devices of some mesh axes: the first dimension as far
-as it goes, then the next (heads: the key-value heads, then the group of query heads of each).
-What a device gets is a rectangle of the chain; the rectangles of all devices tile it. Devices get
-equal parts, or parts in the ratio that the mesh gives its unequal devices.
+as possible, then the next (for heads, the key-value heads, then the query heads of each). The
+part of a device is a rectangle of the chain; the rectangles of all devices tile it. Parts are
+equal, or in the ratio of the shares of unequal devices.
 
-A name that is split over several mesh axes is one cut of all of them, unless another name lies on
-some of the axes only: then it is cuts one within the other, so that where the other name takes an
-axis (experts that of expert parallelism), the outer cuts stay (the batch over data parallelism).
+A name that is split over several mesh axes is one cut over all of them, unless another name is
+split over some of these axes only. Then it is several nested cuts, so that an operator that uses an
+axis for the other name (experts on the axis of expert parallelism) keeps the outer cuts (the batch
+on the axis of data parallelism).
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from parframe.strategy import STAGES, Placing, Split
 
 @attrs.frozen
 class Cut:
-    """A chain of dimensions split over the devices of some mesh axes.
+    """Chain of dimensions split over the devices of some mesh axes.
 
     ``rank`` numbers the cuts; ``priority`` orders those that want the same axis (cuts of one name
     have the same): the lowest wins. What the model is given yields to what it has, what strategies
@@ -53,38 +54,38 @@ class Cut:
 
     @property
     def degree(self) -> int:
-        """The number of members of a group."""
+        """Number of ranks of a group."""
         return len(self.shares)
 
     @property
     def split(self) -> int:
-        """The place of the split that it belongs to among those of the placing."""
+        """Position of its split among those of the placing."""
         return self.priority[-1]
 
-    def within(self, held: Pieces) -> tuple[Pieces, ...]:
-        """What every member of a group holds of the chain's dimensions.
+    def within(self, given: Pieces) -> tuple[Pieces, ...]:
+        """Return the part of the chain for every rank of a group.
 
         Parameters
         ----------
-        held
-            What the group has together of dimensions; all of those that are absent.
+        given
+            The ranges of dimensions that the group has together; absent dimensions are whole.
         """
-        frame = self._frame(held)
+        frame = self._frame(given)
         lengths = tuple(outer.length for outer in frame)
         parts = (mirrored if self.mirrored else rectangles)(lengths, self.shares)
         return tuple(self._inside(frame, rectangle) for rectangle in parts)
 
-    def part(self, held: Pieces, member: int) -> Pieces:
-        """What one member of a group holds: its place in what `within` gives for all."""
-        frame = self._frame(held)
+    def part(self, given: Pieces, index: int) -> Pieces:
+        """Return the part of the chain for one rank of a group."""
+        frame = self._frame(given)
         lengths = tuple(outer.length for outer in frame)
         if self.mirrored:
-            return self._inside(frame, mirrored(lengths, self.shares)[member])
-        return self._inside(frame, rectangle(lengths, self.shares, member))
+            return self._inside(frame, mirrored(lengths, self.shares)[index])
+        return self._inside(frame, rectangle(lengths, self.shares, index))
 
-    def _frame(self, held: Pieces) -> list[Range]:
+    def _frame(self, given: Pieces) -> list[Range]:
         return [
-            held.get(dim, Range(0, size)) for dim, size in zip(self.chain, self.sizes, strict=True)
+            given.get(dim, Range(0, size)) for dim, size in zip(self.chain, self.sizes, strict=True)
         ]
 
     def _inside(self, frame: list[Range], rectangle: tuple[Range, ...]) -> Pieces:
@@ -95,7 +96,7 @@ class Cut:
 
     @cached_property
     def groups(self) -> tuple[tuple[Pieces, ...], ...]:
-        """For every group, what its members hold: one group for each part of the outer cut."""
+        """Parts of the ranks of every group; there is a group for each part of the outer cut."""
         frames: Iterable[Pieces] = ({},)
         if self.outer is not None:
             frames = (piece for group in self.outer.groups for piece in group)
@@ -103,7 +104,7 @@ class Cut:
 
     @cached_property
     def uneven(self) -> frozenset[str]:
-        """The chain's dimensions of which members of a group hold different parts."""
+        """Dimensions of the chain of which the ranks of a group have different parts."""
         if not self.mirrored and not isinstance(self.sizes[0], int):
             return frozenset(self.chain[:1] if self.degree > 1 else ())  # as rectangles are then
         return frozenset(
@@ -114,19 +115,19 @@ class Cut:
 
     @cached_property
     def tiling(self) -> tuple[frozenset[str], ...]:
-        """Dimensions whose parts tile what has any of them, for every set of them."""
+        """Sets of dimensions whose parts tile every tensor dim that has one of them."""
         if self.mirrored:
             return (self.uneven,)
         return tuple(frozenset({dim}) for dim in sorted(self.uneven))
 
     def piece(self, mesh: Mesh, rank: int) -> Pieces:
-        """What a rank holds of the chain's dimensions."""
-        held = {} if self.outer is None else self.outer.piece(mesh, rank)
-        return self.part(held, mesh.index(rank, self.axes))
+        """Return the part of the chain for a rank of a mesh."""
+        given = {} if self.outer is None else self.outer.piece(mesh, rank)
+        return self.part(given, mesh.index(rank, self.axes))
 
 
 def find_cuts(dimensions: Dimensions, placing: Placing) -> tuple[Cut, ...]:
-    """The cuts that a placing makes of these dimensions, in order of their rank.
+    """Find the cuts of a placing, in order of their number.
 
     Raises
     ------
@@ -161,7 +162,7 @@ def find_cuts(dimensions: Dimensions, placing: Placing) -> tuple[Cut, ...]:
 def _check_filled(
     entry: Split, chain: tuple[str, ...], dimensions: Dimensions, placing: Placing
 ) -> None:
-    """Refuse devices that would get nothing of a chain."""
+    """Refuse devices that would get no part of a chain."""
     size = product(dimensions.dimensions[dim].size for dim in chain)
     degree = product(placing.mesh.degree(axis) for axis in entry.axes)
     if isinstance(size, int) and isinstance(degree, int) and degree > size:
@@ -181,7 +182,7 @@ def _nested(
     dimensions: Dimensions,
     placing: Placing,
 ) -> Iterator[Cut]:
-    """The cuts of one chain, each within the one before."""
+    """Yield the cuts of one chain, each within the one before."""
     sizes = tuple(dimensions.dimensions[dim].size for dim in chain)
     outer: Cut | None = None
     for axes in axis_groups(entry, placing):
@@ -193,10 +194,10 @@ def _nested(
 
 
 def axis_groups(entry: Split, placing: Placing) -> Iterator[tuple[str, ...]]:
-    """The axes of a split, those together that the same other names lie on.
+    """Yield the axes of a split, grouped by the other names that are split over them.
 
-    Axes that were not given in an order by the user come the last, and so innermost, that more
-    other names want.
+    Unless the user gives an order, axes that more other names are split over come last, and so are
+    innermost.
     """
     wanted = {
         axis: frozenset(
@@ -226,33 +227,33 @@ def _nothing(axis: str, names: list[str], dimensions: Dimensions) -> ParframeErr
 
 
 def start_symbol(dim: str) -> sympy.Symbol:
-    """The symbol for where a device's piece of a dimension begins."""
+    """Return the symbol for the start of a device's part of a dimension."""
     return offset(re.sub(r"\W", "_", dim) + "_start")
 
 
 def here_symbol(dim: str) -> sympy.Symbol:
-    """The symbol for how much of a symbolic dimension a device holds."""
+    """Return the symbol for the length of a device's part of a symbolic dimension."""
     return offset(re.sub(r"\W", "_", dim) + "_here")
 
 
 def _label(cut: Cut, dim: str) -> str:
-    """What a cut's piece of a dimension is called: of an inner cut also by its axes."""
+    """Return the name of a cut's part of a dimension; that of an inner cut has its axes, too."""
     return dim if cut.outer is None else ".".join((dim, *cut.axes))
 
 
 @attrs.frozen
 class Shape:
-    """What devices of one shape hold of every cut dimension; where it starts is a symbol."""
+    """Parts of every cut dimension for devices of one shape; their starts are symbols."""
 
     pieces: tuple[Mapping[str, Range], ...]
 
     def of(self, cuts: frozenset[int]) -> dict[str, Range]:
-        """The pieces of some cuts."""
+        """Return the parts of some cuts."""
         return {dim: piece for cut in sorted(cuts) for dim, piece in self.pieces[cut].items()}
 
 
 def shape_of(cuts: tuple[Cut, ...], mesh: Mesh, rank: int) -> Shape:
-    """The shape of a rank's pieces, with symbols for what differs between equal shapes."""
+    """Return the shape of a rank's parts, with symbols for values that differ between ranks."""
     return Shape(
         tuple(
             {
@@ -266,7 +267,7 @@ def shape_of(cuts: tuple[Cut, ...], mesh: Mesh, rank: int) -> Shape:
 
 
 def bindings_of(cuts: tuple[Cut, ...], mesh: Mesh, rank: int) -> dict[str, Size]:
-    """The values of a rank's symbols."""
+    """Return the values of a rank's symbols."""
     found: dict[str, Size] = {}
     for cut in cuts:
         for dim, piece in _changed(cut, mesh, rank):
@@ -279,7 +280,7 @@ def bindings_of(cuts: tuple[Cut, ...], mesh: Mesh, rank: int) -> dict[str, Size]
 
 
 def _changed(cut: Cut, mesh: Mesh, rank: int) -> Iterator[tuple[str, Range]]:
-    """A rank's pieces of the dimensions that a cut splits; of an inner one not all of its chain."""
+    """Yield a rank's parts of the dimensions that a cut splits."""
     for dim, piece in cut.piece(mesh, rank).items():
         if cut.outer is None or dim in cut.uneven:
             yield dim, piece

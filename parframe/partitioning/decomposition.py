@@ -1,6 +1,6 @@
-"""Writing operators over a whole axis as simpler ones where that axis is split.
+"""Decomposition of operators over a whole dim into simpler ones, if the dim is split.
 
-A softmax or a norm over a split axis then exchanges a sum or an extreme, not the axis.
+A softmax or a norm over a split dim then reduces a sum or a maximum instead of gathering the dim.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ def expand(
     bound: Mapping[str, Mapping[str, BoundOperator]],
     wanted: Mapping[str, frozenset[str]],
 ) -> OperatorGraph:
-    """The graph with some operators written as simpler ones; itself, if no rule has such a form.
+    """Decompose operators of a graph; return the graph itself if no rule has a decomposition.
 
     Parameters
     ----------

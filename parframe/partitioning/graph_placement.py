@@ -1,4 +1,4 @@
-"""Placing a whole graph: every block once, and what has to be converted between its calls."""
+"""Placement of a whole graph: every block once, and the conversions between calls."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from parframe.partitioning.stage_boundaries import Boundaries, cross_boundary
 
 @attrs.frozen
 class PlacedBlock:
-    """A block with the devices' actions, the layouts of what it takes and of what it gives.
+    """Block with the actions of devices, and the placements of its inputs and outputs.
 
     ``outputs`` has the local name and the layout of every output of the block; ``states`` the
     local name of every cached value, as the operator that takes it has it; ``free`` the inputs
@@ -35,7 +35,7 @@ class PlacedBlock:
 
 @attrs.frozen
 class PlacedCall:
-    """A call: what is converted before it, and the local names that it takes.
+    """Call with the conversions before it, and the local names of its inputs.
 
     ``leaving`` is what is converted behind it, where a pipeline stage ends that lies on another
     mesh than a later one.
@@ -49,7 +49,7 @@ class PlacedCall:
 
 @attrs.frozen
 class PlacedGraph:
-    """The whole graph placed.
+    """Whole graph placed.
 
     ``held`` is the layout in which every input and parameter of the model is given to devices;
     ``outputs`` the local name and layout of each of the model's outputs; ``gathering`` names, by
@@ -68,7 +68,7 @@ class PlacedGraph:
 
 
 def outer_block(graph: OperatorGraph) -> Block:
-    """The values between calls as a block without operators."""
+    """Return the values between calls as a block without operators."""
     tensors: dict[str, Tensor] = dict(graph.tensors)
     operators = tuple(
         operator for block in graph.blocks.values() for operator in block.operators[:1]
@@ -85,8 +85,8 @@ def place_graph(
 ) -> PlacedGraph:
     """Place every block once, in the order of the calls.
 
-    The layout in which a weight is held is what its uses have in common, so the graph is placed
-    twice: the first time to learn what every use wishes.
+    A weight is stored with the cuts that all its uses have in common. The graph is placed twice:
+    the first time finds the cuts that every use wants.
     """
     free = _Free(graph, cuts, dimensions)
     _place(graph, dimensions, cuts, replicate_missing, free, boundaries or {})
@@ -95,7 +95,7 @@ def place_graph(
 
 
 class _Free:
-    """The model's inputs and weights, which may be given to devices in any layout."""
+    """Inputs and weights of the model, which devices may be given in any placement."""
 
     def __init__(self, graph: OperatorGraph, cuts: tuple[Cut, ...], dimensions: Dimensions) -> None:
         self.parents: dict[str, str] = {}
@@ -131,7 +131,7 @@ class _Free:
             self.parents[right] = left
 
     def wish(self, name: str, cuts: frozenset[int]) -> frozenset[int]:
-        """The layout in which a value is held, when a use wishes for these cuts."""
+        """Return the cuts that a value is stored with, for a use that wants some cuts."""
         root = self._find(name)
         if self.fixed is not None:
             return self.fixed.get(root, frozenset())
@@ -139,7 +139,7 @@ class _Free:
         return cuts
 
     def settle(self) -> None:
-        """Hold every value in what all its wishes have in common."""
+        """Store every value with the cuts that all its uses have in common."""
         barred: dict[str, frozenset[int]] = {}
         for name, cuts in self.barred.items():
             root = self._find(name)
@@ -217,7 +217,7 @@ def _place(
 
 
 def _returned(top: Values, name: str, ends: frozenset[str]) -> tuple[str, str, Placement]:
-    """An output of the model, its local name and layout: split only as the model's inputs are."""
+    """Return an output of the model with its local name and placement, split only like inputs."""
     have = top.layouts(name)
     cuts = have[0].cuts if have else ()
     kept = frozenset(cut for cut in cuts if set(top.cuts[cut].chain) <= ends)
@@ -227,10 +227,10 @@ def _returned(top: Values, name: str, ends: frozenset[str]) -> tuple[str, str, P
 def _lasting(
     graph: OperatorGraph, cuts: tuple[Cut, ...], ends: frozenset[str]
 ) -> dict[str, dict[str, frozenset[int]]]:
-    """For every block and output, the cuts that may last.
+    """Return the cuts that every output of a block may keep.
 
-    These are all, but for what the model returns and no call takes: of that only what its inputs
-    have stays split.
+    These are all cuts. A value that the model returns and no call reads keeps only cuts of the
+    model's inputs.
     """
     every = frozenset(cut.rank for cut in cuts)
     kept = frozenset(cut.rank for cut in cuts if set(cut.chain) <= ends)
@@ -290,7 +290,7 @@ def _place_block(
 
 
 def _cached(value: str, actions: tuple[Action, ...]) -> str:
-    """The local name under which the last operator that takes a value has it."""
+    """Return the local name of a value in the last operator that reads it."""
     taken = [
         action.inputs[action.operator.inputs.index(value)]
         for action in actions

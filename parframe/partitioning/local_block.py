@@ -1,4 +1,4 @@
-"""What localising gives: a block's operators and values for one shape of device."""
+"""Block for one shape of device: its operators and values."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from parframe.plan import Layout
 
 @attrs.frozen
 class Entry:
-    """One action made local: its operators, in order, and where it stands in the block."""
+    """Local operators of one action, in order, and its position in the block."""
 
     index: int
     operators: tuple[Operator, ...]
@@ -24,7 +24,7 @@ class Entry:
 
 @attrs.frozen
 class LocalBlock:
-    """A block for one shape of device, under the block's own names.
+    """Block for one shape of device, with the block's own names.
 
     ``placed`` has for local values the block's own and their layouts.
     """
@@ -37,7 +37,7 @@ class LocalBlock:
 
     @cached_property
     def layouts(self) -> dict[str, Layout]:
-        """How local values lie in the block's."""
+        """Layouts of the local values in those of the block."""
         regions: dict[tuple[TensorDim, frozenset[int]], Region] = {}
 
         def of(axis: TensorDim, cuts: frozenset[int]) -> Region:

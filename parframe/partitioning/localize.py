@@ -1,4 +1,4 @@
-"""Making a block local: the devices' actions and one shape of device in, its operators out."""
+"""Localization of a block: from actions to the operators of one shape of device."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from parframe.rules.signature import inputs_with
 from parframe.sizes import Size
 
 
-def localise(
+def localize_block(
     block: Block,
     axes: Mapping[str, tuple[TensorDim, ...]],
     actions: tuple[Action, ...],
@@ -47,7 +47,7 @@ def localise(
 
 
 class _Writer:
-    """Writes actions as operators."""
+    """Writer of actions as operators."""
 
     def __init__(
         self,
@@ -67,21 +67,21 @@ class _Writer:
         self.placed: dict[object, tuple[tuple[Region, ...], ...]] = {}
 
     def local(self, value: str, name: str, layout: Placement) -> Tensor:
-        """The local tensor of a value in a layout."""
+        """Return the local tensor of a value in a placement."""
         whole = self.block.tensors[value]
         sizes = tuple([self.sized(axis, layout.cuts) for axis in self.axes[value]])
         self.layouts.setdefault(name, (value, layout))
         return Tensor(name, sizes, whole.dtype)
 
     def sized(self, axis: TensorDim, cuts: frozenset[int]) -> Size:
-        """How much of an axis is here under some cuts."""
+        """Return the local size of a tensor dim under some cuts."""
         key = (axis, cuts)
         if key not in self.sizes:
             self.sizes[key] = local_size(axis, self.shape.of(cuts))
         return self.sizes[key]
 
     def write(self, action: Action) -> tuple[Operator, ...]:
-        """The operators of one action."""
+        """Write the operators of one action."""
         if isinstance(action, Convert):
             return (self.convert(action),)
         if isinstance(action, Add):
@@ -90,7 +90,7 @@ class _Writer:
         return local.written()
 
     def convert(self, action: Convert) -> Operator:
-        """One communication operator, or a local slice."""
+        """Write one communication operator, or a local slice."""
         self.converted[action.output] = action.source
         self.tensors[action.output] = self.local(action.value, action.output, action.after)
         near = self.block.operators[min(action.index, len(self.block.operators) - 1)]
@@ -119,14 +119,14 @@ class _Writer:
         )
 
     def group_axes(self, action: Convert) -> tuple[Arg, ...]:
-        """The mesh axes that a communication runs over, in the order that numbers its members."""
+        """Return the mesh axes of a communication, in the order that numbers its ranks."""
         for cut in (action.gone, action.come):
             if cut is not None:
                 return self.cuts[cut].axes
         return action.partial[0] if action.partial is not None else ()
 
     def regions(self, value: str, part: Placement, frame: Placement) -> tuple[Region, ...]:
-        """Where a device's part of a value lies in a frame."""
+        """Return the regions of a device's part of a value in a frame."""
         return tuple(
             region_of(axis, self.shape.of(part.cuts), self.shape.of(frame.cuts))
             for axis in self.axes[value]
@@ -135,7 +135,7 @@ class _Writer:
     def parts(
         self, value: str, cut: int | None, frame: Placement
     ) -> tuple[tuple[Region, ...], ...]:
-        """Where every member's part of a cut lies in a frame that does not have it."""
+        """Return the regions of every rank's part of a cut, in a frame without the cut."""
         if cut is None:
             raise ParframeError("internal", value, "is split by no cut", "report it")
         key = (self.axes[value], cut, frame.cuts)
@@ -148,7 +148,7 @@ class _Writer:
         return self.placed[key]
 
     def add(self, action: Add) -> tuple[Operator, ...]:
-        """The sum with an addend that waited: what it is added to was not yet the value."""
+        """Write the sum with a deferred addend."""
         left: str | None = action.left
         while left in self.layouts and self.layouts[left][0] == action.value:
             del self.layouts[left]
@@ -193,7 +193,7 @@ def _operator(
 
 
 class LocalOperator(Local):
-    """One operator being made local; see ``Local``."""
+    """Operator during its localization; see ``Local``."""
 
     def __init__(self, writer: _Writer, action: Compute) -> None:
         self.writer = writer
@@ -211,7 +211,7 @@ class LocalOperator(Local):
             self.site = without_addend(self.bound.rule, self.site, signature)
 
     def written(self) -> tuple[Operator, ...]:
-        """The operators for a device."""
+        """Write the operators for a device."""
         operator = self.site.operator
         for value, name, layout in zip(
             operator.inputs, self.action.inputs, self.action.befores, strict=True
@@ -243,7 +243,7 @@ class LocalOperator(Local):
         return {**where, "travels": tuple(dict.fromkeys(moved)), "axes": self.action.axes}
 
     def plain(self, target: str, more: Mapping[str, Arg]) -> None:
-        """The operator as it is, with shapes among its arguments made local."""
+        """Write the operator as it is, with local shapes among its arguments."""
         operator, rule = self.site.operator, self.bound.rule
         args = dict(operator.args)
         if rule is not None:
@@ -261,12 +261,12 @@ class LocalOperator(Local):
         )
 
     def own_name(self, output: str) -> str:
-        """The operator's name if it makes the model's value, otherwise that of what it makes."""
+        """Return the operator's name if it makes the model's value, else the name of its output."""
         operator, name = self.site.operator, self.names[output]
         return operator.name if name == output == operator.outputs[0] else name
 
     def positioned(self, args: Mapping[str, Arg]) -> dict[str, Arg]:
-        """The arguments under local names, input by input (one value may come in two layouts)."""
+        """Return the arguments with local names; one value may be read in two placements."""
         names = iter(self.action.inputs)
 
         def walk(arg: Arg) -> Arg:
@@ -279,7 +279,7 @@ class LocalOperator(Local):
         return {key: walk(arg) for key, arg in args.items()}
 
     def shape(self, name: str) -> tuple[Size, ...]:
-        """The local shape of an input or output by its name."""
+        """Return the local shape of an input or output."""
         return self.shapes[name]
 
     def _axis(self, letter: str) -> TensorDim:
@@ -345,4 +345,4 @@ class LocalOperator(Local):
         return name
 
 
-__all__ = ["LocalOperator", "localise"]
+__all__ = ["LocalOperator", "localize_block"]

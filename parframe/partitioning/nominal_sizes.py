@@ -1,4 +1,4 @@
-"""What tensors count for when two ways are compared, before any size is known."""
+"""Nominal sizes of tensors, to compare costs before symbolic sizes are known."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from parframe.graph import BYTES, Tensor
 from parframe.sizes import Size, evaluate, symbols_of
 
 NOMINAL = 64
-"""What a symbolic size counts for."""
+"""Value of a symbolic size."""
 
 
 def nominal(size: Size) -> int:
-    """A size with every symbol at its nominal size."""
+    """Return a size with every symbol at its nominal value."""
     return size if isinstance(size, int) else _evaluated(size)
 
 
@@ -23,10 +23,10 @@ def _evaluated(size: Size) -> int:
 
 
 def nominal_elements(tensor: Tensor) -> int:
-    """The elements of a tensor at nominal sizes."""
+    """Return the number of elements of a tensor at nominal sizes."""
     return math.prod(nominal(size) for size in tensor.shape)
 
 
 def nominal_bytes(tensor: Tensor) -> float:
-    """The bytes of a tensor at nominal sizes."""
+    """Return the bytes of a tensor at nominal sizes."""
     return nominal_elements(tensor) * BYTES[tensor.dtype]

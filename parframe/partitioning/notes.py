@@ -1,4 +1,4 @@
-"""Remarks on a plan: what is computed alike on several devices, held whole, or gathered."""
+"""Notes on a plan: replicated compute, replicated weights, and gathered values."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def notes_of(
     mesh: Mesh,
     calls: Iterable[Call] | None = None,
 ) -> tuple[Note, ...]:
-    """List replicated compute, weights held whole, and gathered values, with bytes.
+    """List replicated compute, replicated weights and gathered values, with bytes.
 
     An axis that splits only what the model is given (a batch over replicas) repeats no compute;
     weights are whole along it by design and are not listed. Where not all of the graph's calls
@@ -51,7 +51,7 @@ def notes_of(
 def _weight_axes(
     graph: OperatorGraph, dimensions: Dimensions, cuts: tuple[Cut, ...], mesh: Mesh
 ) -> tuple[str, ...]:
-    """The mesh axes that split weights."""
+    """Return the mesh axes that split weights."""
     borne = {
         dim for name in graph.parameters for axis in dimensions.outer[name] for dim in dims_of(axis)
     }

@@ -34,11 +34,11 @@ class Option:
 
     @property
     def ranks(self) -> frozenset[int]:
-        """The cuts that the operator works on."""
+        """Cuts that the operator works on."""
         return frozenset(cut.rank for cut in (self.cut, self.travels) if cut is not None)
 
     def taken(self, position: int) -> frozenset[int]:
-        """The cuts that an input has."""
+        """Return the cuts of an input."""
         own = {self.cut.rank} if self.inputs[position] else set()
         if self.travels is not None and position in self.moved:
             own.add(self.travels.rank)
@@ -46,7 +46,7 @@ class Option:
 
 
 def occurrences(axis: TensorDim, dim: str) -> int:
-    """How often a dimension is a factor of an axis (at most once in each segment)."""
+    """Count how often a dimension is a factor of a tensor dim (at most once in each segment)."""
     return sum(
         (factor.dim == dim)
         if isinstance(factor, Leaf)
@@ -56,7 +56,7 @@ def occurrences(axis: TensorDim, dim: str) -> int:
 
 
 def tiles(axis: TensorDim, dims: frozenset[str]) -> bool:
-    """Whether pieces that tile some dimensions tile the axis, too: every segment has one."""
+    """Tell whether parts that tile some dimensions tile a tensor dim in every segment."""
     return any(
         factor.dim in dims
         if isinstance(factor, Leaf)
@@ -66,7 +66,7 @@ def tiles(axis: TensorDim, dims: frozenset[str]) -> bool:
 
 
 def carries(axes: Sequence[TensorDim], cut: Cut) -> bool:
-    """Whether a cut can split a value: just one of its axes has each dimension that differs."""
+    """Tell whether a cut can split a value: exactly one dim has each dimension that differs."""
     count = [sum(occurrences(axis, dim) for axis in axes) for dim in sorted(cut.uneven)]
     return any(count) and max(count) <= 1
 
@@ -74,7 +74,7 @@ def carries(axes: Sequence[TensorDim], cut: Cut) -> bool:
 def options(
     signature: Signature, bound: BoundOperator, axes: Axes, cuts: tuple[Cut, ...]
 ) -> list[Option]:
-    """Every cut that an operator could work on.
+    """List every cut that an operator can work on.
 
     Parameters
     ----------
@@ -173,7 +173,7 @@ def _having(
     carry: set[str],
     good: set[str],
 ) -> bool | None:
-    """Whether a tensor is split by a cut in this operator; None if only a part of it is."""
+    """Tell whether an operator's tensor is split by a cut; None if only a part of it is."""
     verdicts: set[bool] = set()
     for axis, pattern in zip(axes, patterns, strict=True):
         if dims_of(axis) & cut.uneven:

@@ -111,11 +111,11 @@ def step_costs(
         crossing[last[value]] -= size
     running = 0.0
     costs = []
-    held: set[str] = set()
+    seen: set[str] = set()
     for number, step in enumerate(model.steps):
         running += crossing[number]
-        weights = {v for v in step.reads if v in given} - held
-        held |= weights
+        weights = {v for v in step.reads if v in given} - seen
+        seen |= weights
         costs.append(
             StepCost(
                 flops=0.0 if number in recomputable else _step_work(step, works),

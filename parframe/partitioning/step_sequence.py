@@ -13,7 +13,7 @@ from parframe.graph import Block, Operator, OperatorGraph, Tensor, rename_arg
 from parframe.partitioning.cuts import Cut, Shape
 from parframe.partitioning.graph_placement import PlacedCall, PlacedGraph, outer_block
 from parframe.partitioning.local_block import LocalBlock
-from parframe.partitioning.localize import localise
+from parframe.partitioning.localize import localize_block
 from parframe.plan import Layout
 
 _BASE = re.compile(r"[@~].*$", re.DOTALL)
@@ -86,7 +86,7 @@ def sequence_steps(
 ) -> StepSequence:
     """Write out every call of every block for one shape of device."""
     blocks = {
-        name: localise(
+        name: localize_block(
             block.block, dimensions.tensor_dims[name], block.actions, cuts, shape, block.given
         )
         for name, block in placed.blocks.items()
@@ -120,7 +120,7 @@ def localize_between_calls(
     """Write the conversions between calls for one shape of device."""
     between = (a for call in placed.calls for a in (*call.glue, *call.leaving))
     actions = (*between, *placed.glue)
-    return localise(outer_block(graph), dimensions.outer, actions, cuts, shape, placed.held)
+    return localize_block(outer_block(graph), dimensions.outer, actions, cuts, shape, placed.held)
 
 
 def write_steps(local: LocalGraph) -> tuple[Step, ...]:

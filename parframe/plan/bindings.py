@@ -13,19 +13,19 @@ from parframe.sizes import Size, substitute
 
 
 def bound_tensor(tensor: Tensor, bindings: Mapping[str, Size]) -> Tensor:
-    """The tensor with the device's sizes where they are known."""
+    """Return a tensor with the sizes of a device in place of its symbols."""
     shape = tuple(substitute(size, bindings) for size in tensor.shape)
     return tensor if shape == tensor.shape else attrs.evolve(tensor, shape=shape)
 
 
 def bound_part(part: Part, device: Device) -> Part:
-    """The part with the device's sizes in its region."""
+    """Return a part with the sizes of a device in its region."""
     region = tuple(bound_region(axis, device.bindings) for axis in part.region)
     return attrs.evolve(part, region=region)
 
 
 def bound_region(region: Region, bindings: Mapping[str, Size]) -> Region:
-    """The region with the device's sizes where they are known."""
+    """Return a region with the sizes of a device in place of its symbols."""
     return compact_region(tuple(_bound_factor(factor, bindings) for factor in region))
 
 

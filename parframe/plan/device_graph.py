@@ -11,7 +11,7 @@ from parframe.rules.table import communicates
 
 
 def device_graph(program: Program, device: Device, mesh: Mesh) -> networkx.MultiDiGraph:
-    """The graph of a device: a node an operator, an edge a tensor; see `Plan.device`."""
+    """Return the graph of a device, as `Plan.device` describes it."""
     graph = networkx.MultiDiGraph(rank=device.rank, program=program.name, stage=program.stage)
     home: dict[str, str] = {}
     for kind, parts in (("input", program.inputs), ("parameter", program.parameters)):

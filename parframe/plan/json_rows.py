@@ -1,4 +1,4 @@
-"""The parts of a plan as JSON rows and back; a stranger's rows are checked as they are read."""
+"""Parts of a plan as rows of JSON, and back; rows are checked when they are read."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ T = TypeVar("T")
 
 
 def encode_placing(placing: Placing) -> dict[str, Any]:
-    """Where names lie on the mesh, as JSON."""
+    """Return a placing as JSON."""
     return {
         **_encode_mesh(placing.mesh),
         "splits": [
@@ -40,7 +40,7 @@ def encode_placing(placing: Placing) -> dict[str, Any]:
 
 
 def decode_placing(value: Any) -> Placing:
-    """The placing that `encode_placing` wrote."""
+    """Read a placing from JSON."""
     match value:
         case {
             "mesh": list(axes), "splits": list(splits), "stage_starts": list(starts),
@@ -67,7 +67,7 @@ def _names(value: Any, where: str) -> tuple[str, ...]:
 
 
 def encode_program(program: Program) -> dict[str, Any]:
-    """A program as JSON."""
+    """Return a program as JSON."""
     return {
         "stage": program.stage,
         "inputs": [_encode_part(part) for part in program.inputs],
@@ -84,7 +84,7 @@ def encode_program(program: Program) -> dict[str, Any]:
 
 
 def decode_program(name: str, value: Any) -> Program:
-    """The program that `encode_program` wrote."""
+    """Read a program from JSON."""
     where = f"program {name[:60]!r}"
     entry = mapping(value, where)
     stage = entry.get("stage")
@@ -111,12 +111,12 @@ def decode_program(name: str, value: Any) -> Program:
 
 
 def encode_device(device: Device) -> list[Any]:
-    """A device as JSON; its rank is its place."""
+    """Return a device as JSON, without its rank, which is its position."""
     return [device.program, {name: encode_size(size) for name, size in device.bindings.items()}]
 
 
 def decode_device(rank: int, value: Any) -> Device:
-    """The device that `encode_device` wrote."""
+    """Read a device from JSON."""
     match value:
         case [str(program), dict(bindings)]:
             return Device(rank, program, {name: decode_size(v) for name, v in bindings.items()})
@@ -124,12 +124,12 @@ def decode_device(rank: int, value: Any) -> Device:
 
 
 def encode_note(note: Note) -> list[Any]:
-    """A note as JSON."""
+    """Return a note as JSON."""
     return [note.kind, note.where, note.what, encode_size(note.bytes)]
 
 
 def decode_note(value: Any) -> Note:
-    """The note that `encode_note` wrote."""
+    """Read a note from JSON."""
     match value:
         case [str(kind), str(where), str(what), size]:
             return Note(kind, where, what, decode_size(size))
@@ -137,21 +137,21 @@ def decode_note(value: Any) -> Note:
 
 
 def mapping(value: Any, where: str) -> dict[str, Any]:
-    """The value, if it is a JSON object."""
+    """Return a value that must be a JSON object."""
     if not isinstance(value, dict):
         raise invalid_plan(where, "is not a JSON object")
     return value
 
 
 def sequence(value: Any, where: str) -> list[Any]:
-    """The value, if it is a list."""
+    """Return a value that must be a list."""
     if not isinstance(value, list):
         raise invalid_plan(where, "is not a list")
     return value
 
 
 def text(value: Any, where: str) -> str:
-    """The value, if it is text."""
+    """Return a value that must be text."""
     if not isinstance(value, str):
         raise invalid_plan(where, f"{repr(value)[:60]} is not text")
     return value
@@ -227,7 +227,7 @@ def _axis(value: Any) -> tuple[str, int]:
 
 
 def _encode_mesh(mesh: Mesh) -> dict[str, Any]:
-    """The axes of a mesh; shares and stages where devices or stages are unequal."""
+    """Return a mesh as JSON, with shares or stages if these are unequal."""
     if isinstance(mesh, StagedMesh):
         inner = [[list(axis) for axis in one.axes] for one in mesh.submeshes]
         stages = {"mesh": [[mesh.stage_axis, len(inner)]], "stages": inner}
@@ -237,7 +237,7 @@ def _encode_mesh(mesh: Mesh) -> dict[str, Any]:
 
 
 def _mesh(axes: list[Any], shares: Any, stages: Any) -> Mesh:
-    """The mesh that `_encode_mesh` wrote."""
+    """Read a mesh from JSON."""
     given = {axis: sequence(of, f"shares {axis}") for axis, of in mapping(shares, "shares").items()}
     if not stages:
         return Mesh(map(_axis, axes), given)

@@ -1,4 +1,4 @@
-"""What a device of a plan does: a program of operators, with communication operators in it.
+"""Program of a device: operators of the model, and communication operators.
 
 Devices that do the same share one *program*; what differs from device to device is in the
 device's *bindings*: where its part of a dimension starts (``vocab_start``), and how much of a
@@ -27,7 +27,7 @@ from parframe.sizes import Size
 
 @attrs.frozen
 class Part:
-    """What a device holds of a whole tensor: ``name`` locally is ``region`` of ``whole``.
+    """Part of a tensor that a device has: ``name`` is ``region`` of ``whole``.
 
     ``region`` has one entry for every axis.
     """
@@ -39,7 +39,7 @@ class Part:
 
 @attrs.frozen
 class Layout:
-    """How a device's value lies in the model's: ``region`` of the value ``whole``.
+    """Layout of a device's value: it is ``region`` of the model's value ``whole``.
 
     Over the mesh axes in ``partial`` it is still to be reduced: axis to reduction.
     """
@@ -51,7 +51,7 @@ class Layout:
 
 @attrs.frozen
 class Program:
-    """What a device does: the operators in order, over its parts of the tensors.
+    """Operators of a device in order, over its parts of the tensors.
 
     Parameters
     ----------
@@ -88,7 +88,7 @@ class Program:
 
 @attrs.frozen
 class Device:
-    """One device: its rank, its program, and the values of the program's bound symbols."""
+    """Device: its rank, its program, and the values of the program's bound symbols."""
 
     rank: int
     program: str
@@ -97,7 +97,7 @@ class Device:
 
 @attrs.frozen
 class Note:
-    """A remark on the plan: a weight held whole, compute repeated, a tensor gathered.
+    """Note on the plan: a replicated weight, replicated compute, or a gathered tensor.
 
     ``bytes`` is for one device, in bytes, as a size of the model's symbols.
     """

@@ -1,4 +1,4 @@
-"""A program as a readable Python file: for reading alone, nothing ever runs it."""
+"""Programs as readable Python files, which are never executed."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ _LONGEST_SOURCE = 160
 
 
 def format_program(plan: Plan, name: str) -> str:
-    """The Python text of one program of a plan."""
+    """Format one program of a plan as Python text."""
     program = plan.programs[name]
     ranks = [device.rank for device in plan.devices if device.program == name]
     symbols = _symbols(program)
     names = _identifiers(program, symbols)
     lines = [
-        f'"""Role {name}, stage {program.stage}, of {_counted(ranks)}."""',
+        f'"""Program {name}, stage {program.stage}, of {_counted(ranks)}."""',
         "",
         *_header(plan, program, ranks),
         "",
@@ -117,7 +117,7 @@ def _call(operator: Operator, names: Mapping[str, str]) -> str:
         if arg is None:
             continue
         if slot in ("parts", "sends") and isinstance(arg, tuple):
-            shown.append(f"{slot}={_members(arg)}")
+            shown.append(f"{slot}={_group_regions(arg)}")
             continue
         value = _argument(arg, names)
         positional = isinstance(arg, Ref) and all("=" not in before for before in shown)
@@ -125,8 +125,8 @@ def _call(operator: Operator, names: Mapping[str, str]) -> str:
     return f"{'.'.join(map(_identifier, target.split('.')))}({', '.join(shown)})"
 
 
-def _members(parts: tuple[Any, ...]) -> str:
-    """The regions of a group's members: of the axis alone in which they differ, if it is one."""
+def _group_regions(parts: tuple[Any, ...]) -> str:
+    """Format the regions of the ranks of a group; only the dim that differs, if it is one."""
     differ = [axis for axis, found in enumerate(zip(*parts, strict=True)) if len(set(found)) > 1]
     if len(differ) != 1:
         return _listed(_listed(_region(axis) for axis in part) for part in parts)
@@ -196,7 +196,7 @@ def _expressions(arg: Arg) -> Iterator[sympy.Symbol]:
 
 
 def _identifiers(program: Program, symbols: Set[str]) -> dict[str, str]:
-    """A Python name for every value, each its own."""
+    """Return a different Python name for every value."""
     found: dict[str, str] = {}
     taken = {*symbols, "aten", "axis", "float", "join", "span", "whole"}
     given = [part.name for part in (*program.inputs, *program.parameters)]

@@ -1,4 +1,4 @@
-"""What a device holds of a weight, as slices of the original tensor."""
+"""Shards of weights as slices of the original tensors."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from parframe.plan.bindings import bound_part
 from parframe.plan.program import Device, Program
 
 Run = tuple[int, int]
-"""A half-open range ``(start, stop)`` along an axis."""
+"""Half-open range ``(start, stop)`` along a tensor dim."""
 
 
 @attrs.frozen
 class Slices:
-    """A part of a tensor: the runs that are taken along every axis, in order.
+    """Part of a tensor: the runs that are taken along every dim, in order.
 
     Parameters
     ----------
@@ -32,8 +32,8 @@ class Slices:
     shape
         Its shape.
     runs
-        For every axis the half-open ranges that are taken; several where a weight is a
-        concatenation of others.
+        For every dim, the half-open ranges that are taken; several if the weight is a
+        concatenation.
 
     Examples
     --------
@@ -50,21 +50,21 @@ class Slices:
 
     @cached_property
     def local_shape(self) -> tuple[int, ...]:
-        """The shape of the part."""
+        """Shape of the part."""
         return tuple(sum(stop - start for start, stop in axis) for axis in self.runs)
 
     @property
     def is_whole(self) -> bool:
-        """Whether the part is all of the tensor."""
+        """Return whether the part is the whole tensor."""
         return self.local_shape == self.shape
 
     @property
     def elements(self) -> int:
-        """The number of elements of the part."""
+        """Number of elements of the part."""
         return math.prod(self.local_shape)
 
     def take(self, tensor: Any) -> Any:
-        """The part of a tensor.
+        """Take the part from a tensor.
 
         Parameters
         ----------
@@ -74,7 +74,7 @@ class Slices:
         Returns
         -------
         torch.Tensor or numpy.ndarray
-            The part; where nothing was cut, it may share memory with the original.
+            The part. It may share memory with the original.
 
         Raises
         ------
@@ -105,7 +105,7 @@ class Slices:
 def slices_of(
     program: Program, device: Device, parameters: Mapping[str, Parameter]
 ) -> dict[str, Slices]:
-    """What a device holds of the parameters, by its own names; see `Plan.weights`."""
+    """Return the slices of all parameters of a device, by its own names; see `Plan.weights`."""
     found = {}
     for part in program.parameters:
         regions = bound_part(part, device).region

@@ -1,4 +1,4 @@
-"""The definition of a legal plan: whatever else it does, every name and group in it exists."""
+"""Validation of plans: every name is defined, and every group exists."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
 
 
 def validate_plan(plan: Plan) -> Plan:
-    """The plan itself, if it is legal: every name is defined once and before it is used.
+    """Return a plan that must be legal: every name is defined once, and before it is used.
 
     Raises
     ------
@@ -44,7 +44,7 @@ def validate_plan(plan: Plan) -> Plan:
 
 
 def _verify_devices(plan: Plan) -> dict[str, int]:
-    """The first rank of every program that a device has."""
+    """Check the devices, and return the first rank of every program."""
     first: dict[str, int] = {}
     if [device.rank for device in plan.devices] != list(range(plan.mesh.size)):
         raise invalid_plan("devices", f"are not the ranks of the mesh {plan.mesh}")
@@ -62,7 +62,7 @@ def _verify_devices(plan: Plan) -> dict[str, int]:
 
 
 def invalid_plan(where: str, what: str) -> ParframeError:
-    """The error of a plan that is not legal."""
+    """Return the error of a plan that is not legal."""
     return ParframeError("plan", where, what, "partition the model again")
 
 
@@ -168,7 +168,7 @@ def _is_axes(arg: Arg, group: int, mesh: Mesh) -> bool:
     )
 
 
-def _is_member(arg: Arg, group: int, mesh: Mesh) -> bool:
+def _is_group_rank(arg: Arg, group: int, mesh: Mesh) -> bool:
     return isinstance(arg, int) and not isinstance(arg, bool) and 0 <= arg < group
 
 
@@ -201,7 +201,7 @@ _CHECKS: Mapping[str, Callable[[Arg, int, Mesh], bool]] = {
     "parts": _is_regions,
     "sends": _is_regions,
     "part": lambda arg, group, mesh: _is_region(arg),
-    "root": _is_member,
-    "peer": _is_member,
+    "root": _is_group_rank,
+    "peer": _is_group_rank,
     "tag": lambda arg, group, mesh: isinstance(arg, str | int) and not isinstance(arg, bool),
 }

@@ -1,4 +1,4 @@
-"""The spec as a whole: its keys, checked against each other."""
+"""Spec: its keys, checked against each other."""
 
 import math
 from collections.abc import Iterable, Mapping
@@ -22,16 +22,16 @@ if TYPE_CHECKING:
 
 @attrs.frozen
 class Verify:
-    """What the proof of a plan runs.
+    """Settings of the verification of a plan.
 
     Parameters
     ----------
     batch, sequence : int or None
-        Sizes of its inputs; None leaves them to the proof.
+        Sizes of its inputs; chosen automatically if None.
     seed : int
         The seed of random weights and inputs.
     execute : bool
-        Whether the proof is run at all.
+        Whether the plan is executed.
     """
 
     batch: int | None = None
@@ -42,20 +42,20 @@ class Verify:
 
 @attrs.frozen
 class Run:
-    """What a plan is run on, in real processes.
+    """Settings of the run of a plan in real processes.
 
     Parameters
     ----------
     prompts : tuple of str or tuple of int
-        What the model continues: texts, or token ids.
+        Prompts: texts, or token ids.
     max_new_tokens : int
-        How many tokens each gets at most.
+        Maximum number of new tokens for each prompt.
     executor, device : str
-        What starts the devices, and what they are.
+        Name of the executor, and type of the devices.
     cached : bool
-        Whether keys and values are kept from token to token.
+        Whether keys and values are cached.
     compiled : bool
-        Whether the step of one token is compiled.
+        Whether the decode step is compiled.
     """
 
     prompts: tuple[str | tuple[int, ...], ...] = ()
@@ -84,7 +84,7 @@ def _splits(value: Mapping[str, Iterable[str]]) -> dict[str, tuple[str, ...]]:
 
 @attrs.frozen(kw_only=True)
 class Spec:
-    """What is to be partitioned, how, and what becomes of the result.
+    """Specification: the model, the strategies, the devices, and what is done with the plan.
 
     Parameters
     ----------
@@ -113,13 +113,13 @@ class Spec:
     dtype : str or None
         The type of weights and cache; None for that of the model.
     batch, sequence : int or None
-        The sizes for which memory is told.
+        Sizes for the memory report.
     memory_budget : int or None
-        The bytes that a device may need at most.
+        Memory that a device may use, in bytes.
     verify : Verify
-        What the proof runs.
+        Settings of the verification.
     run : Run
-        What it is run on once it is proved; nothing, if it names no prompts.
+        Settings of the run after verification; there is no run without prompts.
     origin : Origin
         Where the keys stand.
 
@@ -293,7 +293,7 @@ _SAME = {field.name for field in attrs.fields(Spec)} - {"model"}
 
 
 def _under(read: Mapping[str, Any], table: str) -> dict[str, Any]:
-    """Give what the keys of a table say, by their own names."""
+    """Return the values of the keys of a table, by their own names."""
     return {
         key.removeprefix(f"{table}."): value
         for key, value in read.items()
@@ -302,7 +302,7 @@ def _under(read: Mapping[str, Any], table: str) -> dict[str, Any]:
 
 
 def _demo(read: Mapping[str, Any], origin: Origin) -> DemoModel:
-    """Make the demo model of a table, which must be complete."""
+    """Return the demo model of a table, which must be complete."""
     for key, hint in (("model.kind", 'add kind = "demo"'), ("model.config", "add a table config")):
         if key not in read:
             raise ParframeError("spec", origin.where("model"), f"has no {key[6:]!r}", hint)

@@ -1,4 +1,4 @@
-"""The stages that a spec gives one by one: their layers, and the degrees of their meshes."""
+"""Pipeline stages that a spec lists: their layers, and the degrees of their meshes."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -17,7 +17,7 @@ _LAYERS = re.compile(r"([0-9]{1,6})(?:-([0-9]{1,6}))?")
 
 @attrs.frozen
 class Stage:
-    """A pipeline stage as a spec gives it.
+    """Pipeline stage of a spec.
 
     Parameters
     ----------
@@ -33,7 +33,7 @@ class Stage:
 
 
 def read_stages(value: Any, folder: Path) -> tuple[Stage, ...]:
-    """Read the stages of a spec, which have all layers in order."""
+    """Read the stages of a spec, which must have all layers in order."""
     if not isinstance(value, list) or not value:
         raise ValueError(wrong(value))
     stages = tuple(_stage(number, entry) for number, entry in enumerate(value))
@@ -106,7 +106,7 @@ def place_stages(
 
 
 def _stage_axis(placing: Placing, shares: Mapping[str, Sequence[int]]) -> str:
-    """The axis that the layers are split over: the first, and for nothing else."""
+    """Return the axis of the layers, which must be the first and split nothing else."""
     axes = placing.axes(STAGES)
     if len(axes) != 1:
         what = f"{STAGES!r} is split over {', '.join(axes) or 'no axis'}"

@@ -1,4 +1,4 @@
-"""The text of a spec, refused before parsing if it could do harm, and where its keys stand."""
+"""Text of a spec: its limits, its parsing, and the places of its keys."""
 
 import re
 import tomllib
@@ -34,7 +34,7 @@ _TOKEN = re.compile(
 
 @attrs.frozen
 class Origin:
-    """Where the keys of a spec stand, for its error messages.
+    """Places of the keys of a spec, for error messages.
 
     Parameters
     ----------
@@ -48,7 +48,7 @@ class Origin:
     lines: Mapping[str, int] = attrs.field(factory=dict)
 
     def where(self, key: str) -> str:
-        """Tell the place of a key.
+        """Return the place of a key.
 
         Parameters
         ----------
@@ -68,7 +68,7 @@ class Origin:
 
     @contextmanager
     def at(self, key: str) -> Iterator[None]:
-        """Tell the place of a key in the errors of what is done with its value.
+        """Add the place of a key to errors that are raised inside.
 
         Parameters
         ----------
@@ -78,8 +78,8 @@ class Origin:
         Raises
         ------
         ParframeError
-            Any that is raised inside, told with this place. An error that names a key itself
-            is told with the place of that one.
+            Any that is raised inside, with this place; with the place of the key that the error
+            itself names, if it names one.
         """
         try:
             yield

@@ -16,7 +16,7 @@ from parframe.layout import dims_of
 from parframe.mesh import Mesh
 from parframe.partitioning.cuts import Shape, shape_of
 from parframe.partitioning.local_block import LocalBlock
-from parframe.partitioning.localize import localise
+from parframe.partitioning.localize import localize_block
 from parframe.partitioning.step_sequence import (
     LocalGraph,
     ModelSteps,
@@ -145,7 +145,7 @@ class DeviceStepsCache:
         )
         key = (on.form, name, pieces)
         if key not in self.blocks:
-            local = localise(block.block, axes, block.actions, on.cuts, shape, block.given)
+            local = localize_block(block.block, axes, block.actions, on.cuts, shape, block.given)
             self.blocks[key] = local, self._kind(local)
         return self.blocks[key]
 
