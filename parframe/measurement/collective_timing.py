@@ -34,19 +34,7 @@ _MIN_SECONDS = 1e-6
 
 @attrs.frozen
 class TimedGroup:
-    """Ranks that communicate.
-
-    Parameters
-    ----------
-    ranks
-        The ranks.
-    group
-        Their process group.
-    rank
-        This rank's index in the group.
-    device
-        The device of the messages.
-    """
+    """Ranks that communicate; ``rank`` is this rank's index in their process group."""
 
     ranks: tuple[int, ...]
     group: Any
@@ -66,19 +54,7 @@ class TimedGroup:
 
 @attrs.frozen
 class CollectiveTimes:
-    """Times of one collective, or of a send.
-
-    Parameters
-    ----------
-    kind
-        Its name, such as ``"all_reduce"``.
-    ranks
-        Number of ranks.
-    bytes
-        Bytes of the message.
-    times
-        The times.
-    """
+    """Times of one collective, or of a send, of a message of some bytes."""
 
     kind: str
     ranks: int
@@ -94,36 +70,45 @@ def time_collectives(
         for size in sizes:
             elements = max(size // 4 // group.size, 1) * group.size
             message = torch.ones(elements, device=group.device)
-            times = _time_collective(group, partial(collective, group, message), repeats)
-            yield CollectiveTimes(kind, group.size, size, times)
+            run = partial(_read_and_run, collective, group, message)
+            yield CollectiveTimes(kind, group.size, size, _time(group, run, 1, repeats))
 
 
 def time_sends(
     group: TimedGroup, sizes: Sequence[int] = SIZES, repeats: int = _REPEATS
 ) -> Iterator[CollectiveTimes]:
-    """Time a message from the first rank to the second: half the time of both ways."""
+    """Time a message from the first rank to the second: half the time of both ways.
+
+    Each rank works while the other one waits, as in a pipeline.
+    """
     for size in sizes:
         message = torch.ones(max(size // 4, 1), device=group.device)
-        yield CollectiveTimes("send", 2, size, _time_send(group, message, repeats))
+        run = partial(_send_and_return, group, message)
+        yield CollectiveTimes("send", 2, size, _time(group, run, 2, repeats) / 2)
 
 
-def _time_collective(group: TimedGroup, collective: Callable[[], object], repeats: int) -> Times:
+def _time(
+    group: TimedGroup, run: Callable[[torch.Tensor], object], reads: int, repeats: int
+) -> Times:
+    """Time communication with reads of memory before it, and subtract the time of the reads."""
     memory = torch.ones(_READ_BYTES // 4, device=group.device)
     reading, both = [], []
     for _ in range(repeats):
-        reading.append(_measure_seconds(group, memory.sum))
-        both.append(_measure_seconds(group, lambda: (memory.sum(), collective())))
-    return _subtract(both, reading)
+        reading.append(reads * _measure_seconds(group, memory.sum))
+        both.append(_measure_seconds(group, lambda: run(memory)))
+    whole, base = summarize_times(both), summarize_times(reading)
+    p10, median = whole.p10 - base.p10, whole.median - base.median
+    return Times(max(p10, _MIN_SECONDS), max(median, _MIN_SECONDS))
 
 
-def _time_send(group: TimedGroup, message: torch.Tensor, repeats: int) -> Times:
-    """Time a send while each rank works and the other one waits, as in a pipeline."""
-    memory = torch.ones(_READ_BYTES // 4, device=group.device)
-    reading, both = [], []
-    for _ in range(repeats):
-        reading.append(_measure_seconds(group, memory.sum))
-        both.append(_measure_seconds(group, lambda: _send_and_return(group, message, memory)))
-    return _subtract(both, [2 * seconds for seconds in reading]) / 2
+def _read_and_run(
+    collective: Callable[[TimedGroup, torch.Tensor], torch.Tensor],
+    group: TimedGroup,
+    message: torch.Tensor,
+    memory: torch.Tensor,
+) -> None:
+    memory.sum()
+    collective(group, message)
 
 
 def _send_and_return(group: TimedGroup, message: torch.Tensor, memory: torch.Tensor) -> None:
@@ -143,14 +128,6 @@ def _measure_seconds(group: TimedGroup, run: Callable[[], object]) -> float:
     if group.device.type == "cuda":
         torch.cuda.synchronize()
     return time.perf_counter() - start
-
-
-def _subtract(both: Sequence[float], reading: Sequence[float]) -> Times:
-    """Subtract the time of the reading from that of the reading and the communication."""
-    whole, base = summarize_times(both), summarize_times(reading)
-    return Times(
-        max(whole.p10 - base.p10, _MIN_SECONDS), max(whole.median - base.median, _MIN_SECONDS)
-    )
 
 
 def _all_reduce(group: TimedGroup, message: torch.Tensor) -> torch.Tensor:

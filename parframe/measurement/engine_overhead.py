@@ -43,19 +43,7 @@ _VOCABULARY = 64
 
 @attrs.frozen
 class ModelRun:
-    """Times of one run of a model.
-
-    Parameters
-    ----------
-    work
-        The work of its plan.
-    layers
-        Layers of the model.
-    dtype
-        Dtype of the computation.
-    tpot, ttft
-        Time per output token, and time to first token.
-    """
+    """Times per output token (TPOT) and to first token (TTFT) of a run, with its plan's work."""
 
     work: Work
     layers: int
@@ -70,41 +58,19 @@ ModelPair = tuple[ModelRun, ModelRun]
 
 @attrs.frozen
 class ModelRuns:
-    """Runs of all models.
+    """Runs of the small models and of the larger one, over all ranks.
 
-    Parameters
-    ----------
-    tensor
-        The small models in tensor parallelism over all ranks.
-    pipeline
-        The small models in pipeline parallelism over all ranks; None on one rank.
-    larger
-        The larger model, in the same ways.
+    Each is run in tensor parallelism and, with more than one rank, in pipeline parallelism.
     """
 
     tensor: ModelPair
     pipeline: ModelPair | None
     larger: tuple[ModelRun, ...]
 
-    @property
-    def dtype(self) -> str:
-        """Dtype of all runs."""
-        return self.tensor[0].dtype
-
 
 @attrs.frozen
 class _Baseline:
-    """A machine, an engine and a statistic, with which runs are compared.
-
-    Parameters
-    ----------
-    machine
-        The machine.
-    engine
-        The engine, with the overheads that are known so far.
-    statistic
-        Statistic of repeated times.
-    """
+    """A machine, an engine with the overheads known so far, and a statistic of repeated times."""
 
     machine: Machine
     engine: Engine
@@ -127,15 +93,7 @@ class _Baseline:
 
 
 def run_models(settings: MeasurementSettings, report: Callable[[str], None]) -> ModelRuns:
-    """Run all models.
-
-    Parameters
-    ----------
-    settings
-        Settings of the measurement.
-    report
-        Called with a description of each run as it begins.
-    """
+    """Run all models; ``report`` is called with a description of each run as it begins."""
     ranks = settings.ranks
     small, larger = _small_config(ranks), _larger_config(ranks)
 
@@ -161,16 +119,8 @@ def add_engine(
 ) -> Machine:
     """Return a machine with the overheads of parframe's engine on it.
 
-    Parameters
-    ----------
-    machine
-        The machine as measured, without engines.
-    runs
-        Runs of the models.
-    resident_bytes
-        Memory of a rank before it has weights.
-    statistic
-        Statistic of repeated times.
+    The machine has no engines before; ``resident_bytes`` is the memory of a rank before it has
+    weights.
     """
     fixed: dict[str, Any] = {
         "step_overhead": 0.0, "reserved_bytes": float(resident_bytes), "cache_fraction": 1.0,
@@ -181,7 +131,7 @@ def add_engine(
     overheads = _fit_overheads(runs, baseline)
     fitted = baseline.with_constants(overheads)
     errors = [fitted.log_errors(run) for run in runs.larger]
-    kernel_error = machine.device.measured["product"][runs.dtype].log_std
+    kernel_error = machine.device.measured["product"][runs.tensor[0].dtype].log_std
     residual = {
         kind: math.hypot(kernel_error, math.hypot(*values) / math.sqrt(len(values)))
         for kind, values in zip(("tpot", "ttft"), zip(*errors, strict=True), strict=True)

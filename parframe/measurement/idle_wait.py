@@ -19,13 +19,7 @@ _STAT = Path("/proc/stat")
 
 @attrs.define
 class IdleWait:
-    """Waits for idle processors, with a limit on the total time.
-
-    Parameters
-    ----------
-    patience
-        Seconds that it may wait in total; after those it returns at once.
-    """
+    """Waits for idle processors, for ``patience`` seconds in total at most."""
 
     patience: float
     _checked: float = 0.0

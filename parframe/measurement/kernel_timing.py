@@ -60,16 +60,8 @@ class KernelSizes:
 class KernelTimes:
     """Times of one kernel at one size.
 
-    Parameters
-    ----------
-    operator
-        ``"read"``, ``"product"``, ``"decode"``, ``"prompt"`` or ``"pointwise"``.
-    size
-        Rows, positions or bytes, by which speeds are interpolated.
-    amount
-        Bytes read, or multiply-adds, of one run.
-    times
-        Times of one run.
+    The operator is ``read``, ``product``, ``decode``, ``prompt`` or ``pointwise``, with the sizes
+    and amounts that `parframe.hardware.Speeds` describes.
     """
 
     operator: str
@@ -82,15 +74,7 @@ Kernel = Callable[..., Any]
 
 
 class KernelTimer:
-    """Kernels of one dtype, which can be timed any number of times.
-
-    Parameters
-    ----------
-    device, dtype
-        Device and dtype of all tensors.
-    sizes
-        Sizes of the kernels.
-    """
+    """Kernels of one dtype on a device, which can be timed any number of times."""
 
     def __init__(self, device: torch.device, dtype: torch.dtype, sizes: KernelSizes) -> None:
         self.device, self.dtype, self.sizes = device, dtype, sizes

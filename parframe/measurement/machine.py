@@ -21,17 +21,7 @@ Samples = Sequence[tuple[float, Times]]
 def build_machine(
     settings: MeasurementSettings, measurements: RankMeasurements, statistic: Statistic
 ) -> Machine:
-    """Build the description of a machine, without engines.
-
-    Parameters
-    ----------
-    settings
-        Settings of the measurement.
-    measurements
-        The times.
-    statistic
-        Statistic of repeated times.
-    """
+    """Build the description of a machine, without engines."""
     device = _build_device(settings, measurements, AT_ONCE, statistic)
     collectives = tuple(_summarize_collectives(measurements, statistic))
     send = next((times for times in collectives if times.kind == "send"), None)
@@ -55,10 +45,7 @@ def build_machine(
 
 
 def _build_device(
-    settings: MeasurementSettings,
-    measurements: RankMeasurements,
-    when: str,
-    statistic: Statistic,
+    settings: MeasurementSettings, measurements: RankMeasurements, when: str, statistic: Statistic
 ) -> Device:
     """Build the description of one device, while all ranks compute or while the others wait."""
     memory, usable = measure_memory(settings.device)

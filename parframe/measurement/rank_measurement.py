@@ -66,14 +66,8 @@ CollectiveKey = tuple[str, int, int]
 class RankMeasurements:
     """Times that ranks have measured.
 
-    Parameters
-    ----------
-    kernels
-        For each kernel, by rank: the amount and the times of each round.
-    collectives
-        For each collective: the times of each round and rank.
-    resident_bytes
-        The largest memory of a rank before it has weights.
+    For each kernel, by rank, the amount and the times of each round; for each collective the times
+    of each round and rank; the largest memory of a rank before it has weights.
     """
 
     kernels: dict[KernelKey, dict[int, list[tuple[float, Times]]]] = attrs.field(factory=dict)
@@ -106,13 +100,7 @@ class RankMeasurements:
 
 
 def measure_ranks(settings: MeasurementSettings) -> RankMeasurements:
-    """Start the ranks, and measure kernels and collectives on them.
-
-    Raises
-    ------
-    ParframeError
-        If a rank fails.
-    """
+    """Start the ranks, and measure kernels and collectives on them."""
     sizes = {k: list(v) if isinstance(v, tuple) else v for k, v in settings.sizes.items()}
     facts = {
         "device": settings.device,

@@ -32,20 +32,7 @@ class Round:
 
 
 def measure_round(settings: MeasurementSettings, report: Callable[[str], None]) -> Round:
-    """Measure everything once.
-
-    Parameters
-    ----------
-    settings
-        Settings of the measurement.
-    report
-        Called with a description of each part as it begins.
-
-    Raises
-    ------
-    ParframeError
-        If a rank or a model fails.
-    """
+    """Measure everything once; ``report`` is called with a description of each part."""
     report(f"kernels and collectives of {settings.ranks} ranks")
     return Round(measure_ranks(settings), run_models(settings, report))
 
@@ -53,17 +40,7 @@ def measure_round(settings: MeasurementSettings, report: Callable[[str], None]) 
 def combine_rounds(
     settings: MeasurementSettings, rounds: Sequence[Round], statistic: Statistic
 ) -> Machine:
-    """Build the description of a machine from rounds of measurements.
-
-    Parameters
-    ----------
-    settings
-        Settings of the measurement.
-    rounds
-        One or more rounds.
-    statistic
-        Statistic of repeated times.
-    """
+    """Build the description of a machine from one or more rounds of measurements."""
     measurements = RankMeasurements()
     for measured in rounds:
         measurements.extend(measured.ranks)

@@ -47,19 +47,11 @@ def time_repeatedly(
     synchronize: Callable[[], None],
     single_thread: bool = False,
 ) -> Times:
-    """Time a function again and again.
+    """Time a function for some seconds, and a few times at least.
 
-    Parameters
-    ----------
-    run
-        The function.
-    seconds
-        Total time to repeat it for; it runs a few times at least.
-    synchronize
-        Waits until the device has finished.
-    single_thread
-        Whether one thread of this process computes all the time. The 10th percentile is then that
-        of the process's CPU time, because other programs interrupt every run.
+    ``synchronize`` waits until the device has finished. If one thread of this process computes all
+    the time, the 10th percentile is that of its CPU time, because other programs interrupt every
+    run.
     """
     wall: list[float] = []
     cpu: list[float] = []
@@ -80,20 +72,11 @@ def merge_rounds(rounds: Sequence[Times]) -> Times:
 
 
 def estimate_over_rounds(rounds: Sequence[Times], statistic: Statistic) -> tuple[float, float]:
-    """Estimate a time from several rounds.
+    """Estimate a time from several rounds, and the standard deviation of its logarithm.
 
-    Parameters
-    ----------
-    rounds
-        The times of each round.
-    statistic
-        ``"median"`` takes the median of all rounds, ``"p10"`` the round with the least time.
-
-    Returns
-    -------
-    tuple of float and float
-        The time in seconds, and the standard deviation of its logarithm: of the rounds among each
-        other (with ``"p10"`` of the two fastest ones), and of times within a round.
+    The statistic ``median`` takes the median of all rounds, ``p10`` the round with the least time.
+    The deviation is that of the rounds among each other (with ``p10`` of the two fastest ones) and
+    of times within a round.
     """
     within = median(math.log(times.median / times.p10) for times in rounds) / _P10_DEVIATIONS
     ordered = sorted(times.get(statistic) for times in rounds)

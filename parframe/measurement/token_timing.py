@@ -18,14 +18,9 @@ from parframe.plan import Plan
 
 @attrs.frozen
 class TokenTimes:
-    """Times of the tokens of one batch.
+    """Times of the tokens of one batch, for every prompt.
 
-    Parameters
-    ----------
-    start
-        Time at which the batch before it was done.
-    tokens
-        For every prompt, the times of its tokens.
+    The start is the time at which the batch before it was done.
     """
 
     start: float
@@ -45,12 +40,8 @@ class TokenTimes:
         """Return mean inter-token times over windows of several tokens, in seconds.
 
         Tokens that are received late are received several at once, so single inter-token times are
-        not reliable.
-
-        Parameters
-        ----------
-        shortest
-            Seconds of a window at least, as far as there are enough tokens.
+        not reliable. A window takes ``shortest`` seconds at least, as far as there are enough
+        tokens.
         """
         inter_token = max(median(self.inter_token), 1e-9)
         count = min(math.ceil(shortest / inter_token), min(map(len, self.tokens)) - 1)
@@ -71,25 +62,8 @@ def time_batches(
 ) -> list[TokenTimes]:
     """Generate batch after batch, and return the times of all but the first, which warms up.
 
-    Parameters
-    ----------
-    plan
-        The plan.
-    prompts
-        Token ids, used in turn.
-    new_tokens
-        Tokens to generate for each prompt.
-    settings
-        Settings of the run; ``batch_size`` prompts are a batch on each replica.
-    batches
-        Number of batches to time.
-    before_batch
-        Called before each batch but the first, while the devices are idle.
-
-    Raises
-    ------
-    ParframeError
-        If the run fails.
+    Prompts are used in turn; ``batch_size`` prompts are a batch on each replica. ``before_batch``
+    is called before each batch but the first, while the devices are idle.
     """
     rows = settings.batch_size * len(find_replicas(plan))
     sampling = Sampling(max_new_tokens=new_tokens)

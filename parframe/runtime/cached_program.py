@@ -40,18 +40,9 @@ _SUFFIX = "%cached"
 
 @attrs.frozen
 class CacheSpec:
-    """Shape and dtype of one cache of a device.
+    """Shape and dtype of the cache of a state on a device.
 
-    Parameters
-    ----------
-    name
-        The state that is cached.
-    shape
-        Its shape, with `CONTEXT` as the size of ``position_dim``; dim 0 is the rows.
-    dtype
-        Its dtype in the model.
-    position_dim
-        The dim of the cached positions.
+    Dim 0 is the rows; ``position_dim`` has the size `CONTEXT`.
     """
 
     name: str
@@ -126,22 +117,7 @@ def remove_dead_operators(program: Program) -> Program:
 
 
 class _CacheRewriter:
-    """Rewriting of a program's attentions to read from caches.
-
-    Parameters
-    ----------
-    program
-        The program.
-    lengths
-        The symbols that are, or depend on, the length of the sequence.
-
-    Attributes
-    ----------
-    tensors
-        Tensors that are new.
-    caches
-        Caches that are new, by name.
-    """
+    """Rewriting of a program's attentions to read from caches."""
 
     def __init__(self, program: Program, lengths: Set[str]) -> None:
         self.program = program

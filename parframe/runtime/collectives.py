@@ -36,17 +36,7 @@ _REDUCTIONS = {
 
 @attrs.frozen
 class GroupInfo:
-    """A process group, as operators take it.
-
-    Parameters
-    ----------
-    name
-        Its name in PyTorch.
-    size
-        Number of its ranks.
-    rank
-        This rank's index in it.
-    """
+    """A process group as operators take it: its name, its size, this rank's index in it."""
 
     name: str
     size: int
@@ -55,21 +45,7 @@ class GroupInfo:
 
 @attrs.frozen
 class CollectiveCall:
-    """A collective to be emitted.
-
-    Parameters
-    ----------
-    operator
-        The operator of the program.
-    tensor
-        Its input; None on ranks that only receive.
-    result
-        Its output, in the program.
-    group
-        The ranks that take part.
-    device
-        The device of the tensors.
-    """
+    """A collective to be emitted; ranks that only receive have no input tensor."""
 
     operator: Operator
     tensor: Node | None

@@ -20,15 +20,7 @@ _CPU_OPTIONS: Mapping[str, Any] = {
 def compile_module(module: RankModule) -> Callable[..., dict[str, torch.Tensor]]:
     """Compile a module as one graph, in which equal layers are compiled once.
 
-    Parameters
-    ----------
-    module
-        The module; its submodules and weights must not be replaced afterwards.
-
-    Returns
-    -------
-    callable
-        It is called like the module.
+    Its submodules and weights must not be replaced afterwards.
     """
     compiled: Callable[..., dict[str, torch.Tensor]] = torch.compile(
         module, fullgraph=True, options=compile_options(module.device.type)

@@ -13,15 +13,7 @@ from parframe.runtime.rank_program import bind_program, find_sequence_symbols
 def check_cache_support(plan: Plan) -> None:
     """Check that every device of a plan can run with a key-value cache.
 
-    Parameters
-    ----------
-    plan
-        The plan.
-
-    Raises
-    ------
-    ParframeError
-        Of kind ``run``, with the operator that prevents it.
+    An error of kind ``run`` names the operator that prevents it.
     """
     graph = plan.graph
     if not any(given.counted for given in graph.inputs.values()):
@@ -41,16 +33,6 @@ def check_causal(plan: Plan) -> None:
     """Check that all attention is causal: otherwise padding after a text would change it.
 
     An attention with a mask of the model's own is assumed to be causal.
-
-    Parameters
-    ----------
-    plan
-        The plan.
-
-    Raises
-    ------
-    ParframeError
-        Of kind ``run``, with the first attention that is not.
     """
     for program in plan.programs.values():
         for operator in program.operators:

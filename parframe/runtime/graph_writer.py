@@ -18,19 +18,9 @@ Number: TypeAlias = int | Node
 
 
 class GraphWriter:
-    """Writer of an fx graph.
+    """Writer of an fx graph, with the values of symbols.
 
-    Parameters
-    ----------
-    sizes
-        Values of symbols.
-
-    Attributes
-    ----------
-    graph
-        The graph.
-    formulas
-        Formulas of symbols, written when they are first needed.
+    Formulas of symbols are written when they are first needed.
     """
 
     def __init__(self, sizes: Mapping[str, Number] | None = None) -> None:

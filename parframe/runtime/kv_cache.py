@@ -117,20 +117,9 @@ def allocate_cache(
     device: torch.device,
     dtype: torch.dtype | None = None,
 ) -> KVCache:
-    """Allocate an empty cache.
+    """Allocate an empty cache for a number of rows, with slots for as many tokens of each row.
 
-    Parameters
-    ----------
-    specs
-        The caches of a device, by name.
-    rows
-        Number of rows that the device has in a step.
-    slots
-        Number of tokens of a row that must fit.
-    device
-        Device of the tensors.
-    dtype
-        Dtype of floating-point values; the model's own if None.
+    Floating-point values have ``dtype``; the model's own if None.
     """
     tensors = {
         name: torch.zeros(

@@ -27,17 +27,7 @@ from parframe.sizes import Size, substitute, symbol, symbols_of
 
 @attrs.frozen
 class Transfer:
-    """A value that one rank sends to another.
-
-    Parameters
-    ----------
-    value
-        The value.
-    peer
-        The other rank.
-    axes
-        The mesh axes along which it is sent.
-    """
+    """A value that is sent to or received from another rank, along mesh axes."""
 
     value: Tensor
     peer: int

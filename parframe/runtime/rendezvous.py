@@ -18,13 +18,7 @@ _VERDICT = "parframe/verdict"
 
 
 def join_rendezvous(
-    store: Store,
-    *,
-    rank: int,
-    world: int,
-    run: str,
-    facts: Mapping[str, str],
-    timeout: float,
+    store: Store, *, rank: int, world: int, run: str, facts: Mapping[str, str], timeout: float
 ) -> None:
     """Wait for all ranks, and check that their facts are equal.
 

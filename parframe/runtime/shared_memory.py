@@ -56,12 +56,7 @@ class Segment:
     """
 
     def __init__(
-        self,
-        memory: mmap.mmap,
-        size: int,
-        rank: int,
-        processes: Sequence[int],
-        timeout: float,
+        self, memory: mmap.mmap, size: int, rank: int, processes: Sequence[int], timeout: float
     ) -> None:
         whole = torch.frombuffer(memory, dtype=torch.uint8)
         self._slots = whole[size * _LINE :].view(2, size, SLOT_BYTES)

@@ -29,13 +29,6 @@ def create_segment(group: Any, size: int, rank: int) -> Segment | None:
     They can if they run on one node whose processors keep the order of stores, and each has
     processors of its own: a rank that polls would otherwise keep another one from running. All
     ranks call this together, and either all get a segment or none does.
-
-    Parameters
-    ----------
-    group
-        The process group, over which the ranks agree.
-    size, rank
-        Number of ranks in it, and this rank's index in it.
     """
     descriptor = _create_memory(size)
     try:

@@ -21,15 +21,7 @@ _EQUAL_ARGUMENTS = ("axes", "reduction", "root")
 
 @attrs.define
 class CommunicationMatcher:
-    """Communication calls of devices that wait for the rest of their group.
-
-    Parameters
-    ----------
-    mesh
-        The plan's mesh, which gives the group of a rank along mesh axes.
-    pending
-        Calls by rank, of each group and tag that is not complete.
-    """
+    """Communication calls of devices that wait for the rest of their group."""
 
     mesh: Mesh
     pending: dict[Any, dict[int, CommunicationCall]] = attrs.field(factory=dict)
@@ -37,21 +29,8 @@ class CommunicationMatcher:
     def add(self, call: CommunicationCall) -> list[CommunicationCall] | None:
         """Add the call of a device that has reached a communication operator.
 
-        Parameters
-        ----------
-        call
-            The device and its operator.
-
-        Returns
-        -------
-        list of Request or None
-            The calls of all ranks that take part, in the order of the group, if this was the last
-            one.
-
-        Raises
-        ------
-        ParframeError
-            Of kind ``run``, if it does not match the calls that came before.
+        Return the calls of all ranks that take part, in the order of the group, if this was the
+        last one, and None otherwise. An error of kind ``run`` reports calls that do not match.
         """
         ranks, key = self._participants(call)
         arrived = self.pending.setdefault(key, {})
@@ -64,13 +43,7 @@ class CommunicationMatcher:
         return [arrived[rank] for rank in ranks]
 
     def check_complete(self) -> None:
-        """Check that no device is waiting.
-
-        Raises
-        ------
-        ParframeError
-            Of kind ``run``, with the ranks that wait and the ranks that they wait for.
-        """
+        """Check that no device is waiting; report the ranks that wait, and for which ranks."""
         waiting = [call for arrived in self.pending.values() for call in arrived.values()]
         if not waiting:
             return

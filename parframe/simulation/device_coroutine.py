@@ -39,15 +39,7 @@ class ProgramLiveness:
 
 
 def find_last_uses(operators: Sequence[Operator], kept: set[str]) -> tuple[tuple[str, ...], ...]:
-    """Find the values that each operator is the last to use.
-
-    Parameters
-    ----------
-    operators
-        Operators in the order of execution.
-    kept
-        Values that are needed after all operators.
-    """
+    """Find the values that each operator is the last to use, except those that are kept."""
     seen = set(kept)
     last_uses = []
     for operator in reversed(operators):
@@ -58,13 +50,7 @@ def find_last_uses(operators: Sequence[Operator], kept: set[str]) -> tuple[tuple
 
 
 def evaluate_sizes(device: Device, sizes: Mapping[str, int]) -> dict[str, int]:
-    """Evaluate all symbols of a device's program from the values of the model's symbols.
-
-    Raises
-    ------
-    ParframeError
-        Of kind ``run``, if a binding depends on a symbol without a value.
-    """
+    """Evaluate all symbols of a device's program from the values of the model's symbols."""
     values = dict(sizes)
     try:
         values.update((name, evaluate(size, sizes)) for name, size in device.bindings.items())
@@ -87,22 +73,10 @@ def run_device(
     device: torch.device,
     observe: ValueObserver | None = None,
 ) -> DeviceCoroutine:
-    """Run the program of a device.
+    """Run the program of a device on its inputs and parameters.
 
-    Parameters
-    ----------
-    rank
-        The device.
-    liveness
-        Its program.
-    values
-        Its inputs and parameters by name; values are deleted after their last use.
-    sizes
-        Values of the program's symbols.
-    dtype, device
-        As for ``execute``.
-    observe
-        Called with every result.
+    Values are deleted from ``values`` after their last use. The observer is called with every
+    result.
     """
     program = liveness.program
     for operator, unused in zip(program.operators, liveness.last_uses, strict=True):

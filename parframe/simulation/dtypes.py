@@ -15,13 +15,7 @@ FLOATS = ("float64", "float32", "bfloat16", "float16")
 
 
 def parse_dtype(name: str | torch.dtype | None) -> torch.dtype | None:
-    """Return the floating-point dtype of a name; None for None.
-
-    Raises
-    ------
-    ParframeError
-        Of kind ``input``, if it is not one of `FLOATS`.
-    """
+    """Return the floating-point dtype of a name, which must be one of `FLOATS`; None for None."""
     if name is None:
         return None
     text = str(name).removeprefix("torch.")

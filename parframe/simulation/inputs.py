@@ -15,29 +15,12 @@ from parframe.simulation.regions import evaluate_regions, take
 
 
 def convert_inputs(
-    graph: OperatorGraph,
-    inputs: Mapping[str, Any],
-    dtype: torch.dtype | None,
-    device: torch.device,
+    graph: OperatorGraph, inputs: Mapping[str, Any], dtype: torch.dtype | None, device: torch.device
 ) -> dict[str, torch.Tensor]:
     """Convert inputs to tensors of the model's dtypes, and add optional inputs left out.
 
-    Parameters
-    ----------
-    graph
-        The model.
-    inputs
-        Tensors, or what `torch.as_tensor` takes, by the names of the model's arguments.
-    dtype
-        Dtype of floating-point inputs; the model's own if None.
-    device
-        Device of the tensors.
-
-    Raises
-    ------
-    ParframeError
-        Of kind ``input``, if a value is not a tensor, or is not of the kind (floating-point or
-        integer) that the model takes.
+    Floating-point inputs get ``dtype`` if it is given. An error of kind ``input`` reports a value
+    that is not a tensor, or not of the kind (floating-point or integer) that the model takes.
     """
     tensors = {
         name: _convert(name, value, graph.inputs[name].dtype, dtype, device)

@@ -6,18 +6,11 @@ import torch
 
 
 def relative_error(actual: torch.Tensor, expected: torch.Tensor, scale: float) -> float:
-    """Return the largest absolute difference divided by a scale.
+    """Return the largest absolute difference divided by a scale; see `find_scale`.
 
-    Infinities, NaNs and values near the limits of the dtype must be equal, and so must integers
-    and booleans; otherwise the error is infinite. It is also infinite for tensors of different
-    shapes or dtypes.
-
-    Parameters
-    ----------
-    actual, expected
-        Tensors of equal shape and dtype.
-    scale
-        Divisor of the largest absolute difference; see `find_scale`.
+    Infinities, NaNs and values near the limits of the dtype must be equal, and so must integers and
+    booleans; otherwise the error is infinite. It is also infinite for tensors of different shapes
+    or dtypes.
     """
     if actual.shape != expected.shape or actual.dtype != expected.dtype:
         return float("inf")

@@ -42,21 +42,9 @@ class OutputPart:
 def assemble_outputs(
     graph: OperatorGraph, parts: Iterable[OutputPart], sizes: Mapping[str, int]
 ) -> dict[str, torch.Tensor]:
-    """Assemble the whole outputs, by name.
+    """Assemble the whole outputs, by name, from the parts of all devices.
 
-    Parameters
-    ----------
-    graph
-        The model.
-    parts
-        The parts of all devices.
-    sizes
-        Values of the symbols of the model's inputs.
-
-    Raises
-    ------
-    ParframeError
-        Of kind ``run``, if the parts do not cover an output.
+    An error of kind ``run`` reports an output that the parts do not cover.
     """
     wholes: dict[str, torch.Tensor] = {}
     covered: dict[str, torch.Tensor] = {}

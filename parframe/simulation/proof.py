@@ -34,19 +34,7 @@ class Difference:
 
 @attrs.frozen
 class OutputComparison:
-    """Comparison of one output of one trial with the unpartitioned model's.
-
-    Parameters
-    ----------
-    name, shape, dtype
-        The output.
-    sizes
-        Values of the input symbols in the trial.
-    parts
-        Number of device parts that were compared.
-    max_error
-        The largest relative error of them.
-    """
+    """Comparison of one output of one trial with the unpartitioned model's, in all its parts."""
 
     name: str
     shape: tuple[int, ...]

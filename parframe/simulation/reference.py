@@ -20,13 +20,7 @@ def run_graph(
     weights: Mapping[str, torch.Tensor],
     dtype: torch.dtype | None = None,
 ) -> Any:
-    """Run a graph as one device would, and return its outputs in the model's own structure.
-
-    Parameters
-    ----------
-    graph, inputs, weights, dtype
-        As for `run_reference`.
-    """
+    """Return `run_reference`'s outputs in the model's own structure."""
     return restore_structure(graph.outputs, run_reference(graph, inputs, weights, dtype))
 
 

@@ -93,16 +93,7 @@ def simulate(
 class RunInputs:
     """Whole inputs and weights of a run, by the model's names.
 
-    Parameters
-    ----------
-    inputs
-        Input tensors.
-    state
-        Parameters and buffers.
-    dtype
-        Narrowest floating-point dtype of any result; None leaves the dtypes of the weights.
-    device
-        Torch device that all tensors are on.
+    No floating-point result is narrower than ``dtype``; None leaves the dtypes of the weights.
     """
 
     inputs: Mapping[str, torch.Tensor]
@@ -117,23 +108,9 @@ def run_devices(
     observe_value: ValueObserver | None = None,
     observe_communication: CommunicationObserver | None = None,
 ) -> list[OutputPart]:
-    """Run all devices and collect every device's parts of the outputs.
+    """Run all devices and return every device's parts of the outputs, in the order of ranks.
 
-    Parameters
-    ----------
-    plan
-        The plan.
-    given
-        Inputs and weights.
-    observe_value
-        Called with every value on every device.
-    observe_communication
-        Called with every collective and transfer.
-
-    Returns
-    -------
-    list of OutputPart
-        The parts in the order of ranks.
+    The observers are called with every value, and with every collective and transfer.
     """
     symbols = find_sizes(plan.graph, given.inputs)
     sizes = [evaluate_sizes(device, symbols) for device in plan.devices]

@@ -42,17 +42,7 @@ class Traffic:
 
 @attrs.define
 class TrafficRecorder:
-    """Counter of the communication of a run.
-
-    Parameters
-    ----------
-    plan
-        The plan.
-    counts
-        By mesh axes and kind, for each rank: the number of operators and their bytes.
-    totals
-        By mesh axes and kind, the number in all groups together.
-    """
+    """Counter of the communication of a run, by mesh axes and kind."""
 
     plan: Plan
     counts: dict[tuple[tuple[str, ...], str], dict[int, tuple[int, int]]] = attrs.field(

@@ -31,11 +31,6 @@ def choose_trial_sizes(
     A split symbol gets a size that its mesh axes do not divide, so that devices hold parts of
     different sizes; where the batch is split and not given, a second trial has fewer rows than
     there are parts.
-
-    Raises
-    ------
-    ParframeError
-        Of kind ``input``, for a size below 1, or one that the model's inputs do not have.
     """
     given = {"batch": batch, "sequence": sequence}
     names = dict(_named_symbols(plan.graph))

@@ -4,12 +4,7 @@ from measured_machine import HERE, LLAMA
 
 import parframe
 from parframe.hardware import catalog
-from parframe.measurement.engine_overhead import (
-    ModelRun,
-    ModelRuns,
-    add_engine,
-    predict_latency,
-)
+from parframe.measurement.engine_overhead import ModelRun, ModelRuns, add_engine, predict_latency
 from parframe.measurement.samples import Times
 from parframe.price.serving.engines import Engine, find_engine_on
 from parframe.price.work.work_from_plan import work_from_plan

@@ -96,10 +96,7 @@ def test_a_full_cache_is_an_error():
         cache.assign_slots(positions, torch.ones(1, 5, dtype=torch.bool), 5)
 
 
-@pytest.mark.parametrize(
-    ("name", "why"),
-    [("falcon", "mask|positions"), ("bert", "not causal")],
-)
+@pytest.mark.parametrize(("name", "why"), [("falcon", "mask|positions"), ("bert", "not causal")])
 def test_a_model_that_cannot_use_a_cache_is_an_error(name, why):
     plan = parframe.partition(load_graph(name), "TP1")
     with pytest.raises(parframe.ParframeError, match=why):

@@ -118,10 +118,7 @@ def test_all_to_all_swaps_rows_for_columns(kind):
     ends = [COLUMNS * i // n for i in range(1, n)]
     columns = cuts(*ends, size=COLUMNS)
     plan = converting(
-        parts,
-        "parframe.all_to_all",
-        {},
-        [(whole(rows)[0], columns[rank]) for rank in range(n)],
+        parts, "parframe.all_to_all", {}, [(whole(rows)[0], columns[rank]) for rank in range(n)]
     )
     for rank in range(n):
         sends = tuple((whole(region_length(parts[rank]))[0], columns[m]) for m in range(n))
@@ -361,8 +358,7 @@ def test_collectives_in_the_same_order_do_not_deadlock():
 def test_a_wrong_shape_in_a_collective_is_an_error():
     plan = two_ranks([A], [A])
     half = attrs.evolve(
-        plan.programs["rank1"],
-        inputs=(Part("x", "x", ((Span(ROWS, 0, 3),), whole(COLUMNS)[0])),),
+        plan.programs["rank1"], inputs=(Part("x", "x", ((Span(ROWS, 0, 3),), whole(COLUMNS)[0])),)
     )
     plan = attrs.evolve(plan, programs={**plan.programs, "rank1": half})
     with pytest.raises(ParframeError, match=r"rank 0, y@0: reduces a .* of shape \[3, 6\] with"):
@@ -409,10 +405,7 @@ def test_a_simulation_computes_in_the_given_dtype(dtype, expected):
 
 def test_a_simulation_returns_the_structure_of_the_model():
     given, shards = inputs(), tensor_parallel(3, 2)
-    structures = {
-        "sum": torch.Tensor,
-        ("sum",): tuple,
-    }
+    structures = {"sum": torch.Tensor, ("sum",): tuple}
     for structure, kind in structures.items():
         model = attrs.evolve(mlp(), outputs=structure)
         assert isinstance(simulate(attrs.evolve(shards, graph=model), given), kind)
