@@ -44,9 +44,7 @@ if TYPE_CHECKING:
 )
 @length_options
 @click.option(
-    "--concurrency",
-    type=click.FloatRange(1),
-    help="Requests in flight (default: the use case's).",
+    "--concurrency", type=click.FloatRange(1), help="Requests in flight (default: the use case's)."
 )
 @click.option(
     "--max-ttft", type=float, metavar="MS", help="Limit of TTFT (default: the use case's)."

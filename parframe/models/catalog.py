@@ -140,7 +140,7 @@ def _keys() -> dict[str, ShippedModel]:
 
 @cache
 def _catalog_entries() -> tuple[dict[str, Any], ...]:
-    text = files(__package__).joinpath("catalogue.toml").read_text(encoding="utf-8")
+    text = files(__package__).joinpath("catalog.toml").read_text(encoding="utf-8")
     return tuple(tomllib.loads(text)["model"])
 
 

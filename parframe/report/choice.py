@@ -50,11 +50,7 @@ def choice_facts(choice: Choice) -> dict[str, Any]:
         "best": choice.best.composite if choice.best else None,
         "ranked": [_ranked_facts(ranked) for ranked in choice.ranked],
         "pareto_front": [
-            {
-                "composite": ranked.composite,
-                "concurrency": point.concurrency,
-                **rate_facts(point),
-            }
+            {"composite": ranked.composite, "concurrency": point.concurrency, **rate_facts(point)}
             for ranked, point in choice.pareto_front()
         ],
         "explanations": {

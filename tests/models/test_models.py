@@ -1,4 +1,4 @@
-"""The models that ship: found by their names, their graphs those of their configurations."""
+"""Shipped models: lookup by name, and graphs that agree with the configurations."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_a_usual_spelling_finds_the_model_and_its_dtype(spelling: str) -> None:
     assert (found.name, found.weights) == SPELLINGS[spelling]
 
 
-def test_an_unknown_name_is_refused_with_the_nearest() -> None:
+def test_an_unknown_model_is_an_error_with_suggestions() -> None:
     with pytest.raises(ParframeError, match=r"Llama 3\.1 8B"):
         models.find_model("meta-llama/Llama-3.1-9B")
     assert models.lookup_model("some/other-model") is None
@@ -86,7 +86,7 @@ def test_a_shipped_graph_is_what_loading_gives(name: str) -> None:
 def test_every_model_that_was_measured_ships() -> None:
     folder = Path(__file__).parents[3] / "shared" / "measurements"
     if not folder.is_dir():
-        pytest.skip("the tables of measurements are not beside the checkout")
+        pytest.skip("the measured tables are not next to the checkout")
     names = set()
     for path in folder.glob("*.csv"):
         with path.open(encoding="utf-8") as lines:

@@ -1,4 +1,4 @@
-"""Memory from work, beside what serving engines were measured to have room for."""
+"""Capacity computed from work, compared with the measured capacity of serving engines."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from parframe.price.work.work import Work
 ROWS = Path(__file__).parents[3] / "shared" / "measurements" / "memory.csv"
 
 H100 = 79.18 * GIB
-"""What software sees of an H100 SXM, as the measured rows say."""
+"""Usable bytes of an H100 SXM, as in the measured rows."""
 
 
 def work(name: str, composite: str) -> Work:
@@ -25,12 +25,12 @@ def work(name: str, composite: str) -> Work:
 
 def rows(engine: str) -> list[dict[str, str]]:
     if not ROWS.is_file():
-        pytest.skip("the tables of measurements are not beside the checkout")
+        pytest.skip("the measured tables are not next to the checkout")
     with ROWS.open(encoding="utf-8") as lines:
         return [row for row in csv.DictReader(lines) if row["engine"].startswith(engine)]
 
 
-def test_rooms_of_vllm_are_those_measured() -> None:
+def test_memory_of_vllm_is_as_measured() -> None:
     for row in rows("vLLM"):
         found = max_sequences(work(row["model"], f"TP{row['tp']}"), H100, 16_000)
         (need,) = found.stages
@@ -39,7 +39,7 @@ def test_rooms_of_vllm_are_those_measured() -> None:
         assert need.cache_budget / GIB == pytest.approx(float(row["kv_cache_gib"]), rel=0.02)
 
 
-def test_sequences_of_tensorrt_llm_are_those_measured() -> None:
+def test_capacity_of_tensorrt_llm_is_as_measured() -> None:
     errors = {}
     for row in rows("TensorRT-LLM"):
         isl, osl = int(float(row["isl"])), int(float(row["osl"]))
@@ -60,21 +60,21 @@ def test_sequences_of_tensorrt_llm_are_those_measured() -> None:
     assert max(off) <= 1, errors
 
 
-def test_scales_of_groups_are_counted() -> None:
+def test_quantization_scales_are_counted() -> None:
     (stage,) = work("Llama 3.1 8B", "TP1").stages
     tables = 2 * stage.footprint.unquantized
     half = device_memory(H100, "int4", "bf16").weight_bytes(stage.footprint) - tables
     assert half == stage.footprint.weights * (0.5 + 2.5 / 128)
 
 
-def test_windows_keep_no_more_than_their_positions() -> None:
+def test_a_sliding_window_layer_caches_only_its_window() -> None:
     (stage,) = work("GPT-OSS 20B", "TP1").stages
     assert device_memory(H100, "bf16", "bf16").sequence_bytes(
         stage.footprint, 4096
     ) == 2 * 12 * 2 * 8 * 64 * (4096 + 128)
 
 
-def test_replicas_add_up_and_stages_share_layers() -> None:
+def test_replicas_multiply_capacity_and_stages_divide_layers() -> None:
     one = max_sequences(work("Llama 3.1 8B", "TP1"), H100, 4096)
     four = max_sequences(work("Llama 3.1 8B", "DP4"), H100, 4096)
     assert four.sequences == 4 * one.sequences
@@ -82,12 +82,12 @@ def test_replicas_add_up_and_stages_share_layers() -> None:
     assert staged.sequences > 2 * one.sequences
 
 
-def test_a_model_that_is_too_large_has_room_for_none() -> None:
+def test_a_model_that_is_too_large_has_no_capacity() -> None:
     found = max_sequences(work("Llama 3.1 70B", "TP1"), H100, 4096)
     assert found.sequences == 0
     assert found.stages[found.stage].cache_budget < 0
 
 
-def test_an_engine_that_is_not_known_is_refused() -> None:
+def test_an_unknown_engine_is_an_error() -> None:
     with pytest.raises(ParframeError, match="vllm"):
         memory_policy("vlm")

@@ -1,4 +1,4 @@
-"""Choices by prediction are judged as a user would: best, broken promise, or money left."""
+"""Quality of choices by prediction: exact, limit violated, or regret."""
 
 import math
 

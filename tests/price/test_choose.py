@@ -1,4 +1,4 @@
-"""Which composite is chosen, why, and what is refused."""
+"""Ranking of composites, explanations, and errors of `parframe choose`."""
 
 import json
 import subprocess
@@ -44,13 +44,13 @@ def test_all_composites_are_ranked_or_excluded_with_a_reason(on_eight):
     assert "weights need 131" in on_eight.excluded["DP8"]
 
 
-def test_strategies_are_tried_where_the_model_has_what_they_need():
+def test_strategies_are_used_if_the_model_has_the_dimensions_they_need():
     codes = ("PP", "EP", "TP")
     assert usable_strategies(find_model("mixtral-8x7b").graph(), codes) == ["PP", "EP", "TP"]
     assert usable_strategies(find_model("mistral-7b").graph(), codes) == ["PP", "TP"]
 
 
-def test_the_best_keeps_the_limits_and_gives_the_most(on_eight):
+def test_the_best_composite_meets_the_limits_with_the_highest_throughput(on_eight):
     best, use = on_eight.best, on_eight.use
     assert best.point.ttft.value <= use.max_ttft
     assert best.point.tpot.value <= use.max_tpot
@@ -58,7 +58,7 @@ def test_the_best_keeps_the_limits_and_gives_the_most(on_eight):
     assert best.point.output_rate.value == max(one.point.output_rate.value for one in keeping)
 
 
-def test_stages_that_do_the_same_over_like_links_are_one():
+def test_equal_stages_over_equal_links_are_one_object():
     work = composite_work_reader(find_model("llama-3-70b").graph(), ("PP", "TP"))("PP8TP4")
     _, across, within, again, *_ = share_equal_stages(work, cluster("32xH100")).stages
     assert across is again  # both send to the next node of two stages
@@ -66,7 +66,7 @@ def test_stages_that_do_the_same_over_like_links_are_one():
     assert across.communication[1].ranks != within.communication[1].ranks
 
 
-def test_no_point_beats_one_of_the_front(on_eight):
+def test_no_point_dominates_the_pareto_front(on_eight):
     front = on_eight.pareto_front()
     for one in on_eight.ranked:
         for at in one.candidate.points:
@@ -79,14 +79,14 @@ def test_no_point_beats_one_of_the_front(on_eight):
     assert len(front) > 3
 
 
-def test_latency_prefers_tensor_parallelism_and_throughput_fits_more_in(on_eight):
+def test_the_latency_objective_prefers_tensor_parallelism(on_eight):
     use = find_use_case("chat").override(concurrency=1.0)
     quick = parframe.choose("llama-3-70b", "8xH100", use, objective="latency")
     assert quick.ranked[0].composite == "TP8"
     assert quick.ranked[0].point.tpot.value < on_eight.best.point.tpot.value
 
 
-def test_reasons_name_what_binds_and_what_the_runner_up_loses(on_eight):
+def test_explanations_name_the_bottleneck_and_the_loss_of_the_second(on_eight):
     best, second = on_eight.ranked[:2]
     assert "bound by" in explain_bottleneck(best, on_eight.use)
     assert explain_loss(best, second, on_eight.use)
@@ -97,7 +97,7 @@ def test_reasons_name_what_binds_and_what_the_runner_up_loses(on_eight):
     assert breakdown.weights == pytest.approx(70.6e9 * 2 / 8, rel=0.03)
 
 
-def test_compute_binds_where_prompts_are_nearly_all_there_is():
+def test_long_prompts_are_bound_by_compute_and_decode_by_bandwidth():
     labels = parframe.choose("llama-3-8b", "1xL4", "sentiment")
     assert "bound by compute" in explain_bottleneck(labels.ranked[0], labels.use)
     alone = find_use_case("chat").override(concurrency=1.0)
@@ -105,7 +105,7 @@ def test_compute_binds_where_prompts_are_nearly_all_there_is():
     assert "bound by memory bandwidth" in explain_bottleneck(talk.ranked[0], talk.use)
 
 
-def test_a_model_too_large_is_told_how_many_devices_it_needs():
+def test_the_smallest_larger_cluster_is_found_for_a_model_that_does_not_fit():
     small = parframe.choose("llama-3-70b", "1xH100")
     assert not small.ranked
     codes = ("PP", "DP", "TP")
@@ -115,7 +115,7 @@ def test_a_model_too_large_is_told_how_many_devices_it_needs():
     assert composite in ("TP2", "PP2")
 
 
-def test_no_smaller_number_of_devices_is_passed_over():
+def test_the_search_for_a_larger_cluster_skips_no_number_of_devices():
     small = parframe.choose("llama-3.1-405b", "1xH100")
     codes = ("PP", "DP", "TP")
     work = composite_work_reader(find_model("llama-3.1-405b").graph(), codes)
@@ -125,7 +125,7 @@ def test_no_smaller_number_of_devices_is_passed_over():
     assert parframe.choose("llama-3.1-405b", "11xH100").ranked
 
 
-def test_intervals_are_those_that_a_row_of_a_table_has():
+def test_intervals_of_choose_equal_those_of_predict():
     use = find_use_case("chat").override(concurrency=8.0)
     found = parframe.choose("llama-3.1-8b", "1xL4", use, objective="latency", engine="vLLM")
     low, high = found.ranked[0].point.tpot.interval()
@@ -138,7 +138,7 @@ def test_intervals_are_those_that_a_row_of_a_table_has():
     assert "vLLM was not measured on l4" in found.ranked[0].point.tpot.notes
 
 
-def test_a_plan_costs_what_its_composite_does(on_eight):
+def test_estimate_of_a_plan_equals_the_estimate_of_its_composite(on_eight):
     plan = parframe.partition(find_model("llama-3-70b").graph(), "TP8")
     alone = parframe.estimate(plan, "8xH100")
     ranked = next(one for one in on_eight.ranked if one.composite == "TP8")
@@ -147,7 +147,7 @@ def test_a_plan_costs_what_its_composite_does(on_eight):
     assert alone.max_concurrency == pytest.approx(ranked.candidate.max_concurrency, rel=1e-9)
 
 
-def test_a_strategy_of_a_third_party_is_priced_like_any(call, tmp_path):
+def test_a_strategy_declared_in_a_spec_is_estimated(call, tmp_path):
     spec = tmp_path / "declared.toml"
     model = tmp_path / "config.json"
     model.write_text(json.dumps(find_model("mistral-7b").config))
@@ -161,7 +161,7 @@ def test_a_strategy_of_a_third_party_is_priced_like_any(call, tmp_path):
     assert 7e9 < facts["weight_bytes"] < 14.5e9
 
 
-def test_the_winner_is_a_spec_that_apply_takes(call, tmp_path):
+def test_the_best_composite_is_written_as_a_valid_spec(call, tmp_path):
     spec, picture = tmp_path / "best.toml", tmp_path / "front.svg"
     done = call(
         "choose", "mistral-7b", "--devices", "2xH100", "-o", spec, "--plot", picture, "--json"
@@ -176,7 +176,7 @@ def test_the_winner_is_a_spec_that_apply_takes(call, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "code", "told"),
+    ("arguments", "code", "expected"),
     [
         (("llama-3-70c", "--devices", "8xH100"), 20, "did you mean Llama 3 70B"),
         (("llama-3-70b", "--devices", "8xH10"), 15, "H10"),
@@ -197,10 +197,10 @@ def test_the_winner_is_a_spec_that_apply_takes(call, tmp_path):
         (("mistral-7b", "--devices", "1xT4"), 36, "use 2 devices"),
     ],
 )  # fmt: skip
-def test_what_cannot_be_chosen_is_refused(call, arguments, code, told):
+def test_an_impossible_choice_is_an_error(call, arguments, code, expected):
     done = call("choose", *arguments)
     assert done.code == code
-    assert told in done.err
+    assert expected in done.err
 
 
 def test_choosing_needs_no_torch():

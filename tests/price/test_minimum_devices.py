@@ -1,4 +1,4 @@
-"""`parframe fit`: how many of which GPU a model needs, and for how many sequences."""
+"""`parframe fit`: minimum number of GPUs of a model, and sequences that fit there."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def parframe(capsys: pytest.CaptureFixture[str]) -> Caller:
     return Caller(capsys)
 
 
-def test_the_fewest_devices_are_told_for_every_dtype(parframe: Caller) -> None:
+def test_the_minimum_number_of_devices_is_found_for_every_dtype(parframe: Caller) -> None:
     called = parframe("fit", "llama-3.1-70b", "--gpu", "H100", "--gpu", "L4", "--json")
     assert called.code == 0, called.err
     fits = {(fit["gpu"], fit["weight_dtype"]): fit for fit in called.json["fits"]}
@@ -31,7 +31,7 @@ def test_the_fewest_devices_are_told_for_every_dtype(parframe: Caller) -> None:
     assert all(fit["sequences"] > 0 for fit in fits.values())
 
 
-def test_longer_sequences_are_fewer() -> None:
+def test_fewer_sequences_fit_if_they_are_longer() -> None:
     layouts = CandidateLayouts(models.find_model("llama-3.1-8b").graph(), 1)
     device = shipped().machine("H100").device
     short, long = (find_minimum_devices(layouts, device, length, "bf16") for length in (2048, 8192))
@@ -40,7 +40,7 @@ def test_longer_sequences_are_fewer() -> None:
     assert short.sequences // 4 - 1 <= long.sequences <= short.sequences // 4
 
 
-def test_nothing_that_fits_is_said_so(parframe: Caller) -> None:
+def test_a_model_that_does_not_fit_is_shown_as_no(parframe: Caller) -> None:
     called = parframe(
         "fit", "llama-3.1-405b", "--gpu", "T4", "--dtypes", "bf16", "--max-devices", "4"
     )
@@ -48,7 +48,7 @@ def test_nothing_that_fits_is_said_so(parframe: Caller) -> None:
     assert "no" in called.out.split()
 
 
-def test_all_ways_use_all_devices() -> None:
+def test_candidate_composites_use_all_devices() -> None:
     import math
     import re
 
@@ -66,7 +66,7 @@ def test_all_ways_use_all_devices() -> None:
         (("llama-3.1-8b", "--engine", "vlm"), "vllm"),
     ],
 )
-def test_what_is_not_known_is_refused_with_the_nearest(
+def test_an_unknown_name_is_an_error_with_a_suggestion(
     parframe: Caller, arguments: tuple[str, ...], meant: str
 ) -> None:
     called = parframe("fit", *arguments)
@@ -74,11 +74,11 @@ def test_what_is_not_known_is_refused_with_the_nearest(
     assert meant in called.err
 
 
-def test_it_needs_no_torch() -> None:
+def test_fit_needs_no_torch() -> None:
     code = (
         "import sys\nfrom parframe.cli import group\nfrom parframe.cli.failures import run\n"
         "run(group, ['fit', 'llama-3.1-8b', '--gpu', 'H100', '--max-devices', '2'])\n"
         "sys.exit(any(name in sys.modules for name in ('torch', 'transformers')))"
     )
-    told = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True)
-    assert told.returncode == 0
+    result = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True)
+    assert result.returncode == 0

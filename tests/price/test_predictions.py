@@ -1,4 +1,4 @@
-"""Rows of a table are predicted from shipped data alone, or told why they are not."""
+"""Predictions of table rows from shipped data, or reasons why a row cannot be predicted."""
 
 import csv
 import json
@@ -43,23 +43,23 @@ def width(found):
         ("DeepSeek-V3", Layout(tensor=8)),
     ],
 )
-def test_the_work_of_a_layout_holds_what_the_configuration_says(name, layout):
+def test_the_footprint_of_a_layout_agrees_with_the_configuration(name, layout):
     found, by_hand = servable_model(name).work(layout), outline(find_model(name).name, layout)
     assert (found.devices, found.replicas) == (by_hand.devices, by_hand.replicas)
-    held, expected = found.stages[0].footprint, by_hand.stages[0].footprint
-    assert held.weights == expected.weights
-    assert held.unquantized == pytest.approx(expected.unquantized, rel=1e-3)
-    assert held.cache == expected.cache
-    assert held.batch_share == expected.batch_share
+    footprint, expected = found.stages[0].footprint, by_hand.stages[0].footprint
+    assert footprint.weights == expected.weights
+    assert footprint.unquantized == pytest.approx(expected.unquantized, rel=1e-3)
+    assert footprint.cache == expected.cache
+    assert footprint.batch_share == expected.batch_share
 
 
-def test_a_row_is_predicted_with_its_interval_and_what_decides():
+def test_a_prediction_has_an_interval_and_notes():
     found = predicted()
     assert found.low < found.value < found.high
     assert "limited by KV cache memory" in found.why
 
 
-def test_rows_may_leave_out_what_they_do_not_know():
+def test_a_row_may_have_empty_cells():
     row = {"model": "LLaMA-3.1-8B", "gpu": "H100", "metric": "tpot", "isl": "100", "osl": "10"}
     found = predict_row(row, REGISTRY)
     assert found.value > 0
@@ -77,26 +77,26 @@ def test_rows_may_leave_out_what_they_do_not_know():
         ({"isl": "1000"}, "osl"),
     ],
 )
-def test_lengths_on_which_a_figure_hangs_are_not_guessed(cells, lacking):
+def test_lengths_that_a_metric_needs_are_not_assumed(cells, lacking):
     found = predicted(**{"isl": "", "osl": "", **cells})
     assert found.value is None
     assert found.why.startswith(f"column {lacking}")
 
 
-def test_a_tokens_time_in_a_batch_says_what_lengths_it_takes():
-    told = {"metric": "tpot", "unit": "ms", "batch": "4", "concurrency": ""}
-    found = predicted(**told, isl="", osl="")
+def test_tpot_of_a_batch_notes_the_assumed_lengths():
+    cells = {"metric": "tpot", "unit": "ms", "batch": "4", "concurrency": ""}
+    found = predicted(**cells, isl="", osl="")
     assert "isl=0 assumed; osl=128 assumed" in found.why
-    assert width(found) > width(predicted(**told, isl="1", osl="128"))
+    assert width(found) > width(predicted(**cells, isl="1", osl="128"))
 
 
-def test_an_engine_or_a_device_without_rows_widens_the_interval():
+def test_an_unmeasured_engine_or_device_widens_the_interval():
     known = predicted()
     assert width(predicted(gpu="MI300X")) > 1.1 * width(known)
     assert width(predicted(framework="something new")) > width(known)
 
 
-def test_what_no_row_of_an_engine_tells_widens_the_interval():
+def test_unmeasured_pipeline_parallelism_widens_the_interval():
     known = predicted(n_gpus="4", tp="4")
     piped = predicted(n_gpus="4", tp="2", pp="2")
     assert width(piped) > width(known)
@@ -115,27 +115,27 @@ def test_what_no_row_of_an_engine_tells_widens_the_interval():
         ({"metric": "ttft", "unit": "ms"}, "grows"),
     ],
 )
-def test_no_basis_is_an_answer_with_its_reason(cells, why):
+def test_a_row_that_cannot_be_predicted_has_a_reason(cells, why):
     found = predicted(**cells)
     assert (found.value, found.low, found.high) == (None, None, None)
     assert why in found.why
 
 
-def test_units_change_the_number_alone():
+def test_a_unit_scales_the_prediction():
     common = {"batch": "4", "concurrency": "4", "metric": "tpot"}
     assert predicted(**common, unit="ms").value == pytest.approx(
         1e3 * predicted(**common, unit="s").value
     )
 
 
-def test_instances_side_by_side_serve_each_their_part():
+def test_several_instances_divide_the_load():
     one, two = predicted(), predicted(n_gpus="2")
     assert two.value == pytest.approx(2 * one.value)
     each = predicted(n_gpus="2", metric="output_tokens_per_s_per_gpu")
     assert each.value == pytest.approx(one.value)
 
 
-def test_a_load_that_is_kept_up_with_is_answered_as_it_comes():
+def test_the_request_rate_is_the_offered_rate_below_saturation():
     online = {"framework": "TensorRT-LLM 0.14.0 + tensorrtllm_backend", "metric": "requests_per_s"}
     light = predicted(**online, concurrency="qps=2", unit="req/s")
     heavy = predicted(**online, concurrency="qps=inf", unit="req/s")
@@ -143,7 +143,7 @@ def test_a_load_that_is_kept_up_with_is_answered_as_it_comes():
     assert width(light) < 1.2 < width(heavy)
 
 
-def test_metrics_of_one_batch_agree():
+def test_metrics_of_one_batch_are_consistent():
     batch = {"batch": "8", "concurrency": "8"}
     whole = predicted(**batch, metric="e2e_latency", unit="s").value
     total = predicted(**batch, metric="total_tokens_per_s").value
@@ -152,7 +152,7 @@ def test_metrics_of_one_batch_agree():
     assert output == pytest.approx(8 * 1000 / whole)
 
 
-def test_more_devices_shorten_a_tokens_time():
+def test_more_devices_reduce_tpot():
     times = [
         predicted(
             n_gpus=str(n), tp=str(n), batch="1", concurrency="1", metric="tpot", unit=""
@@ -162,7 +162,7 @@ def test_more_devices_shorten_a_tokens_time():
     assert times == sorted(times, reverse=True)
 
 
-def test_a_basis_may_have_engines_of_its_own():
+def test_a_registry_may_have_engines_of_its_own():
     slow = tuple(attrs.evolve(own, step_overhead=1.0) for own in REGISTRY.engines)
     row = {**ROW, "metric": "tpot", "unit": "s", "batch": "1"}
     found = predict_row(row, attrs.evolve(REGISTRY, engines=slow))
@@ -187,11 +187,11 @@ def test_the_command_adds_columns_and_needs_no_torch(table):
         f"code = run(group, ['predict', {str(table)!r}, '-o', {str(out)!r}, '--json'])\n"
         "sys.exit(code or 'torch' in sys.modules)"
     )
-    told = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, check=False
     )
-    assert told.returncode == 0, told.stderr
-    facts = json.loads(told.stdout)
+    assert result.returncode == 0, result.stderr
+    facts = json.loads(result.stdout)
     assert (facts["rows"], facts["predicted"]) == (2, 1)
     with out.open(newline="") as file:
         first, second = csv.DictReader(file)
@@ -201,9 +201,9 @@ def test_the_command_adds_columns_and_needs_no_torch(table):
     assert "not a shipped model" in second["why"]
 
 
-def test_a_table_without_a_column_that_is_needed_is_refused(call, tmp_path):
+def test_a_table_without_a_required_column_is_an_error(call, tmp_path):
     path = tmp_path / "rows.csv"
     path.write_text("model,gpu\nx,y\n")
-    told = call("predict", str(path), "-o", str(tmp_path / "out.csv"))
-    assert told.code != 0
-    assert "has no column metric" in told.err
+    result = call("predict", str(path), "-o", str(tmp_path / "out.csv"))
+    assert result.code != 0
+    assert "has no column metric" in result.err

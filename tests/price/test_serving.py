@@ -1,4 +1,4 @@
-"""Engines' steps, batches and steady states follow from kernels' times, without any measurement."""
+"""Step times, static batches and steady states of engines, computed from given kernel times."""
 
 import math
 
@@ -68,7 +68,7 @@ def deployment(engine=BARE, memory=1e9, stages=1):
     return Deployment(work(stages), CLOCK, engine, DeviceMemory(memory))
 
 
-def test_a_step_is_its_kernels_and_the_host_beside_them():
+def test_step_time_is_kernels_plus_engine_overhead():
     host = attrs.evolve(BARE, step_overhead=5e-3, layer_overhead=1e-3, sequence_overhead=1e-4)
     load = StepBatch(decodes=10, context=100)
     bare = step_time(work(), CLOCK, BARE, load).value
@@ -76,7 +76,7 @@ def test_a_step_is_its_kernels_and_the_host_beside_them():
     assert step_time(work(), CLOCK, host, load).value == pytest.approx(bare + 5e-3 + 4e-3 + 1e-3)
 
 
-def test_what_follows_each_other_takes_as_long_as_its_parts_together():
+def test_a_timer_sum_equals_the_total_of_its_timers():
     parts = [
         (Product(8, 8, share), Timer(lambda step: step.sequences, 0.1, ("x",)))
         for share in (1, 0.5)
@@ -90,12 +90,12 @@ def test_what_follows_each_other_takes_as_long_as_its_parts_together():
     )
 
 
-def test_launching_is_a_floor_and_no_sum():
+def test_launch_overhead_overlaps_with_kernels():
     slow = attrs.evolve(BARE, launch_overhead=1.0)
     assert step_time(work(), CLOCK, slow, StepBatch(1)).value == pytest.approx(4.0, rel=1e-3)
 
 
-def test_an_engine_may_read_the_cache_again_for_each_query_head_of_a_group():
+def test_kv_reread_adds_time_for_each_further_query_head_of_a_group():
     kernels = (Attention(8, 2, 8, 8, 100),)
     grouped = Work((Stage(kernels, (), Footprint(1, 0, ((100, None),))),), 1)
     load = StepBatch(decodes=4, context=1000)
@@ -104,7 +104,7 @@ def test_an_engine_may_read_the_cache_again_for_each_query_head_of_a_group():
     assert again == pytest.approx(once * (1 + 0.5 * 3))
 
 
-def test_stages_that_overlap_take_as_long_as_the_slowest_for_all_parts():
+def test_overlapping_stages_take_the_time_of_the_slowest_stage_for_all_micro_batches():
     load = StepBatch(decodes=8)
     one = step_time(work(), CLOCK, BARE, StepBatch(decodes=2)).value
     together = step_time(work(4), CLOCK, BARE, load).value
@@ -113,7 +113,7 @@ def test_stages_that_overlap_take_as_long_as_the_slowest_for_all_parts():
     assert in_turn == pytest.approx(16 * one)
 
 
-def test_a_request_alone_is_wholly_on_one_replica():
+def test_a_single_request_runs_on_one_replica():
     footprint = Footprint(1, 0, ((100, None),), batch_share=0.25)
     split = Work((Stage((Product(8, 8, 0.25),), (), footprint),), 4, replicas=4)
     one = step_time(split, ShareClock(), BARE, StepBatch(prefills=1, prefill_tokens=1000)).value
@@ -123,30 +123,30 @@ def test_a_request_alone_is_wholly_on_one_replica():
     assert eight == pytest.approx(2 * one)
 
 
-def test_a_request_alone_passes_the_stages_in_turn():
+def test_a_single_request_passes_the_stages_one_by_one():
     assert step_time(work(4), CLOCK, BARE, StepBatch(1)).value == pytest.approx(
         4 * step_time(work(), CLOCK, BARE, StepBatch(1)).value
     )
 
 
-def test_memory_holds_what_is_left_of_it():
+def test_capacity_is_the_memory_left_by_the_weights():
     # 2 MB of weights leave 8 MB; a sequence of 50 positions of 100 elements needs 10 kB.
     assert deployment(memory=10e6).capacity(50, 0) == pytest.approx(800)
 
 
-def test_a_share_may_be_of_all_memory():
+def test_the_cache_fraction_may_be_of_the_total_memory():
     whole = attrs.evolve(BARE, cache_fraction=0.8, fraction_of_total=True)
     # 8 of 10 MB less 2 MB of weights.
     assert deployment(whole, memory=10e6).capacity(50, 0) == pytest.approx(600)
 
 
-def test_a_window_bounds_what_a_sequence_needs():
+def test_a_sliding_window_limits_the_cache_of_a_sequence():
     footprint = Footprint(0, 0, ((100, 10),))
     memory = DeviceMemory(1e6)
     assert memory.sequence_bytes(footprint, 1000) == memory.sequence_bytes(footprint, 10)
 
 
-def test_a_batch_that_memory_cannot_hold_goes_in_waves():
+def test_a_batch_that_does_not_fit_into_memory_is_served_in_waves():
     whole = predict_static_batch(deployment(), 64, 100, 10)
     small = deployment(memory=2e6 + 20 * 110 * 200)
     waves = predict_static_batch(small, 64, 100, 10)
@@ -155,7 +155,7 @@ def test_a_batch_that_memory_cannot_hold_goes_in_waves():
     assert "at once" in waves.e2e_latency.notes[-1]
 
 
-def test_a_steady_step_reads_the_prompts_of_those_that_leave():
+def test_a_steady_state_step_prefills_requests_that_replace_finished_ones():
     rows, prompt, output = 8, 100, 50
     plain = step_time(work(), CLOCK, BARE, StepBatch(rows, prompt + output / 2)).value
     mean = mean_step_time(deployment(), rows, prompt, output).value
@@ -163,20 +163,20 @@ def test_a_steady_step_reads_the_prompts_of_those_that_leave():
     assert mean == pytest.approx(plain + per_token, rel=0.05)
 
 
-def test_a_step_has_room_for_prompts_beside_those_that_decode():
+def test_tokens_per_step_limit_concurrency_to_leave_tokens_for_prefill():
     tight = attrs.evolve(BARE, max_batched_tokens=512)
     rows, limit = max_concurrency(deployment(tight), 448, 64)
     assert (rows, limit) == (64, "tokens per step")
 
 
-def test_clients_in_a_loop_are_all_in_flight_and_are_answered_at_their_rate():
+def test_a_closed_loop_has_all_clients_in_flight():
     served = predict_closed_loop(deployment(), 16, 100, 50)
     assert served.sequences == 16
     one = served.ttft.value + 49 * served.tpot.value
     assert served.request_rate.value == pytest.approx(16 / one)
 
 
-def test_who_is_alone_waits_for_nobody():
+def test_a_single_client_does_not_wait_for_admission():
     queueing = attrs.evolve(BARE, admission_wait=1.0)
     alone = predict_closed_loop(deployment(queueing), 1, 100, 50).ttft.value
     assert alone == predict_closed_loop(deployment(), 1, 100, 50).ttft.value
@@ -184,20 +184,20 @@ def test_who_is_alone_waits_for_nobody():
     assert several > predict_closed_loop(deployment(), 8, 100, 50).ttft.value
 
 
-def test_an_offered_load_has_in_flight_what_littles_law_says():
+def test_open_loop_concurrency_follows_littles_law():
     served = predict_open_loop(deployment(), 20.0, 100, 50)
     assert served.request_rate.value == 20.0
     assert served.sequences == pytest.approx(20.0 * 50 * served.tpot.value, rel=0.02)
 
 
-def test_no_load_gets_more_than_saturation_gives():
+def test_no_offered_rate_exceeds_the_saturation_rate():
     most = predict_saturation(deployment(), 100, 50, requests=100)
     over = predict_open_loop(deployment(), 1e6, 100, 50, requests=100)
     assert over.request_rate.value == most.request_rate.value
     assert any("exceeds the maximum" in why for why in over.notes)
 
 
-def test_the_first_token_waits_longer_the_more_is_offered():
+def test_ttft_grows_with_the_offered_rate():
     firsts = [predict_open_loop(deployment(), rate, 1000, 50).ttft.value for rate in (1, 100, 400)]
     assert firsts == sorted(firsts)
     assert math.isfinite(firsts[-1])
@@ -219,10 +219,10 @@ def test_the_first_token_waits_longer_the_more_is_offered():
         (None, "median"),
     ],
 )
-def test_an_engine_is_known_by_the_names_that_tables_give_it(framework, name):
+def test_an_engine_is_found_by_its_spellings_in_tables(framework, name):
     assert find_engine(framework).name == name
 
 
-def test_the_pooled_engine_comes_last_and_says_so():
+def test_the_median_engine_is_last_and_not_measured():
     assert shipped_engines()[-1].name == "median"
     assert not shipped_engines()[-1].measured

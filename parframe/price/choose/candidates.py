@@ -61,10 +61,7 @@ class OperatingPoint:
 
     def violations(self, use: UseCase) -> list[str]:
         """Return a description of each limit that it violates."""
-        limits = (
-            ("TTFT", self.ttft.value, use.max_ttft),
-            ("TPOT", self.tpot.value, use.max_tpot),
-        )
+        limits = (("TTFT", self.ttft.value, use.max_ttft), ("TPOT", self.tpot.value, use.max_tpot))
         return [
             f"{name} {value * 1e3:.3g} ms exceeds the limit of {limit * 1e3:g} ms"
             for name, value, limit in limits

@@ -110,8 +110,7 @@ def share_equal_stages(work: Work, cluster: Cluster) -> Work:
     for stage in work.stages:
         communication = tuple(
             attrs.evolve(
-                operator,
-                ranks=groups.setdefault(cluster.span(operator.ranks), operator.ranks),
+                operator, ranks=groups.setdefault(cluster.span(operator.ranks), operator.ranks)
             )
             for operator in stage.communication
         )

@@ -13,11 +13,7 @@ from parframe.price.work.work import Experts
 UNFITTED_ERROR = 0.4
 """Error of an engine for which none is fitted."""
 
-UNMEASURED_ERRORS = {
-    "pipeline parallelism": 0.2,
-    "experts": 0.15,
-    "this metric": 0.15,
-}
+UNMEASURED_ERRORS = {"pipeline parallelism": 0.2, "experts": 0.15, "this metric": 0.15}
 """Additional error for what was not measured on an engine: overlap of pipeline stages, expert
 kernels, or a kind of metric. These are assumed, not fitted."""
 

@@ -58,17 +58,7 @@ class MemoryPolicy:
     def cache_budget(
         self, total: float, weights: float, activations: float, peers: int = 0
     ) -> float:
-        """Return the bytes that the KV cache may use on a device, which may be negative.
-
-        Parameters
-        ----------
-        total
-            Bytes of the device's memory.
-        weights, activations
-            Bytes that they take.
-        peers
-            Other ranks of its largest process group.
-        """
+        """Return the bytes left for the KV cache on a device, which may be negative."""
         reserved = self.reserved_bytes + self.reserved_bytes_per_peer * peers
         taken = weights + activations + reserved
         return share_of(total, taken, self.cache_fraction, self.fraction_of_total)

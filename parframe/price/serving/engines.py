@@ -139,15 +139,7 @@ class Engine:
         return self.name != MEDIAN
 
     def cache_budget(self, total: float, weights: float, activations: float) -> float:
-        """Return the bytes that the KV cache may use on a device, which may be negative.
-
-        Parameters
-        ----------
-        total
-            Bytes of the device's memory.
-        weights, activations
-            Bytes that they take.
-        """
+        """Return the bytes left for the KV cache on a device, which may be negative."""
         taken = weights + self.reserved_bytes + activations
         return share_of(total, taken, self.cache_fraction, self.fraction_of_total)
 

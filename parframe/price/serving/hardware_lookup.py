@@ -13,12 +13,7 @@ from parframe.hardware import cluster as parse_cluster
 def load_catalog(name: str = "", files: Iterable[Path] = ()) -> Catalog:
     """Return the catalog in which a hardware name is looked up.
 
-    Parameters
-    ----------
-    name
-        Name that the user gave; plugins that claim it are loaded.
-    files
-        The user's own hardware files. They take precedence over all other entries.
+    Plugins that claim the name are loaded; ``files`` are the user's own, and take precedence.
 
     Raises
     ------
@@ -30,13 +25,6 @@ def load_catalog(name: str = "", files: Iterable[Path] = ()) -> Catalog:
 
 def find_cluster(text: str, files: Iterable[Path] = ()) -> Cluster:
     """Return the cluster that a text names, as `64xH100`, or that of a file with `[cluster]`.
-
-    Parameters
-    ----------
-    text
-        Number and name of devices or machines, as the user wrote them.
-    files
-        The user's own hardware files.
 
     Raises
     ------
