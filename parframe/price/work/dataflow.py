@@ -25,9 +25,9 @@ class Flow:
         measured = ScaledOperators(listing)
         self.operators = listing.operators
         self.outputs = listing.outputs
-        self.ends = {*listing.outputs, *(value for value, _, _ in listing.sent)}
+        self.ends = {*listing.outputs, *(value for value, _, _ in listing.sends)}
         self.parameters = frozenset(listing.parameters)
-        self.maker: dict[str, int] = {}
+        self.producer: dict[str, int] = {}
         self.root: dict[str, str] = {}
         self.weight: dict[str, str] = {name: name for name in listing.parameters}
         self.readers: dict[str, list[int]] = {}
@@ -36,14 +36,14 @@ class Flow:
         for number, operator in enumerate(self.operators):
             for name in (*operator.inputs, *operator.outputs):
                 if name not in self.known:
-                    self.known[name] = measured.extent(name).bears
+                    self.known[name] = measured.scaling(name).grows_with
             self._look(number, operator)
 
     def source(self, name: str) -> str:
         """Return the value of which another is a view, or itself."""
         return self.root.get(name, name)
 
-    def bears(self, name: str) -> bool:
+    def grows(self, name: str) -> bool:
         """Return whether a value grows with the batch."""
         return name not in self.parameters and self.known[name] != "nothing"
 
@@ -55,9 +55,9 @@ class Flow:
         pending = list(names)
         while pending:
             name = pending.pop()
-            number = self.maker.get(name)
+            number = self.producer.get(name)
             if number is None:
-                whole = whole and not self.bears(name)
+                whole = whole and not self.grows(name)
             elif self.kinds[number] == "product":
                 products.add(number)
             elif number not in seen:
@@ -70,7 +70,7 @@ class Flow:
         kind = self._kind(operator)
         self.kinds.append(kind)
         for name in operator.outputs:
-            self.maker[name] = number
+            self.producer[name] = number
             if kind == "view":
                 self.root[name] = self.source(operator.inputs[0])
             elif kind == "free" and operator.inputs and operator.inputs[0] in self.weight:
@@ -82,8 +82,8 @@ class Flow:
     def _kind(self, operator: Operator) -> Kind:
         if operator.target in COMMUNICATION_OPERATORS:
             moved = [*operator.inputs, *operator.outputs]
-            return "communication" if any(self.bears(name) for name in moved) else "free"
-        if not any(self.bears(name) for name in operator.outputs):
+            return "communication" if any(self.grows(name) for name in moved) else "free"
+        if not any(self.grows(name) for name in operator.outputs):
             return "free"
         match kind_of(operator):
             case kinds.View():
@@ -102,7 +102,7 @@ class Flow:
     def _product(self, operator: Operator, product: kinds.Product) -> Kind:
         """Return the kind of a product: with a weight, or of positions, a part of an attention."""
         one, other = at(operator, product.left), at(operator, product.right)
-        if not self.bears(other):
+        if not self.grows(other):
             return "product"
         if self.known[one] == "pairs":
             return "attention"

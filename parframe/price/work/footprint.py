@@ -1,4 +1,4 @@
-"""What a device holds: weights, caches, and activations while it computes."""
+"""Memory footprint of a device: weights, caches, and live activations."""
 
 from __future__ import annotations
 
@@ -16,42 +16,42 @@ from parframe.price.work.work import Attention, Experts, Footprint, Kernel, Prod
 
 @attrs.frozen
 class Liveness:
-    """What is held when, whatever the sizes.
+    """Users of weights and lifetimes of activations, without sizes.
 
     Parameters
     ----------
     users
-        For every weight, the operators that take it.
-    quantised
-        The weights that are quantised in a quantised model.
-    lives
-        In order of execution: an operator, the activations that come alive with it, and those
-        that no later one takes.
+        Operators that use each weight.
+    quantized
+        Weights that a quantized model quantizes.
+    lifetimes
+        In order of execution: an operator, the activations that it makes, and those that it uses
+        last.
     """
 
     users: dict[str, tuple[int, ...]]
-    quantised: frozenset[str]
-    lives: tuple[tuple[int, tuple[str, ...], tuple[str, ...]], ...]
+    quantized: frozenset[str]
+    lifetimes: tuple[tuple[int, tuple[str, ...], tuple[str, ...]], ...]
 
     @classmethod
     def of(cls, merged: FusedOperators) -> Liveness:
-        """Look through the operators of a device."""
+        """Analyze the operators of a device."""
         users: dict[str, list[int]] = {}
         for number, operator in enumerate(merged.flow.operators):
             for name in operator.inputs:
                 if name in merged.flow.parameters:
                     users.setdefault(name, []).append(number)
         found = {name: tuple(numbers) for name, numbers in users.items()}
-        return cls(found, frozenset(_quantised(merged)), tuple(_lives(merged)))
+        return cls(found, frozenset(_quantized(merged)), tuple(_lifetimes(merged)))
 
 
-def _quantised(merged: FusedOperators) -> set[str]:
-    """Weights of products and experts, but for those of the head, of routers and of tables."""
+def _quantized(merged: FusedOperators) -> set[str]:
+    """Return the weights of products and experts, except the head, routers and embeddings."""
     flow = merged.flow
     found: set[str] = set()
     for number, operator in enumerate(flow.operators):
         if flow.kinds[number] == "product":
-            if number not in merged.routers and number not in merged.rows:
+            if number not in merged.routers and number not in merged.last_token:
                 weight = at(operator, product_of(operator).right)
                 found.add(flow.weight.get(flow.source(weight), weight))
         elif flow.kinds[number] == "experts":
@@ -61,14 +61,14 @@ def _quantised(merged: FusedOperators) -> set[str]:
     return found
 
 
-def _lives(merged: FusedOperators) -> Iterator[tuple[int, tuple[str, ...], tuple[str, ...]]]:
-    """When activations come and go; what stays within one kernel is never held."""
+def _lifetimes(merged: FusedOperators) -> Iterator[tuple[int, tuple[str, ...], tuple[str, ...]]]:
+    """Yield the lifetimes of activations, without those inside one fused kernel."""
     flow, group_of = merged.flow, merged.group_of
     last = {name: max(numbers) for name, numbers in flow.readers.items()}
     leaving: dict[int, list[str]] = {}
     for number, operator in enumerate(flow.operators):
         coming: list[str] = []
-        counts = flow.kinds[number] not in ("free", "view") and number not in merged.rows
+        counts = flow.kinds[number] not in ("free", "view") and number not in merged.last_token
         for name in operator.outputs if counts else ():
             alone = group_of.get(number)
             readers = flow.readers.get(name, ())
@@ -84,18 +84,18 @@ def _lives(merged: FusedOperators) -> Iterator[tuple[int, tuple[str, ...], tuple
 def compute_footprint(
     kernels: KernelList, holding: Liveness, computed: tuple[Kernel, ...]
 ) -> Footprint:
-    """What the device of a listing holds, in elements."""
+    """Return the footprint of a device, in elements."""
     weights, tables = _weights(kernels, holding)
     attentions = [kernel for kernel in computed if isinstance(kernel, Attention)]
-    kept: dict[int | None, int] = {}
+    cache: dict[int | None, int] = {}
     for attention in attentions:
-        kept[attention.window] = (
-            kept.get(attention.window, 0) + attention.cache_width * attention.count
+        cache[attention.window] = (
+            cache.get(attention.window, 0) + attention.cache_width * attention.count
         )
     return Footprint(
         weights=weights,
         unquantized=tables,
-        cache=tuple((elements, window) for window, elements in kept.items()),
+        cache=tuple((elements, window) for window, elements in cache.items()),
         batch_share=max((attention.share for attention in attentions), default=1.0),
         position_share=max((attention.position_share for attention in attentions), default=1.0),
         activations=_alive(kernels, holding),
@@ -103,22 +103,22 @@ def compute_footprint(
 
 
 def _weights(kernels: KernelList, holding: Liveness) -> tuple[int, int]:
-    """Elements that are quantised in a quantised model, and those that never are."""
-    listing, counts = kernels.measured.listing, kernels.counts
+    """Return the elements of weights that a quantized model quantizes, and of the others."""
+    listing, counts = kernels.scaled.operator_list, kernels.counts
     sizes = {
         name: max(counts[user] for user in users)
         * math.prod(int(size) for size in listing.tensors[name].shape)
         for name, users in holding.users.items()
         if listing.parameters[name].kind == "parameter"
     }
-    inside = sum(size for name, size in sizes.items() if name in holding.quantised)
+    inside = sum(size for name, size in sizes.items() if name in holding.quantized)
     return inside, sum(sizes.values()) - inside
 
 
 def _alive(kernels: KernelList, holding: Liveness) -> float:
-    """The most elements of activations that are alive at once, for a token of the step."""
+    """Return the peak elements of live activations for each token of the step."""
     alive = most = 0.0
-    for number, coming, leaving in holding.lives:
+    for number, coming, leaving in holding.lifetimes:
         for name in coming:
             alive += _size(kernels, name)
         if coming or kernels.kinds[number] == "experts":
@@ -129,12 +129,12 @@ def _alive(kernels: KernelList, holding: Liveness) -> float:
 
 
 def _size(kernels: KernelList, name: str) -> float:
-    extent = kernels.measured.extent(name)
+    extent = kernels.scaled.scaling(name)
     return extent.width * extent.share
 
 
 def _within(kernels: KernelList, number: int) -> float:
-    """What experts need for the tokens that chose them, while they compute."""
+    """Return the elements that experts use for their tokens while they compute."""
     if kernels.kinds[number] != "experts":
         return 0.0
     found = kernels.experts(number)
@@ -142,9 +142,9 @@ def _within(kernels: KernelList, number: int) -> float:
     return visits * (found.matrices * found.ffn + found.hidden)
 
 
-def compute_load(computed: tuple[Kernel, ...], held: Footprint) -> float:
-    """How busy a device is beside its likes: multiplications for a token, and what it holds."""
-    total = float(held.weights + held.unquantized)
+def compute_load(computed: tuple[Kernel, ...], footprint: Footprint) -> float:
+    """Return the relative load of a device: multiplications for a token, and its weights."""
+    total = float(footprint.weights + footprint.unquantized)
     for kernel in computed:
         if isinstance(kernel, Attention):
             width = kernel.key_width + kernel.value_width

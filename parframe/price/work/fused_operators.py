@@ -1,4 +1,4 @@
-"""Which operators of a device serving engines run as one kernel, and which they treat apart."""
+"""Operators that serving engines run as one kernel, and those with special treatment."""
 
 from __future__ import annotations
 
@@ -11,48 +11,48 @@ from parframe.price.work.pointwise_fusion import fuse_pointwise
 
 @attrs.frozen
 class FusedGroup:
-    """Pointwise operators that are one kernel.
+    """Pointwise operators that are fused into one kernel.
 
     Parameters
     ----------
     numbers
-        The operators.
-    made
-        What they give, each other included.
-    moved
-        What the kernel reads of others, once each, and what it writes for them.
+        Numbers of the operators.
+    outputs
+        Outputs of all operators of the group.
+    traffic
+        Values that the kernel reads from other operators or writes for them, each once.
     """
 
     numbers: tuple[int, ...]
-    made: tuple[str, ...]
-    moved: tuple[str, ...]
+    outputs: tuple[str, ...]
+    traffic: tuple[str, ...]
 
 
 class FusedOperators:
-    """Operators as engines run them, whatever the sizes.
+    """Operators as engines run them, without sizes.
 
-    ``routers`` are the products that choose experts; they are not quantised. ``rows`` are done for
-    the last position of each row alone. ``group_of`` has for every pointwise operator the first of
-    those that it is one kernel with; ``groups`` are these kernels by their first operators.
+    ``routers`` are the products that choose experts, which are not quantized. ``last_token`` are
+    the operators that run for the last token of each sequence only. ``group_of`` has the first
+    operator of the fused kernel of every pointwise operator, and ``groups`` the kernels by these.
     """
 
     def __init__(self, flow: Flow) -> None:
         self.flow = flow
         self.routers = self._routers()
-        self.rows = self._rows()
+        self.last_token = self._rows()
         self.group_of = fuse_pointwise(flow)
-        members: dict[int, list[int]] = {}
+        numbers_of: dict[int, list[int]] = {}
         for number, group in sorted(self.group_of.items()):
-            members.setdefault(group, []).append(number)
+            numbers_of.setdefault(group, []).append(number)
         self.wanted = {flow.source(value) for value in flow.ends}
-        self.groups = {numbers[0]: self._group(numbers) for numbers in members.values()}
+        self.groups = {numbers[0]: self._group(numbers) for numbers in numbers_of.values()}
 
     def _group(self, numbers: list[int]) -> FusedGroup:
         flow, inside = self.flow, set(numbers)
         operators = [flow.operators[number] for number in numbers]
         made = dict.fromkeys(name for operator in operators for name in operator.outputs)
         sources = dict.fromkeys(flow.source(v) for operator in operators for v in operator.inputs)
-        read = (name for name in sources if name not in made and flow.bears(name))
+        read = (name for name in sources if name not in made and flow.grows(name))
         written = (
             name
             for name in made
@@ -61,16 +61,16 @@ class FusedOperators:
         return FusedGroup(tuple(numbers), tuple(made), (*read, *written))
 
     def _rows(self) -> set[int]:
-        """Operators that give the model's result from one product: the head.
+        """Return the operators of the output head, which give the model's result from one product.
 
-        Serving engines do these for the last position of each row alone.
+        Serving engines run these for the last token of each sequence only.
         """
-        outputs = [v for v in self.flow.outputs if v in self.flow.maker]
+        outputs = [v for v in self.flow.outputs if v in self.flow.producer]
         seen, products, whole = self.flow.backward(outputs)
         return seen | products if whole and len(products) == 1 else set()
 
     def _routers(self) -> set[int]:
-        """Products that choose experts; they are not quantised."""
+        """Return the products that choose experts. They are not quantized."""
         found: set[int] = set()
         for number, kind in enumerate(self.flow.kinds):
             if kind == "experts":

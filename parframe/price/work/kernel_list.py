@@ -1,7 +1,7 @@
-"""KernelList of a device's operator list, merged as serving engines run them.
+"""Kernels of a device's operator list, fused as in serving engines.
 
-Products of one input are one kernel (query, key and value; gate and up), and what stands between
-two products, attentions or exchanges is one kernel as far as it hangs together.
+Products of one input are one kernel (query, key and value; gate and up). Connected pointwise
+operators between products, attention and communication are one kernel.
 """
 
 from __future__ import annotations
@@ -32,21 +32,21 @@ T = TypeVar("T", bound=Kernel | Communication)
 
 
 class KernelList:
-    """The kernels and exchanges of a listing, in the order of execution."""
+    """Kernels of an operator list, in the order of execution."""
 
     def __init__(self, measured: ScaledOperators, merged: FusedOperators) -> None:
-        self.measured = measured
-        self.merged = merged
+        self.scaled = measured
+        self.fused = merged
         self.operators = measured.operators
         self.kinds = merged.flow.kinds
-        self.counts = measured.listing.counts
+        self.counts = measured.operator_list.counts
 
     def per(self, number: int) -> Per:
-        """Whether an operator is done for the last position of each row alone."""
-        return "sequence" if number in self.merged.rows else "token"
+        """Return whether an operator runs for every token, or once for each sequence."""
+        return "sequence" if number in self.fused.last_token else "token"
 
     def kernels(self) -> tuple[Kernel, ...]:
-        """What is computed, equal kernels once with their count."""
+        """Return all kernels, with equal ones merged into one with a count."""
         found: list[Kernel] = []
         merged: dict[tuple[object, ...], list[int]] = {}
         for number, kind in enumerate(self.kinds):
@@ -61,24 +61,24 @@ class KernelList:
             elif kind == "experts":
                 found.append(self.experts(number))
             elif kind == "lookup":
-                extent = self.measured.extent(self.operators[number].outputs[0])
+                extent = self.scaled.scaling(self.operators[number].outputs[0])
                 moved = 2.0 * extent.width
                 found.append(Pointwise(moved, extent.share, "token", self.counts[number]))
-            elif number in self.merged.groups:
-                found.extend(self._pointwise(self.merged.groups[number]))
+            elif number in self.fused.groups:
+                found.extend(self._pointwise(self.fused.groups[number]))
         return tuple(merge_equal(found))
 
     def _input_of(self, number: int) -> tuple[object, ...]:
         operator = self.operators[number]
         left = at(operator, product_of(operator).left)
-        table = number in self.merged.routers
-        return self.merged.flow.source(left), self.per(number), table, self.counts[number]
+        table = number in self.fused.routers
+        return self.fused.flow.source(left), self.per(number), table, self.counts[number]
 
     def inner_and_columns(self, number: int) -> tuple[int, int]:
-        """The sizes of a product's weight here."""
+        """Return the contracted size and the columns of a product's weight on this device."""
         operator = self.operators[number]
         product = product_of(operator)
-        shape = self.measured.listing.tensors[at(operator, product.right)].shape
+        shape = self.scaled.operator_list.tensors[at(operator, product.right)].shape
         one, other = int(shape[-2]), int(shape[-1])
         return (other, one) if product.columns_first else (one, other)
 
@@ -90,16 +90,16 @@ class KernelList:
             columns=sum(columns for _, columns in sizes),
             share=self._share(first),
             per=self.per(first),
-            unquantized=first in self.merged.routers or first in self.merged.rows,
+            unquantized=first in self.fused.routers or first in self.fused.last_token,
             count=self.counts[first],
         )
 
     def _share(self, number: int) -> float:
-        return max(self.measured.extent(name).share for name in self.operators[number].outputs)
+        return max(self.scaled.scaling(name).share for name in self.operators[number].outputs)
 
     def _attention(self, number: int) -> Attention:
-        operator, measured = self.operators[number], self.measured
-        tensors, extents = measured.listing.tensors, measured.listing.extents
+        operator, measured = self.operators[number], self.scaled
+        tensors, extents = measured.operator_list.tensors, measured.operator_list.scalings
         kind = kind_of(operator)
         if not isinstance(kind, kinds.Attention):
             return self._written_out(number)
@@ -112,50 +112,50 @@ class KernelList:
             kv_heads=int(key[1]),
             key_width=int(key[3]),
             value_width=int(value[3]),
-            cache_width=cached_elements(measured, self.merged.flow, key_name, value_name),
+            cache_width=cached_elements(measured, self.fused.flow, key_name, value_name),
             window=window if isinstance(window, int) else None,
-            share=extents.part(query[0]),
-            position_share=extents.part(query[2]),
+            share=extents.share_of(query[0]),
+            position_share=extents.share_of(query[2]),
             count=self.counts[number],
         )
 
     def _written_out(self, number: int) -> Attention:
-        """An attention that the model's code writes as products: this is the second of them."""
-        operator, measured = self.operators[number], self.measured
-        tensors = measured.listing.tensors
+        """Return an attention that is written as two products, from the second of them."""
+        operator, measured = self.operators[number], self.scaled
+        tensors = measured.operator_list.tensors
         value = at(operator, product_of(operator).right)
         scores = next(
             earlier
             for earlier in reversed(self.operators[:number])
             if isinstance(kind_of(earlier), kinds.Product)
-            and measured.extent(earlier.outputs[0]).bears == "pairs"
+            and measured.scaling(earlier.outputs[0]).grows_with == "pairs"
         )
         left = at(scores, product_of(scores).left)
         right = at(scores, product_of(scores).right)
         query, wide = tensors[left].shape, tensors[value].shape
         heads = int(query[-3]) if isinstance(query[-3], int) else 1
-        kept = cached_elements(measured, self.merged.flow, right, value)
-        share = measured.extent(operator.outputs[0]).share
+        kept = cached_elements(measured, self.fused.flow, right, value)
+        share = measured.scaling(operator.outputs[0]).share
         return Attention(
             heads, heads, int(query[-1]), int(wide[-1]), kept,
             share=share, count=self.counts[number],
         )  # fmt: skip
 
     def experts(self, number: int) -> Experts:
-        """The experts that an operator visits."""
-        operator, measured = self.operators[number], self.measured
-        tensors, parameters = measured.listing.tensors, measured.listing.parameters
+        """Return the kernel of an experts operator."""
+        operator, measured = self.operators[number], self.scaled
+        tensors, parameters = measured.operator_list.tensors, measured.operator_list.parameters
         kind = kind_of(operator)
         names = kind if isinstance(kind, kinds.Experts) else kinds.Experts()
         hidden, ids = at(operator, names.hidden), at(operator, names.ids)
         up, down = at(operator, names.up), at(operator, names.down)
         inner = tensors[down].shape[1 if operator.args.get(names.transposed) else 2]
-        share = measured.extent(hidden).share
+        share = measured.scaling(hidden).share
         if operator.target in DISTRIBUTED_FORMS:
-            share *= len(measured.listing.members(group_axes(operator)))
+            share *= len(measured.operator_list.group(group_axes(operator)))
         return Experts(
             local_experts=int(tensors[up].shape[0]),
-            experts=int(parameters[self.merged.flow.weight[up]].shape[0]),
+            experts=int(parameters[self.fused.flow.weight[up]].shape[0]),
             top_k=int(tensors[ids].shape[-1]),
             hidden=int(tensors[hidden].shape[-1]),
             ffn=int(inner),
@@ -165,9 +165,9 @@ class KernelList:
         )
 
     def _pointwise(self, group: FusedGroup) -> Iterator[Pointwise]:
-        """One kernel that reads what it takes from elsewhere once, and writes what others take."""
-        moved = [self.measured.extent(name) for name in group.moved]
-        share = max(self.measured.extent(name).share for name in group.made)
+        """Yield the fused kernel of a group, which reads and writes the group's traffic once."""
+        moved = [self.scaled.scaling(name) for name in group.traffic]
+        share = max(self.scaled.scaling(name).share for name in group.outputs)
         elements = sum(extent.width * extent.share for extent in moved) / share
         first = group.numbers[0]
         if elements:
@@ -175,7 +175,7 @@ class KernelList:
 
 
 def merge_equal(found: Iterable[T]) -> Iterator[T]:
-    """Each of equal ones once, with the sum of their counts."""
+    """Yield each of several equal kernels once, with the sum of their counts."""
     counts: dict[T, int] = {}
     for one in found:
         alone = one if one.count == 1 else attrs.evolve(one, count=1)

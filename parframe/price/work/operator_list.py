@@ -1,4 +1,4 @@
-"""What one device does in one stage: operators with counts, and the sizes of their values."""
+"""Operators of one device in one stage, with counts and the shapes of their values."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ from parframe.price.work.tensor_scaling import TensorScaling, TensorScalings
 
 @attrs.frozen
 class OperatorList:
-    """The operators of one device in one stage.
+    """Operators of one device in one stage.
 
     Parameters
     ----------
     operators
-        In the order of execution.
+        Operators in the order of execution.
     counts
-        How often each is done: equal layers may be listed once.
+        Number of executions of each operator: equal layers may be listed once.
     tensors
-        Every value with its local shape.
+        All values with their local shapes.
     parameters
-        The weights and buffers that are used, as in the model, by their local names.
+        Weights and buffers of the model that are used, by their local names.
     outputs
-        FrameTensors that the model returns.
-    sent
-        What is sent to other stages: values, kind and the ranks from and to.
-    extents
-        The sizes on this device.
-    members
-        The ranks of this device's group over some mesh axes.
+        Values that the model returns.
+    sends
+        Sends to other stages: value, kind, and the ranks from and to.
+    scalings
+        Scaling of tensors on this device.
+    group
+        Function that returns the ranks of this device's group over some mesh axes.
     """
 
     operators: tuple[Operator, ...]
@@ -39,27 +39,28 @@ class OperatorList:
     tensors: Mapping[str, Tensor]
     parameters: Mapping[str, Parameter]
     outputs: frozenset[str]
-    sent: tuple[tuple[str, str, tuple[int, ...]], ...]
-    extents: TensorScalings
-    members: Callable[[tuple[str, ...]], tuple[int, ...]]
+    sends: tuple[tuple[str, str, tuple[int, ...]], ...]
+    scalings: TensorScalings
+    group: Callable[[tuple[str, ...]], tuple[int, ...]]
 
 
 class ScaledOperators:
-    """The extents of a listing's values, each measured once."""
+    """Scaling of the values of an operator list, each computed once."""
 
     def __init__(self, listing: OperatorList) -> None:
-        self.listing = listing
+        self.operator_list = listing
         self.operators = listing.operators
         self.known: dict[str, TensorScaling] = {}
 
-    def extent(self, name: str) -> TensorScaling:
-        """The extent of a value."""
+    def scaling(self, name: str) -> TensorScaling:
+        """Return the scaling of a value."""
         found = self.known.get(name)
         if found is None:
-            found = self.known[name] = self.listing.extents.of(self.listing.tensors[name])
+            tensor = self.operator_list.tensors[name]
+            found = self.known[name] = self.operator_list.scalings.of(tensor)
         return found
 
 
 def at(operator: Operator, slot: str) -> str:
-    """The first value in an argument of an operator."""
+    """Return the first value in an argument of an operator."""
     return operator.inputs[operator.slots.index(slot)]

@@ -1,4 +1,4 @@
-"""Which pointwise operators serving engines run as one kernel."""
+"""Fusion of pointwise operators into kernels, as in serving engines."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from parframe.price.work.dataflow import Flow
 
 
 def fuse_pointwise(flow: Flow) -> dict[int, int]:
-    """For every pointwise operator, the first of those that it is one kernel with."""
+    """Return, for every pointwise operator, the first operator of its fused kernel."""
     level: dict[str, int] = {}
     height: list[int] = []
     parent: dict[int, int] = {}
@@ -27,7 +27,7 @@ def fuse_pointwise(flow: Flow) -> dict[int, int]:
         own = max((level.get(name, 0) for name in operator.inputs), default=0)
         kind = flow.kinds[number]
         height.append(own)
-        made = {flow.maker.get(flow.source(name), -1) for name in operator.inputs}
+        made = {flow.producer.get(flow.source(name), -1) for name in operator.inputs}
         near = [n for n in made if n in parent and height[n] == own]
         if kind == "pointwise":
             parent[number] = number

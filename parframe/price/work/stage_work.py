@@ -15,14 +15,14 @@ from parframe.price.work.work import Kernel, Stage, Work
 
 @attrs.frozen
 class DeviceStructure:
-    """What a device does and how that hangs together: the same for all sizes and counts."""
+    """Fused operators and lifetimes of a device, which do not depend on sizes and counts."""
 
     merged: FusedOperators
     holding: Liveness
 
     @classmethod
     def of(cls, listing: OperatorList) -> DeviceStructure:
-        """Look through a listing."""
+        """Analyze an operator list."""
         merged = FusedOperators(Flow(listing))
         return cls(merged, Liveness.of(merged))
 
@@ -30,16 +30,18 @@ class DeviceStructure:
 def stage_work(
     listing: OperatorList, structure: DeviceStructure | None = None
 ) -> tuple[float, Stage]:
-    """How busy a device is, and its work; the structure may be that of a like listing."""
+    """Return the load and the work of a device; ``structure`` may be shared by equal lists."""
     structure = structure or DeviceStructure.of(listing)
     kernels = KernelList(ScaledOperators(listing), structure.merged)
     computed = kernels.kernels()
-    held = compute_footprint(kernels, structure.holding, computed)
-    return compute_load(computed, held), Stage(computed, list_communication(kernels), held)
+    footprint = compute_footprint(kernels, structure.holding, computed)
+    return compute_load(computed, footprint), Stage(
+        computed, list_communication(kernels), footprint
+    )
 
 
 def combine_stages(stages: list[Stage], devices: int, layers: int) -> Work:
-    """The stages as the work of a plan; those that compute the same have the same object for it."""
+    """Return stages as the work of a plan, with one object for equal tuples of kernels."""
     share = max(stage.footprint.batch_share for stage in stages)
     known: dict[tuple[Kernel, ...], tuple[Kernel, ...]] = {}
     alike = (

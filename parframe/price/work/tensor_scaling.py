@@ -1,4 +1,4 @@
-"""How much of a step's tokens a device's tensors bear, and how wide they are for each of them."""
+"""Scaling of a device's tensors with the sequences and tokens of a step."""
 
 from __future__ import annotations
 
@@ -13,35 +13,35 @@ from parframe.graph import Tensor
 from parframe.sizes import Size
 
 Growth = Literal["nothing", "rows", "tokens", "pairs"]
-"""What the elements of a tensor grow with: rows alone, new positions, pairs of positions."""
+"""Quantity that a tensor's elements grow with: sequences, new tokens, or pairs of positions."""
 
-ROWS, POSITIONS = "batch", "sequence"
-"""The symbols of a graph that stand for the rows of a batch and the positions of a row."""
+BATCH, SEQUENCE = "batch", "sequence"
+"""Symbols of a graph for the batch size and the length of a sequence."""
 
 _PLENTY = 720_720
-"""Divisible by all numbers up to 16, so that equal shares are equal."""
+"""Sample size that is divisible by all numbers up to 16, so that equal shares are equal."""
 
 
 @attrs.frozen
 class TensorScaling:
-    """A tensor for each token or row: its elements, and the part of all that are here."""
+    """Growth of a tensor, its elements for each token or sequence, and their share on a device."""
 
-    bears: Growth
+    grows_with: Growth
     width: int
     share: float
 
 
 class TensorScalings:
-    """The extents of tensors on one device, from the values of its symbols.
+    """Scaling of the tensors of one device, from sample values of its symbols.
 
     Parameters
     ----------
     symbols
-        The symbols of the model's graph.
+        Symbols of the model's graph.
     bindings
-        What a device's own symbols are in terms of them.
+        Sizes of the device's own symbols in terms of these.
     devices
-        How many devices share rows and positions at most.
+        Most devices that sequences and positions are split over.
     """
 
     def __init__(self, symbols: frozenset[str], bindings: Mapping[str, Size], devices: int) -> None:
@@ -49,15 +49,15 @@ class TensorScalings:
         self.values = []
         for more_rows, more_positions in ((1, 1), (2, 1), (1, 2)):
             values = dict.fromkeys(symbols, 1)
-            values[ROWS] = self.rows * more_rows
-            values[POSITIONS] = self.positions * more_positions
+            values[BATCH] = self.rows * more_rows
+            values[SEQUENCE] = self.positions * more_positions
             own = {name: evaluate_size(size, values) for name, size in bindings.items()}
             self.values.append({**values, **own})
         self.known: dict[tuple[Size, ...], tuple[Growth, float]] = {}
         self.shapes: dict[tuple[Size, ...], TensorScaling] = {}
 
     def of(self, tensor: Tensor) -> TensorScaling:
-        """The extent of a tensor."""
+        """Return the scaling of a tensor."""
         if tensor.shape not in self.shapes:
             self.shapes[tensor.shape] = self._of(tensor.shape)
         return self.shapes[tensor.shape]
@@ -71,11 +71,11 @@ class TensorScalings:
             else:
                 sizes.append(size)
         key = tuple(sizes)
-        bears = self.bears(key)
+        bears = self.growth(key)
         return TensorScaling(bears, width, self.known[key][1])
 
-    def bears(self, sizes: tuple[Size, ...]) -> Growth:
-        """What a product of sizes that are no numbers grows with."""
+    def growth(self, sizes: tuple[Size, ...]) -> Growth:
+        """Return the growth of a product of symbolic sizes."""
         if sizes not in self.known:
             self.known[sizes] = self._measured(sizes)
         return self.known[sizes][0]
@@ -92,8 +92,8 @@ class TensorScalings:
             return "pairs", here / (self.rows * self.positions**2)
         return "tokens", here / (self.rows * self.positions)
 
-    def part(self, size: Size) -> float:
-        """The part of the rows or positions that one symbolic size is; 1 of a number."""
+    def share_of(self, size: Size) -> float:
+        """Return the share of sequences or positions that a size stands for; 1 for a number."""
         if isinstance(size, int):
             return 1.0
         return evaluate_size(size, self.values[0]) / self.rows

@@ -1,4 +1,4 @@
-"""The work of a plan, read from the device graphs: no names of models, parameters or strategies."""
+"""Work of a plan, read from its device graphs without any names of models or strategies."""
 
 from __future__ import annotations
 
@@ -8,30 +8,30 @@ from parframe.graph import Operator, OperatorGraph
 from parframe.plan import Device, Plan, Program, group_axes
 from parframe.price.work.operator_list import OperatorList
 from parframe.price.work.stage_work import combine_stages, stage_work
-from parframe.price.work.tensor_scaling import ROWS, TensorScalings
+from parframe.price.work.tensor_scaling import BATCH, TensorScalings
 from parframe.price.work.work import Stage, Work
 from parframe.rules.communication import COMMUNICATION_OPERATORS
 
 
 def work_from_plan(plan: Plan) -> Work:
-    """What a step of a plan asks of its devices.
+    """Return the work of one step of a plan.
 
     Parameters
     ----------
     plan
-        A plan of a model whose inputs have a batch and a sequence.
+        Plan of a model whose inputs have a batch and a sequence.
 
     Returns
     -------
     Work
-        For every pipeline stage the work of its busiest device. What has a rule but is no
-        product, attention or experts counts as pointwise, views and tables that are the same for
-        all rows as nothing.
+        Work of the busiest device of every pipeline stage. Operators with a rule that are no
+        product, attention or experts count as pointwise. Views, and tables that all sequences
+        share, count as nothing.
 
     Raises
     ------
     ParframeError
-        Of kind ``plan``, if the model has no axis named ``batch``.
+        Of kind ``plan``, if the model has no dimension named ``batch``.
     """
     symbols = graph_symbols(plan.graph)
     require_batch(plan.graph, symbols)
@@ -57,18 +57,18 @@ def work_from_plan(plan: Plan) -> Work:
 
 
 def require_batch(graph: OperatorGraph, symbols: frozenset[str]) -> None:
-    """Refuse a model whose inputs have no batch."""
-    if ROWS not in symbols:
+    """Refuse a model whose inputs have no batch dimension."""
+    if BATCH not in symbols:
         raise ParframeError(
             "plan",
             graph.source or "the model",
-            "its inputs have no axis named 'batch', so that work cannot be told from tables",
-            "load it with `dynamic` that names the batch",
+            "has inputs without a dimension named 'batch'",
+            "load it with `dynamic` and name the batch dimension",
         )
 
 
 def _listing(plan: Plan, program: Program, device: Device, extents: TensorScalings) -> OperatorList:
-    def members(axes: tuple[str, ...]) -> tuple[int, ...]:
+    def group(axes: tuple[str, ...]) -> tuple[int, ...]:
         return tuple(plan.mesh.group(device.rank, axes))
 
     operators = tuple(op for op in program.operators if not _between_stages(op))
@@ -79,16 +79,16 @@ def _listing(plan: Plan, program: Program, device: Device, extents: TensorScalin
         tensors=program.tensors,
         parameters={part.name: parameters[part.whole] for part in program.parameters},
         outputs=frozenset(part.name for part in program.outputs),
-        sent=tuple(_sent(program.operators, plan, device)),
-        extents=extents,
-        members=members,
+        sends=tuple(_sent(program.operators, plan, device)),
+        scalings=extents,
+        group=group,
     )
 
 
 def _sent(
     operators: tuple[Operator, ...], plan: Plan, device: Device
 ) -> list[tuple[str, str, tuple[int, ...]]]:
-    """What a device sends to other stages: the value, how, and from and to which ranks."""
+    """Return the sends of a device to other stages: the value, the kind, and the ranks."""
     found = []
     for operator in operators:
         if _between_stages(operator) and operator.inputs:

@@ -78,8 +78,8 @@ class SharedSteps:
         Structures are equal if operators, sends and outputs are the same and all values grow with
         the same symbols.
         """
-        growth = tuple(map(operators.extents.bears, self.symbolic_sizes))
-        sends = tuple(value for value, _, _ in operators.sent)
+        growth = tuple(map(operators.scalings.growth, self.symbolic_sizes))
+        sends = tuple(value for value, _, _ in operators.sends)
         key = (id(operators.operators), operators.outputs, sends, growth)
         if key not in self.structures:
             self.structures[key] = DeviceStructure.of(operators)

@@ -12,8 +12,8 @@ _LONGEST = 8
 """Most calls of a repeating pattern, such as windowed layers between full ones."""
 
 _KEPT = 4
-"""Periods that are kept: the first, which may convert what later ones find converted, and three
-so that what is merge_equal several times has its likes before and behind it."""
+"""Periods that are kept: the first, which may convert values for the others, and three more,
+so that a layer that is counted several times has equal layers before and after it."""
 
 
 @attrs.frozen

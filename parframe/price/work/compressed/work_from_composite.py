@@ -204,9 +204,9 @@ class _Device:
             tensors=self.steps.outline.tensors,
             parameters=operators.parameters,
             outputs=stages.outputs[number],
-            sent=sends,
-            extents=self.scalings,
-            members=group,
+            sends=sends,
+            scalings=self.scalings,
+            group=group,
         )
 
 
