@@ -12,12 +12,12 @@ from parframe.graph import Operator, Tensor
 from parframe.layout import Join, Region, Span
 from parframe.plan import Device, Part, Plan, communicates, group_axes
 from parframe.plan.bindings import bound_part, bound_tensor
-from parframe.report.formatting import counted, runs, shortened
+from parframe.report.formatting import counted, runs
 from parframe.report.mesh import abridged
 from parframe.report.screen import heading, lines, table
 from parframe.sizes import format_size
 
-_PART, _SHAPE, _TARGET, _RESULT, _OF = 42, 26, 17, 11, 16
+_NARROW = {"part": 42, "operator": 17, "result": 11, "shape": 26, "of": 16}
 """Widths of columns, in characters, where the terminal is narrow."""
 
 
@@ -55,10 +55,11 @@ def draw_device(facts: Mapping[str, Any]) -> Iterator[RenderableType]:
     )
     parts = [_part_row("takes", part) for part in facts["inputs"]]
     parts += [_part_row("holds", part) for part in facts["parameters"]]
-    yield table(("", "part", "shape"), abridged(parts, 3, most=24))
-    yield table(("operator", "result", "shape", "of"), _rows(facts["operators"]))
+    yield table(("", "part", "shape"), abridged(parts, 3, most=24), shorten=_NARROW)
+    yield table(("operator", "result", "shape", "of"), _rows(facts["operators"]), shorten=_NARROW)
     if facts["outputs"]:
-        yield table(("", "part", "shape"), (_part_row("gives", p) for p in facts["outputs"]))
+        outputs = [_part_row("gives", part) for part in facts["outputs"]]
+        yield table(("", "part", "shape"), outputs, shorten=_NARROW)
     yield lines(
         f"{name} = {size}" for name, size in facts["bindings"].items() if not size.isdecimal()
     )
@@ -98,12 +99,11 @@ def _rows(operators: Sequence[Mapping[str, Any]]) -> Iterator[Sequence[str]]:
             of = f"{','.join(operator['axes'])}: {_others(operator)}"
         target = operator["target"].removeprefix("aten.").removesuffix(".default")
         result = ", ".join(value.rpartition("/")[2] for value in operator["gives"]) or name
-        shape = ", ".join(operator["gives"].values())
         yield (
-            shortened(f"  {target.removeprefix('parframe.')}", _TARGET),
-            shortened(result, _RESULT),
-            shortened(shape, _SHAPE),
-            shortened(of, _OF),
+            f"  {target.removeprefix('parframe.')}",
+            result,
+            ", ".join(operator["gives"].values()),
+            of,
         )
 
 
@@ -133,9 +133,7 @@ def _parts(
 
 
 def _part_row(kind: str, part: Mapping[str, str]) -> list[str]:
-    region = shortened(part["region"], _PART)
-    name = shortened(part["whole"], max(_PART - len(region), 12))
-    return [kind, f"{name}{region}", shortened(part["shape"], _SHAPE)]
+    return [kind, f"{part['whole']}{part['region']}", part["shape"]]
 
 
 def _shape(tensor: Tensor) -> str:

@@ -11,7 +11,7 @@ from rich.console import RenderableType
 from parframe.dims import Dimensions
 from parframe.graph import BYTES, OperatorGraph, Tensor
 from parframe.layout import dims_of
-from parframe.report.formatting import amount, shortened
+from parframe.report.formatting import amount
 from parframe.report.screen import heading, table
 from parframe.sizes import Size, format_size
 
@@ -46,7 +46,7 @@ def model_facts(graph: OperatorGraph) -> dict[str, Any]:
 
 def draw_model(facts: Mapping[str, Any], brief: bool = False) -> Iterator[RenderableType]:
     """Yield the model in one line, and tables of its blocks and tensors unless ``brief``."""
-    named = facts["architecture"] or shortened(facts["source"], 40)
+    named = facts["architecture"] or facts["source"]
     yield heading(
         "Model",
         f"{named}: {facts['parameters']:,} parameters, {amount(facts['bytes'])} "
@@ -102,7 +102,7 @@ def draw_dimensions(facts: Iterable[Mapping[str, Any]]) -> Iterator[RenderableTy
 
 
 def _places(found: list[str]) -> str:
-    shown = [shortened(place, 44) for place in found[:_MOST]]
+    shown = found[:_MOST]
     if len(found) > _MOST:
         shown.append(f"and {len(found) - _MOST} more")
     return "\n".join(shown) or "within layers only"

@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import RenderableType
 
 from parframe.plan import Note
-from parframe.report.formatting import amount, counted, shortened
+from parframe.report.formatting import amount, counted
 from parframe.report.screen import BLANK, heading, lines, table
 from parframe.sizes import evaluate, format_size, symbols_of
 
@@ -47,11 +47,16 @@ def draw_notes(facts: Iterable[Mapping[str, Any]]) -> Iterator[RenderableType]:
         rows.append([kind, counted(len(notes), "place"), _bytes(notes)])
         largest = sorted(_by_place(notes), key=lambda row: -row[1])
         for place, size, what in largest[:_MOST]:
-            rows.append([f"  {shortened(place, 40)}", shortened(what, 24), amount(size)])
+            rows.append([f"  {place}", what, amount(size)])
         if len(largest) > _MOST:
             rest = sum(size for _, size, _ in largest[_MOST:])
             rows.append([f"  and {counted(len(largest) - _MOST, 'more module')}", "", amount(rest)])
-    yield table(("kind and largest modules", "", "bytes"), rows, right=("bytes",))
+    yield table(
+        ("kind and largest modules", "", "bytes"),
+        rows,
+        right=("bytes",),
+        shorten={"kind and largest modules": 42, "": 24},
+    )
 
 
 def _by_place(notes: Iterable[Mapping[str, Any]]) -> list[tuple[str, int, str]]:

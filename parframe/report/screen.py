@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TextIO
 
 from rich.console import Console, ConsoleOptions, Group, JustifyMethod, RenderableType, RenderResult
@@ -13,7 +13,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from parframe.report.formatting import printable
+from parframe.report.formatting import printable, shortened
 
 UNLIMITED = 10_000
 """Columns of output that is not a terminal: nothing in it is wrapped or shortened."""
@@ -48,11 +48,21 @@ def table(
     rows: Iterable[Sequence[str]],
     right: Sequence[str] = (),
     whole: Sequence[str] = (),
+    shorten: Mapping[str, int] | None = None,
 ) -> RenderableType:
     """Return a table, indented; no cell is cut off.
 
     Columns in ``right`` hold numbers. Their cells and those of columns in ``whole`` do not wrap.
+    Where the table is wider than the console, cells of the columns in ``shorten`` lose their middle
+    beyond the given number of characters.
     """
+    rows = list(rows)
+    if shorten:
+        widths = [shorten.get(column, UNLIMITED) for column in columns]
+        short = [[shortened(c, w) for c, w in zip(row, widths, strict=True)] for row in rows]
+        return FirstThatFits(
+            table(columns, rows, right, whole), table(columns, short, right, whole)
+        )
     drawn = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
     for column in columns:
         justify: JustifyMethod = "right" if column in right else "left"

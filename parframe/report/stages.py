@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import RenderableType
 
 from parframe.plan import Plan, Program
-from parframe.report.formatting import counted, runs, shortened
+from parframe.report.formatting import counted, runs
 from parframe.report.screen import heading, lines, table
 from parframe.rules.communication import BROADCAST, SEND
 
@@ -67,19 +67,13 @@ def draw_stages(facts: list[Mapping[str, Any]]) -> Iterator[RenderableType]:
                 str(f["stage"]),
                 runs(f["ranks"]),
                 str(max(role["operators"] for role in f["roles"].values())),
-                ", ".join(
-                    shortened(name, 40) for name in _first_and_last(merge_layers(f["holds"]))
-                ),
+                ", ".join(_first_and_last(merge_layers(f["holds"]))),
             ]
             for f in facts
         ),
         right=("stage", "operators"),
     )
-    sent = [
-        f"stage {f['stage']} sends {shortened(', '.join(f['moves']), 60)}"
-        for f in facts
-        if f["moves"]
-    ]
+    sent = [f"stage {f['stage']} sends {', '.join(f['moves'])}" for f in facts if f["moves"]]
     if len(sent) > _MOST_SENT:
         sent = [*sent[:_MOST_SENT], f"and {counted(len(sent) - _MOST_SENT, 'more stage')}"]
     if sent:
