@@ -128,7 +128,7 @@ def test_two_plugins_cannot_claim_one_code(site: Site) -> None:
 
 
 @pytest.mark.parametrize(
-    ("source", "told"),
+    ("source", "expected"),
     [
         ("raise SystemExit(3)", r"import fails \(SystemExit: 3\)"),
         ("raise GeneratorExit", r"import fails \(GeneratorExit\)"),
@@ -146,10 +146,12 @@ def test_two_plugins_cannot_claim_one_code(site: Site) -> None:
     ],
 )
 def test_a_broken_plugin_is_an_error_that_names_its_distribution(
-    site: Site, source: str, told: str
+    site: Site, source: str, expected: str
 ) -> None:
     site.install("rings", "RP", source)
-    with pytest.raises(ParframeError, match=rf"^error\[plugin\] distribution 'rings' 1.2.*{told}"):
+    with pytest.raises(
+        ParframeError, match=rf"^error\[plugin\] distribution 'rings' 1.2.*{expected}"
+    ):
         Spec(parallel="RP2").placing()
 
 
@@ -177,15 +179,15 @@ def test_rules_of_a_plugin_are_those_of_the_distributions_a_spec_names(site: Sit
 
 
 @pytest.mark.parametrize(
-    ("source", "told"),
+    ("source", "expected"),
     [
         (RULES.replace("return [", "return ['double'] + ["), "offers 'double'"),
         (RULES.replace("return [", "return 2 * ["), "rule for 'mine.double.default', and so does"),
     ],
 )
-def test_what_is_no_rule_is_refused(site: Site, source: str, told: str) -> None:
+def test_what_is_no_rule_is_refused(site: Site, source: str, expected: str) -> None:
     site.install("doubles", "XP", source)
-    with pytest.raises(ParframeError, match=rf"'doubles' 1.2.*{told}"):
+    with pytest.raises(ParframeError, match=rf"'doubles' 1.2.*{expected}"):
         Spec(parallel="TP2", plugins=("doubles",)).rules()
 
 
@@ -219,7 +221,7 @@ def test_the_name_of_an_own_executor_cannot_be_claimed(site: Site, name: str) ->
 
 
 @pytest.mark.parametrize(
-    ("source", "told"),
+    ("source", "expected"),
     [
         (EXECUTOR.replace('{"echo": echo}', '{"echoes": echo}'), "offers no executor 'echo'"),
         (EXECUTOR.replace('{"echo": echo}', '{"echo": 3}'), "offers no executor 'echo'"),
@@ -228,10 +230,10 @@ def test_the_name_of_an_own_executor_cannot_be_claimed(site: Site, name: str) ->
     ],
 )
 def test_a_plugin_must_offer_the_executor_that_it_claims(
-    site: Site, source: str, told: str
+    site: Site, source: str, expected: str
 ) -> None:
     site.install("echoes", "echo", source, "executor")
-    with pytest.raises(ParframeError, match=rf"'echoes' 1.2.*{told}"):
+    with pytest.raises(ParframeError, match=rf"'echoes' 1.2.*{expected}"):
         find_executor("echo")
 
 

@@ -96,7 +96,7 @@ def test_illegal_axes_are_refused(axes: tuple[tuple[str, int], ...]) -> None:
         Mesh(axes)
 
 
-def test_unknown_places_are_refused_with_the_way_out() -> None:
+def test_unknown_places_are_refused_with_a_hint() -> None:
     with pytest.raises(ParframeError, match="the mesh has no such axis; use one of its axes: pp"):
         CUBE.degree("experts")
     with pytest.raises(ParframeError, match="give a rank from 0 to 23"):
@@ -128,7 +128,7 @@ def test_a_code_ends_at_its_first_p(text: str, composite: Composite) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "column", "told"),
+    ("text", "column", "expected"),
     [
         ("", 1, "no code has a degree"),
         ("TP", 3, "no code has a degree"),
@@ -151,13 +151,13 @@ def test_a_code_ends_at_its_first_p(text: str, composite: Composite) -> None:
     ],
 )
 def test_a_malformed_composite_gets_a_caret_and_the_grammar(
-    text: str, column: int, told: str
+    text: str, column: int, expected: str
 ) -> None:
     with pytest.raises(ParframeError) as caught:
         parse_composite(text)
     message, shown, caret, grammar = str(caught.value).splitlines()
     assert message.startswith(f"error[composite] column {column}: ")
-    assert told in message
+    assert expected in message
     assert text[column - 1 : column + 2].strip() in shown
     assert caret.strip() == "^"
     assert caret.index("^") == min(column - 1, 60) + 4

@@ -1,4 +1,4 @@
-"""What partitions of small models look like."""
+"""Partitions of small models."""
 
 import re
 

@@ -83,21 +83,21 @@ def test_heads_go_in_the_ratio_also_where_there_are_fewer_key_value_heads(
 
 
 @pytest.mark.parametrize(
-    ("axes", "shares", "told"),
+    ("axes", "shares", "expected"),
     [
         ((("tp", 2),), {"tp": (3, 1, 1)}, "has 3 shares, and the axis has 2 devices"),
         ((("tp", 2),), {"tpp": (3, 1)}, "no axis 'tpp' (did you mean 'tp'?)"),
         ((("tp", 2),), {"tp": (3, 0)}, "a share is 0; give whole numbers from 1"),
     ],
 )
-def test_illegal_shares_are_refused(axes, shares, told) -> None:
+def test_illegal_shares_are_refused(axes, shares, expected) -> None:
     with pytest.raises(ParframeError, match=r"shares\.tp") as refused:
         Mesh(axes, shares)
-    assert told in str(refused.value)
+    assert expected in str(refused.value)
 
 
 @pytest.mark.parametrize(
-    ("given", "told"),
+    ("given", "expected"),
     [
         ("[3, 1, 1]", "line 2, key 'shares.tp': has 3 shares"),
         ("[3, 0]", "line 2, key 'shares.tp': a share is 0"),
@@ -106,10 +106,10 @@ def test_illegal_shares_are_refused(axes, shares, told) -> None:
         ("[]", "line 2, key 'shares.tp': is an empty list"),
     ],
 )
-def test_a_spec_with_wrong_shares_is_refused_with_line_and_key(given: str, told: str) -> None:
+def test_a_spec_with_wrong_shares_is_refused_with_line_and_key(given: str, expected: str) -> None:
     with pytest.raises(ParframeError) as refused:
         Spec.parse(f'parallel = "TP2"\nshares = {{ tp = {given} }}').placing()
-    assert told in str(refused.value)
+    assert expected in str(refused.value)
 
 
 CASES = [
