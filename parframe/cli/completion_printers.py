@@ -57,15 +57,7 @@ class TextPrinter:
 
 
 class JSONLinesPrinter:
-    """Printer of completions as JSON lines, each once it and those before it have ended.
-
-    Parameters
-    ----------
-    completions
-        The completions, in order.
-    out
-        Stream to print to.
-    """
+    """Printer of completions as JSON lines, each once it and those before it have ended."""
 
     def __init__(self, completions: Sequence[Completion], out: OutputStream) -> None:
         self._remaining = list(completions)

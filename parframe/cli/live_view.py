@@ -20,11 +20,6 @@ class LiveView:
     """Line and table of the ranks of every run of this process, as a context manager.
 
     Leaving it removes the table and keeps the line. Without a terminal on stderr, nothing is shown.
-
-    Parameters
-    ----------
-    line
-        Function that returns the line.
     """
 
     def __init__(self, line: Callable[[], str]) -> None:

@@ -20,15 +20,6 @@ RANDOM = "random"
 def load_or_make_plan(model: Path, parallel: str | None, dtype: str | None = None) -> Plan:
     """Load a plan, or partition a model.
 
-    Parameters
-    ----------
-    model
-        Plan, spec or model.
-    parallel
-        Composite; None for that of the spec, or one device.
-    dtype
-        Dtype of the model; None for its own.
-
     Raises
     ------
     ParframeError
@@ -54,15 +45,6 @@ def find_weights_folder(
     plan: Plan, model: Path, weights: str | None, pickled: bool = False
 ) -> Path | None:
     """Find the weights folder, by default that of the model; None for random weights.
-
-    Parameters
-    ----------
-    plan, model
-        The plan, and the path that it was made or loaded from.
-    weights
-        Value of ``--weights``.
-    pickled
-        Whether pickled weights are read.
 
     Raises
     ------

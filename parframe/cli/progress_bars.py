@@ -3,64 +3,35 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+
+Update = Callable[[int, int], None] | None
+"""Function that is called with what is done and the total; None without a terminal."""
+
+
+def show_bytes(text: str) -> AbstractContextManager[Update]:
+    """Show a progress bar of bytes."""
+    return _show(text, ("DownloadColumn", "TransferSpeedColumn", "TimeRemainingColumn"))
+
+
+def show_count(text: str) -> AbstractContextManager[Update]:
+    """Show the progress of a number of items."""
+    return _show(text, ("MofNCompleteColumn",))
 
 
 @contextmanager
-def show_bytes(text: str) -> Iterator[Callable[[int, int], None] | None]:
-    """Show a progress bar of bytes; call the result with the bytes done and in total.
-
-    Parameters
-    ----------
-    text
-        Label of the bar.
-
-    Yields
-    ------
-    callable or None
-        None if stderr is not a terminal.
-    """
+def _show(text: str, names: Sequence[str]) -> Iterator[Update]:
+    """Show a progress bar with the columns of rich that have these names."""
     if not sys.stderr.isatty():
         yield None
         return
+    from rich import progress as bars
     from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        DownloadColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-        TransferSpeedColumn,
-    )
 
-    columns = (
-        TextColumn("{task.description}"), BarColumn(bar_width=20), DownloadColumn(),
-        TransferSpeedColumn(), TimeRemainingColumn(),
-    )  # fmt: skip
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+    label = bars.TextColumn("{task.description}")
+    bar = [bars.BarColumn(bar_width=20)] if len(names) > 1 else []
+    columns = [label, *bar, *(getattr(bars, name)() for name in names)]
+    with bars.Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task(text, total=None)
-
-        def update(done: int, total: int) -> None:
-            progress.update(task, completed=done, total=total)
-
-        yield update
-
-
-@contextmanager
-def show_count(text: str) -> Iterator[Callable[[int, int], None] | None]:
-    """Show a progress bar of a number of items; see `show_bytes`."""
-    if not sys.stderr.isatty():
-        yield None
-        return
-    from rich.console import Console
-    from rich.progress import MofNCompleteColumn, Progress, TextColumn
-
-    columns = (TextColumn("{task.description}"), MofNCompleteColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task(text, total=None)
-
-        def update(done: int, total: int) -> None:
-            progress.update(task, completed=done, total=total)
-
-        yield update
+        yield lambda done, total: progress.update(task, completed=done, total=total)

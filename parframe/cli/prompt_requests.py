@@ -18,17 +18,7 @@ DEFAULT_NEW_TOKENS = 128
 def find_tokenizer(
     prompts: Sequence[Prompt], stops: Sequence[str], given: Path | None, folders: Sequence[Path]
 ) -> ModelTokenizer | None:
-    """Read the tokenizer; return None if it is missing and not needed.
-
-    Parameters
-    ----------
-    prompts, stops
-        Prompts and stop strings.
-    given
-        Tokenizer folder; None to search.
-    folders
-        Folders to search.
-    """
+    """Read the tokenizer; return None if it is missing and not needed."""
     with_tokenizer = [folder for folder in folders if (folder / "tokenizer.json").is_file()]
     folder = given or next(iter(with_tokenizer), None)
     if folder is None and not stops and all(prompt.text is None for prompt in prompts):
@@ -47,19 +37,7 @@ def create_requests(
     tokenizer: ModelTokenizer | None,
     positions: int | None,
 ) -> tuple[Request, ...]:
-    """Create the requests of prompts, numbered in order.
-
-    Parameters
-    ----------
-    prompts
-        The prompts.
-    sampling
-        Sampling parameters of all prompts.
-    tokenizer
-        Tokenizer of text prompts.
-    positions
-        Number of positions to which new tokens are limited; None to keep their number.
-    """
+    """Create the requests of prompts; a number of positions limits the new tokens, if given."""
     requests = []
     for number, prompt in enumerate(prompts):
         tokens = prompt.tokens

@@ -29,13 +29,7 @@ def weights_options(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def run_options(compiled: bool) -> Decorator:
-    """Return a decorator that adds the options of a run.
-
-    Parameters
-    ----------
-    compiled
-        Default of ``--compile``.
-    """
+    """Return a decorator that adds the options of a run."""
     options: tuple[Decorator, ...] = (
         click.option(
             "--weights", metavar="PATH", help='Weights folder (default: the model\'s), or "random".'

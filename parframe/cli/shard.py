@@ -32,9 +32,7 @@ from parframe.spec.keys import DTYPES
 )
 @click.option("--parallel", help="Composite, such as PP2TP4 (needed with a model).")
 @click.option(
-    "--weights",
-    metavar="PATH",
-    help='Weights folder (default: the model\'s), or "random".',
+    "--weights", metavar="PATH", help='Weights folder (default: the model\'s), or "random".'
 )
 @click.option(
     "--dtype", type=click.Choice(DTYPES), help="Dtype to convert weights to (default: their own)."

@@ -17,17 +17,6 @@ def run_spec_prompts(
 ) -> dict[str, Any]:
     """Run a plan on the prompts of a spec, and return the completions.
 
-    Parameters
-    ----------
-    plan
-        Plan of a graph with positions as an input.
-    spec
-        Spec with the prompts.
-    source
-        Model of the spec.
-    weights
-        Weights folder; None for random weights.
-
     Raises
     ------
     ParframeError

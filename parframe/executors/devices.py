@@ -49,13 +49,6 @@ def check_device(kind: str, where: str, ranks: int = 1, share_gpus: bool = False
 def select_device(kind: str, local_rank: int, share_gpus: bool = False) -> torch.device:
     """Return the torch device of a rank, and make it the current one.
 
-    Parameters
-    ----------
-    kind, share_gpus
-        As for `check_device`.
-    local_rank
-        Rank on its node.
-
     Raises
     ------
     ParframeError

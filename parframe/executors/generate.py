@@ -78,15 +78,6 @@ def generate(
 def check_run(plan: Plan, requests: Sequence[Request], settings: Settings) -> None:
     """Check a run before any process is started.
 
-    Parameters
-    ----------
-    plan
-        The plan.
-    requests
-        Requests to complete.
-    settings
-        Settings of the run.
-
     Raises
     ------
     ParframeError
@@ -136,11 +127,6 @@ def receives_outcomes(executor: str) -> bool:
 
 def find_executor(name: str) -> Executor:
     """Find a built-in executor or one of a plugin.
-
-    Parameters
-    ----------
-    name
-        Name of the executor.
 
     Raises
     ------

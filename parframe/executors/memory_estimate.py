@@ -9,22 +9,7 @@ from parframe.plan import Plan
 
 
 def estimate_rank_memory(plan: Plan, shape: BatchShape, dtype: str | None = None) -> list[str]:
-    """Estimate the memory of every rank.
-
-    Parameters
-    ----------
-    plan
-        The plan.
-    shape
-        Shape of the batches.
-    dtype
-        Floating-point dtype of the weights and the cache; that of the model's parameters if None.
-
-    Returns
-    -------
-    list of str
-        Estimate for the rows and positions of this run, one a rank.
-    """
+    """Estimate the memory of every rank."""
     own = (parameter.dtype for parameter in plan.graph.parameters.values() if not parameter.data)
     dtype = dtype or next((kind for kind in own if "float" in kind), "float32")
     rows = shape.batch_size * len(find_replicas(plan))

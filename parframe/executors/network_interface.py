@@ -16,20 +16,7 @@ _NAME = 256
 
 
 def find_interface(host: str, port: int) -> str | None:
-    """Find the interface by which an address is reached; nothing is sent.
-
-    Parameters
-    ----------
-    host
-        Host name or address.
-    port
-        Any port of the host.
-
-    Returns
-    -------
-    str or None
-        Name of the interface; None if there is no route or no interface has the address.
-    """
+    """Find the interface by which an address is reached; nothing is sent."""
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)
     except OSError:

@@ -134,18 +134,7 @@ class Engine:
     def iterate_steps(
         self, batch: Batch, on_tokens: OnTokens
     ) -> Generator[None, None, list[Result]]:
-        """Complete the requests of a batch, and yield after each step.
-
-        Parameters
-        ----------
-        batch, on_tokens
-            As for `run`.
-
-        Returns
-        -------
-        list of Result
-            Return value of the generator.
-        """
+        """Complete the requests of a batch, and yield after each step."""
         active = self._create_micro_batches(batch)
         while any(not current.micro_batch.finished for current in active):
             for current in active:

@@ -96,13 +96,7 @@ class MicroBatch:
         return self._pad([prompt[start : self._prefilled] for prompt in prompts], start)
 
     def accept(self, tokens: Sequence[int]) -> list[Token]:
-        """Append the next token of every row; rows that have ended ignore theirs.
-
-        Returns
-        -------
-        list of Token
-            Tokens that were appended.
-        """
+        """Append the next token of every row; rows that have ended ignore theirs."""
         accepted = []
         for row, (request, token) in enumerate(zip(self.requests, tokens, strict=True)):
             if request is None or self.finish[row]:

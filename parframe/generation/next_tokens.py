@@ -48,21 +48,6 @@ class NextTokens:
 
     The ranks with logits sample the tokens and agree on them; each of them sends the tokens to its
     share of the other ranks.
-
-    Parameters
-    ----------
-    module
-        Module of the rank.
-    replica
-        Replica of the rank.
-    groups
-        Process groups by their ranks.
-    shape
-        Shape of the batches.
-    rows
-        Rows of the rank; None for all rows.
-    sends
-        Sends of the rank.
     """
 
     def __init__(
@@ -99,21 +84,7 @@ class NextTokens:
         columns: Mapping[int, int],
         results: Mapping[str, torch.Tensor],
     ) -> None:
-        """Sample the next token of every row whose logits this rank has.
-
-        Parameters
-        ----------
-        pending
-            Tokens of the micro-batch so far, to which the sampled ones are added.
-        micro_batch
-            The micro-batch.
-        step
-            The step that was computed.
-        columns
-            Column of each token in the rank's part of the logits.
-        results
-            Results of the module by name.
-        """
+        """Sample the next token of every row whose logits this rank has."""
         if self.part is None:
             return
         first = self._rows.start if self._rows is not None else 0

@@ -52,11 +52,6 @@ class Result:
                 f"use one of {', '.join(FINISH_REASONS)}",
             )
 
-    @property
-    def content(self) -> tuple[int, ...]:
-        """Tokens of the text: all but a stop token."""
-        return self.tokens[:-1] if self.finish_reason == "stop" else self.tokens
-
 
 @attrs.frozen
 class Failure:

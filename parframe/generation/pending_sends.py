@@ -11,13 +11,7 @@ from parframe.ops.group_registry import transfer_device
 
 
 class PendingSends:
-    """Sends that have been started and may not have completed.
-
-    Parameters
-    ----------
-    device
-        Device of the tensors.
-    """
+    """Sends that have been started and may not have completed."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = transfer_device(device)

@@ -11,17 +11,6 @@ def check_request(
 ) -> None:
     """Check that a request fits a model and its cache.
 
-    Parameters
-    ----------
-    request
-        The request.
-    vocabulary
-        Number of tokens in the model's vocabulary.
-    model
-        Number of positions of the model; None without a limit.
-    cache
-        Number of positions of the KV cache for each request; None if it will be long enough.
-
     Raises
     ------
     ParframeError

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import attrs
 
 from parframe.errors import ParframeError
@@ -16,7 +14,6 @@ class RequestTracker:
     """Tracker of requests: each ends with exactly one result or failure."""
 
     _outcomes: dict[int, Result | Failure | None] = attrs.field(factory=dict, init=False)
-    _shown: int = attrs.field(default=0, init=False)
 
     def submit(self, request: Request) -> None:
         """Add a request.
@@ -58,17 +55,6 @@ class RequestTracker:
     def pending(self) -> tuple[int, ...]:
         """Numbers of the requests that have not ended."""
         return tuple(number for number, outcome in self._outcomes.items() if outcome is None)
-
-    def take_finished(self) -> Iterator[Result | Failure]:
-        """Yield the outcomes not yet yielded, in order of submission.
-
-        It stops before the first request that has not ended.
-        """
-        for outcome in list(self._outcomes.values())[self._shown :]:
-            if outcome is None:
-                return
-            self._shown += 1
-            yield outcome
 
     def close(self) -> tuple[Result | Failure, ...]:
         """Return the outcome of every request, in order of submission.

@@ -23,24 +23,9 @@ class Batch:
     requests: tuple[Request, ...]
 
     @property
-    def lengths(self) -> tuple[int, ...]:
-        """Number of prompt tokens of each row."""
-        return tuple(len(request.tokens) for request in self.requests)
-
-    @property
-    def positions(self) -> int:
-        """Number of cache positions that the longest row needs."""
-        return max(request.positions for request in self.requests)
-
-    @property
     def load(self) -> int:
         """Largest amount of work in tokens; every row takes as long as the longest."""
         return len(self.requests) * max(request.load for request in self.requests)
-
-    def padded(self, filler: int = 0) -> tuple[tuple[int, ...], ...]:
-        """Return the prompts, padded on the right to the longest."""
-        width = max(self.lengths)
-        return tuple(r.tokens + (filler,) * (width - len(r.tokens)) for r in self.requests)
 
 
 def create_batches(requests: Sequence[Request], rows: int, replicas: int = 1) -> tuple[Batch, ...]:
@@ -70,18 +55,6 @@ def distribute_batches(parts: Sequence[Batch], replicas: int) -> tuple[tuple[Bat
 
     For replicas that cannot take a batch when they are idle. No replica has more than 4/3 of the
     work of the best distribution (Graham, 1969).
-
-    Parameters
-    ----------
-    parts
-        The batches.
-    replicas
-        Number of replicas.
-
-    Returns
-    -------
-    tuple
-        Batches of every replica, in order.
     """
     given: list[list[Batch]] = [[] for _ in range(replicas)]
     loads = [(0, replica) for replica in range(replicas)]

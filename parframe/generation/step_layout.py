@@ -46,19 +46,7 @@ def compute_step_layout(
     tokens: int,
     logits: Part | None,
 ) -> StepLayout:
-    """Compute the layout of steps with a given number of tokens a row.
-
-    Parameters
-    ----------
-    module, replica
-        Module of the rank, and its replica.
-    rows, rank_rows
-        Rows of the replica's batch, and rows of the rank.
-    tokens
-        Tokens of a row in a step.
-    logits
-        The rank's part of the logits, if it has one.
-    """
+    """Compute the layout of steps with a given number of tokens a row."""
     sizes = replica.sizes(module.rank, rows, tokens)
     all_rows = ((Span(rank_rows, 0, rank_rows),),)
     cached = module.cached_program.token_regions if module.cached_program is not None else ()

@@ -40,13 +40,6 @@ class Detokenizer:
 
     All emitted text together is the text of the prompt and the tokens, decoded as one, without that
     of the prompt.
-
-    Parameters
-    ----------
-    tokenizer
-        The tokenizer.
-    prompt
-        Token IDs of the prompt, whose text is not emitted.
     """
 
     def __init__(self, tokenizer: ModelTokenizer, prompt: Sequence[int] = ()) -> None:
@@ -146,17 +139,7 @@ def _find_overlap(text: str, stop: str) -> int:
 
 
 class TextStream:
-    """Text of one request, piece by piece.
-
-    Parameters
-    ----------
-    tokenizer
-        The tokenizer.
-    prompt
-        Token IDs of the prompt.
-    stops
-        The stop strings.
-    """
+    """Text of one request, piece by piece."""
 
     def __init__(
         self, tokenizer: ModelTokenizer, prompt: Sequence[int] = (), stops: Sequence[str] = ()

@@ -18,13 +18,7 @@ if TYPE_CHECKING:
 
 @attrs.frozen
 class ModelTokenizer:
-    """Tokenizer of a model.
-
-    Parameters
-    ----------
-    tokenizer
-        Tokenizer of the library ``tokenizers``, without padding and truncation.
-    """
+    """Tokenizer of a model."""
 
     tokenizer: Tokenizer
 

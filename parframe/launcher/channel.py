@@ -42,18 +42,7 @@ class Channel:
             self.connection.sendall(_LENGTH.pack(len(text)) + text)
 
     def receive(self, timeout: float | None = None) -> Message | None:
-        """Wait for the next message.
-
-        Parameters
-        ----------
-        timeout
-            Seconds to wait; None to wait without limit.
-
-        Returns
-        -------
-        dict or None
-            The message; None after the timeout or when the other end is closed (`closed`).
-        """
+        """Wait for the next message; return None after the timeout or when closed."""
         poller = select.poll()
         poller.register(self.connection, select.POLLIN)
         while (message := self._next_message()) is None and not self.closed:

@@ -34,19 +34,7 @@ _LAST_EXIT_CODES = 5.0  # the same when all tasks have ended and all processes e
 
 
 class FailureDetector:
-    """Detector of the failures of the workers and of the fork server of one run.
-
-    Parameters
-    ----------
-    config
-        Configuration of the run.
-    estimates
-        Expected memory of every rank, in words.
-    memory
-        Shared memory of the heartbeats.
-    workers
-        States of the workers.
-    """
+    """Detector of the failures of the workers and of the fork server of one run."""
 
     def __init__(
         self,
@@ -87,13 +75,7 @@ class FailureDetector:
             self.workers[rank].failure = self._create_failure(rank, **fields)
 
     def check_progress(self, fork_server: int) -> None:
-        """Add failures of frozen processes and of a stalled run, at most once an interval.
-
-        Parameters
-        ----------
-        fork_server
-            Process ID of the fork server.
-        """
+        """Add failures of frozen processes and of a stalled run, at most once an interval."""
         now = time.monotonic()
         if now - self._checked < CHECK_INTERVAL:
             return

@@ -130,16 +130,6 @@ def order_by_cause(failures: Iterable[Failure]) -> list[Failure]:
 
     A process that aborted because the connection to a peer broke (SIGABRT from a library) does not
     come before the failures that its peers report.
-
-    Parameters
-    ----------
-    failures
-        Failures in any order.
-
-    Returns
-    -------
-    list of Failure
-        One failure for each rank, the first cause first.
     """
     found: dict[int | None, Failure] = {}
     for failure in sorted(failures, key=lambda f: (_precedence(f), f.at)):
@@ -153,18 +143,7 @@ def _precedence(failure: Failure) -> int:
 
 
 def describe_exception(error: BaseException) -> dict[str, Any]:
-    """Return an exception as a message to the launcher.
-
-    Parameters
-    ----------
-    error
-        Exception that the task raised.
-
-    Returns
-    -------
-    dict
-        Fields of a `Failure`.
-    """
+    """Return an exception as a message to the launcher."""
     fields: dict[str, Any] = {
         "at": time.monotonic(),
         "cause": _find_cause(error),
@@ -215,20 +194,7 @@ def _find_cause(error: BaseException) -> str:
 
 
 def add_output_reason(failure: Failure, output: str) -> Failure:
-    """Add the reason that a process wrote to its output before it crashed.
-
-    Parameters
-    ----------
-    failure
-        Failure of the process.
-    output
-        End of the output of the process.
-
-    Returns
-    -------
-    Failure
-        Failure with the reason, or unchanged where the output gives none.
-    """
+    """Add the reason that a process wrote to its output before it crashed."""
     if (missing := _NO_MEMORY.search(output)) is not None:
         description = f"{failure.description}, out of memory: {_first_line(missing[0])}"
         return attrs.evolve(

@@ -84,15 +84,7 @@ def _check_threads() -> None:
 
 
 class _ForkServer:
-    """State of the fork server.
-
-    Parameters
-    ----------
-    channel
-        Connection to the launcher.
-    message
-        First message of the launcher.
-    """
+    """State of the fork server."""
 
     def __init__(self, channel: Channel, message: Message) -> None:
         self.channel = channel

@@ -16,11 +16,7 @@ import attrs
 from parframe.errors import ParframeError
 from parframe.launcher import temporary_folder
 from parframe.launcher.channel import Channel
-from parframe.launcher.heartbeat import (
-    HEARTBEAT_BYTES,
-    clear_heartbeats,
-    create_anonymous_file,
-)
+from parframe.launcher.heartbeat import HEARTBEAT_BYTES, clear_heartbeats, create_anonymous_file
 from parframe.launcher.processes import find_loopback_interface
 
 _DEFAULTS = {
@@ -62,19 +58,7 @@ class LaunchConfig:
 
 @attrs.frozen(eq=False)
 class ForkServerProcess:
-    """Fork server process with its connections.
-
-    Parameters
-    ----------
-    process
-        Process of the fork server.
-    channel
-        Connection to the fork server.
-    channels
-        Connection to every worker.
-    folder
-        Folder of the temporary files of the run.
-    """
+    """Fork server process with its connections."""
 
     process: subprocess.Popen[bytes]
     channel: Channel
@@ -97,20 +81,6 @@ def start_fork_server(
 
     The calling thread must live as long as the run: where the system kills a process with its
     parent, the parent is that thread.
-
-    Parameters
-    ----------
-    config
-        Configuration of the run.
-    descriptor
-        File descriptor of the shared memory of the heartbeats.
-    outputs
-        File descriptor of the output of each worker.
-
-    Returns
-    -------
-    ForkServerProcess
-        Process that will fork the workers.
     """
     environment = _environment(config)
     blob = _create_blob_file(config.blob)

@@ -137,20 +137,7 @@ class Heartbeat:
 
 
 def read_progress(memory: mmap.mmap, rank: int) -> Progress:
-    """Read the progress of a rank.
-
-    Parameters
-    ----------
-    memory
-        Shared memory of all heartbeats.
-    rank
-        Rank to read.
-
-    Returns
-    -------
-    Progress
-        Progress of the rank.
-    """
+    """Read the progress of a rank."""
     beat, progressed, step, done, waiting, phase, operator, operators = _HEARTBEAT.unpack_from(
         memory, rank * HEARTBEAT_BYTES
     )
@@ -174,20 +161,7 @@ def clear_heartbeats(memory: mmap.mmap, count: int) -> None:
 
 
 def create_anonymous_file(name: str, size: int) -> int:
-    """Create a file in memory without a path, or in a temporary folder where that is impossible.
-
-    Parameters
-    ----------
-    name
-        Name in the system's list of open files.
-    size
-        Size in bytes.
-
-    Returns
-    -------
-    int
-        File descriptor; the file disappears with the last process that has it open.
-    """
+    """Create a file in memory without a path, or in a temporary folder where that is impossible."""
     if hasattr(os, "memfd_create"):
         descriptor = os.memfd_create(name)
     else:

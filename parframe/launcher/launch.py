@@ -29,15 +29,7 @@ _ACTIVE: list[Launch] = []  # for displays of running launches
 
 @attrs.frozen
 class Event:
-    """Message of a worker.
-
-    Parameters
-    ----------
-    rank
-        Rank of the worker.
-    message
-        Content of the message.
-    """
+    """Message of a worker."""
 
     rank: int
     message: Message
@@ -173,13 +165,6 @@ class Launch:
     def send(self, rank: int, message: Message) -> None:
         """Send a message to a worker; block while many earlier messages are unread.
 
-        Parameters
-        ----------
-        rank
-            Rank of the worker.
-        message
-            JSON data.
-
         Raises
         ------
         RunError
@@ -217,13 +202,7 @@ class Launch:
             pass
 
     def progress(self) -> list[Progress]:
-        """Return the current progress of every rank.
-
-        Returns
-        -------
-        list of Progress
-            One item a rank.
-        """
+        """Return the current progress of every rank."""
         memory: mmap.mmap = self._watchdog.memory
         return [read_progress(memory, rank) for rank in range(self.world)]
 

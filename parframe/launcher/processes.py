@@ -76,20 +76,7 @@ def kill(process: int, descriptor: int | None = None) -> None:
 
 
 def wait_for_exit(child: int, seconds: float) -> int | None:
-    """Wait until a child has exited, and leave it unreaped so that its process ID stays reserved.
-
-    Parameters
-    ----------
-    child
-        Process ID.
-    seconds
-        Seconds to wait.
-
-    Returns
-    -------
-    int or None
-        Exit code, or the negative number of the signal that killed it; None after the timeout.
-    """
+    """Wait for a child to exit, without reaping it; return None after the timeout."""
     deadline = time.monotonic() + seconds
     while True:
         found = os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT)
@@ -106,18 +93,7 @@ def is_stopped(process: int) -> bool:
 
 
 def describe_exit(code: int) -> str:
-    """Describe the exit of a process in words.
-
-    Parameters
-    ----------
-    code
-        Exit code, or the negative number of the signal that killed it.
-
-    Returns
-    -------
-    str
-        Text such as `killed by SIGSEGV` or `exited with code 3`.
-    """
+    """Describe an exit code (negative for a signal) in words, such as `killed by SIGSEGV`."""
     if code >= 0:
         return f"exited with code {code}"
     try:
@@ -138,16 +114,6 @@ def bind_cpus(place: int, count: int) -> tuple[int, ...]:
 
     Processes that often wait for each other would otherwise be woken on one another's CPUs. Where
     there are more processes than CPUs, nothing is bound.
-
-    Parameters
-    ----------
-    place, count
-        Index of this process on the node, and the number of processes.
-
-    Returns
-    -------
-    tuple of int
-        CPU numbers; empty if nothing was bound.
     """
     if not hasattr(os, "sched_setaffinity"):
         return ()

@@ -23,11 +23,6 @@ class StallDetector:
 
     A missing heartbeat alone does not make a process frozen: on a busy machine the process may wait
     for a CPU or for the interpreter lock. Only a process in the stopped state is frozen.
-
-    Parameters
-    ----------
-    config
-        Configuration of the run, with the time limit of each phase.
     """
 
     def __init__(self, config: LaunchConfig) -> None:
@@ -39,22 +34,7 @@ class StallDetector:
     def find_frozen(
         self, now: float, progress: Sequence[Progress], processes: Sequence[int | None]
     ) -> list[int]:
-        """Return the ranks whose processes have been stopped for `STOPPED` seconds.
-
-        Parameters
-        ----------
-        now
-            Current time, by `time.monotonic`.
-        progress
-            Progress of every rank and of the fork server.
-        processes
-            Process ID of each of them; None for a process that is not to be checked.
-
-        Returns
-        -------
-        list of int
-            Ranks of the stopped processes; the world size stands for the fork server.
-        """
+        """Return the ranks whose processes have been stopped for `STOPPED` seconds."""
         if self._last_check is not None and now - self._last_check > _GAP:
             self._resumed = now  # all may have been stopped together, and continue together
             self._stopped.clear()
@@ -74,15 +54,6 @@ class StallDetector:
 
         A rank that waits for a message of the launcher is idle, and so may be the other ranks in
         the same phase. Ranks in earlier phases must still make progress.
-
-        Parameters
-        ----------
-        now
-            Current time, by `time.monotonic`.
-        progress
-            Progress of the workers.
-        fork_server
-            Progress of the fork server.
 
         Yields
         ------

@@ -20,13 +20,7 @@ _COMPILE_CACHE = "TORCHINDUCTOR_CACHE_DIR"
 
 
 def environment_variables(environment: Mapping[str, str]) -> dict[str, str]:
-    """Return the variables that give a run a temporary folder of its own, not yet created.
-
-    Parameters
-    ----------
-    environment
-        Environment of the processes so far. The cache of compiled code stays where it is.
-    """
+    """Return the variables that give a run a temporary folder of its own, not yet created."""
     usual = Path(environment.get(_VARIABLE) or tempfile.gettempdir())
     kept = environment.get(_COMPILE_CACHE) or str(usual / f"torchinductor_{getpass.getuser()}")
     return {_VARIABLE: str(usual / f"{_PREFIX}{secrets.token_hex(6)}"), _COMPILE_CACHE: kept}

@@ -83,18 +83,7 @@ class Worker:
         self._channel.send({"event": message})
 
     def receive(self, timeout: float | None = None) -> Message | None:
-        """Wait for a message of the launcher.
-
-        Parameters
-        ----------
-        timeout
-            Seconds to wait; None to wait without limit.
-
-        Returns
-        -------
-        dict or None
-            The message; None after the timeout.
-        """
+        """Wait for a message of the launcher; return None after the timeout."""
         self._heartbeat.set_waiting(True)
         message = self._channel.receive(timeout)
         self._heartbeat.set_waiting(False)
@@ -140,20 +129,7 @@ class WorkerStart:
 
 
 def run_worker(start: WorkerStart, task: Task) -> int:
-    """Run a task in a worker, and report its end.
-
-    Parameters
-    ----------
-    start
-        Data of the fork server.
-    task
-        Task to run.
-
-    Returns
-    -------
-    int
-        Exit code: 0 when the task has succeeded on all ranks.
-    """
+    """Run a task in a worker, report its end, and return the exit code."""
     heartbeat = Heartbeat(start.memory, start.rank)
     try:
         _set_up_process(start, heartbeat)

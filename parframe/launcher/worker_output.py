@@ -14,13 +14,7 @@ _CLOSE_TIMEOUT = 1.0
 
 
 class OutputRelay:
-    """Pipes from all workers, read by a thread until all workers have exited.
-
-    Parameters
-    ----------
-    world
-        Number of workers.
-    """
+    """Pipes from all workers, read by a thread until all workers have exited."""
 
     def __init__(self, world: int) -> None:
         pipes = [os.pipe() for _ in range(world)]
