@@ -6,12 +6,14 @@ import importlib
 import os
 import sys
 
+import attrs
 import pytest
 import torch
 from safetensors.torch import save_file
 
 import parframe
 from parframe import Spec
+from parframe.errors import ParframeError
 from parframe.generation import Sampling
 from parframe.price.work.work_from_plan import work_from_plan
 
@@ -257,8 +259,6 @@ def test_a_distributed_form_of_a_plugin_is_planned_checked_and_proved(plugin, mo
 
 
 def test_a_wrong_argument_of_a_distributed_form_of_a_plugin_is_found(plugin, model):
-    import attrs
-
     plan = parframe.partition(loaded(model), "KP2")
     programs = {}
     for name, program in plan.programs.items():
@@ -287,6 +287,13 @@ def test_a_saved_plan_names_the_plugin_and_reads_its_rules_again(plugin, model, 
     again = parframe.load_plan(tmp_path / "plan")
     assert again == plan
     assert parframe.check(again).ok
+
+
+def test_a_plan_of_a_plugin_that_is_not_installed_is_refused(plugin, model, tmp_path):
+    plan = parframe.partition(loaded(model), "KP2")
+    attrs.evolve(plan, plugins=("parframe-absent",)).save(tmp_path / "plan")
+    with pytest.raises(ParframeError, match=r"parframe-absent.*no plugin of that name"):
+        parframe.load_plan(tmp_path / "plan")
 
 
 def test_the_work_of_a_plugin_operator_is_counted(plugin, model):
