@@ -65,15 +65,11 @@ class Tensor:
 class Input(Tensor):
     """Input tensor of the model.
 
-    Parameters
-    ----------
-    axes
-        The names of its dims where the loader knows them, else ``""``.
-    least, most
-        The smallest and the largest size of each dim for which the graph is the model; None
-        without a limit. Both are empty where no dim has a limit.
-    counted
-        Whether the input may be omitted; it is then 0, 1, 2, ... along its last dim (positions).
+    - ``axes``: the names of its dims where the loader knows them, else ``""``.
+    - ``least``, ``most``: the smallest and the largest size of each dim for which the graph is the
+      model; None without a limit. Both are empty where no dim has a limit.
+    - ``counted``: whether the input may be omitted; it is then 0, 1, 2, ... along its last dim
+      (positions).
     """
 
     axes: tuple[str, ...] = ()
@@ -86,15 +82,10 @@ class Input(Tensor):
 class Parameter(Tensor):
     """Weight, buffer or constant of the model.
 
-    Parameters
-    ----------
-    kind
-        ``"parameter"`` for a weight, else the kind of buffer or constant.
-    data
-        The base64 of a buffer's little-endian bytes, where the model computes the buffer itself
-        and no checkpoint has it.
-    aliases
-        Further names that a checkpoint may have for it (tied weights).
+    - ``kind``: ``"parameter"`` for a weight, else the kind of buffer or constant.
+    - ``data``: the base64 of a buffer's little-endian bytes, where the model computes the buffer
+      itself and no checkpoint has it.
+    - ``aliases``: further names that a checkpoint may have for it (tied weights).
     """
 
     kind: str = "parameter"
@@ -117,18 +108,11 @@ class State:
 class Operator:
     """Operator of a graph.
 
-    Parameters
-    ----------
-    target
-        The overload (``"aten.linear.default"``).
-    args
-        Every argument by its schema's name, with defaults; absent optional tensors are left out.
-    module
-        The path of the module that it came from.
-    source
-        The line of the model's code.
-    origin
-        In a device's graph, the name of the model's operator that it is part of.
+    - ``target``: the overload (``"aten.linear.default"``).
+    - ``args``: every argument by its schema's name, with defaults; absent optional tensors are left
+      out.
+    - ``source``: the line of the model's code.
+    - ``origin``: in a device's graph, the name of the model's operator that it is part of.
     """
 
     name: str

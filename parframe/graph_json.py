@@ -201,10 +201,7 @@ def dump_graph(graph: OperatorGraph) -> str:
 def parse_graph(text: str) -> OperatorGraph:
     """Read the JSON text of a graph.
 
-    Parameters
-    ----------
-    text
-        The text of `dump_graph`, perhaps changed by others.
+    - ``text``: the text of `dump_graph`, perhaps changed by others.
 
     Raises
     ------

@@ -65,20 +65,10 @@ def _input_key(request: CommunicationRequest) -> CommunicationKey:
 class CommunicationTyping:
     """Inputs of the communication operators that programs have reached, and the results.
 
-    Parameters
-    ----------
-    plan
-        The plan.
-    symbols
-        The model's symbols in numbers.
-    bindings
-        Every rank's symbols in numbers.
-    symbolizer
-        Writes results in the symbols of a program.
-    requests
-        The inputs of every communication so far.
-    findings
-        The faults so far.
+    - ``symbols``: the model's symbols in numbers.
+    - ``bindings``: every rank's symbols in numbers.
+    - ``symbolizer``: writes results in the symbols of a program.
+    - ``requests``: the inputs of every communication so far.
     """
 
     plan: Plan

@@ -26,16 +26,9 @@ from parframe.rules.signature import Pattern, inputs_with, spell
 class DistributedOperator:
     """Operator of the model in a distributed form.
 
-    Parameters
-    ----------
-    form
-        The distributed form, of the operator's rule.
-    signature
-        The rule's notation for the operator's shapes.
-    moved
-        The numbers of the inputs that have the travelling label.
-    dims
-        The dimensions of the travelling label.
+    - ``signature``: the rule's notation for the operator's shapes.
+    - ``moved``: the numbers of the inputs that have the travelling label.
+    - ``dims``: the dimensions of the travelling label.
     """
 
     form: DistributedForm

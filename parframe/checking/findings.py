@@ -32,18 +32,9 @@ _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 class Finding:
     """Fault of a plan.
 
-    Parameters
-    ----------
-    kind
-        One of ``KINDS``.
-    ranks
-        The ranks that have the fault.
-    operator
-        The operator's name in the device's program, or ``""``.
-    module
-        The path of the module that the operator came from, or ``""``.
-    message
-        The description of the fault.
+    - ``kind``: one of ``KINDS``.
+    - ``operator``: the operator's name in the device's program, or ``""``.
+    - ``module``: the path of the module that the operator came from, or ``""``.
     """
 
     kind: str
@@ -117,16 +108,10 @@ class Traffic:
 class Report:
     """Result of checking a plan.
 
-    Parameters
-    ----------
-    findings
-        The faults; empty if the plan is right.
-    memory
-        The memory of every rank, in bytes.
-    traffic
-        The communication of every kind and mesh axes.
-    notes
-        The plan's own notes, and the sizes that memory was counted for.
+    - ``findings``: the faults; empty if the plan is right.
+    - ``memory``: the memory of every rank, in bytes.
+    - ``traffic``: the communication of every kind and mesh axes.
+    - ``notes``: the plan's own notes, and the sizes that memory was counted for.
     """
 
     findings: tuple[Finding, ...]

@@ -37,16 +37,9 @@ class FormComparison:
                 self.inputs.setdefault(own, set()).add(name)
 
     def match(self, run: Sequence[Operator]) -> tuple[int, tuple[str, ...], Mismatch | None]:
-        """Compare operators with each form.
+        """Return how many operators a form takes, the device's names of its outputs, and the fault.
 
-        Returns
-        -------
-        int
-            The number of operators that the form takes.
-        tuple of str
-            The device's names of the operator's outputs.
-        Mismatch or None
-            If no form matches, the mismatch of the form that matches the most operators.
+        If no form matches, the fault is that of the form that matches the most operators.
         """
         best: tuple[int, int, tuple[str, ...], Mismatch] | None = None
         for form in self.operator_type.forms:

@@ -76,12 +76,7 @@ RankFault = tuple[int, str, str]
 def check_matching(plan: Plan, bindings: Sequence[Bindings]) -> list[Finding]:
     """Return a finding for every communication that does not match on its group.
 
-    Parameters
-    ----------
-    plan
-        The plan.
-    bindings
-        The symbols of every rank, in numbers.
+    - ``bindings``: the symbols of every rank, in numbers.
     """
     communications = {
         name: ProgramCommunication(program) for name, program in plan.programs.items()
@@ -260,11 +255,7 @@ def _pair_faults(
             left = tuple(sample_size(size, bindings[source]) for size in out.shape)
             right = tuple(sample_size(size, bindings[target]) for size in into.shape)
             if left != right or out.dtype != into.dtype:
-                yield (
-                    target,
-                    received.name,
-                    f"has another recorded shape than {sent.name} sends",
-                )
+                yield (target, received.name, f"has another recorded shape than {sent.name} sends")
         if len(sends) > len(recvs):
             yield source, sends[len(recvs)].name, f"rank {target} of the group does not receive it"
         elif len(recvs) > len(sends):

@@ -15,22 +15,9 @@ from parframe.sizes import Size
 
 
 def device_memory(plan: Plan, rank: int, sizes: MemorySizes | None = None) -> DeviceMemory:
-    """Return the bytes that a device needs.
+    """Return the bytes that a device needs for weights, caches, and activations at their peak.
 
-    Parameters
-    ----------
-    plan
-        The plan.
-    rank
-        A rank of its mesh.
-    sizes
-        The sizes that memory is counted for; see ``memory_sizes``.
-
-    Returns
-    -------
-    DeviceMemory
-        Bytes of weights, of caches, and of activations at their peak. A view needs no memory of its
-        own. Inputs are alive until their last use, outputs until the end.
+    A view needs no memory of its own. Inputs are alive until their last use, outputs until the end.
     """
     sizes = sizes or memory_sizes(plan)
     return _ProgramMemory(plan.program(rank)).count(symbol_values(plan, rank, sizes), sizes.dtype)

@@ -20,12 +20,7 @@ _FLOATS = frozenset({"float64", "float32", "float16", "bfloat16"})
 class MemorySizes:
     """Sizes and dtype that memory is counted for.
 
-    Parameters
-    ----------
-    values
-        The value of every symbol of the model.
-    dtype
-        The dtype of floating-point tensors.
+    - ``values``: the value of every symbol of the model.
     """
 
     values: Mapping[str, int]

@@ -10,13 +10,7 @@ from parframe.checking.form_comparison import FormComparison
 from parframe.checking.operator_types import OperatorType, infer_operator
 from parframe.checking.samples import Bindings
 from parframe.checking.shard_regions import align_shard
-from parframe.checking.tensor_types import (
-    PartialTerm,
-    TensorShard,
-    TensorType,
-    make_shard,
-    term_id,
-)
+from parframe.checking.tensor_types import PartialTerm, TensorShard, TensorType, make_shard, term_id
 from parframe.graph import Operator
 from parframe.plan import Program, communicates
 from parframe.rules.communication import PLAN_OPERATORS
@@ -29,12 +23,7 @@ _LONGEST_FORM = 64
 class OperatorInference(AdditionTypes):
     """Types of a program's values, and how its operators compute them.
 
-    Parameters
-    ----------
-    model, program, ranks, bindings
-        As in ``ValueTypes``.
-    operator_types
-        Cache of operator types, by all that they depend on; shared by programs.
+    - ``operator_types``: cache of operator types, by all that they depend on; shared by programs.
     """
 
     def __init__(
@@ -93,15 +82,7 @@ class OperatorInference(AdditionTypes):
     def find_inputs(
         self, origin: ModelOperator, outside: Sequence[str]
     ) -> tuple[list[str | None], list[int]]:
-        """Find the device's values that are the inputs of one of the model's operators.
-
-        Returns
-        -------
-        list of str or None
-            For each of the model's inputs, the device's name of it.
-        list of int
-            The numbers of the inputs that are missing.
-        """
+        """Return the device's name of each input of a model's operator, and the missing ones."""
         unused = list(outside)
         input_names: list[str | None] = []
         for own in origin.operator.inputs:

@@ -17,12 +17,7 @@ from parframe.checking.contributions import (
 )
 from parframe.checking.findings import Fault
 from parframe.checking.label_pieces import KnownRanges, label_pieces, output_shards
-from parframe.checking.local_forms import (
-    ExpectedOperator,
-    drop_addend,
-    local_form,
-    plain_form,
-)
+from parframe.checking.local_forms import ExpectedOperator, drop_addend, local_form, plain_form
 from parframe.checking.tensor_types import PartialTerm, TensorShard, make_shard
 from parframe.dims import BoundOperator
 from parframe.layout import Pieces, TensorDim
@@ -34,18 +29,9 @@ from parframe.sizes import Size
 class OperatorType:
     """Types of an operator's outputs on a device, and the forms it may have there.
 
-    Parameters
-    ----------
-    outputs
-        The part of every output.
-    forms
-        The sequences of operators that compute the outputs, the likeliest first.
-    contributions
-        The contributions to a partial sum; empty where the result is complete.
-    reduction
-        The reduction of the partial sum, or ``""``.
-    faults
-        The faults of the inputs.
+    - ``forms``: the sequences of operators that compute the outputs, the likeliest first.
+    - ``contributions``: the contributions to a partial sum; empty where the result is complete.
+    - ``reduction``: the reduction of the partial sum, or ``""``.
     """
 
     outputs: tuple[TensorShard, ...]
@@ -66,19 +52,14 @@ def infer_operator(
 ) -> OperatorType:
     """Infer the types of one operator's outputs.
 
-    Parameters
-    ----------
-    bound, tensor_dims
-        The model's operator with its rule, and the tensor dims of its block's values.
-    inputs, partial_terms
-        The part that the device has of every input, and the partial terms in it.
-    recorded_shapes
-        The recorded shapes of the outputs. They give the ranges of labels along which all elements
-        are equal.
-    addend_omitted
-        Whether the addend is left out.
-    known_ranges
-        The ranges of a dimension that other values of the device have.
+    - ``bound``, ``tensor_dims``: the model's operator with its rule, and the tensor dims of its
+      block's values.
+    - ``inputs``, ``partial_terms``: the part that the device has of every input, and the partial
+      terms in it.
+    - ``recorded_shapes``: the recorded shapes of the outputs. They give the ranges of labels along
+      which all elements are equal.
+    - ``addend_omitted``: whether the addend is left out.
+    - ``known_ranges``: the ranges of a dimension that other values of the device have.
     """
     signature = bound.signature
     if signature is None:

@@ -22,21 +22,9 @@ from parframe.plan import Plan
 class PlanTypes:
     """Types of all values in all programs of a plan.
 
-    Parameters
-    ----------
-    plan
-        The plan.
-    model
-        The model.
-
-    Attributes
-    ----------
-    programs
-        The types of every program's values.
-    bindings
-        Every rank's symbols in numbers.
-    blocked
-        The programs that wait for a communication that other ranks never enter.
+    - ``programs``: the types of every program's values.
+    - ``bindings``: every rank's symbols in numbers.
+    - ``blocked``: the programs that wait for a communication that other ranks never enter.
     """
 
     def __init__(self, plan: Plan, model: CheckedModel) -> None:

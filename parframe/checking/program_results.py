@@ -70,11 +70,7 @@ def _output(
         or align_shard(tensor_type.shard, tensor_dims) is None
     ):
         yield Finding(
-            "output",
-            types.ranks,
-            "",
-            "",
-            f"{tensor_type.label!r} is returned as {part.whole!r}",
+            "output", types.ranks, "", "", f"{tensor_type.label!r} is returned as {part.whole!r}"
         )
         return
     shard = shard_of_part(tensor_type.shard.tensor_dims, part)

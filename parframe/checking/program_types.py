@@ -33,16 +33,9 @@ from parframe.rules.views import RESHAPES
 class CommunicationRequest:
     """Communication operator, and the type of the device's input.
 
-    Parameters
-    ----------
-    operator
-        The operator.
-    value
-        The type of its input; None if it has none, or an unknown one.
-    number
-        The number of the input, for a distributed form: it asks for each moved input.
-    dims
-        The dimensions along which a moved input is gathered.
+    - ``value``: the type of its input; None if it has none, or an unknown one.
+    - ``number``: the number of the input, for a distributed form: it asks for each moved input.
+    - ``dims``: the dimensions along which a moved input is gathered.
     """
 
     operator: Operator
@@ -55,15 +48,7 @@ Inference = Generator[CommunicationRequest, TensorType | None, None]
 
 
 class ProgramTypes(OperatorInference):
-    """Types of all values of one program.
-
-    Parameters
-    ----------
-    model, program, ranks, bindings
-        As in ``ValueTypes``.
-    operator_types
-        As in ``OperatorInference``.
-    """
+    """Types of all values of one program."""
 
     def __init__(
         self,

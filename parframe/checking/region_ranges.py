@@ -12,19 +12,8 @@ from parframe.sizes import Size, divide, product, simplify
 def region_ranges(tensor_dim: TensorDim, region: Region, frame: Pieces) -> dict[str, Range] | None:
     """Return the ranges of named dimensions that a region of a tensor dim selects.
 
-    Parameters
-    ----------
-    tensor_dim
-        The factors of the tensor dim.
-    region
-        A part of it.
-    frame
-        The ranges that the tensor has of the dimensions; an absent dimension is whole.
-
-    Returns
-    -------
-    dict of str to Range or None
-        None where the region crosses dimensions.
+    ``frame`` has the ranges of the tensor; an absent dimension is whole. Return None where the
+    region crosses dimensions.
     """
     found: dict[str, Range] = {}
     if all(_consume(list(tensor_dim), region, frame, found)):

@@ -70,10 +70,7 @@ def _program_faults(
     program: Program, graph: OperatorGraph, mesh: Mesh, rank: int
 ) -> Iterator[tuple[Operator | None, str]]:
     defined: set[str] = set()
-    for parts, wholes in (
-        (program.inputs, graph.inputs),
-        (program.parameters, graph.parameters),
-    ):
+    for parts, wholes in ((program.inputs, graph.inputs), (program.parameters, graph.parameters)):
         for part in parts:
             if part.name in defined:
                 yield None, f"{part.name!r} occurs twice"

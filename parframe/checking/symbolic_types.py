@@ -32,10 +32,7 @@ class Symbolizer:
     """
 
     def __init__(
-        self,
-        plan: Plan,
-        symbols: Bindings,
-        bindings: Sequence[MutableMapping[str, SampledSize]],
+        self, plan: Plan, symbols: Bindings, bindings: Sequence[MutableMapping[str, SampledSize]]
     ) -> None:
         self.plan = plan
         self.symbols = symbols

@@ -134,16 +134,10 @@ class PartialTerm:
 class TensorType:
     """Type of a device's tensor: the sum of complete and partial terms, and the part of it.
 
-    Parameters
-    ----------
-    shard
-        The part of the model's tensor.
-    complete_id
-        The number that identifies the sum of the complete terms.
-    partial_terms
-        The terms that are still to be reduced.
-    label
-        The model's name of the value, for messages.
+    - ``shard``: the part of the model's tensor.
+    - ``complete_id``: the number that identifies the sum of the complete terms.
+    - ``partial_terms``: the terms that are still to be reduced.
+    - ``label``: the model's name of the value, for messages.
     """
 
     shard: TensorShard

@@ -21,16 +21,7 @@ from parframe.sizes import Size
 class ValueTypes:
     """Types of one program's values.
 
-    Parameters
-    ----------
-    model
-        The model.
-    program
-        The program.
-    ranks
-        The ranks that run it.
-    bindings
-        The symbols of those ranks, in numbers.
+    - ``bindings``: the symbols of those ranks, in numbers.
     """
 
     def __init__(

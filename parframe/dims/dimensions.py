@@ -27,17 +27,12 @@ class Dimension:
 class BoundOperator:
     """Operator with the rule that applies to it.
 
-    Parameters
-    ----------
-    site
-        The operator and its tensors.
-    rule
-        The rule of the operator, if there is one.
-    signature
-        The rule's notation for this operator's shapes; None where no rule covers the operator.
-    labels
-        The dimensions of every label. None where the occurrences of a label have different
-        factors; such a label cannot be split.
+    - ``site``: the operator and its tensors.
+    - ``rule``: the rule of the operator, if there is one.
+    - ``signature``: the rule's notation for this operator's shapes; None where no rule covers the
+      operator.
+    - ``labels``: the dimensions of every label. None where the occurrences of a label have
+      different factors; such a label cannot be split.
     """
 
     site: Site
@@ -55,24 +50,13 @@ class BoundOperator:
 class Dimensions:
     """Named dimensions of a graph.
 
-    Parameters
-    ----------
-    dimensions
-        Every dimension by name.
-    chains
-        For every role, its chains of dimensions. A chain is one dimension, or several that are
-        split one after the other (``kv_heads``, then ``group``).
-    tensor_dims
-        For every block and value, its tensor dims as factors.
-    bound
-        For every block and operator, its rule and labels.
-    graph
-        The graph.
-    inconsistent_blocks
-        The blocks whose calls need different names, because the same tensor dim has other factors
-        in another call.
-    halves
-        The chains that are the two halves of one dimension; see ``parframe.dims.halves``.
+    - ``chains``: for every role, its chains of dimensions. A chain is one dimension, or several
+      that are split one after the other (``kv_heads``, then ``group``).
+    - ``tensor_dims``: for every block and value, its tensor dims as factors.
+    - ``bound``: for every block and operator, its rule and labels.
+    - ``inconsistent_blocks``: the blocks whose calls need different names, because the same tensor
+      dim has other factors in another call.
+    - ``halves``: the chains that are the two halves of one dimension; see ``parframe.dims.halves``.
     """
 
     dimensions: Mapping[str, Dimension]

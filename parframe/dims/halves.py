@@ -17,12 +17,8 @@ def halve_dimensions(dimensions: Dimensions, names: Iterable[str]) -> Dimensions
     All else is the same. A tensor dim of ``sequence`` becomes one of the segments
     ``sequence.front`` and ``sequence.back``; the first is longer by one where the size is odd.
 
-    Parameters
-    ----------
-    dimensions
-        The names of a graph.
-    names
-        Roles or single dimensions; a dimension that is split together with others stays whole.
+    - ``names``: Roles or single dimensions; a dimension that is split together with others stays
+      whole.
     """
     chains = [chain for chains in dimensions.chains.values() for chain in chains]
     together = {dim for chain in chains if len(chain) > 1 for dim in chain}

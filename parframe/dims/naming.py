@@ -28,19 +28,7 @@ from parframe.sizes import Size
 
 
 def name_dimensions(graph: OperatorGraph, extra_rules: Iterable[Rule] = ()) -> Dimensions:
-    """Return the named dimensions of a graph.
-
-    Parameters
-    ----------
-    graph
-        The model.
-    extra_rules
-        Further rules, used before those of the built-in table.
-
-    Returns
-    -------
-    Dimensions
-    """
+    """Return the named dimensions of a graph; extra rules go before those of the built-in table."""
     extra = {rule.target: rule for rule in extra_rules}
     walk = _Walk(graph, extra)
     declared = {

@@ -34,31 +34,20 @@ NodeSet = dict[Node, None]
 class Observations:
     """Nodes by the way in which the graph uses them.
 
-    Parameters
-    ----------
-    named
-        Nodes of the model's inputs, with the names that the loader gave them.
-    declared
-        Nodes with a role that a rule declares.
-    weighted
-        Nodes of weights.
-    returned
-        Nodes of the model's outputs.
-    produced, contracted
-        Nodes that a product with a weight adds to an activation, or contracts.
-    contracted_into
-        For each contracted node, the nodes that are produced in its place.
-    batched, produced_batched
-        Nodes that an activation and a weight both have and keep in a product, and nodes that such
-        a product adds.
-    looked_up, position_tables
-        Nodes along which a table is looked up, with inputs of the model or with computed numbers.
-    heads
-        Chains of nodes that two activations both have and keep in a product.
-    within_heads
-        Other nodes of these activations.
-    summed
-        Nodes of sums of values that different products gave.
+    - ``named``: nodes of the model's inputs, with the names that the loader gave them.
+    - ``declared``: nodes with a role that a rule declares.
+    - ``weighted``: nodes of weights.
+    - ``returned``: nodes of the model's outputs.
+    - ``produced``, ``contracted``: nodes that a product with a weight adds to an activation, or
+      contracts.
+    - ``contracted_into``: for each contracted node, the nodes that are produced in its place.
+    - ``batched``, ``produced_batched``: nodes that an activation and a weight both have and keep in
+      a product, and nodes that such a product adds.
+    - ``looked_up``, ``position_tables``: nodes along which a table is looked up, with inputs of the
+      model or with computed numbers.
+    - ``heads``: chains of nodes that two activations both have and keep in a product.
+    - ``within_heads``: other nodes of these activations.
+    - ``summed``: nodes of sums of values that different products gave.
     """
 
     named: dict[Node, str] = attrs.field(factory=dict)

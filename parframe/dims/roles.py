@@ -35,16 +35,9 @@ def assign_roles(
     signatures: Signatures,
     declared: DeclaredRoles,
 ) -> tuple[dict[Node, str], dict[str, Any], dict[str, tuple[tuple[str, ...], ...]]]:
-    """Name every undivided node.
+    """Return the name of every undivided node, and the dimensions and chains of ``Dimensions``.
 
-    Returns
-    -------
-    names
-        The name of every node.
-    dimensions
-        ``name -> (name, role, size)``, in order of first appearance.
-    chains
-        ``role -> chains``; see ``Dimensions``.
+    Dimensions are ``name -> (name, role, size)``, in order of first appearance.
     """
     roles, chains = _find_roles(observe(graph, dims, occurrences, signatures, declared))
     names = _name_nodes(graph, dims, chains)

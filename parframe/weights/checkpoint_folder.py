@@ -39,17 +39,9 @@ def stored_tensors(folder: Path) -> dict[str, StoredTensor]:
 
 
 def weight_files(folder: Path) -> dict[str, Path]:
-    """Return the file of each tensor in a folder of safetensors.
+    """Return the file of each tensor in a folder of safetensors, or in one such file.
 
-    Parameters
-    ----------
-    folder
-        The model's folder, or one file of safetensors.
-
-    Returns
-    -------
-    dict
-        The file for every name of a tensor: as in the index, or in all files without an index.
+    The names are those of the index, or of all files without an index.
 
     Raises
     ------

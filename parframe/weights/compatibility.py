@@ -32,12 +32,8 @@ _SHOWN = 3
 class MatchedWeights:
     """Weights that are compatible with a graph.
 
-    Parameters
-    ----------
-    views
-        For every parameter to read, the tensors that it is made of.
-    remarks
-        Remarks for the user, a sentence each.
+    - ``views``: for every parameter to read, the tensors that it is made of.
+    - ``remarks``: remarks for the user, a sentence each.
     """
 
     views: Mapping[str, View]
@@ -49,14 +45,7 @@ def match_weights(
 ) -> MatchedWeights:
     """Match every parameter of a graph with the tensors that it is made of.
 
-    Parameters
-    ----------
-    graph
-        The graph.
-    source
-        The tensors.
-    extra
-        Whether all tensors that are not in the graph are ignored.
+    - ``extra``: whether all tensors that are not in the graph are ignored.
 
     Raises
     ------

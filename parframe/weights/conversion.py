@@ -23,16 +23,11 @@ from parframe.weights.view_reshape import UntraceableError
 class ConvertedCheckpoint:
     """Tensors of a checkpoint under the names of the model.
 
-    Parameters
-    ----------
-    views
-        The tensors by the model's names, as pieces of those in the checkpoint.
-    sources
-        For each of these, the names in the checkpoint that it is made of.
-    ignorable
-        Names in the checkpoint of tensors that the model's class has, computes or ignores.
-    from_model_class
-        Whether the names were converted by the model's class.
+    - ``views``: the tensors by the model's names, as pieces of those in the checkpoint.
+    - ``sources``: for each of these, the names in the checkpoint that it is made of.
+    - ``ignorable``: names in the checkpoint of tensors that the model's class has, computes or
+      ignores.
+    - ``from_model_class``: whether the names were converted by the model's class.
     """
 
     views: Mapping[str, View]

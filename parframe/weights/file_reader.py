@@ -54,16 +54,11 @@ class ReadJob:
 class FileReader:
     """Reads slices of stored tensors from files.
 
-    Parameters
-    ----------
-    total
-        The bytes to read in all, for ``progress``.
-    progress
-        The callback after every step.
-    spare
-        The bytes that may be read without need, where runs are too short to be read one by one.
-    read
-        The bytes that were read.
+    - ``total``: the bytes to read in all, for ``progress``.
+    - ``progress``: the callback after every step.
+    - ``spare``: the bytes that may be read without need, where runs are too short to be read one by
+      one.
+    - ``read``: the bytes that were read.
     """
 
     total: int

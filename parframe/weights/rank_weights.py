@@ -33,43 +33,25 @@ def read_weights(
     extra: bool = False,
     graph_dtypes: bool = False,
 ) -> dict[str, torch.Tensor]:
-    """Read the weights of one rank.
+    """Read the weights of one rank, by the device's names of its parameters.
 
     Only the bytes of the rank's slices are read from files, in file order, straight into the
     tensors that are returned. Names of equal slices share memory. Tensors of a state dict or a
     module are sliced: where device and dtype agree, a slice shares memory with the given tensor,
     and keeps all of it alive.
 
-    Parameters
-    ----------
-    plan
-        The plan.
-    rank
-        A rank of its mesh.
-    weights
-        A folder of safetensors (or one file), a folder that `parframe shard` wrote for this plan,
-        a state dict, a module, the result of `open_weights`, or ``"random"`` or `RandomWeights`.
-        Random numbers are those of the whole model: each parameter is made whole, sliced and
-        freed.
-    device
-        The torch device of the tensors.
-    dtype
-        The dtype of floating-point weights; None keeps the stored one. A buffer of 32 bits or more
-        that the model computes itself keeps at least 32.
-    progress
-        Called with the bytes that are read, and the total.
-    pickled
-        Whether ``.bin`` or ``.pt`` files may be read.
-    extra
-        Whether tensors that are not in the model are ignored; see `parframe.weights.compatibility`.
-    graph_dtypes
-        Whether floating-point weights are converted to the dtypes in the graph, or to `dtype`
-        where it is wider.
-
-    Returns
-    -------
-    dict of str to torch.Tensor
-        The tensors, by the device's names of its parameters.
+    - ``weights``: a folder of safetensors (or one file), a folder that `parframe shard` wrote for
+      this plan, a state dict, a module, the result of `open_weights`, or ``"random"`` or
+      `RandomWeights`. Random numbers are those of the whole model: each parameter is made whole,
+      sliced and freed.
+    - ``dtype``: the dtype of floating-point weights; None keeps the stored one. A buffer of 32 bits
+      or more that the model computes itself keeps at least 32.
+    - ``progress``: called with the bytes that are read, and the total.
+    - ``pickled``: whether ``.bin`` or ``.pt`` files may be read.
+    - ``extra``: whether tensors that are not in the model are ignored; see
+      `parframe.weights.compatibility`.
+    - ``graph_dtypes``: whether floating-point weights are converted to the dtypes in the graph, or
+      to `dtype` where it is wider.
 
     Raises
     ------
@@ -88,15 +70,7 @@ def read_weights(
         tensors.update(computed_slices(plan.graph, wanted, torch_device, dtype))
     else:
         tensors = read_slices(
-            plan.graph,
-            wanted,
-            weights,
-            torch_device,
-            dtype,
-            progress,
-            pickled,
-            extra,
-            graph_dtypes,
+            plan.graph, wanted, weights, torch_device, dtype, progress, pickled, extra, graph_dtypes
         )
     return {name: tensors[name] for name in wanted}
 
@@ -105,12 +79,7 @@ def read_weights(
 class OpenedWeights:
     """Weights whose names and shapes are known, to be read for many ranks.
 
-    Parameters
-    ----------
-    source
-        The tensors.
-    matched
-        The tensors that each parameter of the graph is made of, and remarks.
+    - ``matched``: the tensors that each parameter of the graph is made of, and remarks.
     """
 
     source: WeightSource

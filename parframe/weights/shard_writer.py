@@ -27,14 +27,9 @@ from parframe.weights.rank_weights import OpenedWeights, open_weights, read_weig
 class WrittenShards:
     """Files that were written.
 
-    Parameters
-    ----------
-    files
-        The name of every rank's file; ranks with equal weights share a file.
-    bytes
-        The bytes of each file.
-    remarks
-        Remarks on the weights for the user, a sentence each.
+    - ``files``: the name of every rank's file; ranks with equal weights share a file.
+    - ``bytes``: the bytes of each file.
+    - ``remarks``: remarks on the weights for the user, a sentence each.
     """
 
     files: tuple[str, ...]
@@ -56,21 +51,9 @@ def write_shards(
     Ranks with equal weights share one file: ``shards.json`` names the file of every rank. The plan
     is written to the same folder, which then can be used as the plan and as its weights.
 
-    Parameters
-    ----------
-    plan
-        The plan.
-    weights, dtype, pickled, extra
-        As for `parframe.weights.read_weights`.
-    folder
-        The folder to create; if it exists, it must be empty.
-    progress
-        Called with the bytes that were written, and the total.
-
-    Returns
-    -------
-    WrittenShards
-        The files.
+    - ``weights``, ``dtype``, ``pickled``, ``extra``: as for `parframe.weights.read_weights`.
+    - ``folder``: the folder to create; if it exists, it must be empty.
+    - ``progress``: called with the bytes that were written, and the total.
 
     Raises
     ------
@@ -111,10 +94,7 @@ def check_writable(target: Path) -> None:
         )
     if not parent:
         raise ParframeError(
-            "output",
-            str(target),
-            f"{target.parent} is not a writable folder",
-            "use another folder",
+            "output", str(target), f"{target.parent} is not a writable folder", "use another folder"
         )
 
 

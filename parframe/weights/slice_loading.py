@@ -84,11 +84,7 @@ def allocate_adjacent(
 
 
 def _take_in_memory(
-    view: View,
-    part: Slices,
-    dtype: torch.dtype,
-    source: WeightSource,
-    device: torch.device,
+    view: View, part: Slices, dtype: torch.dtype, source: WeightSource, device: torch.device
 ) -> torch.Tensor | None:
     """Return slices of a tensor that is in memory as it is; None if pieces must be joined."""
     first = view.pieces[0].tensor if view.pieces else ""

@@ -23,14 +23,8 @@ _PICKLES = (".bin", ".pt", ".pth")
 class WeightSource:
     """Tensors by name, in files or in memory.
 
-    Parameters
-    ----------
-    description
-        The description of the source, for errors.
-    tensors
-        The tensors by name.
-    model_names
-        Whether the names are certainly those of the model.
+    - ``description``: the description of the source, for errors.
+    - ``model_names``: whether the names are certainly those of the model.
     """
 
     description: str
@@ -50,12 +44,8 @@ class WeightSource:
 def open_source(weights: Any, pickled: bool = False) -> WeightSource:
     """Open weights as a source of tensors; only the headers of files are read.
 
-    Parameters
-    ----------
-    weights
-        A folder of safetensors or one such file, a state dict or a module.
-    pickled
-        Whether a ``.bin`` or ``.pt``, or a folder of these, may be read.
+    - ``weights``: a folder of safetensors or one such file, a state dict or a module.
+    - ``pickled``: whether a ``.bin`` or ``.pt``, or a folder of these, may be read.
 
     Raises
     ------

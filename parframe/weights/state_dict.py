@@ -20,23 +20,12 @@ def read_state_dict(
     pickled: bool = False,
     extra: bool = False,
 ) -> dict[str, torch.Tensor]:
-    """Read a tensor for every parameter of a graph.
+    """Read a tensor for every parameter of a graph, by its name in the graph.
 
-    Parameters
-    ----------
-    graph
-        The graph.
-    weights
-        As for `parframe.weights.read_weights`, without folders of shards; None is random.
-    dtype, pickled, extra
-        As for `parframe.weights.read_weights`.
-    seed
-        The seed of random weights, if ``weights`` is None or ``"random"``.
-
-    Returns
-    -------
-    dict
-        The tensors, by the graph's names of its parameters.
+    - ``weights``: as for `parframe.weights.read_weights`, without folders of shards; None is
+      random.
+    - ``dtype``, ``pickled``, ``extra``: as for `parframe.weights.read_weights`.
+    - ``seed``: the seed of random weights, if ``weights`` is None or ``"random"``.
 
     Raises
     ------

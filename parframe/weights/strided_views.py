@@ -21,18 +21,10 @@ Extents = tuple[NDArray[numpy.int64], NDArray[numpy.int64]]
 class Piece:
     """Box of a tensor whose elements are a strided view of one stored tensor.
 
-    Parameters
-    ----------
-    tensor
-        The stored tensor's name.
-    offset
-        The element of the stored tensor, in row-major order, that is the first of the box.
-    strides
-        The number of stored elements from one element to the next along each dim.
-    at
-        The position of the box in the tensor.
-    shape
-        The shape of the box.
+    - ``offset``: the element of the stored tensor, in row-major order, that is the first of the
+      box.
+    - ``strides``: the number of stored elements from one element to the next along each dim.
+    - ``at``: the position of the box in the tensor.
     """
 
     tensor: str
@@ -55,14 +47,8 @@ class View:
 class PieceSlice:
     """Part of a piece that slices take.
 
-    Parameters
-    ----------
-    piece
-        The piece.
-    runs
-        The ranges that are taken along each dim, relative to the piece.
-    box
-        The position of the taken elements in the tensor of all slices.
+    - ``runs``: the ranges that are taken along each dim, relative to the piece.
+    - ``box``: the position of the taken elements in the tensor of all slices.
     """
 
     piece: Piece

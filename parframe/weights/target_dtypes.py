@@ -16,16 +16,9 @@ def target_dtype(
 ) -> torch.dtype:
     """Return the dtype that a stored tensor is converted to.
 
-    Parameters
-    ----------
-    stored
-        The dtype of the stored tensor.
-    parameter
-        The parameter of the graph.
-    dtype
-        The dtype that floating-point weights are converted to; None keeps the stored one.
-    graph_dtypes
-        Whether floating-point weights get the parameter's dtype, or `dtype` where it is wider.
+    - ``dtype``: the dtype that floating-point weights are converted to; None keeps the stored one.
+    - ``graph_dtypes``: whether floating-point weights get the parameter's dtype, or `dtype` where
+      it is wider.
     """
     stored_dtype: torch.dtype = getattr(torch, stored)
     parameter_dtype: torch.dtype = getattr(torch, parameter.dtype)
