@@ -26,20 +26,9 @@ hardware_option = click.option(
 
 @attrs.frozen
 class ModelSource:
-    """Model that a command is given.
+    """Model that a command is given, with its key in file names and dtype of weights.
 
-    Parameters
-    ----------
-    key
-        Its name in file names.
-    graph
-        Its operator graph.
-    weights
-        Dtype of its weights.
-    path
-        Its path; None for a shipped or a demo model.
-    config
-        Its configuration, of a shipped or a demo model.
+    It has a path, or the configuration of a shipped or a demo model.
     """
 
     key: str

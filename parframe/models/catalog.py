@@ -37,19 +37,10 @@ _DATE = re.compile(r"(?:\d{4}|20\d{6})$")
 
 @attrs.frozen
 class ShippedModel:
-    """A model that ships with parframe.
+    """A model that ships with parframe, with the stem of its file names.
 
-    Parameters
-    ----------
-    name
-        Its usual name.
-    file
-        Stem of its file names.
-    weights
-        Dtype of its weights, as the name that it was model by gives it, or as published
-        (``bf16``, ``fp16``, ``fp8``, ``int8``, ``int4``, ``fp4``).
-    note
-        Note on its configuration, or empty.
+    The dtype of its weights (``bf16``, ``fp16``, ``fp8``, ``int8``, ``int4``, ``fp4``) is that of
+    the name that it was found by, or as published.
     """
 
     name: str

@@ -52,13 +52,7 @@ def explain_loss(best: RankedComposite, other: RankedComposite, use: UseCase) ->
 
 
 def explain_composite(choice: Choice, composite: str) -> str:
-    """Return why a composite has its rank, or why it is excluded.
-
-    Returns
-    -------
-    str
-        Empty if it is not a composite of the choice.
-    """
+    """Return why a composite has its rank or is excluded; empty for an unknown one."""
     if composite in choice.excluded:
         return f"excluded: {choice.excluded[composite]}"
     for rank, ranked in enumerate(choice.ranked, 1):

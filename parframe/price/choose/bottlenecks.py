@@ -17,21 +17,11 @@ from parframe.price.work.work import Attention, Experts, Product, Stage
 
 @attrs.frozen
 class Breakdown:
-    """Breakdown of a mean step and of the memory of the fullest device.
+    """Breakdown of a mean step and of the memory of the fullest device in bytes.
 
-    Parameters
-    ----------
-    seconds
-        Seconds of the slowest stage for one micro-batch by kind: ``matmul``, ``experts``,
-        ``attention``, ``pointwise``, ``communication``.
-    read_time, compute_time
-        Lower bounds in seconds by the memory bandwidth and by the dense compute rate.
-    weights, kv_cache
-        Bytes on a device.
-    memory
-        Bytes of a device that software can use.
-    bound_by
-        ``memory bandwidth``, ``compute``, ``communication``, ``capacity`` or ``engine overhead``.
+    ``seconds`` are those of the slowest stage for one micro-batch by kind: ``matmul``, ``experts``,
+    ``attention``, ``pointwise``, ``communication``. It is bound by ``memory bandwidth``,
+    ``compute``, ``communication``, ``capacity`` or ``engine overhead``.
     """
 
     seconds: Mapping[str, float]

@@ -25,19 +25,7 @@ COARSE_STEP, FINE_STEP = 4.0, 2.0
 
 @attrs.frozen
 class OperatingPoint:
-    """Figures of a candidate at one concurrency.
-
-    Parameters
-    ----------
-    concurrency
-        Requests in flight over the whole deployment.
-    ttft, tpot
-        Seconds to the first token, and per output token after it.
-    output_rate
-        Output tokens per second, of all devices together.
-    devices
-        Number of devices.
-    """
+    """Latencies in seconds and output tokens per second of all devices at one concurrency."""
 
     concurrency: float
     ttft: Estimate
@@ -71,21 +59,7 @@ class OperatingPoint:
 
 @attrs.frozen
 class Candidate:
-    """A composite that fits, with its figures.
-
-    Parameters
-    ----------
-    composite
-        Its name.
-    deployment
-        Its deployment.
-    max_concurrency
-        Maximum number of requests in flight.
-    limited_by
-        What limits the concurrency.
-    points
-        Figures from concurrency 1 up to the maximum.
-    """
+    """A composite that fits, with its figures from concurrency 1 up to the maximum."""
 
     composite: str
     deployment: Deployment = attrs.field(repr=False)

@@ -21,16 +21,9 @@ NODE_SIZE = 8
 
 @attrs.frozen
 class Fit:
-    """Minimum number of devices that a model fits on.
+    """Minimum number of devices that a model fits on, and sequences that fit on them at once.
 
-    Parameters
-    ----------
-    devices
-        Number of devices.
-    composite
-        Composite that partitions the model over them; empty for one device.
-    sequences
-        Sequences that fit on them at once.
+    The composite is empty for one device.
     """
 
     devices: int
@@ -39,15 +32,7 @@ class Fit:
 
 
 class CandidateLayouts:
-    """Composites of one model that are tried, with their work, which is computed once.
-
-    Parameters
-    ----------
-    graph
-        The model.
-    max_devices
-        Maximum number of devices.
-    """
+    """Composites of one model that are tried, with their work, which is computed once."""
 
     def __init__(self, graph: OperatorGraph, max_devices: int) -> None:
         self.graph = graph
@@ -106,25 +91,9 @@ def find_minimum_devices(
     cache_dtype: str = "bf16",
     policy: MemoryPolicy | str = "vllm",
 ) -> Fit | None:
-    """Return the minimum number of devices that fits a sequence of a length.
+    """Return the minimum number of devices that fits a sequence of a length, or None.
 
-    Parameters
-    ----------
-    layouts
-        Composites of the model.
-    device
-        The GPU.
-    length
-        Positions that are allocated for a sequence.
-    weights, cache_dtype
-        Dtypes of the weights and of the KV cache.
-    policy
-        Memory policy of the serving engine, or its name.
-
-    Returns
-    -------
-    Fit or None
-        The composite that fits the most sequences; None if the model does not fit.
+    Its composite is the one that fits the most sequences.
     """
     for count in layouts.device_counts():
         fits = []

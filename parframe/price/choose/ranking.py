@@ -40,17 +40,7 @@ number is tried, beyond it powers of two."""
 
 @attrs.frozen
 class RankedComposite:
-    """A candidate with its best operating point.
-
-    Parameters
-    ----------
-    candidate
-        The candidate.
-    point
-        Its figures at the concurrency that the objective selects.
-    violations
-        Limits that it violates there; empty if it meets all.
-    """
+    """A candidate at the concurrency of the objective, with the limits it violates there."""
 
     candidate: Candidate
     point: OperatingPoint
@@ -64,16 +54,10 @@ class RankedComposite:
 
 @attrs.frozen
 class Choice:
-    """Ranked composites of a model.
+    """Ranked composites of a model for a use case, an objective and a serving setup.
 
-    Parameters
-    ----------
-    use, objective, setup
-        Use case, objective and serving setup that it was made for.
-    ranked
-        Composites that fit, the best first; those that violate limits come last.
-    excluded
-        Why the other composites are not ranked, by composite.
+    The best composite is first; those that violate limits come last. ``excluded`` has the reasons
+    why the other composites are not ranked.
     """
 
     use: UseCase
@@ -111,23 +95,11 @@ def rank_composites(
 ) -> Choice:
     """Estimate every composite and rank them.
 
-    Parameters
-    ----------
-    work
-        Function that returns the work of a composite, and raises `ParframeError` for an invalid
-        one.
-    setup
-        Devices, dtypes and engine.
-    use
-        Lengths, concurrency and limits.
-    codes
-        Codes of the strategies.
-    objective
-        ``throughput``: highest output tok/s at any concurrency that meets the limits; ``latency``:
-        lowest latency of a request at the use case's concurrency; ``cost``: fewest device-seconds
-        per token at the use case's concurrency.
-    progress
-        Function that is called with the number of priced composites and the number of all.
+    ``work`` returns the work of a composite, and raises `ParframeError` for an invalid one.
+    Objectives are ``throughput``: highest output tok/s at any concurrency that meets the limits;
+    ``latency``: lowest latency of a request at the use case's concurrency; ``cost``: fewest
+    device-seconds per token there. ``progress`` is called with the number of priced composites and
+    the number of all.
 
     Raises
     ------

@@ -21,20 +21,9 @@ from parframe.price.work.work import Stage, Work
 
 @attrs.frozen
 class ServingSetup:
-    """Cluster, dtypes and engine that serve a model.
+    """Cluster, dtypes, engine and implementation of collectives that serve a model.
 
-    Parameters
-    ----------
-    cluster
-        The devices.
-    dtypes
-        Dtypes of weights and KV cache.
-    engine
-        Serving engine.
-    implementation
-        Implementation of the collectives.
-    model
-        Usual name of the model; intervals depend on whether the engine was measured with it.
+    Intervals depend on whether the engine was measured with the model of this usual name.
     """
 
     cluster: Cluster
@@ -79,17 +68,7 @@ def find_setup(
 
 
 def deploy(work: Work, setup: ServingSetup, clock: ClusterTimer | None = None) -> Deployment:
-    """Return the deployment of a plan.
-
-    Parameters
-    ----------
-    work
-        Work of a step of the plan.
-    setup
-        Devices, dtypes and engine.
-    clock
-        The setup's clock. A shared one computes equal kernels of many plans once.
-    """
+    """Return the deployment of a plan; a shared clock computes equal kernels once."""
     device, dtypes, engine = setup.cluster.machine.device, setup.dtypes, setup.engine
     memory = DeviceMemory.with_dtypes(device.usable, dtypes.weights, dtypes.cache)
     work = work if engine.sliding_window else without_windows(work)

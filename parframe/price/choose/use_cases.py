@@ -28,18 +28,7 @@ FIGURES = {
 class UseCase:
     """A use case, by which deployments are compared.
 
-    Parameters
-    ----------
-    name, title
-        Its name and its description.
-    prompt_tokens, output_tokens
-        Tokens of a prompt and of an output.
-    concurrency
-        Requests in flight over the whole deployment.
-    max_ttft, max_tpot
-        Limits of TTFT and TPOT in seconds; None for no limit.
-    source
-        Source of the figures.
+    Lengths are in tokens, the concurrency is over the whole deployment, limits are in seconds.
 
     Raises
     ------

@@ -33,26 +33,9 @@ ASSUMPTION_ERROR = 0.2
 class LoadResult:
     """Latency and throughput of a deployment under a load.
 
-    Parameters
-    ----------
-    ttft
-        Seconds to the first token; None where it cannot be predicted.
-    tpot
-        Seconds per output token after the first.
-    e2e_latency
-        Seconds of a request.
-    request_rate
-        Requests per second.
-    sequences
-        Requests in flight.
-    prompt, output
-        Tokens of a request.
-    devices
-        Number of GPUs.
-    read_bytes
-        Bytes that a device reads in a decode step.
-    keeps_up
-        Whether the request rate is the offered rate.
+    Latencies are in seconds, ``ttft`` is None where it cannot be predicted; the request rate is per
+    second. ``prompt`` and ``output`` are tokens of a request, ``read_bytes`` what a device reads in
+    a decode step. ``keeps_up`` is true where the request rate is the offered rate.
     """
 
     ttft: Estimate | None
@@ -72,21 +55,10 @@ def predict_load(
 ) -> LoadResult:
     """Return the result of the load that a query describes.
 
-    A batch size means a static batch, a concurrency a closed loop, and a request rate an open
-    loop. Without any of them, a rate is that at maximum load and a latency that of one request.
-
-    Parameters
-    ----------
-    query
-        The query.
-    deployment
-        One instance of the model.
-    devices
-        GPUs of all instances.
-    needed
-        Lengths that the metric needs in a static batch, of ``isl`` and ``osl``.
-    rate
-        Whether the metric is a rate of requests or tokens.
+    A batch size means a static batch, a concurrency a closed loop, and a request rate an open loop.
+    Without any of them, a rate is that at maximum load and a latency that of one request.
+    ``devices`` are the GPUs of all instances, ``needed`` the lengths that the metric needs in a
+    static batch (``isl``, ``osl``), ``rate`` is true for a rate of requests or tokens.
     """
     load = (query.batch, query.concurrency, query.request_rate)
     unspecified = load == (None, None, None)

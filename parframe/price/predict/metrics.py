@@ -18,17 +18,7 @@ MetricKind = Literal["throughput", "tpot", "ttft", "e2e_latency"]
 
 @attrs.frozen
 class Metric:
-    """Metric of a table.
-
-    Parameters
-    ----------
-    kind
-        Kind, which determines its prediction error.
-    unit
-        Unit where a row gives none.
-    compute
-        Function that computes it from the result of a load.
-    """
+    """Metric of a table, with its default unit, and its function of the result of a load."""
 
     kind: MetricKind
     unit: str

@@ -23,18 +23,8 @@ def with_engine_error(
 ) -> Estimate:
     """Return an estimate with the error of its engine's predictions, and notes on what widens it.
 
-    Parameters
-    ----------
-    kind
-        Kind of the metric.
-    estimate
-        Estimate with the error of kernels and communication alone.
-    deployment
-        Deployment that it is an estimate of.
-    model
-        Usual name of the model.
-    device
-        Key of the GPU.
+    The given estimate has the error of kernels and communication alone. The model has its usual
+    name, the device its key.
     """
     kernel_error = excess_kernel_error(estimate.log_std, deployment.engine)
     spread = math.hypot(kernel_error, engine_error(kind, deployment, model, device))

@@ -26,16 +26,10 @@ NEEDED_LENGTHS: Mapping[MetricKind, tuple[str, ...]] = {
 
 @attrs.frozen
 class Prediction:
-    """Predicted value of a row, in the row's unit.
+    """Prediction of a row in the row's unit: median, and ends of the 80 % interval.
 
-    Parameters
-    ----------
-    value
-        Median; None where the row cannot be predicted.
-    low, high
-        Ends of the 80 % prediction interval.
-    why
-        Notes on assumptions and limits; the reason where the row cannot be predicted.
+    ``why`` has notes on assumptions and limits. The value is None where the row cannot be
+    predicted; ``why`` has the reason then.
     """
 
     value: float | None

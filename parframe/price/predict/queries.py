@@ -39,28 +39,9 @@ _REQUESTS = re.compile(r"(?<![\d.])(\d[\d,]*) requests")
 class Query:
     """A metric of a deployment under a load; None stands for an empty cell.
 
-    Parameters
-    ----------
-    model, gpu, framework
-        Names as written.
-    weights, cache
-        Dtypes of weights and of the KV cache.
-    devices
-        Number of GPUs.
-    tensor, pipeline, expert, data
-        Degrees of parallelism.
-    batch
-        Requests that are sent at once and served as a batch.
-    concurrency
-        Requests in flight; infinite for as many as possible.
-    request_rate
-        Requests per second that are offered; infinite for all at once.
-    prompt, output
-        Tokens of the prompt and of the output of a request.
-    requests
-        Number of requests in the run.
-    metric, unit
-        Metric and its unit.
+    ``batch`` requests are sent at once and served as a batch; ``concurrency`` is infinite for as
+    many requests in flight as possible; ``request_rate`` is per second, infinite for all at once.
+    ``prompt`` and ``output`` are tokens of a request, ``requests`` their number in the run.
     """
 
     model: str

@@ -27,12 +27,7 @@ from parframe.price.work.work import Work
 class Layout:
     """Degrees of parallelism of one instance of a model.
 
-    Parameters
-    ----------
-    tensor, pipeline, data
-        Their product is the number of devices of the instance.
-    expert
-        Number of devices that the experts are sharded over.
+    It has ``tensor * pipeline * data`` devices; the experts are sharded over ``expert`` of them.
     """
 
     tensor: int = 1
@@ -43,17 +38,7 @@ class Layout:
 
 @attrs.frozen
 class ServableModel:
-    """A model with its work in any layout.
-
-    Parameters
-    ----------
-    name
-        Its usual name.
-    weights
-        Dtype of its weights, as published or as the given name says.
-    work
-        Function that returns the work of a layout.
-    """
+    """A model, the dtype of its weights, and a function that returns its work in any layout."""
 
     name: str
     weights: str
@@ -64,16 +49,8 @@ class ServableModel:
 class Registry:
     """Models, hardware and engines that queries may name.
 
-    Parameters
-    ----------
-    model
-        Function that finds a model by name, and raises `ParframeError` for an unknown one.
-    hardware
-        Devices and machines.
-    engines
-        Serving engines, with an entry ``median`` for unknown ones.
-    unseen
-        Device whose measured kernel times are ignored, to evaluate predictions of unknown devices.
+    ``model`` finds a model by name and raises `ParframeError` for an unknown one. The measured
+    kernel times of the device ``unseen`` are ignored, to evaluate predictions of unknown devices.
     """
 
     model: Callable[[str], ServableModel]
@@ -84,22 +61,9 @@ class Registry:
 
 @attrs.frozen
 class ResolvedQuery:
-    """A query with the deployment that it names.
+    """A query with the deployment that it names, which is one of several equal instances.
 
-    Parameters
-    ----------
-    deployment
-        One instance of the model.
-    devices
-        GPUs of all instances.
-    instances
-        Number of instances.
-    model
-        Usual name of the model.
-    device
-        Key of the GPU.
-    notes
-        Notes on what was assumed.
+    ``devices`` are the GPUs of all instances, ``device`` is the key of the GPU.
     """
 
     deployment: Deployment

@@ -27,22 +27,10 @@ WEIGHT_BYTES = {**BYTES, "mxfp4": 0.53125}
 class MemoryPolicy:
     """Memory allocation of a serving engine.
 
-    Parameters
-    ----------
-    name
-        Name of the engine.
-    cache_fraction
-        Fraction of the memory that it may use.
-    fraction_of_total
-        Whether that is a fraction of the total memory, or of what weights and activations leave.
-    reserved_bytes, reserved_bytes_per_peer
-        Bytes of the context, libraries and CUDA graphs; and of each other rank of a process group.
-    bytes_per_logit
-        Bytes of each logit of the rows that are sampled at once.
-    max_sampled_rows, max_batched_tokens
-        Maximum number of rows that are sampled at once, and of tokens in a step.
-    block_size
-        Positions of a block of the KV cache.
+    It gives ``cache_fraction`` of a device to the KV cache: of the total memory, or of what weights
+    and activations leave. The reserve has the context, libraries and CUDA graphs, and further
+    bytes for each other rank of a process group. ``bytes_per_logit`` are those of the rows that are
+    sampled at once. A block of the KV cache has ``block_size`` positions.
     """
 
     name: str
@@ -79,16 +67,9 @@ class StageMemory:
 
 @attrs.frozen
 class Capacity:
-    """Number of sequences that fit on a plan's devices.
+    """Number of sequences that fit on a plan's devices, over all replicas.
 
-    Parameters
-    ----------
-    sequences
-        Over all replicas; 0 where no sequence fits.
-    stage
-        The stage with the smallest capacity.
-    stages
-        Memory of every stage.
+    ``stage`` is the stage with the smallest capacity.
     """
 
     sequences: int
@@ -97,12 +78,7 @@ class Capacity:
 
 
 def memory_policy(name: str = "vllm") -> MemoryPolicy:
-    """Return the memory policy of a serving engine.
-
-    Parameters
-    ----------
-    name
-        ``vllm`` or ``trtllm``.
+    """Return the memory policy of a serving engine: ``vllm`` or ``trtllm``.
 
     Raises
     ------
@@ -148,9 +124,8 @@ def _dtype_bytes(dtype: str) -> float:
 
 def activation_bytes(work: Work, stage: Stage, tokens: int, policy: MemoryPolicy) -> float:
     """Return the peak bytes of activations: those of a step's tokens, or the logits of its rows."""
-    alive = (
-        stage.footprint.activations * tokens * SIXTEEN * work.replicas
-    )  # of each replica's own step
+    # Each replica has a step of its own.
+    alive = stage.footprint.activations * tokens * SIXTEEN * work.replicas
     heads = (k.columns for k in stage.kernels if isinstance(k, Product) and k.per == "sequence")
     gathered = (e.elements for e in stage.communication if e.per == "sequence")
     logits = max((*heads, *gathered), default=0.0)
@@ -167,24 +142,11 @@ def max_sequences(
     tokens: int | None = None,
     cache_fraction: float | None = None,
 ) -> Capacity:
-    """Return the maximum number of sequences of a length that fit on the devices of a plan.
+    """Return the maximum number of sequences that fit on the devices of a plan.
 
-    Parameters
-    ----------
-    work
-        Work of a step of the plan.
-    memory
-        Bytes of a device's memory that software can use.
-    length
-        Positions that are allocated for each sequence.
-    weights, cache_dtype
-        Dtypes of the weights and of the KV cache.
-    policy
-        Memory policy of the serving engine, or its name.
-    tokens
-        Maximum number of tokens in a step of each replica (default: the engine's).
-    cache_fraction
-        Fraction of the memory that the engine may use (default: the engine's).
+    ``memory`` is the bytes of a device that software can use, ``length`` the positions that are
+    allocated for each sequence, ``tokens`` the maximum of a step of each replica. The last two
+    arguments replace those of the policy.
 
     Raises
     ------

@@ -13,19 +13,7 @@ from parframe.price.work.work import Work
 
 @attrs.frozen
 class Deployment:
-    """A plan of a model on devices, served by an engine.
-
-    Parameters
-    ----------
-    work
-        Work of a step of the plan.
-    clock
-        Times of kernels and communication.
-    engine
-        Serving engine.
-    memory
-        Memory of a device, and bytes of its elements.
-    """
+    """A plan of a model on devices, served by an engine."""
 
     work: Work
     clock: Clock

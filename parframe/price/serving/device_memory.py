@@ -15,16 +15,8 @@ from parframe.price.work.work import Footprint, Stage, Work
 class DeviceMemory:
     """Memory of a device, and the bytes of an element of what it stores.
 
-    Parameters
-    ----------
-    total
-        Bytes of the device's memory that software can use.
-    weight
-        Bytes of a weight that is quantized where the model is.
-    cache
-        Bytes of an element of the KV cache.
-    unquantized
-        Bytes of an element of what stays in 16 bits: embedding, head, norms, routers, activations.
+    ``total`` is the bytes that software can use. ``weight`` is for weights that are quantized where
+    the model is; ``unquantized`` is for embedding, head, norms, routers and activations.
     """
 
     total: float
@@ -65,16 +57,8 @@ class DeviceMemory:
     def capacity(self, work: Work, engine: Engine, length: float, tokens: float) -> float:
         """Return the number of sequences that fit on the whole deployment, with its fraction.
 
-        Parameters
-        ----------
-        work
-            Work of a step of the plan.
-        engine
-            Serving engine.
-        length
-            Positions of a sequence at its end, which the engine allocates before it starts one.
-        tokens
-            New tokens of the largest step.
+        ``length`` is the positions of a sequence at its end, which the engine allocates before it
+        starts one; ``tokens`` are the new tokens of the largest step.
         """
         capacity = float("inf")
         for stage in work.stages:

@@ -190,15 +190,10 @@ def find_engine_on(machine: Machine, framework: str = "") -> Engine:
 
 
 def find_engine(framework: str | None, engines: tuple[Engine, ...] | None = None) -> Engine:
-    """Return the engine that a framework's name, as tables spell it, refers to.
+    """Return the engine that a framework's name refers to, as ``TensorRT-LLM 0.17`` or ``vLLM``.
 
-    Parameters
-    ----------
-    framework
-        As ``TensorRT-LLM 0.17`` or ``vLLM``. None or an unknown name returns the median engine,
-        whose ``measured`` is false.
-    engines
-        Engines to search (default: those that ship).
+    An unknown or empty name returns the median engine, whose ``measured`` is false. The engines
+    that ship are searched unless others are given.
     """
     candidates = shipped_engines() if engines is None else engines
     spelling = normalize_name(framework or "")

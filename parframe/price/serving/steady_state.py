@@ -28,18 +28,10 @@ REQUESTS = "requests"
 
 @attrs.frozen
 class BatchLatency:
-    """Latency of requests that are sent at once and served as one batch.
+    """Latency in seconds of requests that are sent at once and served as one batch.
 
-    Parameters
-    ----------
-    ttft
-        Seconds until all prompts are processed.
-    tpot
-        Seconds per decode step.
-    e2e_latency
-        Seconds until all requests are done.
-    waves
-        Number of parts that it is served in, because memory does not fit it at once.
+    ``ttft`` is that of all prompts, ``tpot`` of a decode step, ``e2e_latency`` of all requests. The
+    batch is served in several waves where memory does not fit it at once.
     """
 
     ttft: Estimate
@@ -52,20 +44,8 @@ class BatchLatency:
 class SteadyState:
     """Steady state of a deployment under a load.
 
-    Parameters
-    ----------
-    sequences
-        Running sequences.
-    tpot
-        Seconds between tokens of a sequence.
-    ttft
-        Seconds from a request to its first token; None where it cannot be predicted.
-    request_rate
-        Requests per second, over the whole deployment.
-    notes
-        Notes on what limits it.
-    keeps_up
-        Whether the engine serves the offered rate, which is then the request rate.
+    ``tpot`` and ``ttft`` are in seconds, ``ttft`` is None where it cannot be predicted. The request
+    rate is per second over the whole deployment. ``keeps_up`` is true where it is the offered rate.
     """
 
     sequences: float

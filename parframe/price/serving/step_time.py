@@ -45,16 +45,8 @@ class Clock(Protocol):
 class StepBatch:
     """Sequences of one step.
 
-    Parameters
-    ----------
-    decodes
-        Sequences that decode one token each.
-    context
-        Positions of each of them in the KV cache.
-    prefills
-        Prompts, or parts of one, that are processed in the same step.
-    prefill_tokens
-        New tokens of each prompt.
+    ``decodes`` sequences decode one token each, with ``context`` positions in the KV cache.
+    ``prefills`` prompts, or parts of one, have ``prefill_tokens`` new tokens each.
     """
 
     decodes: float = 0.0
