@@ -5,12 +5,4 @@ from parframe.coverage.page import render_page
 from parframe.coverage.survey import Limits, survey
 from parframe.coverage.totals import compute_totals
 
-__all__ = [
-    "COMPOSITES",
-    "Limits",
-    "Outcome",
-    "Verdict",
-    "compute_totals",
-    "render_page",
-    "survey",
-]
+__all__ = ["COMPOSITES", "Limits", "Outcome", "Verdict", "compute_totals", "render_page", "survey"]

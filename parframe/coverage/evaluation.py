@@ -25,12 +25,7 @@ _LONGEST = 240
 def evaluate(model_type: str, composites: Iterable[str]) -> Iterator[Outcome]:
     """Evaluate a model type, and yield the outcome so far after each step.
 
-    Parameters
-    ----------
-    model_type
-        The model type of transformers.
-    composites
-        The composites to partition the model with; those with EP only if it has experts.
+    Composites with EP are only tried if the model has experts.
     """
     try:
         reference = build_reference(model_type)

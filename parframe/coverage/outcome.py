@@ -39,23 +39,11 @@ class Verdict:
 
 @attrs.frozen
 class Outcome:
-    """Outcome of the evaluation of a model type.
-
-    Parameters
-    ----------
-    model_type
-        The model type of transformers.
-    loading
-        The verdict on loading the model.
-    plans
-        The verdict on the plan of every composite; empty if the model does not load.
-    finished
-        Whether the evaluation is complete.
-    """
+    """Outcome of the evaluation of a model type."""
 
     model_type: str
     loading: Verdict
-    plans: Mapping[str, Verdict] = attrs.field(factory=dict)
+    plans: Mapping[str, Verdict] = attrs.field(factory=dict)  # by composite
     finished: bool = False
 
     @property

@@ -25,25 +25,13 @@ _INDICES = re.compile(r"(idxs|ids|layers)$")
 
 @attrs.frozen
 class FieldKind:
-    """Kind of configuration fields, with the largest value in a small configuration.
+    """Kind of configuration fields, with the largest value in a small configuration."""
 
-    Parameters
-    ----------
-    what
-        A description of what the fields count.
-    names, exclude
-        Regular expressions of the names of the fields, and of names to leave out.
-    most
-        The largest value in a small configuration.
-    layers
-        Whether the fields count layers.
-    """
-
-    what: str
-    names: str
+    what: str  # a description of what the fields count
+    names: str  # a regular expression of the names of the fields
     most: int
-    exclude: str = "^$"
-    layers: bool = False
+    exclude: str = "^$"  # a regular expression of names to leave out
+    layers: bool = False  # whether the fields count layers
 
     def matches(self, name: str) -> bool:
         """Return whether a field of this name is of this kind."""
@@ -52,22 +40,11 @@ class FieldKind:
 
 @attrs.frozen
 class Variant:
-    """Variant of a small configuration.
+    """Variant of a small configuration."""
 
-    Parameters
-    ----------
-    lists
-        Whether lists with an entry for each layer are shortened; if not, they are left out, so
-        that the configuration's class builds them.
-    grouped
-        Whether there are fewer key-value heads than heads.
-    filled
-        Whether widths and numbers of heads and experts that are None by default get a value.
-    """
-
-    lists: bool
-    grouped: bool
-    filled: bool = False
+    lists: bool  # whether lists with an entry for each layer are shortened, or else left out
+    grouped: bool  # whether there are fewer key-value heads than heads
+    filled: bool = False  # whether widths and counts that are None by default get a value
 
 
 VARIANTS = tuple(
@@ -82,12 +59,7 @@ VARIANTS = tuple(
 def small_configs(default: Mapping[str, Any], model_type: str) -> Iterator[dict[str, Any]]:
     """Yield the contents of small configurations, those most likely to be valid first.
 
-    Parameters
-    ----------
-    default
-        The content of the type's default configuration.
-    model_type
-        The model type; a few types have values of their own in small_config.toml.
+    A few model types have values of their own in small_config.toml.
     """
     seen: list[dict[str, Any]] = []
     for variant in VARIANTS:

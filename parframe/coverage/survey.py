@@ -20,26 +20,15 @@ _PRELOADED = [
     "transformers.generation", "transformers.models.auto.modeling_auto",
 ]  # fmt: skip
 """Modules that the fork server imports once for all processes."""
-_GIB = 1 << 30
 
 
 @attrs.frozen
 class Limits:
-    """Limits of the processes of a survey.
+    """Limits of the processes of a survey."""
 
-    Parameters
-    ----------
-    workers
-        The number of concurrent processes.
-    seconds
-        The time limit of one model type.
-    memory
-        The address space of one process, in bytes.
-    """
-
-    workers: int = attrs.field(factory=lambda: len(os.sched_getaffinity(0)))
-    seconds: float = 300.0
-    memory: int = 12 * _GIB
+    workers: int = attrs.field(factory=lambda: len(os.sched_getaffinity(0)))  # processes at once
+    seconds: float = 300.0  # the time limit of one model type
+    memory: int = 12 << 30  # the address space of one process, in bytes
 
 
 def survey(
@@ -48,17 +37,7 @@ def survey(
     limits: Limits,
     report: Callable[[Outcome], None],
 ) -> None:
-    """Evaluate model types in concurrent processes.
-
-    Parameters
-    ----------
-    model_types, composites
-        The model types to evaluate, and the composites to partition them with.
-    limits
-        The limits of the processes.
-    report
-        Function that is called with the outcome of every type, in the order of completion.
-    """
+    """Evaluate model types in concurrent processes, and report outcomes in order of completion."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(_PRELOADED)
     waiting, running = list(reversed(model_types)), list[_Worker]()

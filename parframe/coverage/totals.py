@@ -14,27 +14,13 @@ CORE = ("TP2", "PP2", "DP2")
 
 @attrs.frozen
 class Totals:
-    """Totals of a survey, and their shares.
-
-    Parameters
-    ----------
-    types
-        The number of model types.
-    countable
-        The number of those that transformers itself runs.
-    loaded
-        The number of those that load.
-    verified
-        The number of those whose plans are verified under each composite of `CORE`.
-    defects
-        The number of verdicts that are bugs in parframe.
-    """
+    """Totals of a survey, and their shares."""
 
     types: int
-    countable: int
+    countable: int  # the types that transformers itself runs
     loaded: int
-    verified: int
-    defects: int
+    verified: int  # the types whose plans are verified under each composite of `CORE`
+    defects: int  # the verdicts that are bugs in parframe
 
     @property
     def share_loaded(self) -> float:

@@ -48,11 +48,7 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 def check_config(config: dict[str, Any], where: str) -> dict[str, Any]:
-    """Refuse a configuration that names code to run, or that has numbers out of range.
-
-    Returns
-    -------
-    The configuration itself.
+    """Return a configuration; refuse one that names code to run or has numbers out of range.
 
     Raises
     ------

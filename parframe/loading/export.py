@@ -31,22 +31,11 @@ def export(
     constants: Mapping[str, Any] | None = None,
     strict: bool = True,
 ) -> FlatGraph:
-    """Export a module and simplify its graph.
+    """Export a module, which is left as it was, and simplify its graph.
 
-    Parameters
-    ----------
-    module
-        The module, in eval mode or not; it is left as it was.
-    inputs
-        Example tensors by the names of the forward's arguments.
-    dim_names
-        The names of the dims of each input; a dim with a name may vary in size.
-    data
-        Tensors that no checkpoint stores, by their names in the model.
-    constants
-        Arguments of the forward that are not tensors.
-    strict
-        Whether a named dim that can have only one size is an error.
+    `data` are the tensors that no checkpoint stores, by their names in the model; `constants` the
+    arguments that are not tensors. An input's dim with a name may vary in size; if `strict`, a
+    named dim that can have only one size is an error.
 
     Raises
     ------

@@ -43,40 +43,18 @@ class MissingContentError(ParframeError):
 
 @attrs.frozen
 class ModelFacts:
-    """Facts of a model that its exported program does not contain.
+    """Facts of a model that its exported program does not contain."""
 
-    Parameters
-    ----------
-    dim_names
-        The names of the dims of each input, by its name.
-    data
-        The tensors that no checkpoint stores, by their names in the model.
-    aliases
-        For the first name of each tied weight, its other names.
-    files
-        The files of the model's own code.
-    """
-
-    dim_names: Mapping[str, Sequence[str]]
-    data: Mapping[str, torch.Tensor] = attrs.field(factory=dict)
-    aliases: Mapping[str, tuple[str, ...]] = attrs.field(factory=dict)
-    files: frozenset[str] = frozenset()
+    dim_names: Mapping[str, Sequence[str]]  # the names of the dims of each input
+    data: Mapping[str, torch.Tensor]  # the tensors that no checkpoint stores, by name
+    aliases: Mapping[str, tuple[str, ...]]  # the other names of the first name of a tied weight
+    files: frozenset[str]  # the files of the model's own code
 
 
 def convert_exported(
     exported: ExportedProgram, facts: ModelFacts, structure: Callable[[Any], Any]
 ) -> FlatGraph:
     """Convert an exported program to a flat graph.
-
-    Parameters
-    ----------
-    exported
-        The program, without mutation.
-    facts
-        Names of dims, contents of buffers.
-    structure
-        Function that converts the model's return value, with names in place of tensors, to the
-        outputs of a graph.
 
     Raises
     ------

@@ -41,15 +41,7 @@ class FlatGraph:
 
 
 def replace_values(graph: FlatGraph, names: Mapping[str, str]) -> FlatGraph:
-    """Replace values by others that are equal to them.
-
-    Parameters
-    ----------
-    graph
-        The graph.
-    names
-        The name of the replacement of each value; a replacement may itself be replaced.
-    """
+    """Replace values by others that are equal to them, and may themselves be replaced."""
     final: dict[str, str] = {}
     for name in names:
         target = names[name]

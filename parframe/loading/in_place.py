@@ -57,10 +57,7 @@ def _functional_target(operator: Operator) -> str:
 
 
 def _check_unshared(
-    operator: Operator,
-    graph: FlatGraph,
-    producers: dict[str, Operator],
-    uses: Counter[str],
+    operator: Operator, graph: FlatGraph, producers: dict[str, Operator], uses: Counter[str]
 ) -> None:
     """Refuse a write to a tensor that may be shared, is used elsewhere, or changes its shape."""
     name = operator.inputs[0]

@@ -19,15 +19,7 @@ def name_input_dims(
 ) -> dict[str, tuple[str, ...]]:
     """Name the dims of example inputs; a dim without a name is ``""``.
 
-    Parameters
-    ----------
-    module
-        The module; its forward must take these inputs.
-    inputs
-        Example tensors.
-    dynamic
-        The dims that may vary, with names; without it, the first dim of all inputs is ``batch``
-        if it has the same size in all of them.
+    Without `dynamic`, the first dim of all inputs is ``batch`` if it has the same size in all.
 
     Raises
     ------

@@ -110,12 +110,10 @@ def _shared(signature: Signature, operator: Operator, wide: list[str]) -> frozen
 def _same_position_inputs(
     block: Block, producer: Operator | None, value: str, dim: int
 ) -> dict[str, int] | None:
-    """Return the inputs that a value's entry for a position is computed from.
+    """Return the inputs that a value's entry for a position is computed from, with their dims.
 
-    Returns
-    -------
-    The dim of positions of each input; None if the value is an input of the block, or is computed
-    from entries of other positions too.
+    The result is None if the value is an input of the block, or is computed from entries of other
+    positions too.
     """
     signature = _signature(block, producer) if producer is not None else None
     if producer is None or signature is None:

@@ -19,16 +19,6 @@ def load_module(
 ) -> OperatorGraph:
     """Export a module; its weights are neither moved nor changed.
 
-    Parameters
-    ----------
-    module
-        The module.
-    inputs
-        Example tensors by the names of its forward's arguments.
-    dynamic
-        The dims that may vary in size, with names; without it, the first dim of all inputs is
-        tried.
-
     Raises
     ------
     ParframeError

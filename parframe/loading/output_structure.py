@@ -11,17 +11,9 @@ from parframe.errors import ParframeError
 
 
 def output_structure(value: Any) -> Any:
-    """Convert a return value to a graph's outputs: names, tuples, and dicts with ``$class``.
+    """Convert a return value, with names in place of tensors, to a graph's outputs.
 
-    Parameters
-    ----------
-    value
-        What the model returns, with names in place of tensors.
-
-    Raises
-    ------
-    ParframeError
-        If it has a type that graphs do not support.
+    Outputs are names, tuples, and dicts with ``$class``; other types are refused.
     """
     if value is None or isinstance(value, str):
         return value

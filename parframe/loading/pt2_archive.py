@@ -26,12 +26,8 @@ _MODEL = re.compile(r"^[^/]+/models/[^/]+\.json$")
 def load_archive(path: Path) -> OperatorGraph:
     """Load a saved export without running anything in it.
 
-    Parameters
-    ----------
-    path
-        The ``.pt2`` file. Where their sizes may vary, the first dim of an input is named
-        ``batch``, and the second of token ids ``sequence``. Weights and example inputs are not
-        read.
+    Where their sizes may vary, the first dim of an input is named ``batch``, and the second of token
+    ids ``sequence``. Weights and example inputs are not read.
 
     Raises
     ------

@@ -29,15 +29,7 @@ DTYPES: Mapping[int, str] = {
 
 
 class ModelReader:
-    """Reader of the JSON of one model into a flat graph.
-
-    Parameters
-    ----------
-    model
-        The content of the JSON.
-    read_constant
-        Function that returns the contents of a constant by its name, as base64 text.
-    """
+    """Reader of the JSON of one model into a flat graph; `read_constant` returns base64 text."""
 
     def __init__(self, model: Any, read_constant: Callable[[str], str]) -> None:
         self.read_constant = read_constant

@@ -11,12 +11,7 @@ from parframe.graph import Arg, Operator
 from parframe.loading.flat_graph import FlatGraph
 from parframe.ops.schema import find_overload
 
-_DETERMINISTIC: Mapping[str, Arg] = {
-    "dropout_p": 0.0,
-    "train": False,
-    "training": False,
-    "p": 0.0,
-}
+_DETERMINISTIC: Mapping[str, Arg] = {"dropout_p": 0.0, "train": False, "training": False, "p": 0.0}
 """Arguments with which an operator that can draw random numbers draws none."""
 
 

@@ -32,16 +32,12 @@ def check_guards(
     inputs: Mapping[str, Any],
     dim_names: Mapping[str, Sequence[str]],
 ) -> SizeLimits:
-    """Refuse a program that is valid only at some sizes of the dims that may vary.
+    """Return the sizes for which a program is valid; refuse one valid only at some sizes.
 
     A branch on a size in the model's code, or a loop over one, is exported as the example takes
     it. Where the code compares a size with a number, the graph keeps that bound, and running it
     refuses inputs beyond. An upper bound that is the length of a table of the model is not kept,
     because the model itself fails beyond it.
-
-    Returns
-    -------
-    The smallest and the largest sizes for which the program is valid.
 
     Raises
     ------

@@ -39,20 +39,8 @@ def find_limit(
 ) -> int | None:
     """Find the largest size of a dim at which an export is valid, if the model ends there too.
 
-    Parameters
-    ----------
-    module
-        The model.
-    make_inputs
-        Function that makes example inputs whose dim has a given size.
-    is_valid
-        Function that returns whether the export is valid for inputs.
-    known
-        A size at which it is.
-
-    Returns
-    -------
-    The size; None if there is no limit, or if the model runs beyond it.
+    The example inputs that `make_inputs` makes with a size `known` are valid. The result is None if
+    there is no limit, or if the model runs beyond it.
     """
     high = known
     while is_valid(make_inputs(high)):

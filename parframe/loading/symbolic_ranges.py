@@ -61,18 +61,7 @@ class SymbolicRange:
 def export_symbolic_ranges(
     module: torch.nn.Module, export: Callable[[], FlatGraph]
 ) -> FlatGraph | None:
-    """Export a module with its ranges over sizes kept symbolic.
-
-    Parameters
-    ----------
-    module
-        The module.
-    export
-        Function that exports it.
-
-    Returns
-    -------
-    The graph; None if the export fails and the module has no such range.
+    """Export a module with its ranges over sizes kept symbolic; None if it fails and has none.
 
     Raises
     ------

@@ -28,14 +28,7 @@ _FUNCTIONS: Mapping[str, Callable[..., Any]] = {
 
 
 def size_of(value: Any, names: Mapping[str, str]) -> Size:
-    """Convert an integer or a torch.SymInt to a size.
-
-    Parameters
-    ----------
-    value
-        The integer.
-    names
-        The name of each symbol of PyTorch.
+    """Convert an integer or a torch.SymInt to a size, given the names of PyTorch's symbols.
 
     Raises
     ------

@@ -23,18 +23,7 @@ REMARK = (
 
 
 def export_dense(module: torch.nn.Module, export: Callable[[], FlatGraph]) -> FlatGraph | None:
-    """Export a module with all rows of every selection.
-
-    Parameters
-    ----------
-    module
-        The module.
-    export
-        Function that exports it.
-
-    Returns
-    -------
-    The graph; None if the export fails and the module selects no rows.
+    """Export a module with all rows of every selection; None if it fails and selects no rows.
 
     Raises
     ------

@@ -59,12 +59,8 @@ class _Loop:
 class DenseIndexingMode(TorchFunctionMode):
     """Mode in which a selection keeps all rows.
 
-    Parameters
-    ----------
-    dropped
-        Whether to add and write back no rows.
-    empty
-        Whether selections appear to be empty to the model's code, and loops over them as well.
+    If `dropped`, no rows are added or written back. If `empty`, selections and loops over them also
+    appear to be empty to the model's code.
     """
 
     def __init__(self, dropped: bool = False, empty: bool = False) -> None:
@@ -195,8 +191,8 @@ class DenseIndexingMode(TorchFunctionMode):
     def _numeric_key(self, tensor: Tensor, key: Any) -> Any:
         """Replace tensors of known contents in a key by numbers.
 
-        A number beyond the tensor's end becomes 0. The model would fail there, so it never
-        executes this iteration, and nothing of the iteration is kept.
+        A number beyond the tensor's end becomes 0: the model never executes such an iteration, and
+        nothing of it is kept.
         """
         parts = key if isinstance(key, tuple) else (key,)
         plain = list(parts)
@@ -262,12 +258,7 @@ class DenseIndexingMode(TorchFunctionMode):
         return result
 
     def _write_back(self, func: Any, args: Any, kwargs: Any) -> Any:
-        """Add or write rows to the places that they were selected from.
-
-        Returns
-        -------
-        The target; None for any other call.
-        """
+        """Add or write rows to the places they were selected from; None for any other call."""
         name = func.__name__
         if name in ("index_add", "index_add_") and len(args) == 4 and not kwargs:
             target, dim, index, rows = args

@@ -36,25 +36,14 @@ class GroupSize:
 
 
 class RowGroups:
-    """Tracker of the sizes of groups, and of rows that are split by them.
-
-    Parameters
-    ----------
-    rows
-        The selection of every tensor that has the rows of one.
-    """
+    """Tracker of the sizes of groups, and of rows split by them; `rows` maps tensors to selections."""
 
     def __init__(self, rows: Any) -> None:
         self._rows = rows
         self._counts: Any = WeakIdKeyDictionary()  # the elements of unbound tensors of counts
 
     def call(self, func: Any, args: Any, kwargs: Any, given: Sequence[Tensor]) -> Any:
-        """Compute a call that reads sizes, or that splits or concatenates rows.
-
-        Returns
-        -------
-        The result; None for any other call.
-        """
+        """Compute a call that reads sizes, or splits or concatenates rows; None for any other."""
         name = func.__name__
         if name == "unbind" and _are_counts(given[0]) and given[0] not in self._rows:
             elements = func(*args, **kwargs)

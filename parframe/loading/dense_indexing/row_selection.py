@@ -53,17 +53,7 @@ class RowCount:
 
 
 def expand_rows(tensor: Tensor, mask: Tensor, dims: Sequence[int]) -> Tensor:
-    """Return one row for every element of a mask.
-
-    Parameters
-    ----------
-    tensor
-        The tensor to take rows from.
-    mask
-        The mask.
-    dims
-        The dim of the mask that each leading dim of the tensor corresponds to.
-    """
+    """Return one row for every element of a mask; `dims` are the mask's dims of the leading dims."""
     for own, dim in enumerate(dims):
         if tensor.shape[own] != mask.shape[dim]:
             raise SelectionError("rows are taken from a tensor of another size than the mask")

@@ -44,14 +44,7 @@ def is_rowwise(
 ) -> bool:
     """Return whether a call computes each row of its result from the same row of its arguments.
 
-    Parameters
-    ----------
-    func, args, kwargs
-        The call.
-    selected
-        The tensors among its arguments that have rows of the selection.
-    others
-        Its other tensors.
+    The tensors of the call are those that have rows of the selection, and the others.
     """
     name = func.__name__.strip("_")
     first = selected[0].dim()

@@ -34,23 +34,11 @@ class _Wrapped(torch.nn.Module):
 def trace_activation(
     function: Callable[[torch.Tensor], torch.Tensor], columns: int, gates: int, interleaved: bool
 ) -> str:
-    """Write a function of the first product's rows as text.
+    """Write a function from ``[rows, gates * columns]`` to ``[rows, columns]`` as text.
 
-    Parameters
-    ----------
-    function
-        Function from ``[rows, gates * columns]`` to ``[rows, columns]``.
-    columns
-        The experts' inner width.
-    gates
-        Number of values of the first product that make one of the second's: 2 with a gate.
-    interleaved
-        Whether these are adjacent; otherwise all of the first come before the second.
-
-    Returns
-    -------
-    str
-        The text that `run_activation` takes.
+    The first product has `gates` values for each one of the second (2 with a gate). They are
+    adjacent if `interleaved`; otherwise all of the first come before the second. `run_activation`
+    takes the text.
 
     Raises
     ------

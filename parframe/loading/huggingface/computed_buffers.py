@@ -9,17 +9,9 @@ import torch
 
 
 def compute_buffers(model: Any) -> dict[str, torch.Tensor]:
-    """Compute the buffers of a model on the meta device that no checkpoint stores.
+    """Compute the buffers of a model on the meta device that its ``_init_weights`` fills.
 
-    Parameters
-    ----------
-    model
-        A ``PreTrainedModel``; it is left as it was.
-
-    Returns
-    -------
-    dict
-        The buffers that the model's ``_init_weights`` fills, by name.
+    No checkpoint stores these buffers. The ``PreTrainedModel`` is left as it was.
     """
     contents: dict[str, torch.Tensor] = {}
     initializers = list(_initializers(model, "", model))
@@ -65,17 +57,8 @@ def _initialize(
 def move_to_cpu(model: torch.nn.Module, data: dict[str, torch.Tensor]) -> frozenset[str]:
     """Move a model from the meta device to the CPU without memory for its weights.
 
-    Parameters
-    ----------
-    model
-        The model; every weight becomes one element, expanded, and tied weights stay tied.
-    data
-        The contents of the buffers that are known, by name.
-
-    Returns
-    -------
-    frozenset
-        The buffers that no checkpoint stores and whose contents are not known.
+    Every weight becomes one element, expanded; tied weights stay tied. Returns the buffers that no
+    checkpoint stores and whose contents are not in `data`.
     """
     unknown: set[str] = set()
     moved: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}

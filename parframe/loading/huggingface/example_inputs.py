@@ -65,13 +65,7 @@ def takes_positions(model_class: Any, inputs: Mapping[str, Any] | None) -> bool:
 
 
 def check_takes_positions(model_class: Any, inputs: Mapping[str, Any] | None) -> None:
-    """Refuse a model that cannot take positions as an input.
-
-    Raises
-    ------
-    ParframeError
-        If the model's code has no such argument, or the caller gives the example inputs.
-    """
+    """Refuse a model that has no argument for positions, or whose example inputs are given."""
     if takes_positions(model_class, inputs):
         return
     has_argument = POSITIONS in inspect.signature(model_class.forward).parameters

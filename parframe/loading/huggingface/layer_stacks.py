@@ -17,37 +17,19 @@ _INTERNAL = frozenset(vars(nn.Module()))
 
 @attrs.frozen
 class Stack:
-    """List of layers in a model.
+    """List of layers in a model."""
 
-    Parameters
-    ----------
-    path
-        The list's path (``model.layers``).
-    kinds
-        For each layer a number that equal layers share.
-    exported
-        The number of layers, from the first, that are exported: enough to see how layers of every
-        kind are connected.
-    """
-
-    path: str
-    kinds: tuple[int, ...]
-    exported: int
+    path: str  # that of the list (``model.layers``)
+    kinds: tuple[int, ...]  # for each layer a number that equal layers share
+    exported: int  # the number of first layers that show how every kind is connected
 
 
 def find_stacks(model: nn.Module, configs: Sequence[Any]) -> list[Stack]:
     """Find the lists of layers in a model that need not be exported in full.
 
     A list of modules without submodules is not a list of layers, because the model's code may use
-    each of them differently.
-
-    Parameters
-    ----------
-    model
-        The model.
-    configs
-        Its configurations; layers differ if a list with one entry for each layer has different
-        entries for them.
+    each of them differently. Layers also differ if a list in `configs` that has one entry for each
+    layer has different entries for them.
     """
     stacks = []
     for path, module in model.named_modules():

@@ -73,20 +73,10 @@ def load_config(
     positions: bool | None = False,
     dtype: str | None = None,
 ) -> OperatorGraph:
-    """Load the model that a configuration describes.
+    """Load the model that a configuration of transformers, or its content as a dict, describes.
 
-    Parameters
-    ----------
-    config
-        A configuration of transformers, or its content as a dict.
-    inputs, dynamic
-        As for `parframe.load`; without them the model takes its main input only.
-    source
-        The path that the configuration was read from.
-    shorten
-        Whether to export equal layers only once.
-    positions, dtype
-        As for `parframe.load`.
+    The options are those of `parframe.load`; without inputs the model takes its main input only.
+    `source` is the path of the configuration; `shorten` exports equal layers only once.
 
     Raises
     ------

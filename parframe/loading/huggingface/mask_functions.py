@@ -18,18 +18,10 @@ class UnreadableMaskError(Exception):
 
 @attrs.frozen
 class MaskPattern:
-    """Keys that a query attends to, by distance; models pass it on as their attention mask.
+    """Keys that a query attends to, by distance; models pass it on as their attention mask."""
 
-    Parameters
-    ----------
-    causal
-        Whether a query attends only to keys at its own and earlier positions.
-    window
-        The number of positions back that a query attends to, its own included; None for all.
-    """
-
-    causal: bool
-    window: int | None
+    causal: bool  # whether a query attends only to keys at its own and earlier positions
+    window: int | None  # the number of positions back, its own included; None for all
 
 
 class _Index:
@@ -82,10 +74,8 @@ for _name in ("lt", "le", "gt", "ge", "eq", "ne"):
 def read_mask(function: Callable[..., Any]) -> MaskPattern:
     """Convert a mask function to a mask pattern, by evaluating it at sampled positions.
 
-    Parameters
-    ----------
-    function
-        Function of batch, head, query and key indices; true where the query attends to the key.
+    The function takes batch, head, query and key indices; it is true where the query attends to the
+    key.
 
     Raises
     ------

@@ -33,18 +33,8 @@ def export_model(
 ) -> FlatGraph:
     """Export a model on the meta device, or on the CPU without memory where that is needed.
 
-    A float32 model is left in float64.
-
-    Parameters
-    ----------
-    model
-        The model on the meta device.
-    data
-        The contents of the buffers that no checkpoint stores, by name.
-    inputs, dynamic
-        As for `parframe.load`; without inputs the model takes its main input only.
-    positions
-        Whether the positions of tokens are an input.
+    `data` are the contents of the buffers that no checkpoint stores; without inputs the model takes
+    its main input only, and positions if these are an input. A float32 model is left in float64.
 
     Raises
     ------

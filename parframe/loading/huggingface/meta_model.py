@@ -16,16 +16,7 @@ _MOST_MODULES = 400_000
 
 
 def build_model(model_class: Any, config: Any, attention: str) -> Any:
-    """Build a model on the meta device.
-
-    Parameters
-    ----------
-    model_class
-        The class of transformers.
-    config
-        The configuration; it is left as it was.
-    attention
-        The name of the attention implementation.
+    """Build a model on the meta device, with an attention implementation of this name.
 
     Raises
     ------

@@ -39,36 +39,21 @@ class UnsupportedAttentionError(Exception):
 
 
 class Usage:
-    """Record of the registered functions that one export uses.
-
-    Attributes
-    ----------
-    forms
-        The forms of the model's layers of experts, by the identity of their modules.
-    positions
-        The positions that the model is given as an input, or None.
-    masks_made
-        The number of masks that the model makes.
-    masks_used
-        The number of calls of attention with such a mask.
-    """
+    """Record of the registered functions that one export uses."""
 
     def __init__(self) -> None:
-        self.forms: dict[int, ExpertsForm] = {}
-        self.positions: torch.Tensor | None = None
-        self.masks_made = 0
-        self.masks_used = 0
+        self.forms: dict[int, ExpertsForm] = {}  # by the identity of the experts' modules
+        self.positions: torch.Tensor | None = None  # the positions that are an input
+        self.masks_made = 0  # the number of masks that the model makes
+        self.masks_used = 0  # the number of calls of attention with such a mask
 
 
 @contextmanager
 def register_implementations(packed: bool) -> Iterator[Usage]:
     """Register parframe's implementations in transformers while the context lasts.
 
-    Parameters
-    ----------
-    packed
-        Whether position ids may describe several packed sequences in one row; if not, transformers
-        does not search for packed sequences.
+    If position ids are not `packed` (several sequences in one row), transformers does not search
+    for packed sequences.
     """
     usage = Usage()
     registries: tuple[tuple[dict[str, Any], Callable[..., Any]], ...] = (

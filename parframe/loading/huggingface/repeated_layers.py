@@ -21,16 +21,9 @@ class UnequalLayersError(Exception):
 def repeat_layers(
     graph: OperatorGraph, stack: Stack, parameter: Callable[[str, Parameter], Parameter]
 ) -> OperatorGraph:
-    """Repeat a stack of layers to its full length.
+    """Repeat a stack, exported with its first layers, to its full length.
 
-    Parameters
-    ----------
-    graph
-        The graph, exported with the first layers of the stack.
-    stack
-        The layers.
-    parameter
-        Function that returns a layer's parameter by its name, given that of an equal layer.
+    `parameter` returns a layer's parameter by its name, given that of an equal layer.
 
     Raises
     ------
@@ -130,13 +123,7 @@ def _repeat_call(template: Call, sources: Sequence[Source], previous: Call, name
 
 
 def _last_outputs(graph: OperatorGraph, exported: Sequence[Call], last: Call) -> Mapping[str, str]:
-    """Return the names of the last layer's outputs, by those of the last exported layer.
-
-    Raises
-    ------
-    UnequalLayersError
-        If an output of another layer is used after the layers.
-    """
+    """Return the names of the last layer's outputs, by those of the last exported layer."""
     inner = {name for call in exported[:-1] for name in call.outputs}
     layers = {call.name for call in exported}
     outside = [call for call in graph.calls if call.name not in layers]
