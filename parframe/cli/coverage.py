@@ -60,7 +60,6 @@ def command(
     the output of transformers, partitioned, checked and verified, in a process of its own.
     """
     from parframe.coverage import COMPOSITES, Limits, render_page
-    from parframe.coverage.outcome import to_json
 
     given = {"workers": workers, "seconds": seconds, "memory": memory}
     limits = Limits(**{name: value for name, value in given.items() if value is not None})
@@ -68,7 +67,7 @@ def command(
     found = _surveyed(_types(only), chosen, results, fresh, limits)
     if output is not None:
         write_text(output, render_page(found))
-    facts = {"totals": _figures(found), "types": [to_json(outcome) for outcome in found]}
+    facts = {"totals": _figures(found), "types": [attrs.asdict(outcome) for outcome in found]}
     return Answer(facts, partial(_draw, found), _defect(found))
 
 

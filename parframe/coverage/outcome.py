@@ -71,11 +71,6 @@ class Outcome:
         return all(c in self.plans and self.plans[c].state == "verified" for c in composites)
 
 
-def to_json(outcome: Outcome) -> dict[str, Any]:
-    """Convert an outcome to a JSON object."""
-    return attrs.asdict(outcome)
-
-
 def read_outcomes(path: Path) -> dict[str, Outcome]:
     """Read the outcomes in a file, by model type; none if the file does not exist.
 
@@ -122,7 +117,7 @@ def add_outcome(path: Path, outcome: Outcome) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(to_json(outcome)) + "\n")
+            file.write(json.dumps(attrs.asdict(outcome)) + "\n")
     except OSError as error:
         raise ParframeError(
             "output", str(path), f"cannot be written ({error.strerror})", "choose another file"

@@ -21,7 +21,8 @@ def render_page(outcomes: Iterable[Outcome]) -> str:
     """Return the Markdown page of outcomes; equal outcomes give the same page."""
     outcomes = sorted(outcomes, key=lambda outcome: outcome.model_type)
     composites = [c for c in COMPOSITES if any(c in outcome.plans for outcome in outcomes)]
-    sections = [_HEAD, _totals(outcomes), _states(), _types(outcomes, composites)]
+    states = "## States\n\n" + _table(("state", "meaning"), STATES.items())
+    sections = [_HEAD, _totals(outcomes), states, _types(outcomes, composites)]
     return "\n".join([*sections, *_reasons(outcomes)])
 
 
@@ -36,10 +37,6 @@ def _totals(outcomes: Sequence[Outcome]) -> str:
         ("wrong numbers and tracebacks", str(totals.defects), ""),
     ]
     return _table(("", "number", "share"), rows)
-
-
-def _states() -> str:
-    return "## States\n\n" + _table(("state", "meaning"), STATES.items())
 
 
 def _types(outcomes: Sequence[Outcome], composites: Sequence[str]) -> str:
@@ -74,9 +71,8 @@ def _reasons(outcomes: Sequence[Outcome]) -> Iterator[str]:
 
 def _table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
     head = list(head)
-    lines = (head, ["---"] * len(head), *rows)
-    return "\n".join(f"| {' | '.join(_cell(cell) for cell in line)} |" for line in lines) + "\n"
-
-
-def _cell(text: str) -> str:
-    return text.replace("|", "\\|").replace("<", "&lt;")
+    lines = [
+        " | ".join(cell.replace("|", "\\|").replace("<", "&lt;") for cell in line)
+        for line in (head, ["---"] * len(head), *rows)
+    ]
+    return "".join(f"| {line} |\n" for line in lines)

@@ -75,17 +75,13 @@ def _run(config: Any, kind: Any) -> ReferenceModel:
         config.is_decoder = True
     if hasattr(config, "use_cache"):
         config.use_cache = False
-    model = randomize(_build(kind, config)).eval()
+    model = kind._from_config(
+        copy.deepcopy(config), attn_implementation="eager", experts_implementation="eager"
+    )
+    model = randomize(model.double()).eval()
     prompts = tuple(_prompt(batch, length) for batch, length in SIZES)
     logits = tuple(compute_logits(model, prompt) for prompt in prompts)
     return ReferenceModel(config, model, prompts, logits)
-
-
-def _build(kind: Any, config: Any) -> torch.nn.Module:
-    model: torch.nn.Module = kind._from_config(
-        copy.deepcopy(config), attn_implementation="eager", experts_implementation="eager"
-    )
-    return model.double()
 
 
 def _prompt(batch: int, length: int) -> torch.Tensor:

@@ -80,9 +80,8 @@ def _kind(name: str) -> FieldKind | None:
     return next((kind for kind in kinds if kind.matches(name)), None)
 
 
-def _type_values(model_type: str) -> dict[str, Any]:
-    values: dict[str, Any] = _table().get("types", {}).get(model_type, {})
-    return values
+def _type_values(model_type: str) -> Any:
+    return _table().get("types", {}).get(model_type, {})
 
 
 def _merge(content: Any, values: Any) -> Any:

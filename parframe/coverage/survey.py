@@ -89,14 +89,12 @@ class _Worker:
             return self.outcome
         code = self.process.exitcode
         reason = f"over {limits.seconds:g} s" if timed_out else f"its process ended with {code}"
-        return _unfinished(self.outcome, self.composites, Verdict("unfinished", reason))
-
-
-def _unfinished(outcome: Outcome, composites: Sequence[str], verdict: Verdict) -> Outcome:
-    if not outcome.loaded:
-        return attrs.evolve(outcome, loading=verdict, finished=True)
-    rest = {c: verdict for c in composites if c not in outcome.plans and "EP" not in c}
-    return attrs.evolve(outcome, plans={**outcome.plans, **rest}, finished=True)
+        verdict = Verdict("unfinished", reason)
+        if not self.outcome.loaded:
+            return attrs.evolve(self.outcome, loading=verdict, finished=True)
+        plans = self.outcome.plans
+        rest = {c: verdict for c in self.composites if c not in plans and "EP" not in c}
+        return attrs.evolve(self.outcome, plans={**plans, **rest}, finished=True)
 
 
 def _start_worker(

@@ -9,6 +9,8 @@ from typing import Any
 
 from parframe.errors import ParframeError, optional_packages
 from parframe.graph import OperatorGraph
+from parframe.graph_json import read_graph
+from parframe.loading.config_file import read_config, read_object
 
 __all__ = ["load"]
 
@@ -57,12 +59,8 @@ def load(
         return source
     if isinstance(source, str | os.PathLike):
         return _load_path(Path(source), inputs, dynamic, positions, dtype)
-    if isinstance(source, Mapping):
-        with optional_packages("hf"):
-            from parframe.loading.huggingface import load_config
-
-        return load_config(dict(source), inputs, dynamic, positions=positions, dtype=dtype)
-    if hasattr(source, "to_diff_dict") and hasattr(source, "model_type"):
+    is_config = hasattr(source, "to_diff_dict") and hasattr(source, "model_type")
+    if isinstance(source, Mapping) or is_config:
         with optional_packages("hf"):
             from parframe.loading.huggingface import load_config
 
@@ -87,31 +85,23 @@ def _load_path(
     dtype: str | None,
 ) -> OperatorGraph:
     if path.is_dir():
-        with optional_packages("hf"):
-            from parframe.loading.huggingface import load_folder
-
-        return load_folder(path, inputs, dynamic, positions, dtype)
-    if path.suffix == ".pt2":
+        content = read_config(path)
+    elif path.suffix == ".pt2":
         from parframe.loading.pt2_archive import load_archive
 
         return load_archive(path)
-    if path.suffix != ".json":
+    elif path.suffix != ".json":
         raise ParframeError(
             "load",
             str(path),
             "is not a folder, a .pt2 or a .json file" if path.exists() else "does not exist",
             "give a model's folder, its config.json, a .pt2 file or the JSON file of a graph",
         )
-    from parframe.loading.config_file import read_object
+    else:
+        content = read_object(path)
+        if not content.keys() & {"model_type", "architectures"}:
+            return read_graph(path)
+    with optional_packages("hf"):
+        from parframe.loading.huggingface import load_config
 
-    content = read_object(path)
-    if "model_type" in content or "architectures" in content:
-        with optional_packages("hf"):
-            from parframe.loading.huggingface import load_config
-
-        return load_config(
-            content, inputs, dynamic, source=str(path), positions=positions, dtype=dtype
-        )
-    from parframe.graph_json import read_graph
-
-    return read_graph(path)
+    return load_config(content, inputs, dynamic, str(path), positions=positions, dtype=dtype)

@@ -8,17 +8,16 @@ from typing import Any
 
 import torch
 from torch._dynamo.exc import UserError
-from torch.export import Dim, ExportedProgram
+from torch.export import Dim
 
 from parframe.errors import ParframeError
 from parframe.loading.dense_indexing.dense_export import export_dense
 from parframe.loading.exported_program import MissingContentError, ModelFacts, convert_exported
 from parframe.loading.flat_graph import FlatGraph
 from parframe.loading.in_place import AliasedWriteError
-from parframe.loading.output_structure import output_structure
 from parframe.loading.simplify import simplify
 from parframe.loading.size_guards import check_guards
-from parframe.loading.size_limits import SizeLimits, apply_limits
+from parframe.loading.size_limits import apply_limits
 from parframe.loading.source_location import failing_line, model_files
 from parframe.loading.symbolic_ranges import export_symbolic_ranges
 
@@ -58,7 +57,13 @@ def export(
     except ParframeError:
         raise
     except Exception as error:
-        raise _failure(module, error, files) from error
+        raise ParframeError(
+            "load",
+            failing_line(error, files) or type(module).__name__,
+            f"torch.export does not support this line ({first_line(error)})",
+            "remove control flow and sizes that depend on the contents of tensors, give `dynamic`"
+            " only for dims that may vary, or give other example inputs",
+        ) from error
     finally:
         for part in training:
             part.training = True
@@ -84,38 +89,20 @@ def _export_or_rewrite(
 
 
 def _export(
-    module: torch.nn.Module,
-    arguments: Mapping[str, Any],
-    shapes: Mapping[str, Any],
-    facts: ModelFacts,
+    module: torch.nn.Module, arguments: dict[str, Any], shapes: dict[str, Any], facts: ModelFacts
 ) -> FlatGraph:
-    exported = _trace(module, arguments, shapes)
-    limits = check_guards(exported, module, arguments, facts.dim_names)
-    return _to_flat_graph(exported, facts, limits)
-
-
-def _trace(
-    module: torch.nn.Module, arguments: Mapping[str, Any], shapes: Mapping[str, Any]
-) -> ExportedProgram:
-    with warnings.catch_warnings():
+    """Export a module, which PyTorch makes functional where that is needed."""
+    with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
-        with torch.no_grad():
-            return torch.export.export(
-                module, (), dict(arguments), dynamic_shapes=dict(shapes), strict=False
-            )
-
-
-def _to_flat_graph(exported: ExportedProgram, facts: ModelFacts, limits: SizeLimits) -> FlatGraph:
-    """Convert an exported program, after PyTorch has made it functional where that is needed."""
+        exported = torch.export.export(module, (), arguments, dynamic_shapes=shapes, strict=False)
+    limits = check_guards(exported, module, arguments, facts.dim_names)
     try:
-        graph = convert_exported(exported, facts, output_structure)
-        return simplify(apply_limits(graph, limits))
+        return simplify(apply_limits(convert_exported(exported, facts), limits))
     except AliasedWriteError:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             functional = exported.run_decompositions({})
-        graph = convert_exported(functional, facts, output_structure)
-        return simplify(apply_limits(graph, limits))
+        return simplify(apply_limits(convert_exported(functional, facts), limits))
 
 
 def tied_names(module: torch.nn.Module) -> dict[str, tuple[str, ...]]:
@@ -128,14 +115,7 @@ def tied_names(module: torch.nn.Module) -> dict[str, tuple[str, ...]]:
     return {group[0]: tuple(group[1:]) for group in names.values() if len(group) > 1}
 
 
-def _failure(module: torch.nn.Module, error: Exception, files: frozenset[str]) -> ParframeError:
-    """Return the error of an export that failed, with the line of the model's code."""
+def first_line(error: Exception) -> str:
+    """Return the type and the first line of an error."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    reason = lines[0][:200] if lines else "no reason given"
-    return ParframeError(
-        "load",
-        failing_line(error, files) or type(module).__name__,
-        f"torch.export does not support this line ({type(error).__name__}: {reason})",
-        "remove control flow and sizes that depend on the contents of tensors, give `dynamic` only"
-        " for dims that may vary, or give other example inputs",
-    )
+    return f"{type(error).__name__}: {lines[0][:200] if lines else 'no reason given'}"

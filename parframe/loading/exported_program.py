@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import attrs
@@ -25,7 +25,7 @@ _KINDS = {
     InputKind.CONSTANT_TENSOR: "constant",
 }
 
-_WRAPPERS = {"wrap_with_set_grad_enabled": 1, "wrap_with_autocast": 4}
+WRAPPERS = {"wrap_with_set_grad_enabled": 1, "wrap_with_autocast": 4}
 """Operators that run a submodule, and its position among their arguments."""
 
 
@@ -51,9 +51,7 @@ class ModelFacts:
     files: frozenset[str]  # the files of the model's own code
 
 
-def convert_exported(
-    exported: ExportedProgram, facts: ModelFacts, structure: Callable[[Any], Any]
-) -> FlatGraph:
+def convert_exported(exported: ExportedProgram, facts: ModelFacts) -> FlatGraph:
     """Convert an exported program to a flat graph.
 
     Raises
@@ -79,8 +77,35 @@ def convert_exported(
         tensors=reader.tensors,
         inputs=inputs,
         parameters=parameters,
-        outputs=structure(returned),
+        outputs=_output_structure(returned),
     )
+
+
+def _output_structure(value: Any) -> Any:
+    """Convert a return value, with names in place of tensors, to a graph's outputs."""
+    if value is None or isinstance(value, str):
+        return value
+    if isinstance(value, tuple | list):
+        fields = getattr(value, "_fields", None)
+        if fields:
+            return _named_fields(value, zip(fields, value, strict=True))
+        return tuple(_output_structure(part) for part in value)
+    if attrs.has(type(value)) or hasattr(value, "__dataclass_fields__"):
+        items = value.items() if hasattr(value, "items") else vars(value).items()
+        return _named_fields(value, items)
+    if isinstance(value, Mapping):
+        return {str(key): _output_structure(part) for key, part in value.items()}
+    raise ParframeError(
+        "load",
+        type(value).__name__,
+        "the model returns something other than tensors, tuples, lists and dicts",
+        "wrap the model in a module that returns one of those",
+    )
+
+
+def _named_fields(value: Any, items: Any) -> dict[str, Any]:
+    parts = {str(key): _output_structure(part) for key, part in items if part is not None}
+    return {"$class": type(value).__name__, **parts}
 
 
 def _read_signature(
@@ -111,10 +136,6 @@ def _read_signature(
                 f"inputs of kind {spec.kind.name} are not supported",
                 "load a module without such an input",
             )
-    for name in inputs.keys() & parameters.keys():
-        raise ParframeError(
-            "load", name, "an input and a weight have the same name", "rename one of them"
-        )
     return inputs, parameters
 
 
@@ -195,8 +216,8 @@ class _Reader:
         target: Any = node.target
         path = module_path(node.meta.get("nn_module_stack")) or module_of_caller
         name = getattr(target, "_name", getattr(target, "__name__", str(target)))
-        if name in _WRAPPERS:
-            return self.read_wrapped(node, _WRAPPERS[name], path)
+        if name in WRAPPERS:
+            return self.read_wrapped(node, WRAPPERS[name], path)
         if name == "getitem":
             return self.value(node.args[0])[node.args[1]]
         if not isinstance(target, torch._ops.OpOverload):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import attrs
@@ -66,17 +66,13 @@ def remove_unused(graph: FlatGraph) -> FlatGraph:
         if needed.intersection(operator.outputs):
             kept.append(operator)
             needed.update(operator.inputs)
+    computed = {name for operator in kept for name in operator.outputs}
     return attrs.evolve(
         graph,
         operators=tuple(reversed(kept)),
-        tensors=_outputs_of(kept, graph.tensors),
+        tensors={name: tensor for name, tensor in graph.tensors.items() if name in computed},
         parameters={name: p for name, p in graph.parameters.items() if name in needed},
     )
-
-
-def _outputs_of(operators: Iterable[Operator], tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    names = {name for operator in operators for name in operator.outputs}
-    return {name: tensor for name, tensor in tensors.items() if name in names}
 
 
 def to_operator_graph(graph: FlatGraph, source: str = "") -> OperatorGraph:

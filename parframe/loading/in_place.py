@@ -30,12 +30,11 @@ def replace_in_place(graph: FlatGraph) -> FlatGraph:
     producers = {name: op for op in graph.operators for name in op.outputs}
     uses = Counter(name for op in graph.operators for name in set(op.inputs))
     uses.update(output_leaves(graph.outputs))
-    operators = []
-    for operator in graph.operators:
+    operators = list(graph.operators)
+    for place, operator in enumerate(operators):
         if _is_in_place(operator):
             _check_unshared(operator, graph, producers, uses)
-            operator = attrs.evolve(operator, target=_functional_target(operator))
-        operators.append(operator)
+            operators[place] = attrs.evolve(operator, target=_functional_target(operator))
     return attrs.evolve(graph, operators=tuple(operators))
 
 
@@ -49,9 +48,12 @@ def _functional_target(operator: Operator) -> str:
     namespace, name, overload_name = operator.target.split(".")
     packet = getattr(getattr(torch.ops, namespace), name.removesuffix("_"), None)
     target = getattr(packet, overload_name, None)
-    if target is None or target._schema.is_mutable:
-        raise AliasedWriteError(operator.target)
-    if [a.name for a in target._schema.arguments] != [a.name for a in schema.arguments]:
+    names = [argument.name for argument in schema.arguments]
+    if (
+        target is None
+        or target._schema.is_mutable
+        or [argument.name for argument in target._schema.arguments] != names
+    ):
         raise AliasedWriteError(operator.target)
     return f"{namespace}.{name.removesuffix('_')}.{overload_name}"
 
@@ -62,10 +64,9 @@ def _check_unshared(
     """Refuse a write to a tensor that may be shared, is used elsewhere, or changes its shape."""
     name = operator.inputs[0]
     producer = producers.get(name)
-    if producer is None or uses[name] != 1 or _may_alias(producer):
-        raise AliasedWriteError(operator.target)
     before, after = graph.tensor(name), graph.tensor(operator.outputs[0])
-    if (before.shape, before.dtype) != (after.shape, after.dtype):
+    changed = (before.shape, before.dtype) != (after.shape, after.dtype)
+    if producer is None or uses[name] != 1 or changed or _may_alias(producer):
         raise AliasedWriteError(operator.target)
 
 

@@ -35,17 +35,11 @@ def _cache_latents_of_block(block: Block) -> Block:
         slots = state_of(operator)
         wide = [operator.inputs[operator.slots.index(slot)] for slot in slots]
         latents = _find_latents(block, operator, wide) if wide else []
-        if latents:
-            names = [f"latent{number or ''}" for number in range(len(latents))]
-            states.extend(
-                State(f"{operator.name}.{name}", value)
-                for name, value in zip(names, latents, strict=True)
-            )
-        else:
-            states.extend(
-                State(f"{operator.name}.{slot}", value)
-                for slot, value in zip(slots, wide, strict=True)
-            )
+        names = [f"latent{number or ''}" for number in range(len(latents))] or slots
+        states.extend(
+            State(f"{operator.name}.{name}", value)
+            for name, value in zip(names, latents or wide, strict=True)
+        )
     return attrs.evolve(block, states=tuple(states))
 
 

@@ -26,8 +26,8 @@ _MODEL = re.compile(r"^[^/]+/models/[^/]+\.json$")
 def load_archive(path: Path) -> OperatorGraph:
     """Load a saved export without running anything in it.
 
-    Where their sizes may vary, the first dim of an input is named ``batch``, and the second of token
-    ids ``sequence``. Weights and example inputs are not read.
+    The first dim of an input is named ``batch``, and the second of token ids ``sequence``, where
+    their sizes may vary. Weights and example inputs are not read.
 
     Raises
     ------

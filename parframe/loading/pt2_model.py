@@ -9,6 +9,7 @@ from typing import Any
 from parframe.errors import ParframeError
 from parframe.graph import Arg, Input, Operator, Parameter, Ref, Tensor
 from parframe.json_input import parse_json
+from parframe.loading.exported_program import WRAPPERS
 from parframe.loading.flat_graph import FlatGraph
 from parframe.loading.source_location import clean_path, source_line
 from parframe.loading.symbolic_sizes import parse
@@ -17,8 +18,6 @@ from parframe.sizes import Size
 
 _SYMBOL = re.compile(r"Symbol\('(\w+)'")
 _IGNORED_OPERATORS = frozenset({"sym_size", "sym_numel", "sym_stride", "_assert_tensor_metadata"})
-_WRAPPERS = {"wrap_with_set_grad_enabled": 1, "wrap_with_autocast": 4}
-"""Operators that run a subgraph, and its position among their arguments."""
 
 DTYPES: Mapping[int, str] = {
     1: "uint8", 2: "int8", 3: "int16", 4: "int32", 5: "int64", 6: "float16", 7: "float32",
@@ -77,13 +76,6 @@ class ModelReader:
             if kind == "user_input":
                 continue
             parameter = self.parameter(kind, entry, described)
-            if parameter.name in inputs:
-                raise ParframeError(
-                    "load",
-                    parameter.name,
-                    "an input and a weight have the same name",
-                    "rename one of them",
-                )
             parameters[parameter.name] = parameter
             self.values[entry["arg"]["name"]] = Ref(parameter.name)
         return inputs, parameters
@@ -168,7 +160,7 @@ class ModelReader:
 
     def read_wrapped(self, name: str, node: Any, graph: Any, values: dict[str, Any]) -> None:
         """Read the graph that a wrapper runs, in place of the wrapper."""
-        if name not in _WRAPPERS:
+        if name not in WRAPPERS:
             raise ParframeError(
                 "load",
                 name,
@@ -176,8 +168,8 @@ class ModelReader:
                 "save a model without control flow that depends on tensors",
             )
         arguments = [entry["arg"] for entry in node["inputs"]]
-        inner = arguments[_WRAPPERS[name]]["as_graph"]["graph"]
-        passed = arguments[_WRAPPERS[name] + 1 :]
+        inner = arguments[WRAPPERS[name]]["as_graph"]["graph"]
+        passed = arguments[WRAPPERS[name] + 1 :]
         inner_values = {
             place["as_tensor"]["name"]: self.value(argument, graph, values)
             for place, argument in zip(inner["inputs"], passed, strict=True)

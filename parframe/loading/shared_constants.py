@@ -23,18 +23,11 @@ def share_computed_constants(graph: FlatGraph) -> FlatGraph:
     same: dict[str, str] = {}
     first: list[Operator] = []
     for group in groups.values():
-        scopes = {indexed_scope(operator.module) for operator in group}
-        if len(group) == 1:
-            continue
         same.update((op.outputs[0], group[0].outputs[0]) for op in group[1:])
-        if len(scopes) > 1:
+        if len({indexed_scope(operator.module) for operator in group}) > 1:
             first.append(attrs.evolve(group[0], module=_shared_path(op.module for op in group)))
-    hoisted = {operator.outputs[0] for operator in first}
-    rest = [
-        operator
-        for operator in graph.operators
-        if operator.outputs[0] not in same and operator.outputs[0] not in hoisted
-    ]
+    moved = same.keys() | {operator.outputs[0] for operator in first}
+    rest = [operator for operator in graph.operators if operator.outputs[0] not in moved]
     return replace_values(attrs.evolve(graph, operators=(*first, *rest)), same)
 
 

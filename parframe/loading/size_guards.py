@@ -56,7 +56,12 @@ def check_guards(
     ranges.update((label, (ranges[label][0], limit)) for label, limit in limits.items())
     guard = _first_failing(guards, inputs, dim_names, ranges)
     if guard:
-        raise _guard_error(", ".join(ranges), guard)
+        raise ParframeError(
+            "load",
+            f"the size of {', '.join(ranges)}",
+            f"the model's code takes another branch at sizes where this is false: {guard[:160]}",
+            "remove branches and loops on sizes, or remove that dim from `dynamic`",
+        )
     return SizeLimits(least, {**most, **limits})
 
 
@@ -70,7 +75,8 @@ def _upper_bounds(
     ranges: _Ranges,
 ) -> dict[str, int]:
     """Return the upper bounds of the export beyond which the model itself runs."""
-    lengths = {size for tensor in _tensors(module) for size in tensor.shape}
+    tensors = (*module.parameters(), *module.buffers())
+    lengths = {size for tensor in tensors for size in tensor.shape}
     most: dict[str, int] = {}
     for label, (_, high) in ranges.items():
         if high == math.inf:
@@ -148,22 +154,13 @@ def _number(bound: Any) -> float:
     return float(int(bound)) if isinstance(bound, int | sympy.Integer) else math.inf
 
 
-def _tensors(module: torch.nn.Module) -> Iterator[torch.Tensor]:
-    yield from module.parameters()
-    yield from module.buffers()
-
-
 def _sizes_to_try(ranges: _Ranges) -> Iterator[dict[str, int]]:
     """Yield sizes of all dims, each dim of another size."""
     for turn in range(len(_TRIED)):
         yield {
-            label: _within(_TRIED[(turn + 4 * place) % len(_TRIED)], *bounds)
-            for place, (label, bounds) in enumerate(ranges.items())
+            label: int(min(max(_TRIED[(turn + 4 * place) % len(_TRIED)], low), max(high - 1, low)))
+            for place, (label, (low, high)) in enumerate(ranges.items())
         }
-
-
-def _within(size: int, low: float, high: float) -> int:
-    return int(min(max(size, low), max(high - 1, low)))
 
 
 def _resize(
@@ -183,12 +180,3 @@ def _resize_tensor(value: Any, labels: Sequence[str], sizes: Mapping[str, int]) 
     named = (*labels, *("",) * value.dim())[: value.dim()]
     shape = [sizes.get(label, size) for label, size in zip(named, value.shape, strict=True)]
     return value.new_zeros(()).expand(shape)
-
-
-def _guard_error(where: str, guard: str) -> ParframeError:
-    return ParframeError(
-        "load",
-        f"the size of {where}",
-        f"the model's code takes another branch at sizes where this is false: {guard[:160]}",
-        "remove branches and loops on sizes, or remove that dim from `dynamic`",
-    )

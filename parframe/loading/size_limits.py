@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import attrs
@@ -17,10 +17,7 @@ _LARGEST = 2**20
 """The largest size to try."""
 
 _MARGIN = 2
-"""Distance beyond a limit at which the model must fail.
-
-torch.export sets the limit one below the length of a table.
-"""
+"""Distance beyond a limit, one below the length of a table, at which the model must fail."""
 
 
 @attrs.frozen
@@ -68,7 +65,12 @@ def apply_limits(graph: FlatGraph, limits: SizeLimits) -> FlatGraph:
     """Record limits in a graph's inputs, and simplify its sizes within them."""
     if not limits.least and not limits.most:
         return graph
-    most = dict(_symbol_limits(graph.inputs.values(), limits))
+    most = {
+        size.name: limits.most[dim]
+        for tensor in graph.inputs.values()
+        for size, dim in zip(tensor.shape, tensor.axes, strict=False)
+        if dim in limits.most and isinstance(size, sympy.Symbol)
+    }
 
     def simplify_argument(arg: Arg) -> Arg:
         if isinstance(arg, tuple):
@@ -77,8 +79,19 @@ def apply_limits(graph: FlatGraph, limits: SizeLimits) -> FlatGraph:
 
     return attrs.evolve(
         graph,
-        remarks=(*graph.remarks, *_describe(limits)),
-        inputs={name: _limit_input(tensor, limits) for name, tensor in graph.inputs.items()},
+        remarks=(
+            *graph.remarks,
+            *(f"the graph is valid for {dim} of {n} or more" for dim, n in limits.least.items()),
+            *(f"the graph is valid for {dim} up to {n}" for dim, n in limits.most.items()),
+        ),
+        inputs={
+            name: attrs.evolve(
+                tensor,
+                least=_dim_limits(tensor, limits.least),
+                most=_dim_limits(tensor, limits.most),
+            )
+            for name, tensor in graph.inputs.items()
+        },
         operators=tuple(
             attrs.evolve(op, args={slot: simplify_argument(arg) for slot, arg in op.args.items()})
             for op in graph.operators
@@ -89,28 +102,6 @@ def apply_limits(graph: FlatGraph, limits: SizeLimits) -> FlatGraph:
             )
             for name, tensor in graph.tensors.items()
         },
-    )
-
-
-def _describe(limits: SizeLimits) -> Iterator[str]:
-    """Yield the limits as remarks."""
-    for name, size in limits.least.items():
-        yield f"the graph is valid for {name} of {size} or more"
-    for name, size in limits.most.items():
-        yield f"the graph is valid for {name} up to {size}"
-
-
-def _symbol_limits(inputs: Iterable[Input], limits: SizeLimits) -> Iterator[tuple[str, int]]:
-    """Yield the symbols of inputs with their largest values."""
-    for tensor in inputs:
-        for size, dim in zip(tensor.shape, tensor.axes, strict=False):
-            if dim in limits.most and isinstance(size, sympy.Symbol):
-                yield size.name, limits.most[dim]
-
-
-def _limit_input(tensor: Input, limits: SizeLimits) -> Input:
-    return attrs.evolve(
-        tensor, least=_dim_limits(tensor, limits.least), most=_dim_limits(tensor, limits.most)
     )
 
 

@@ -37,12 +37,7 @@ def size_of(value: Any, names: Mapping[str, str]) -> Size:
     """
     if isinstance(value, int):
         return value
-    return translate(value.node.expr, names)
-
-
-def translate(expression: Any, names: Mapping[str, str]) -> Size:
-    """Convert a symbolic expression of PyTorch to a size; raises as `size_of` does."""
-    return simplify(_read(expression, names))
+    return simplify(_read(value.node.expr, names))
 
 
 def _read(expression: Any, names: Mapping[str, str]) -> Any:

@@ -10,7 +10,7 @@ from rules.oracle import Tally
 
 from parframe.dims import name_dimensions
 from parframe.loading import load
-from parframe.loading.huggingface.activation import UnsupportedActivationError, trace_activation
+from parframe.loading.huggingface.activation import UnsupportedExpertsError, trace_activation
 from parframe.ops.activation import run_activation
 
 EXPERTS, IN, WIDTH, OUT, TOKENS, CHOICES = 5, 4, 6, 3, 7, 2
@@ -100,7 +100,7 @@ def test_an_activation_is_kept_as_text_and_does_not_narrow_numbers():
     ],
 )
 def test_an_activation_that_is_not_one_of_columns_is_refused(function, message):
-    with pytest.raises(UnsupportedActivationError, match=message):
+    with pytest.raises(UnsupportedExpertsError, match=message):
         trace_activation(function, WIDTH, 2, False)
 
 

@@ -39,13 +39,6 @@ from parframe.loading.dense_indexing.rowwise_functions import (
 )
 
 
-@attrs.frozen(eq=False)
-class _Iteration:
-    """Iteration of a loop, which the model executes only where ``hit`` is true."""
-
-    hit: Tensor
-
-
 @attrs.frozen
 class _Loop:
     """Iterable over the indices of a selection."""
@@ -74,7 +67,7 @@ class DenseIndexingMode(TorchFunctionMode):
         self._masks: Any = WeakIdKeyDictionary()  # the selection of each mask
         self._numbers: Any = WeakIdKeyDictionary()  # the contents of tensors, where known
         self._iterations: Any = WeakIdKeyDictionary()  # the iteration that made each tensor
-        self._iteration: _Iteration | None = None
+        self._iteration: Tensor | None = None  # true where the model executes this iteration
         self._fails = False  # whether the model would fail in this iteration
         self._left_early = False
 
@@ -155,7 +148,7 @@ class DenseIndexingMode(TorchFunctionMode):
         if condition in self._rows or condition in self._indices:
             raise SelectionError("a selection of a selection")
         selection = self._selection_of(condition)
-        count = selection.count
+        count = condition.numel()
         if as_tuple:
             indices = [condition.new_zeros(count, dtype=torch.long) for _ in condition.shape]
         else:
@@ -252,7 +245,7 @@ class DenseIndexingMode(TorchFunctionMode):
             raise SelectionError(f"{func.__name__} across selected rows")
         result = func(*args, **kwargs)
         for leaf in tree_leaves(result):
-            if not isinstance(leaf, Tensor) or leaf.shape[0] != selection.count:
+            if not isinstance(leaf, Tensor) or leaf.shape[0] != selection.mask.numel():
                 raise SelectionError(f"{func.__name__} of selected rows")
             self._rows[leaf] = selection
         return result
@@ -290,7 +283,7 @@ class DenseIndexingMode(TorchFunctionMode):
 
     def _executed(self, mask: Tensor) -> Tensor:
         """Return a mask, false everywhere where the model does not execute this iteration."""
-        return mask if self._iteration is None else mask & self._iteration.hit
+        return mask if self._iteration is None else mask & self._iteration
 
     def _sum_rows(self, rows: Tensor, selection: RowSelection, dim: int) -> Tensor:
         """Sum the selected rows for every index of a dim of the mask."""
@@ -314,7 +307,7 @@ class DenseIndexingMode(TorchFunctionMode):
             try:
                 for number in range(length):
                     index = self._constant(number if dim == 0 else [number])
-                    self._iteration, self._fails = _Iteration(mask[number]), False
+                    self._iteration, self._fails = mask[number], False
                     yield index
                     self._iteration, self._fails = None, False
             except GeneratorExit:

@@ -36,7 +36,7 @@ class GroupSize:
 
 
 class RowGroups:
-    """Tracker of the sizes of groups, and of rows split by them; `rows` maps tensors to selections."""
+    """Tracker of the sizes of groups, and of rows split by them; `rows` has their selections."""
 
     def __init__(self, rows: Any) -> None:
         self._rows = rows

@@ -18,11 +18,6 @@ class RowSelection:
     mask: Tensor
     groups: Any = None  # the selections of all groups, if this is one group of split rows
 
-    @property
-    def count(self) -> Any:
-        """Number of all rows, selected or not."""
-        return self.mask.numel()
-
 
 @attrs.frozen(eq=False)
 class RowCount:
@@ -53,7 +48,7 @@ class RowCount:
 
 
 def expand_rows(tensor: Tensor, mask: Tensor, dims: Sequence[int]) -> Tensor:
-    """Return one row for every element of a mask; `dims` are the mask's dims of the leading dims."""
+    """Return one row for every element of a mask, whose `dims` the leading dims stand for."""
     for own, dim in enumerate(dims):
         if tensor.shape[own] != mask.shape[dim]:
             raise SelectionError("rows are taken from a tensor of another size than the mask")

@@ -16,8 +16,8 @@ _ROWS = 5
 _CLOSE = 1e-9
 
 
-class UnsupportedActivationError(Exception):
-    """An activation that is not computed for each column of the products alone."""
+class UnsupportedExpertsError(Exception):
+    """Layer of experts that parframe's operator does not compute."""
 
 
 class _Wrapped(torch.nn.Module):
@@ -42,16 +42,16 @@ def trace_activation(
 
     Raises
     ------
-    UnsupportedActivationError
+    UnsupportedExpertsError
         If the function takes weights of its own, or a column's result depends on other columns.
     """
     example = torch.zeros(_ROWS, gates * columns, dtype=torch.float64)
     try:
         program = export(_Wrapped(function), {INPUT: example}, {INPUT: (INPUT, "")})
     except ParframeError as error:
-        raise UnsupportedActivationError(error.what) from error
+        raise UnsupportedExpertsError(error.what) from error
     if program.parameters or not isinstance(program.outputs, str):
-        raise UnsupportedActivationError("an activation with weights of its own")
+        raise UnsupportedExpertsError("an activation with weights of its own")
     rows = [encode_operator(operator) for operator in program.operators]
     text = json.dumps([*rows, program.outputs], separators=(",", ":"))
     _check_columns(text, columns, gates, interleaved)
@@ -65,11 +65,11 @@ def _check_columns(text: str, columns: int, gates: int, interleaved: bool) -> No
     rows = torch.randn(shape, generator=generator, dtype=torch.float64) * 4
     whole = run_activation(text, rows)
     if whole.shape != (_ROWS, columns):
-        raise UnsupportedActivationError("an activation that changes the width otherwise")
+        raise UnsupportedExpertsError("an activation that changes the width otherwise")
     order = torch.randperm(columns, generator=generator)[: max(1, columns // 2 + 1)]
     form = (_ROWS, columns, gates) if interleaved else (_ROWS, gates, columns)
     part = rows.reshape(form).index_select(1 if interleaved else 2, order).reshape(_ROWS, -1)
     found = run_activation(text, part)
     expected = whole[:, order]
     if found.shape != expected.shape or not torch.allclose(found, expected, _CLOSE, _CLOSE):
-        raise UnsupportedActivationError("an activation across the columns")
+        raise UnsupportedExpertsError("an activation across the columns")

@@ -41,7 +41,9 @@ def _initialize(
             for _, module in modules
         ]
         for (_, module), names in zip(modules, empty, strict=True):
-            module._buffers.update({name: _unwritten(module._buffers[name]) for name in names})
+            for name in names:
+                buffer = module._buffers[name]
+                module._buffers[name] = torch.full_like(buffer, _marker(buffer.dtype), device="cpu")
         initializer._init_weights(initialized)
         for (path, module), names in zip(modules, empty, strict=True):
             for name in names:
@@ -67,21 +69,19 @@ def move_to_cpu(model: torch.nn.Module, data: dict[str, torch.Tensor]) -> frozen
             for name, tensor in group.items():
                 if tensor is not None and tensor.is_meta:
                     full_name = f"{path}.{name}" if path else name
-                    content = data.get(full_name)
-                    if content is None and name in module._non_persistent_buffers_set:
-                        unknown.add(full_name)
-                    replacement = _without_memory(tensor, content)
+                    replacement = data.get(full_name)
+                    if replacement is None:
+                        replacement = _without_memory(tensor)
+                        if name in module._non_persistent_buffers_set:
+                            unknown.add(full_name)
                     _, group[name] = moved.setdefault(id(tensor), (tensor, replacement))
     return frozenset(unknown)
 
 
-def _without_memory(tensor: torch.Tensor, content: torch.Tensor | None) -> torch.Tensor:
-    if content is not None:
-        return content
+def _without_memory(tensor: torch.Tensor) -> torch.Tensor:
     single = torch.zeros((), dtype=tensor.dtype).expand(tensor.shape)
-    if isinstance(tensor, torch.nn.Parameter):
-        return torch.nn.Parameter(single, requires_grad=False)
-    return single
+    is_weight = isinstance(tensor, torch.nn.Parameter)
+    return torch.nn.Parameter(single, requires_grad=False) if is_weight else single
 
 
 def _initializers(module: Any, path: str, initializer: Any) -> Iterator[tuple[str, Any, Any]]:
@@ -102,11 +102,6 @@ def _marker(dtype: torch.dtype) -> float | int | bool:
     if dtype is torch.bool:
         return False
     return torch.nan if dtype.is_floating_point or dtype.is_complex else torch.iinfo(dtype).min
-
-
-def _unwritten(buffer: torch.Tensor) -> torch.Tensor:
-    value = _marker(buffer.dtype)
-    return torch.full(buffer.shape, value, dtype=buffer.dtype, device="cpu")
 
 
 def _is_unwritten(content: torch.Tensor) -> bool:

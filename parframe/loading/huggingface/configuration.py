@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -9,7 +10,10 @@ from typing import Any
 import torch
 
 from parframe.errors import ParframeError, did_you_mean
-from parframe.loading.huggingface.library import first_line, transformers
+from parframe.loading.export import first_line
+
+transformers: Any = importlib.import_module("transformers")
+"""The transformers library, without types."""
 
 
 def build_config(content: dict[str, Any]) -> Any:

@@ -52,11 +52,6 @@ def _is_tokens(tensor: torch.Tensor) -> bool:
     return tensor.dim() == 2 and not tensor.dtype.is_floating_point
 
 
-def add_positions(inputs: dict[str, Any]) -> None:
-    """Add positions to example token ids."""
-    inputs[POSITIONS] = torch.arange(7).expand(3, 7)
-
-
 def takes_positions(model_class: Any, inputs: Mapping[str, Any] | None) -> bool:
     """Return whether a model can take positions as an input in addition to its tokens."""
     has_argument = POSITIONS in inspect.signature(model_class.forward).parameters
@@ -69,14 +64,12 @@ def check_takes_positions(model_class: Any, inputs: Mapping[str, Any] | None) ->
     if takes_positions(model_class, inputs):
         return
     has_argument = POSITIONS in inspect.signature(model_class.forward).parameters
+    what, option = f": its forward takes no {POSITIONS}", "positions"
+    if has_argument:
+        what, option = " when example inputs are given", "inputs"
     raise ParframeError(
         "load",
         model_class.__name__,
-        "its positions cannot be an input"
-        + (
-            " when example inputs are given"
-            if has_argument
-            else f": its forward takes no {POSITIONS}"
-        ),
-        "load it without `inputs`" if has_argument else "load it without `positions`",
+        f"its positions cannot be an input{what}",
+        f"load it without `{option}`",
     )

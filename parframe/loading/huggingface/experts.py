@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 
-from parframe.loading.huggingface.activation import UnsupportedActivationError, trace_activation
+from parframe.loading.huggingface.activation import UnsupportedExpertsError, trace_activation
 from parframe.ops.experts import ExpertsForm, experts
-
-
-class UnsupportedExpertsError(Exception):
-    """A layer of experts that parframe's operator does not compute."""
 
 
 def find_forms(model: torch.nn.Module) -> Mapping[int, ExpertsForm]:
@@ -25,19 +21,14 @@ def find_forms(model: torch.nn.Module) -> Mapping[int, ExpertsForm]:
     """
     found: dict[int, ExpertsForm] = {}
     known: dict[object, ExpertsForm] = {}
-    for layer in _layers(model):
+    for layer in model.modules():
+        if not hasattr(layer, "has_gate") or not hasattr(layer, "is_concatenated"):
+            continue  # it does not take its forward from transformers' registry of experts
         key = (type(layer), layer.down_proj.shape, repr(getattr(layer, "act_fn", None)))
         if key not in known:
             known[key] = _form(layer)
         found[id(layer)] = known[key]
     return found
-
-
-def _layers(model: torch.nn.Module) -> Iterator[Any]:
-    """Yield the modules that take their forward from transformers' registry of experts."""
-    for module in model.modules():
-        if hasattr(module, "has_gate") and hasattr(module, "is_concatenated"):
-            yield module
 
 
 def _form(layer: Any) -> ExpertsForm:
@@ -47,10 +38,7 @@ def _form(layer: Any) -> ExpertsForm:
     interleaved = layer.has_gate and not layer.is_concatenated
     width = layer.down_proj.shape[1 if layer.is_transposed else 2]
     function = layer._apply_gate if layer.has_gate else layer.act_fn
-    try:
-        activation = trace_activation(function, width, gates, interleaved)
-    except UnsupportedActivationError as error:
-        raise UnsupportedExpertsError(str(error)) from error
+    activation = trace_activation(function, width, gates, interleaved)
     return ExpertsForm(activation, gates, interleaved, layer.is_transposed)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import attrs
@@ -14,7 +13,7 @@ import torch
 from parframe.errors import ParframeError
 from parframe.graph import OperatorGraph, Parameter
 from parframe.loading.buffer_data import encode_tensor
-from parframe.loading.config_file import check_config, read_config
+from parframe.loading.config_file import check_config
 from parframe.loading.export import tied_names
 from parframe.loading.flat_graph import to_operator_graph
 from parframe.loading.huggingface.computed_buffers import compute_buffers
@@ -44,26 +43,6 @@ from parframe.loading.huggingface.repeated_layers import UnequalLayersError, rep
 from parframe.loading.input_dims import DynamicDims
 
 
-def load_folder(
-    folder: Path,
-    inputs: Mapping[str, Any] | None,
-    dynamic: DynamicDims | None,
-    positions: bool | None = False,
-    dtype: str | None = None,
-) -> OperatorGraph:
-    """Load the model that a folder's config.json describes, without reading its weights.
-
-    Raises
-    ------
-    ParframeError
-        If the folder has no valid configuration, or the model cannot be exported.
-    """
-    content = read_config(folder)
-    return load_config(
-        content, inputs, dynamic, source=str(folder), positions=positions, dtype=dtype
-    )
-
-
 def load_config(
     config: Any,
     inputs: Mapping[str, Any] | None = None,
@@ -83,8 +62,8 @@ def load_config(
     ParframeError
         If the configuration is not valid, or the model cannot be exported.
     """
-    if isinstance(config, dict):
-        config = build_config(check_config(config, source or "config"))
+    if isinstance(config, Mapping):
+        config = build_config(check_config(dict(config), source or "config"))
     config = copy.deepcopy(config)
     disable_cache(config)
     if dtype is not None:
@@ -92,7 +71,8 @@ def load_config(
     model_class = find_model_class(config)
     if positions:
         check_takes_positions(model_class, inputs)
-    positions = takes_positions(model_class, inputs) if positions is None else positions
+    elif positions is None:
+        positions = takes_positions(model_class, inputs)
     record = to_json({**config.to_diff_dict(), "architectures": [model_class.__name__]})
     failures: list[ParframeError] = []
     for attention in attention_implementations(model_class):

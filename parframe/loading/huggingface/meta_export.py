@@ -15,12 +15,7 @@ from parframe.loading.export import export
 from parframe.loading.exported_program import MissingContentError
 from parframe.loading.flat_graph import FlatGraph
 from parframe.loading.huggingface.computed_buffers import move_to_cpu
-from parframe.loading.huggingface.example_inputs import (
-    POSITIONS,
-    add_positions,
-    make_example_inputs,
-    name_dims,
-)
+from parframe.loading.huggingface.example_inputs import POSITIONS, make_example_inputs, name_dims
 from parframe.loading.input_dims import DynamicDims
 
 
@@ -43,7 +38,7 @@ def export_model(
     """
     examples = make_example_inputs(model) if inputs is None else dict(inputs)
     if positions:
-        add_positions(examples)
+        examples[POSITIONS] = torch.arange(7).expand(3, 7)
     dim_names = name_dims(model, examples, dynamic)
     takes_cache = "use_cache" in inspect.signature(model.forward).parameters
     constants = {"use_cache": False} if takes_cache else {}
@@ -55,29 +50,20 @@ def export_model(
     try:
         graph = export(model, on_meta, dim_names, data, constants)
     except ParframeError as error:
-        if not _needs_cpu(error):
+        # the model may use tensors that are not on the meta device
+        if not isinstance(error, MissingContentError) and "meta" not in error.what:
             raise
         unknown = move_to_cpu(model, data)
         graph = export(model, examples, dim_names, data, constants)
-        _check_known(graph, unknown)
+        for name in sorted(unknown & graph.parameters.keys()):
+            raise ParframeError(
+                "load",
+                name,
+                "the contents of this buffer, which no checkpoint stores, cannot be computed"
+                " without weights",
+                "build the model yourself and load the module with example inputs",
+            ) from None
     if positions and POSITIONS in graph.inputs:
         counted = attrs.evolve(graph.inputs[POSITIONS], counted=True)
         graph = attrs.evolve(graph, inputs={**graph.inputs, POSITIONS: counted})
     return restore_float32(graph) if float32 else graph
-
-
-def _needs_cpu(error: ParframeError) -> bool:
-    """Return whether an export failed because tensors of the model are not on the meta device."""
-    return isinstance(error, MissingContentError) or "meta" in error.what
-
-
-def _check_known(graph: FlatGraph, unknown: frozenset[str]) -> None:
-    """Refuse a graph that uses a buffer of unknown contents."""
-    for name in sorted(unknown & graph.parameters.keys()):
-        raise ParframeError(
-            "load",
-            name,
-            "the contents of this buffer, which no checkpoint stores, cannot be computed without"
-            " weights",
-            "build the model yourself and load the module with example inputs",
-        ) from None

@@ -8,8 +8,9 @@ from typing import Any
 import torch
 
 from parframe.errors import ParframeError
-from parframe.loading.huggingface.experts import UnsupportedExpertsError, find_forms
-from parframe.loading.huggingface.library import first_line
+from parframe.loading.export import first_line
+from parframe.loading.huggingface.activation import UnsupportedExpertsError
+from parframe.loading.huggingface.experts import find_forms
 from parframe.loading.huggingface.registries import IMPLEMENTATION, Usage
 
 _MOST_MODULES = 400_000

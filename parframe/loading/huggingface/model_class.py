@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from parframe.errors import ParframeError
-from parframe.loading.huggingface.library import transformers
+from parframe.loading.huggingface.configuration import transformers
 
 _MAPPINGS = (
     "MODEL_FOR_CAUSAL_LM_MAPPING",

@@ -66,17 +66,13 @@ def register_implementations(packed: bool) -> Iterator[Usage]:
         for mapping, function in registries:
             mapping[IMPLEMENTATION] = function
         if not packed:
-            masking_utils.find_packed_sequence_indices = _not_packed
+            masking_utils.find_packed_sequence_indices = lambda position_ids: None
         try:
             yield usage
         finally:
             masking_utils.find_packed_sequence_indices = search
             for mapping, _ in registries:
                 mapping.pop(IMPLEMENTATION, None)
-
-
-def _not_packed(position_ids: torch.Tensor) -> None:
-    return None
 
 
 def _mask(usage: Usage) -> Callable[..., MaskPattern]:
@@ -87,16 +83,13 @@ def _mask(usage: Usage) -> Callable[..., MaskPattern]:
     ) -> MaskPattern:
         if attention_mask is not None:
             raise UnreadableMaskError("a mask that is an input of the model")
-        if any(not _is_zero(kwargs.get(name, 0)) for name in ("q_offset", "kv_offset")):
+        offsets = [kwargs.get(name, 0) for name in ("q_offset", "kv_offset")]
+        if not all(isinstance(offset, int) and offset == 0 for offset in offsets):
             raise UnreadableMaskError("a mask of positions that do not start at 0")
         usage.masks_made += 1
         return read_mask(mask_function)
 
     return mask
-
-
-def _is_zero(value: Any) -> bool:
-    return isinstance(value, int) and value == 0
 
 
 def _attention(usage: Usage) -> Callable[..., tuple[torch.Tensor, None]]:
