@@ -110,11 +110,11 @@ def set_up_rank(
     )  # fmt: skip
     context.phase("load")
     context.operator("weights")
-    module = load_module(plan, rank, settings, device, groups.by_ranks, progress)
+    module = load_module(plan, rank, settings, device, groups, progress)
     engine = Engine(
         module,
         replica,
-        groups.by_ranks,
+        groups,
         shape,
         context,
         parse_dtype(settings.dtype),

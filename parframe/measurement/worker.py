@@ -98,7 +98,7 @@ def _make_timed_groups(worker: Worker, device: torch.device) -> list[TimedGroup]
         store=worker.store,
     )  # fmt: skip
     own = [ranks for ranks in every if worker.rank in ranks]
-    return [TimedGroup(ranks, groups.by_ranks[ranks], worker.rank, device) for ranks in own]
+    return [TimedGroup(ranks, groups[ranks], worker.rank, device) for ranks in own]
 
 
 def _time_group(group: TimedGroup, repeats: int) -> Iterator[CollectiveTimes]:

@@ -55,15 +55,9 @@ class CacheSpec:
 class CachedProgram:
     """A program that writes and reads a key-value cache.
 
-    Parameters
-    ----------
-    program
-        The program; caches, `SLOTS` and `CACHED_POSITIONS` are values that it takes.
-    caches
-        Its caches, by name.
-    token_regions
-        The tokens of a step that the device caches: a region of ``[batch, sequence]``, then a
-        region of that region, and so on.
+    ``program`` takes the caches, `SLOTS` and `CACHED_POSITIONS` as values. ``token_regions`` are
+    the tokens of a step that the device caches: a region of ``[batch, sequence]``, then a region of
+    that region, and so on.
     """
 
     program: Program
@@ -74,18 +68,8 @@ class CachedProgram:
 def add_cache(program: Program, lengths: Set[str]) -> CachedProgram:
     """Rewrite a program so that its states are read from and written into caches.
 
-    Parameters
-    ----------
-    program
-        A device's program.
-    lengths
-        The symbols that are, or depend on, the length of the sequence.
-
-    Raises
-    ------
-    ParframeError
-        Of kind ``run``, if the model cannot be run with a cache, with the operator that prevents
-        it.
+    ``lengths`` are the symbols that are, or depend on, the length of the sequence. An error of kind
+    ``run`` names the operator that prevents the model from running with a cache.
     """
     attentions = [operator for operator in program.operators if _cached_arguments(operator)]
     check_positionwise(program, lengths, {operator.name for operator in attentions})

@@ -13,11 +13,7 @@ from torch.fx import GraphModule, Node
 
 from parframe.errors import ParframeError
 from parframe.graph import Arg, Block, Operator, OperatorGraph, Ref
-from parframe.ops.implementations import (
-    parameter_names,
-    registered_operator,
-    runtime_function,
-)
+from parframe.ops.implementations import parameter_names, registered_operator, runtime_function
 from parframe.ops.schema import default_value, is_dtype
 from parframe.plan import group_axes
 from parframe.rules import DistributedForm
@@ -36,16 +32,9 @@ BLOCKS = "blocks"
 
 @attrs.frozen
 class Target:
-    """Device, dtype and process groups of a rank module.
+    """Device and process groups of a rank module.
 
-    Parameters
-    ----------
-    device
-        The torch device.
-    dtype
-        If given, no floating-point result is narrower than this.
-    find_group
-        Returns the process group along mesh axes.
+    If ``dtype`` is given, no floating-point result is narrower.
     """
 
     device: torch.device
@@ -73,25 +62,11 @@ def emit(
     symbols: Sequence[str],
     target: Target,
 ) -> GraphModule:
-    """Write a folded program as a graph module.
+    """Write a folded program as a graph module under a module that has its parameters.
 
-    Parameters
-    ----------
-    graph
-        The program: its inputs in order, its parameters, its outputs as a dict of names.
-    root
-        A module that has the parameters, under their names.
-    formulas
-        Symbols in terms of other symbols.
-    symbols
-        The symbols that are given, as `symbols_to_give` finds them.
-    target
-        Its device, dtype and process groups.
-
-    Returns
-    -------
-    torch.fx.GraphModule
-        It takes the inputs in order, then the symbols, and returns a dict.
+    The graph module takes the program's inputs in order, then ``symbols`` (those that
+    `symbols_to_give` finds), and returns a dict of the outputs. ``formulas`` give further symbols
+    in terms of other symbols.
     """
     root.add_module(BLOCKS, torch.nn.Module())
     names = {name: f"block{number}" for number, name in enumerate(graph.blocks)}

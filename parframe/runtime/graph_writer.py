@@ -34,13 +34,7 @@ class GraphWriter:
         return self.graph.call_function(target, args, kwargs)
 
     def number(self, size: Size) -> Number:
-        """Return a size as a constant, or as a node that computes it.
-
-        Raises
-        ------
-        ParframeError
-            Of kind ``run``, if one of its symbols has no value.
-        """
+        """Return a size as a constant, or as a node that computes it."""
         if isinstance(size, int):
             return size
         if size not in self._numbers:

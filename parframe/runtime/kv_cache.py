@@ -23,20 +23,10 @@ class KVCache:
     """Cached keys and values, or latents, of the rows of a batch.
 
     Slot 0 of every row is for padding. A step first assigns slots (`assign_slots`), then the module
-    writes into them.
-
-    Parameters
-    ----------
-    tensors
-        By the names of the device's states: rows on dim 0, slots on another dim.
-    position_dims
-        The dim of slots of each tensor.
-    positions
-        ``[rows, slots]``: the position in the sequence of the token in a slot.
-    lengths
-        ``[rows]``: number of slots of each row in use.
-    max_length
-        Upper limit of ``lengths``, known without reading the device.
+    writes into them. The tensors, by the names of the device's states, have rows on dim 0 and slots
+    on another dim. ``positions`` (``[rows, slots]``) are those of the tokens in the sequence;
+    ``lengths`` (``[rows]``) count the slots in use, and ``max_length`` limits them without reading
+    the device.
     """
 
     tensors: Mapping[str, torch.Tensor]
@@ -57,26 +47,11 @@ class KVCache:
         return sum(tensor.nbytes for tensor in (*self.tensors.values(), self.positions))
 
     def assign_slots(self, positions: torch.Tensor, real: torch.Tensor, most: int) -> torch.Tensor:
-        """Assign slots to the tokens of a step.
+        """Assign slots (``[rows, tokens]``) to the tokens of a step.
 
-        Parameters
-        ----------
-        positions
-            ``[rows, tokens]``: the position of each token in the sequence.
-        real
-            ``[rows, tokens]``: false for padding.
-        most
-            The largest number of real tokens in a row.
-
-        Returns
-        -------
-        torch.Tensor
-            ``[rows, tokens]``: the slot of each token.
-
-        Raises
-        ------
-        ParframeError
-            Of kind ``run``, if a row has fewer free slots.
+        ``positions`` and ``real`` (``[rows, tokens]``) are the tokens' positions in the sequence,
+        and false for padding; ``most`` is the largest number of real tokens in a row. An error of
+        kind ``run`` reports a row with fewer free slots.
         """
         self.max_length += most
         if self.max_length > self.slots:

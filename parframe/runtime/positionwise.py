@@ -26,19 +26,9 @@ NO_CACHE_HINT = (
 def check_positionwise(program: Program, lengths: Set[str], attentions: Set[str]) -> None:
     """Check that no operator but attention reads other positions than that of its result.
 
-    Parameters
-    ----------
-    program
-        A device's program.
-    lengths
-        The symbols that are, or depend on, the length of the sequence.
-    attentions
-        Names of the operators that are not checked.
-
-    Raises
-    ------
-    ParframeError
-        Of kind ``run``, with the first operator that does, or that has no rule.
+    ``lengths`` are the symbols that are, or depend on, the length of the sequence; operators named
+    in ``attentions`` are not checked. An error of kind ``run`` names the first operator that reads
+    other positions or that has no rule.
     """
     seen: set[object] = set()
     for operator in program.operators:

@@ -6,8 +6,6 @@ from collections.abc import Iterable, Mapping
 from datetime import timedelta
 from typing import TYPE_CHECKING, cast
 
-import attrs
-
 from parframe.errors import ParframeError, did_you_mean
 
 if TYPE_CHECKING:
@@ -19,46 +17,6 @@ BACKENDS: Mapping[str, str] = {"cpu": "gloo", "cuda": "nccl"}
 Ranks = tuple[int, ...]
 
 
-@attrs.frozen
-class ProcessGroups:
-    """Process groups that one rank takes part in.
-
-    Parameters
-    ----------
-    rank, world
-        The rank, and the world size.
-    by_ranks
-        The group of each tuple of ranks, in the order of the tuple.
-    """
-
-    rank: int
-    world: int
-    by_ranks: Mapping[Ranks, ProcessGroup]
-
-    def name(self, ranks: Ranks) -> str:
-        """Return the name of a group, as functional collectives take it.
-
-        Parameters
-        ----------
-        ranks
-            The ranks of the group, in its order.
-
-        Raises
-        ------
-        ParframeError
-            If the group was not made, or this rank is not in it.
-        """
-        if ranks not in self.by_ranks:
-            raise ParframeError(
-                "run",
-                f"rank {self.rank}",
-                f"it has no process group of the ranks {_format_ranks(ranks)}",
-                "pass every group of more than one rank to make_groups",
-            )
-        name: str = self.by_ranks[ranks].group_name
-        return name
-
-
 def make_groups(
     groups: Iterable[Ranks],
     *,
@@ -68,32 +26,15 @@ def make_groups(
     timeout: float,
     store: Store | None = None,
     shared: bool = False,
-) -> ProcessGroups:
-    """Create the process groups of one rank.
+) -> dict[Ranks, ProcessGroup]:
+    """Create the process groups of one rank, by the ranks of each group in its order.
 
-    The group of all ranks is created first, unless the host has created it already. With
-    `TORCH_GLOO_LAZY_INIT=1` it costs nothing until something is sent over it. Groups of one rank
-    are not created.
-
-    Parameters
-    ----------
-    groups
-        Groups that any rank needs, the same ones in the same order on every rank.
-    rank, world
-        This rank, and the world size.
-    device
-        Type of the device whose tensors are sent: `cpu` or `cuda`.
-    timeout
-        Seconds after which a collective fails.
-    store
-        The store for the rendezvous; None if the host has a process group of all ranks.
-    shared
-        Whether several ranks may share a device, which only gloo supports.
-
-    Returns
-    -------
-    ProcessGroups
-        The groups of this rank.
+    ``groups`` are all that any rank needs, in the same order on every rank. The group of all ranks
+    is created first, over ``store``, unless the host has created it already (``store`` is then
+    None). With `TORCH_GLOO_LAZY_INIT=1` it costs nothing until something is sent over it. Groups of
+    one rank are not created. ``device`` is the type of the device whose tensors are sent,
+    ``timeout`` the seconds after which a collective fails; ``shared`` ranks may share a device,
+    which only gloo supports.
 
     Raises
     ------
@@ -127,7 +68,7 @@ def make_groups(
         group = dist.new_group(list(ranks), timeout=limit, backend=backend, sort_ranks=False)
         if rank in ranks:
             created[ranks] = group
-    return ProcessGroups(rank, world, created)
+    return created
 
 
 def close_groups() -> None:
@@ -139,29 +80,15 @@ def close_groups() -> None:
 
 
 def select_backend(device: str, shared: bool = False) -> str:
-    """Return the backend of torch.distributed for a type of device.
+    """Return the backend of torch.distributed for a type of device, which ranks may share.
 
-    Parameters
-    ----------
-    device
-        `cpu` or `cuda`.
-    shared
-        Whether several ranks may share a device.
-
-    Raises
-    ------
-    ParframeError
-        If this build of PyTorch does not have it.
+    An error of kind ``run`` reports a backend that this build of PyTorch does not have.
     """
     import torch.distributed as dist
 
     if not dist.is_available():
-        raise ParframeError(
-            "run",
-            "torch.distributed",
-            "this build of PyTorch does not have it",
-            "install a build that does",
-        )
+        what = "this build of PyTorch does not have it"
+        raise ParframeError("run", "torch.distributed", what, "install a build that does")
     if device not in BACKENDS:
         raise ParframeError(
             "run",
@@ -205,11 +132,7 @@ def _check_ranks(ranks: Ranks, world: int) -> None:
     if not ranks or len(set(ranks)) != len(ranks) or not all(0 <= r < world for r in ranks):
         raise ParframeError(
             "run",
-            f"group {_format_ranks(ranks)}",
+            f"group {', '.join(map(str, ranks)) or 'without ranks'}",
             f"it is not a group of ranks of {world}",
             f"use ranks from 0 to {world - 1}, each once",
         )
-
-
-def _format_ranks(ranks: Ranks) -> str:
-    return ", ".join(map(str, ranks)) or "without ranks"

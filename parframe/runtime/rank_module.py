@@ -25,22 +25,10 @@ GroupsByRanks = Mapping[tuple[int, ...], dist.ProcessGroup]
 class RankModule(torch.nn.Module):
     """Computation of one rank of a plan.
 
-    Parameters
-    ----------
-    rank_program
-        The rank's program.
-    body
-        The program as an fx graph module.
-    symbols
-        Names of sizes that must be passed.
-    rank, device
-        The rank, and the device of its tensors.
-
-    Notes
-    -----
     It takes the rank's parts of the inputs (``inputs``), the values it receives from other ranks
     (``receives``), and with a cache those of `cache_inputs`; it returns a dict of the rank's parts
-    of the outputs (``outputs``) and of the values to send to other ranks (``sends``).
+    of the outputs (``outputs``) and of the values to send to other ranks (``sends``). ``symbols``
+    are the names of sizes that must be passed.
     """
 
     def __init__(
@@ -68,32 +56,16 @@ class RankModule(torch.nn.Module):
     def forward(
         self, values: Mapping[str, torch.Tensor], sizes: Mapping[str, int] | None = None
     ) -> dict[str, torch.Tensor]:
-        """Compute one step.
-
-        Parameters
-        ----------
-        values
-            Tensors by the names in ``input_names``.
-        sizes
-            Sizes by the names in ``symbols``.
-        """
+        """Compute one step from tensors by ``input_names`` and sizes by ``symbols``."""
         tensors = [values[name] for name in self.input_names]
         numbers = [sizes[name] for name in self.symbols] if sizes is not None else []
         results: dict[str, torch.Tensor] = self.body(*tensors, *numbers)
         return results
 
     def new_cache(self, rows: int, slots: int, dtype: torch.dtype | None = None) -> KVCache:
-        """Allocate an empty cache for this rank.
+        """Allocate an empty cache for this rank, as `allocate_cache` does.
 
-        Parameters
-        ----------
-        rows, slots, dtype
-            As for `parframe.runtime.kv_cache.allocate_cache`.
-
-        Raises
-        ------
-        ParframeError
-            Of kind ``run``, if the module was built without a cache.
+        An error of kind ``run`` reports a module that was built without a cache.
         """
         if self.cached_program is None:
             raise ParframeError(
@@ -107,12 +79,7 @@ class RankModule(torch.nn.Module):
     def cache_inputs(self, cache: KVCache, slots: torch.Tensor) -> dict[str, torch.Tensor]:
         """Return the values to pass to the module for a cache.
 
-        Parameters
-        ----------
-        cache
-            The cache.
-        slots
-            ``[rows, tokens]``: the slots of the step's tokens, from `KVCache.assign_slots`.
+        ``slots`` (``[rows, tokens]``) are those of the step's tokens, from `KVCache.assign_slots`.
         """
         positions, tensors = cache.view()
         return {SLOTS: slots, CACHED_POSITIONS: positions, **tensors} if tensors else {}
@@ -127,24 +94,10 @@ def build_module(
     dtype: torch.dtype | None = None,
     cache: bool = False,
 ) -> RankModule:
-    """Build the module of one rank.
+    """Build the module of one rank from its parts of the parameters, by its program's names.
 
-    Parameters
-    ----------
-    plan
-        The plan.
-    rank
-        The rank.
-    parameters
-        The rank's parts of the parameters, by its program's names, on the device.
-    device
-        The device that the module runs on.
-    groups
-        Process groups of all communication that the rank takes part in.
-    dtype
-        Narrowest floating-point dtype of any result; the model's own dtypes if None.
-    cache
-        Whether keys and values are cached between calls.
+    No floating-point result is narrower than ``dtype``; None keeps the model's own dtypes. With
+    ``cache``, keys and values are cached between calls.
 
     Raises
     ------

@@ -36,22 +36,12 @@ class Transfer:
 
 @attrs.frozen
 class RankProgram:
-    """A rank's program, ready to be emitted.
+    """A rank's program, bound to its sizes and ready to be emitted.
 
-    Parameters
-    ----------
-    graph
-        The folded program. Its inputs are the rank's parts of the model's inputs, then the values
-        it receives, then with a cache `SLOTS`, `CACHED_POSITIONS` and the caches; its outputs are
-        by their names.
-    program
-        The program, bound to the rank's sizes.
-    receives, sends
-        The values received from and sent to other ranks, in order.
-    formulas
-        The rank's symbols that are not constants.
-    cached_program
-        The program with a cache, if it has one.
+    The inputs of the folded ``graph`` are the rank's parts of the model's inputs, then the values
+    it receives, then with a cache `SLOTS`, `CACHED_POSITIONS` and the caches; its outputs are by
+    their names. ``receives`` and ``sends`` are in order. ``formulas`` are the rank's symbols that
+    are not constants.
     """
 
     graph: OperatorGraph
@@ -63,21 +53,9 @@ class RankProgram:
 
 
 def build_rank_program(plan: Plan, rank: int, cache: bool) -> RankProgram:
-    """Build the program of one rank.
+    """Build the program of one rank; with ``cache``, keys and values are cached between steps.
 
-    Parameters
-    ----------
-    plan
-        The plan.
-    rank
-        The rank.
-    cache
-        Whether keys and values are cached between steps.
-
-    Raises
-    ------
-    ParframeError
-        Of kind ``run``, if the program cannot be run with a cache.
+    An error of kind ``run`` reports a program that cannot be run with a cache.
     """
     device = plan.devices[rank]
     program = bind_program(plan.program(rank), device)

@@ -20,20 +20,9 @@ _VERDICT = "parframe/verdict"
 def join_rendezvous(
     store: Store, *, rank: int, world: int, run: str, facts: Mapping[str, str], timeout: float
 ) -> None:
-    """Wait for all ranks, and check that their facts are equal.
+    """Wait at most ``timeout`` seconds for all ranks, and check that their facts are equal.
 
-    Parameters
-    ----------
-    store
-        The store that all ranks use.
-    rank, world
-        This rank, and the world size.
-    run
-        Identifier of the run, the same on every rank.
-    facts
-        Values that must be equal on all ranks, such as versions and the digest of the plan.
-    timeout
-        Seconds to wait for the others.
+    ``run`` identifies the run; ``facts`` are values such as versions and the digest of the plan.
 
     Raises
     ------

@@ -37,22 +37,13 @@ def segment_bytes(size: int) -> int:
 class Segment:
     """Shared-memory segment of the ranks of a group.
 
-    Every rank has two slots and a counter. It writes a message into one slot and the message's
-    size next to the counter, and then increments the counter; the others read the message once
-    they see the new count. The next message goes into the other slot, and the one after that into
-    the first again: by then every rank has counted the message between, so it has read the one
-    before.
+    Every rank has two slots and a counter. It writes a message into one slot and the message's size
+    next to the counter, and then increments the counter; the others read the message once they see
+    the new count. The next message goes into the other slot, and the one after that into the first
+    again: by then every rank has counted the message between, so it has read the one before.
 
-    Parameters
-    ----------
-    memory
-        The shared memory, zeros at first; its size is `segment_bytes` of the group's size.
-    size, rank
-        Number of ranks in the group, and this rank's index in it.
-    processes
-        Process ids of the ranks.
-    timeout
-        Seconds to wait for another rank.
+    The memory is zeros at first, of `segment_bytes`. ``processes`` are the process ids of the
+    ranks; ``timeout`` is the seconds to wait for another rank.
     """
 
     def __init__(
@@ -69,17 +60,10 @@ class Segment:
         self._count = 0
 
     def all_gather(self, own: torch.Tensor) -> torch.Tensor:
-        """Return the tensors of all ranks, stacked along a new dim 0, in shared memory.
+        """Return the tensors of all ranks, which have equal shapes of at most `SLOT_BYTES` bytes.
 
-        Parameters
-        ----------
-        own
-            This rank's tensor; all have equal shapes, of at most `SLOT_BYTES` bytes.
-
-        Returns
-        -------
-        torch.Tensor
-            ``[size, *own.shape]``, read-only, valid until the next call but one.
+        The result (``[size, *own.shape]``) is in shared memory: read-only, valid until the next
+        call but one.
 
         Raises
         ------
@@ -107,14 +91,10 @@ class Segment:
         return parts
 
     def _raise_size_mismatch(self, own: int) -> NoReturn:
-        """Raise on all ranks, with the rank whose message size differs from the others'.
+        """Raise an error with the rank whose message size differs from the others'.
 
-        Raises
-        ------
-        RuntimeError
-            On the rank whose size is the least frequent, or the smallest of equally frequent ones.
-        ConnectionError
-            On the other ranks.
+        That is a RuntimeError on the rank whose size is the least frequent, or the smallest of
+        equally frequent ones, and a ConnectionError on the other ranks.
         """
         for other in self._others:
             self._wait(other)

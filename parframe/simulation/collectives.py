@@ -29,22 +29,10 @@ from parframe.simulation.regions import evaluate_regions, put, take
 
 @attrs.frozen
 class CommunicationCall:
-    """One device at a communication operator.
+    """One device at a communication operator that it has reached.
 
-    Parameters
-    ----------
-    rank
-        The device.
-    operator
-        The operator that it has reached.
-    tensor
-        Its input, if it has one.
-    shape
-        The shape of its result, if it has one.
-    sizes
-        The values of its symbols.
-    args
-        All arguments of a distributed form, with tensors; empty for other operators.
+    ``shape`` is that of its result, ``sizes`` the values of its symbols; ``args`` are all arguments
+    of a distributed form, with tensors, and empty for other operators.
     """
 
     rank: int
@@ -64,23 +52,11 @@ Results = list["torch.Tensor | None"]
 
 
 def run_communication(calls: Sequence[CommunicationCall]) -> Results:
-    """Return the results of all ranks of a group.
+    """Return the result of each rank of a group; ranks may share one tensor.
 
-    Parameters
-    ----------
-    calls
-        One for each rank, in the order of the group, in which a collective reduces. For a
-        transfer the one that sends and the one that receives, in the order of the group.
-
-    Returns
-    -------
-    list of torch.Tensor or None
-        The result of each call; ranks may share one tensor.
-
-    Raises
-    ------
-    ParframeError
-        Of kind ``run``, if the inputs of the ranks do not match.
+    There is a call for each rank, in the order of the group, in which a collective reduces; for a
+    transfer, those of the sender and the receiver. An error of kind ``run`` reports inputs of the
+    ranks that do not match.
     """
     try:
         results = _compute(calls)

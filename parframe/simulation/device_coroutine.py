@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping, Sequence
-from functools import cached_property
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from typing import Any
 
-import attrs
 import torch
 
 from parframe.errors import ParframeError
@@ -22,23 +20,14 @@ from parframe.sizes import evaluate
 ValueObserver = Callable[[int, Operator, str, torch.Tensor], None]
 """Callback for a value: gets the rank, the operator that computed it, its name, the tensor."""
 
+LastUses = tuple[tuple[str, ...], ...]
+"""For each operator of a program, the values that are unused after it."""
+
 DeviceCoroutine = Generator[CommunicationCall, "torch.Tensor | None", dict[str, torch.Tensor]]
 """Yields communication calls, receives their results, returns the device's output values."""
 
 
-@attrs.frozen
-class ProgramLiveness:
-    """A program with the values that are unused after each of its operators."""
-
-    program: Program
-
-    @cached_property
-    def last_uses(self) -> tuple[tuple[str, ...], ...]:
-        """For each operator, the values that can be freed after it."""
-        return find_last_uses(self.program.operators, {part.name for part in self.program.outputs})
-
-
-def find_last_uses(operators: Sequence[Operator], kept: set[str]) -> tuple[tuple[str, ...], ...]:
+def find_last_uses(operators: Sequence[Operator], kept: Iterable[str]) -> LastUses:
     """Find the values that each operator is the last to use, except those that are kept."""
     seen = set(kept)
     last_uses = []
@@ -66,7 +55,8 @@ def evaluate_sizes(device: Device, sizes: Mapping[str, int]) -> dict[str, int]:
 
 def run_device(
     rank: int,
-    liveness: ProgramLiveness,
+    program: Program,
+    last_uses: LastUses,
     values: dict[str, torch.Tensor],
     sizes: Mapping[str, int],
     dtype: torch.dtype | None,
@@ -78,8 +68,7 @@ def run_device(
     Values are deleted from ``values`` after their last use. The observer is called with every
     result.
     """
-    program = liveness.program
-    for operator, unused in zip(program.operators, liveness.last_uses, strict=True):
+    for operator, unused in zip(program.operators, last_uses, strict=True):
         try:
             if communicates(operator):
                 received = yield _make_call(rank, operator, values, program.tensors, sizes)

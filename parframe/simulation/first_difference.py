@@ -18,22 +18,9 @@ from parframe.simulation.simulate import RunInputs, run_devices
 def find_first_difference(plan: Plan, given: RunInputs, bound: float) -> Difference | None:
     """Run a plan and find the first operator whose result differs from the model's.
 
-    A value is compared if its expected value is known: from the program's layouts, or because
-    it has the name and the shape of a value of the model and cannot be a partial sum.
-
-    Parameters
-    ----------
-    plan
-        The plan.
-    given
-        Inputs and weights.
-    bound
-        Largest allowed difference, relative to the largest number of the whole value.
-
-    Returns
-    -------
-    Difference or None
-        None, if all values that can be compared are within the bound.
+    A value is compared if its expected value is known: from the program's layouts, or because it
+    has the name and the shape of a value of the model and cannot be a partial sum. ``bound`` is
+    relative to the largest number of the whole value; None is returned if no error exceeds it.
     """
     comparer = _ValueComparer(plan, given, bound)
     run_devices(plan, given, observe_value=comparer.compare)

@@ -16,10 +16,7 @@ from parframe.sizes import evaluate
 def find_sizes(graph: OperatorGraph, inputs: Mapping[str, torch.Tensor]) -> dict[str, int]:
     """Return the values of a graph's symbols for these inputs.
 
-    Raises
-    ------
-    ParframeError
-        Of kind ``input`` if one is missing, is unknown, or has another shape than the graph's.
+    An error of kind ``input`` reports an input that is missing, unknown or of another shape.
     """
     _check_named(graph.inputs, inputs)
     sizes: dict[str, int] = {}

@@ -24,31 +24,11 @@ def execute(
     dtype: torch.dtype | None = None,
     device: torch.device | str = "cpu",
 ) -> tuple[Any, ...]:
-    """Run one operator.
+    """Run one operator on named tensors, and return one value for each of its outputs.
 
-    Parameters
-    ----------
-    operator
-        The operator.
-    values
-        Tensors by name; those the operator takes must be there.
-    sizes
-        Values of the symbols in its arguments.
-    dtype
-        If given, no floating-point result is narrower than this; so a graph runs in float64
-        whatever dtypes it names.
-    device
-        Where operators that take no tensor put their result.
-
-    Returns
-    -------
-    tuple
-        What it gives, one value for each of its outputs.
-
-    Raises
-    ------
-    ParframeError
-        Of kind ``run`` if the target is unknown or the operator fails.
+    If ``dtype`` is given, no floating-point result is narrower, so that a graph runs in float64
+    whatever dtypes it names. ``device`` is that of results of operators that take no tensor. An
+    error of kind ``run`` reports an unknown target or an operator that fails.
     """
     function = local_function(operator)
     try:
@@ -86,7 +66,7 @@ def resolve_argument(arg: Arg, values: Mapping[str, torch.Tensor], sizes: Mappin
 def resolve_arguments(
     operator: Operator, values: Mapping[str, torch.Tensor], sizes: Mapping[str, int]
 ) -> dict[str, Any]:
-    """All arguments of an operator, in one dtype if it takes one only."""
+    """Return all arguments of an operator, in one dtype if it takes one only."""
     named = {slot: resolve_argument(arg, values, sizes) for slot, arg in operator.args.items()}
     return _of_one_dtype(named) if _needs_one_dtype(operator) else named
 

@@ -13,16 +13,8 @@ from parframe.simulation.traffic import Traffic
 class Difference:
     """The first operator, in the model's order, whose result differs from the model's.
 
-    Parameters
-    ----------
-    operator
-        Its name in the devices' programs.
-    module, source
-        The module path and the line of the model's code that it comes from.
-    ranks
-        The devices on which it differs.
-    error
-        The largest relative error.
+    ``operator`` is its name in the devices' programs; ``module`` and ``source`` are the module path
+    and the line of the model's code. ``error`` is the largest relative error on ``ranks``.
     """
 
     operator: str
@@ -48,22 +40,9 @@ class OutputComparison:
 class Proof:
     """Verdict on a plan that was executed and compared with the unpartitioned model.
 
-    Parameters
-    ----------
-    ok
-        True if every part of every output on every device is within the bound.
-    max_error
-        The largest absolute difference, relative to the largest number of the output.
-    bound
-        The largest allowed value of ``max_error``.
-    dtype
-        The dtype of the computation.
-    first_difference
-        The first operator that differs, if one does.
-    outputs
-        Every output of every trial.
-    communication
-        The communication of the first trial, by mesh axis.
+    It is ``ok`` if every part of every output on every device is within ``bound``. Errors are the
+    largest absolute difference, relative to the largest number of the output. ``outputs`` are those
+    of every trial; ``communication`` is that of the first trial, by mesh axis.
     """
 
     ok: bool

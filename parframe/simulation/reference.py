@@ -34,21 +34,7 @@ def run_reference(
 ) -> dict[str, torch.Tensor]:
     """Run a graph as one device would, and return its outputs by name.
 
-    Parameters
-    ----------
-    graph
-        The model.
-    inputs, state
-        Tensors by the graph's names of its inputs and parameters.
-    dtype, device
-        As for ``execute``.
-    observe
-        Called with every result: its operator, its name, its tensor.
-
-    Returns
-    -------
-    dict of str to torch.Tensor
-        The values that the model returns, by name.
+    ``dtype`` and ``device`` are as for `execute`; ``observe`` is called with every result.
 
     Raises
     ------

@@ -15,13 +15,7 @@ Regions = tuple[Region, ...]
 
 
 def evaluate_regions(regions: Sequence[Region], sizes: Mapping[str, int]) -> Regions:
-    """Replace the symbols in regions with their values.
-
-    Raises
-    ------
-    ParframeError
-        Of kind ``run``, if a symbol has no value.
-    """
+    """Replace the symbols in regions with their values; a symbol without one is an error."""
     try:
         return tuple(compact_region(tuple(_number(part, sizes) for part in dim)) for dim in regions)
     except KeyError as error:
@@ -34,13 +28,7 @@ def evaluate_regions(regions: Sequence[Region], sizes: Mapping[str, int]) -> Reg
 
 
 def take(tensor: torch.Tensor, regions: Regions) -> torch.Tensor:
-    """Return the part of a tensor that regions select, as a view where possible.
-
-    Raises
-    ------
-    ParframeError
-        Of kind ``run``, if the regions are not of a tensor of this shape.
-    """
+    """Return the part of a tensor that regions of its shape select, as a view where possible."""
     _check(tensor, tuple(map(_size, regions)), "is read through", regions)
     for dim, region in enumerate(regions):
         tensor = _take(tensor, dim, region)
@@ -48,13 +36,7 @@ def take(tensor: torch.Tensor, regions: Regions) -> torch.Tensor:
 
 
 def put(target: torch.Tensor, regions: Regions, piece: torch.Tensor) -> None:
-    """Write a tensor into the part of another one that regions select.
-
-    Raises
-    ------
-    ParframeError
-        Of kind ``run``, if the regions do not fit the shape of either tensor.
-    """
+    """Write a tensor into the part of another one that regions of its shape select."""
     _check(target, tuple(map(_size, regions)), "is written through", regions)
     _check(piece, tuple(int(region_length(region)) for region in regions), "fills", regions)
     _put(target, regions, piece)

@@ -14,9 +14,9 @@ from parframe.simulation.collectives import CommunicationCall, run_communication
 from parframe.simulation.communication_matching import CommunicationMatcher
 from parframe.simulation.device_coroutine import (
     DeviceCoroutine,
-    ProgramLiveness,
     ValueObserver,
     evaluate_sizes,
+    find_last_uses,
     run_device,
 )
 from parframe.simulation.dtypes import find_weights_dtype, parse_dtype
@@ -114,20 +114,18 @@ def run_devices(
     """
     symbols = find_sizes(plan.graph, given.inputs)
     sizes = [evaluate_sizes(device, symbols) for device in plan.devices]
-    liveness = {name: ProgramLiveness(program) for name, program in plan.programs.items()}
+    last_uses = {
+        name: find_last_uses(program.operators, [part.name for part in program.outputs])
+        for name, program in plan.programs.items()
+    }
     coroutines = []
     for device in plan.devices:
-        program, own_sizes = plan.programs[device.program], sizes[device.rank]
-        values = take_parts(program, given.inputs, given.state, own_sizes)
+        rank, program = device.rank, plan.programs[device.program]
+        values = take_parts(program, given.inputs, given.state, sizes[rank])
+        unused = last_uses[device.program]
         coroutines.append(
             run_device(
-                device.rank,
-                liveness[device.program],
-                values,
-                own_sizes,
-                given.dtype,
-                given.device,
-                observe_value,
+                rank, program, unused, values, sizes[rank], given.dtype, given.device, observe_value
             )
         )
     matcher = CommunicationMatcher(plan.mesh)

@@ -18,19 +18,10 @@ from parframe.simulation.collectives import CommunicationCall, elements_sent
 class Traffic:
     """Communication operators of one kind over the same mesh axes.
 
-    Parameters
-    ----------
-    axes
-        The mesh axes.
-    kind
-        The operator, such as ``"all_reduce"``; a send and its recv are one ``"send"``.
-    count
-        Number of them on the device that has the most.
-    bytes
-        Bytes on the device that has the most, in the model's own dtypes: for each operator the
-        larger one of the device's input and output.
-    total
-        Number of them in all groups together.
+    ``kind`` is the operator, such as ``"all_reduce"``; a send and its recv are one ``"send"``.
+    ``count`` and ``bytes`` are those on the device that has the most, in the model's own dtypes:
+    for each operator the larger one of the device's input and output. ``total`` counts operators in
+    all groups together.
     """
 
     axes: tuple[str, ...]

@@ -57,15 +57,6 @@ def test_small_and_large_messages_are_reduced_alike_on_all_ranks(
             assert all(report["found"][f"{name} {length}"] == whole.tolist() for report in reports)
 
 
-def test_a_group_that_was_not_created_is_an_error(tmp_path: Path) -> None:
-    facts = {"groups": [[0, 1]], "also": [1, 0]}
-    with (
-        pytest.raises(ParframeError, match="no process group of the ranks 1, 0"),
-        launch(Traces.create(tmp_path), "gather", 2, facts=facts) as run,
-    ):
-        run.wait()
-
-
 @pytest.mark.parametrize(
     ("ranks", "device", "message"),
     [

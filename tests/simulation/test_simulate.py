@@ -26,7 +26,7 @@ from parframe.mesh import Mesh
 from parframe.plan import Device
 from parframe.simulation import Outputs, simulate, verify
 from parframe.simulation.collectives import CommunicationCall, run_communication
-from parframe.simulation.device_coroutine import ProgramLiveness
+from parframe.simulation.device_coroutine import find_last_uses
 from parframe.strategy import Placing
 
 ROWS, COLUMNS = 7, 6
@@ -276,7 +276,8 @@ def inputs(rows=5):
 
 def test_values_are_freed_after_their_last_use():
     program = tensor_parallel(2).programs["all"]
-    assert ProgramLiveness(program).last_uses == (
+    outputs = [part.name for part in program.outputs]
+    assert find_last_uses(program.operators, outputs) == (
         ("x", "up.weight"), ("up",), ("relu", "down.weight"), ("down",), ("down@sum", "down.bias"),
     )  # fmt: skip
 

@@ -51,11 +51,11 @@ def gather(worker: Worker) -> None:
         wanted, rank=worker.rank, world=worker.world, timeout=worker.timeout, store=worker.store
     )
     gathered = []
-    for ranks in wanted + [tuple(ranks) for ranks in [worker.facts.get("also", [])] if ranks]:
+    for ranks in wanted:
         if worker.rank in ranks and len(ranks) > 1:
             own = torch.tensor([worker.rank])
             all_of = torch.ops._c10d_functional.all_gather_into_tensor(
-                own, len(ranks), groups.name(ranks)
+                own, len(ranks), groups[ranks].group_name
             )
             gathered.append(torch.ops._c10d_functional.wait_tensor(all_of).tolist())
     worker.send({"gathered": gathered})
@@ -90,7 +90,7 @@ def _create_world_group(worker: Worker) -> str:
     groups = make_groups(
         [ranks], rank=worker.rank, world=worker.world, timeout=worker.timeout, store=worker.store
     )
-    return register_group(groups.by_ranks[ranks])
+    return register_group(groups[ranks])
 
 
 def echo(worker: Worker) -> None:
