@@ -15,9 +15,8 @@ from parframe.checking.matching import check_matching
 from parframe.checking.memory import all_device_memory
 from parframe.checking.memory_sizes import memory_sizes
 from parframe.checking.plan_types import PlanTypes, with_program_per_rank
-from parframe.checking.program_results import check_outputs, check_states
+from parframe.checking.program_results import check_outputs, check_states, check_weights
 from parframe.checking.structure import check_structure
-from parframe.checking.weight_coverage import check_weights
 from parframe.plan import Plan
 from parframe.rules import Rule
 
@@ -84,11 +83,11 @@ def _unknown_types(plan_types: PlanTypes) -> Iterator[Finding]:
     for name, types in plan_types.programs.items():
         if name in plan_types.blocked:
             message = "waits for a communication that other ranks never enter"
-            yield Finding("matching", types.ranks, "", "", message)
+            yield Finding("matching", types.ranks, message)
         unknown = [value for value, tensor_type in types.values.items() if tensor_type is None]
         if unknown:
             message = f"{unknown[0]!r} has an unknown type"
-            yield Finding("type", types.ranks, "", "", message)
+            yield Finding("type", types.ranks, message)
 
 
 def _merge_ranks(findings: Iterable[Finding]) -> list[Finding]:
@@ -108,9 +107,6 @@ def _memory_findings(used: dict[int, DeviceMemory], budget: int | None) -> list[
         if memory.total > budget:
             ranks.setdefault(memory, []).append(rank)
     return [
-        Finding(
-            "memory", tuple(found), "", "",
-            f"needs {memory}, the budget is {format_bytes(budget)}",
-        )
+        Finding("memory", tuple(found), f"needs {memory}, the budget is {format_bytes(budget)}")
         for memory, found in ranks.items()
-    ]  # fmt: skip
+    ]

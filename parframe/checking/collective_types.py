@@ -19,8 +19,8 @@ from parframe.checking.concrete_types import (
     locate_ranges,
 )
 from parframe.checking.reductions import CollectiveResult, concrete_hull, describe_difference
-from parframe.checking.region_ranges import region_ranges
 from parframe.checking.samples import SAMPLE_COUNT, SampledSize, sample_size
+from parframe.checking.shard_regions import region_ranges
 from parframe.checking.tensor_types import sizes_of
 from parframe.layout import Leaf, Region, TensorDim, region_length
 

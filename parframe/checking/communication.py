@@ -223,4 +223,6 @@ class CommunicationTyping:
     def _add_finding(
         self, operator: Operator, ranks: tuple[int, ...], kind: str, what: str
     ) -> None:
-        self.findings.append(Finding(kind, ranks, operator.name, operator.module, what))
+        self.findings.append(
+            Finding(kind, ranks, what, operator=operator.name, module=operator.module)
+        )

@@ -104,9 +104,9 @@ def _cycle_finding(events: Sequence[Sequence[Event]], at: Sequence[int], start: 
     end = "which waits" if rank in path else "which has ended"
     cycle = path[path.index(rank) :] if rank in path else path
     first = events[path[0]][at[path[0]]].operator
-    return Finding(
-        "deadlock", tuple(sorted(cycle)), first.name, first.module, f"{'; '.join(steps)}, {end}"
-    )
+    message = f"{'; '.join(steps)}, {end}"
+    ranks = tuple(sorted(cycle))
+    return Finding("deadlock", ranks, message, operator=first.name, module=first.module)
 
 
 def _is_at(

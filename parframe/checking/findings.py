@@ -39,8 +39,8 @@ class Finding:
 
     kind: str
     ranks: tuple[int, ...]
-    operator: str
-    module: str
+    operator: str = attrs.field(default="", kw_only=True)
+    module: str = attrs.field(default="", kw_only=True)
     message: str
 
     def __str__(self) -> str:

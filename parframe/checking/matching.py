@@ -105,7 +105,7 @@ def check_matching(plan: Plan, bindings: Sequence[Bindings]) -> list[Finding]:
             for number, operator, message in known[key]:
                 found.setdefault((operator, message), []).append(group[number])
     return [
-        Finding("matching", tuple(sorted(set(ranks))), operator, "", message)
+        Finding("matching", tuple(sorted(set(ranks))), message, operator=operator)
         for (operator, message), ranks in found.items()
     ]
 

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from parframe.checking.additions import AdditionTypes
-from parframe.checking.checked_model import CheckedModel, ModelOperator
+from parframe.checking.checked_model import ModelOperator
 from parframe.checking.form_comparison import FormComparison
 from parframe.checking.operator_types import OperatorType, infer_operator
-from parframe.checking.samples import Bindings
 from parframe.checking.shard_regions import align_shard
 from parframe.checking.tensor_types import PartialTerm, TensorShard, TensorType, make_shard, term_id
+from parframe.checking.value_types import ValueTypes
 from parframe.graph import Operator
-from parframe.plan import Program, communicates
+from parframe.plan import communicates
 from parframe.rules.communication import PLAN_OPERATORS
 from parframe.sizes import Size
 
@@ -20,22 +19,8 @@ _LONGEST_FORM = 64
 """Most operators that one of the model's operators may have as its local form."""
 
 
-class OperatorInference(AdditionTypes):
-    """Types of a program's values, and how its operators compute them.
-
-    - ``operator_types``: cache of operator types, by all that they depend on; shared by programs.
-    """
-
-    def __init__(
-        self,
-        model: CheckedModel,
-        program: Program,
-        ranks: tuple[int, ...],
-        operator_types: dict[object, OperatorType],
-        bindings: Sequence[Bindings],
-    ) -> None:
-        super().__init__(model, program, ranks, bindings)
-        self.operator_types = operator_types
+class OperatorInference(ValueTypes):
+    """Types of a program's values, and how its operators compute them."""
 
     def infer_form(self, at: int, origin: ModelOperator) -> int:
         """Infer the types of a form of one of the model's operators; return its length.

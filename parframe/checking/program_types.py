@@ -6,23 +6,22 @@ caller, which infers the types of all programs, sends the type of the output bac
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator
+from functools import cached_property
 
 import attrs
 
-from parframe.checking.checked_model import CheckedModel, ModelOperator
+from parframe.checking.checked_model import ModelOperator
 from parframe.checking.distributed_forms import (
     find_distributed_form,
     moved_input_faults,
     with_distributed_form,
 )
 from parframe.checking.operator_inference import OperatorInference
-from parframe.checking.operator_types import OperatorType
-from parframe.checking.samples import Bindings
 from parframe.checking.shard_regions import align_shard
 from parframe.checking.tensor_types import TensorType
 from parframe.graph import Operator, Ref
-from parframe.plan import COMMUNICATION_OPERATORS, Program, communicates
+from parframe.plan import COMMUNICATION_OPERATORS, communicates
 from parframe.rules.communication import SHARD
 from parframe.rules.pointwise import is_sum
 from parframe.rules.table import DISTRIBUTED_FORMS
@@ -50,43 +49,34 @@ Inference = Generator[CommunicationRequest, TensorType | None, None]
 class ProgramTypes(OperatorInference):
     """Types of all values of one program."""
 
-    def __init__(
-        self,
-        model: CheckedModel,
-        program: Program,
-        ranks: tuple[int, ...],
-        operator_types: dict[object, OperatorType],
-        bindings: Sequence[Bindings],
-    ) -> None:
-        super().__init__(model, program, ranks, operator_types, bindings)
-        self.position = 0
-        self.origins = [
-            model.origin(operator) if operator.target not in COMMUNICATION_OPERATORS else None
-            for operator in program.operators
+    @cached_property
+    def origins(self) -> list[ModelOperator | None]:
+        """Model's operator of each operator; None for communication operators."""
+        return [
+            self.model.origin(operator) if operator.target not in COMMUNICATION_OPERATORS else None
+            for operator in self.program.operators
         ]
 
     def infer(self) -> Inference:
         """Infer the types of the program; yield a request for each communication."""
         for part in (*self.program.inputs, *self.program.parameters):
             self.add_part(part)
-        operators = self.program.operators
-        while self.position < len(operators):
-            operator = operators[self.position]
+        operators, at = self.program.operators, 0
+        while at < len(operators):
+            operator, count = operators[at], 1
             if operator.target in DISTRIBUTED_FORMS:
-                yield from self._infer_distributed(operator, self.origins[self.position])
-                self.position += 1
+                yield from self._infer_distributed(operator, self.origins[at])
             elif communicates(operator):
                 source = operator.args.get("input")
                 value = self.values.get(source.name) if isinstance(source, Ref) else None
                 result = yield CommunicationRequest(operator, value)
                 for name in operator.outputs:
                     self.set_type(operator, name, result)
-                self.position += 1
             elif operator.target == SHARD.target:
                 self.infer_shard(operator)
-                self.position += 1
             else:
-                self.position += self._infer_local(self.position)
+                count = self._infer_local(at)
+            at += count
 
     def _infer_local(self, at: int) -> int:
         """Infer the types of the operator at a position; return the number of operators done."""

@@ -19,7 +19,7 @@ _REDUCTIONS = frozenset({"sum", "max", "min", "prod", "any", "all"})
 
 def check_structure(plan: Plan) -> list[Finding]:
     """Return findings for what is malformed in a plan's programs and devices."""
-    findings = [Finding("structure", (), "", "", message) for message in _device_faults(plan)]
+    findings = [Finding("structure", (), message) for message in _device_faults(plan)]
     if findings:
         return findings
     ranks: dict[str, list[int]] = {}
@@ -29,13 +29,13 @@ def check_structure(plan: Plan) -> list[Finding]:
     for name, program_ranks in ranks.items():
         program = plan.programs.get(name)
         if program is None:
-            findings.append(
-                Finding("structure", tuple(program_ranks), "", "", f"no program {name!r}")
-            )
+            findings.append(Finding("structure", tuple(program_ranks), f"no program {name!r}"))
             continue
         for operator, message in _program_faults(program, plan.graph, plan.mesh, program_ranks[0]):
-            place = (operator.name, operator.module) if operator is not None else ("", "")
-            findings.append(Finding("structure", tuple(program_ranks), *place, message))
+            own, module = (operator.name, operator.module) if operator is not None else ("", "")
+            findings.append(
+                Finding("structure", tuple(program_ranks), message, operator=own, module=module)
+            )
         symbols = _symbols(program) - known
         for device in plan.devices:
             if device.program == name:
@@ -59,11 +59,11 @@ def _binding_findings(
 ) -> Iterator[Finding]:
     missing = sorted(symbols - set(device.bindings))
     if missing:
-        yield Finding("structure", (device.rank,), "", "", f"{', '.join(missing)} is not bound")
+        yield Finding("structure", (device.rank,), f"{', '.join(missing)} is not bound")
     for name, size in device.bindings.items():
         unknown = set(symbol_names(size)) - known
         if unknown or name in known:
-            yield Finding("structure", (device.rank,), "", "", f"{name} is bound to {size}")
+            yield Finding("structure", (device.rank,), f"{name} is bound to {size}")
 
 
 def _program_faults(

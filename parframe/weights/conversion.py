@@ -15,8 +15,7 @@ from parframe.graph import OperatorGraph
 from parframe.weights.safetensors_header import DTYPES
 from parframe.weights.sources import WeightSource
 from parframe.weights.strided_views import View, whole_view
-from parframe.weights.tensor_tracing import trace_tensor
-from parframe.weights.view_reshape import UntraceableError
+from parframe.weights.tensor_tracing import UntraceableError, trace_tensor
 
 
 @attrs.frozen

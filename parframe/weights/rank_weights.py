@@ -1,4 +1,4 @@
-"""Weights of one rank: its slices alone, read into tensors of its device and dtype."""
+"""Weights of one rank, which are its slices alone, and of the whole model."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from parframe.graph import OperatorGraph
 from parframe.plan import Plan, Slices
 from parframe.weights.compatibility import MatchedWeights, match_weights
 from parframe.weights.file_reader import Progress
-from parframe.weights.random_weights import is_random, random_slices, seed_of
+from parframe.weights.random_weights import RandomWeights, is_random, random_slices, seed_of
 from parframe.weights.rank_files import is_rank_folder, read_rank_file
 from parframe.weights.slice_loading import load_slices
 from parframe.weights.sources import WeightSource, open_source
@@ -129,3 +129,33 @@ def read_slices(
 def _all_slices(view: View) -> Slices:
     """Return slices that take all of a view."""
     return Slices("", view.shape, tuple(((0, size),) for size in view.shape))
+
+
+def read_state_dict(
+    graph: OperatorGraph,
+    weights: Any = None,
+    dtype: torch.dtype | None = None,
+    seed: int = 0,
+    pickled: bool = False,
+    extra: bool = False,
+) -> dict[str, torch.Tensor]:
+    """Read a tensor for every parameter of a graph, by its name in the graph.
+
+    - ``weights``: as for `parframe.weights.read_weights`, without folders of shards; None is
+      random.
+    - ``dtype``, ``pickled``, ``extra``: as for `parframe.weights.read_weights`.
+    - ``seed``: the seed of random weights, if ``weights`` is None or ``"random"``.
+
+    Raises
+    ------
+    ParframeError
+        Of kind ``weights``, listing every parameter that is missing or has another shape.
+    """
+    given = RandomWeights(seed) if weights is None or weights == "random" else weights
+    wanted = {}
+    for name, parameter in graph.parameters.items():
+        shape = tuple(int(size) for size in parameter.shape)
+        wanted[name] = Slices(name, shape, tuple(((0, size),) for size in shape))
+    cpu = torch.device("cpu")
+    tensors = read_slices(graph, wanted, given, cpu, dtype, pickled=pickled, extra=extra)
+    return {name: tensors[name] for name in wanted}

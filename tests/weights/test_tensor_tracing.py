@@ -3,8 +3,7 @@
 import pytest
 import torch
 
-from parframe.weights.tensor_tracing import trace_tensor
-from parframe.weights.view_reshape import UntraceableError
+from parframe.weights.tensor_tracing import UntraceableError, trace_tensor
 
 
 def tensor_of(view, stored):
