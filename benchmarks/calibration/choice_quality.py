@@ -1,4 +1,4 @@
-"""How well predictions choose among measured configurations under a limit on latency."""
+"""Quality of the choice by prediction among measured configurations under a latency limit."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Tried:
 
 @attrs.frozen
 class Choices:
-    """What came of choosing by prediction.
+    """Results of choosing by prediction.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Measured exchanges, from tables of several origins, as rows of one form."""
+"""Measured collectives, from tables of several origins, as rows of one form."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ IMPLEMENTATIONS: Mapping[str, str] = {
     "vllm:vllm_graph": "vllm",
     "vllm:vllm_eager": "vllm_eager",
 }
-"""What the tables call implementations."""
+"""Implementations by their names in the tables."""
 
 KINDS: Mapping[str, str] = {"alltoall": "all_to_all", "send_recv": "send"}
-"""What the tables call kinds of exchanges, where it is another word."""
+"""Kinds of collectives by their names in the tables, where these differ."""
 
 ADAPTERS: Mapping[str, float] = {"v100_pcie": 1.25e9, "a100_80gb_ethernet": 12.5e9}
-"""Bytes a second of a node's network in each direction where a table's machine has not the usual
-one, told by the speed that its long messages come near."""
+"""Bytes per second of a node's network in each direction, where a table's machine differs from the
+catalog's; estimated from the speed of its long messages."""
 
 SLOW = "a100_80gb_ethernet"
-"""The machine of `vidur_network.csv` that it calls a100_dgx, as far as nodes exchange: long
-messages come near to 100 Gb/s for all eight devices of a node."""
+"""Machine of `vidur_network.csv` called a100_dgx, between nodes: long messages reach about 100 Gb/s
+for all eight devices of a node."""
 
 INTERCONNECTS: Mapping[str, str] = {"a3-mega": "H100 A3 Mega", "PCIe Gen5 x16": "RTX PRO 6000"}
 """The machines of `nccl_multinode.csv`, by a part of what it calls their interconnect."""
@@ -48,8 +48,8 @@ INTERCONNECTS: Mapping[str, str] = {"a3-mega": "H100 A3 Mega", "PCIe Gen5 x16": 
 PUBLISHED = "published_collectives.toml"
 
 UNEVEN = ("a100_pairwise_nvlink",)
-"""Machines of that table whose network is told by nothing: their long messages between nodes come
-to 5.4 GB/s at 3 MB and to 2.0 GB/s at 7 MB."""
+"""Machines of that table whose network is unknown: their long messages between nodes reach 5.4 GB/s
+at 3 MB and 2.0 GB/s at 7 MB."""
 
 CLEAR = 1e6
 """In `vidur_network.csv`, medians within a node are fitted from so many bytes: shorter ones, of
@@ -58,24 +58,24 @@ three steps under a profiler, scatter by five times from one size to the next.""
 
 @attrs.frozen(eq=False)
 class Row:
-    """A measured exchange.
+    """Measured collective.
 
     Parameters
     ----------
     source
         The file it comes from.
     machine
-        Where it was measured.
+        Machine that it was measured on.
     kind, implementation
-        What was done, and by what.
+        Kind of the collective, and the library that ran it.
     group
-        The links that it spanned.
+        Ranks and links that it spanned.
     size
         Bytes of the whole message.
     seconds
-        How long it took.
+        Duration.
     fits
-        Whether it is used to fit.
+        True if the row is used to fit.
     """
 
     source: str
@@ -89,18 +89,18 @@ class Row:
 
     @property
     def network(self) -> str:
-        """Whose network it crossed: the machine's own, or any of InfiniBand's kind."""
+        """Network between nodes: InfiniBand of any machine, or the machine's own."""
         outer = self.group.span.outer
         return "InfiniBand" if outer and outer.kind == "InfiniBand" else self.machine.key
 
     @property
     def within(self) -> bool:
-        """Whether it stayed within a node."""
+        """True if all ranks are in one node."""
         return self.group.span.outer is None
 
 
 def read_rows(folder: Path) -> list[Row]:
-    """Read all measured exchanges of a folder of tables.
+    """Read all measured collectives of a folder of tables.
 
     Parameters
     ----------
@@ -116,7 +116,7 @@ def read_rows(folder: Path) -> list[Row]:
     for name, reader in zip(TABLES, (_aic, _apex, _vidur, _nodes, _experts), strict=True):
         path = folder / name
         if not path.is_file():
-            what = "is not there, and exchanges are fitted to it"
+            what = "no such file; collectives are fitted to it"
             raise ParframeError("input", str(path), what, "give the folder of measurements")
         with path.open(encoding="utf-8", newline="") as file:
             rows += list(reader(name, csv.DictReader(file)))
@@ -124,7 +124,7 @@ def read_rows(folder: Path) -> list[Row]:
 
 
 def published() -> Iterator[Row]:
-    """Exchanges between nodes that ship with their sources, being in no table."""
+    """Yield the collectives between nodes that ship with their sources and are in no table."""
     text = (files("parframe.price") / "data" / PUBLISHED).read_text(encoding="utf-8")
     for cluster in tomllib.loads(text)["cluster"]:
         machine = shipped().machine(cluster["machine"])
@@ -176,7 +176,7 @@ def _vidur(source: str, lines: Lines) -> Iterator[Row]:
 
 
 def _nodes(source: str, lines: Lines) -> Iterator[Row]:
-    """NCCL's own choices of one length; a time, or a bus bandwidth that tells it."""
+    """Yield rows of NCCL's default settings, from a time or a bus bandwidth."""
     for line in lines:
         machine = next((m for part, m in INTERCONNECTS.items() if part in line["interconnect"]), "")
         usual = "custom" not in line["framework"] and "CHANNELS" not in line["framework"]
@@ -186,13 +186,13 @@ def _nodes(source: str, lines: Lines) -> Iterator[Row]:
         found, ranks = shipped().machine(machine), int(line["n_gpus"])
         group = _group(found, ranks, int(line["gpus_per_node"]))
         wire = 2 * (ranks - 1) / ranks * float(size)
-        told = line["time_us"]
-        seconds = float(told) * 1e-6 if told else wire / (float(line["busbw_GB_s"]) * 1e9)
+        micros = line["time_us"]
+        seconds = float(micros) * 1e-6 if micros else wire / (float(line["busbw_GB_s"]) * 1e9)
         yield Row(source, found, "all_reduce", "nccl", group, float(size), seconds)
 
 
 def _experts(source: str, lines: Lines) -> Iterator[Row]:
-    """Dispatch in fp8 and combine in bf16; the normal kernels send a token once to each rank."""
+    """Yield dispatches in fp8 and combines in bf16; normal kernels send a token once to a rank."""
     for line in lines:
         machine = shipped().machine(line["gpu"])
         ranks = 8 * int(line["nodes"])
@@ -207,16 +207,16 @@ def _experts(source: str, lines: Lines) -> Iterator[Row]:
 
 
 def _group(machine: Machine, ranks: int, each: int | None = None) -> Group:
-    """Ranks in as few nodes as there can be, or so many in each node."""
+    """Return a group of ranks in as few nodes as possible, or with a number of ranks per node."""
     width = machine.per_node
     each = each or min(ranks, width)
-    members = [rank // each * width + rank % each for rank in range(ranks)]
-    span = Cluster(machine, max(members) + 1).span(members)
+    chosen = [rank // each * width + rank % each for rank in range(ranks)]
+    span = Cluster(machine, max(chosen) + 1).span(chosen)
     return Group(span, machine.device, machine.key)
 
 
 def _with_adapter(machine: Machine, each: int) -> Machine:
-    """The machine with the network that a table's nodes have, shared by so many ranks."""
+    """Return the machine with the network of a table's nodes, shared by the ranks of a node."""
     whole = ADAPTERS.get(machine.key)
     if whole is None:
         return machine

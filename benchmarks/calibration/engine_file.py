@@ -1,4 +1,4 @@
-"""The engines that ship, fitted anew: tables of measurements in, ``engines.toml`` out."""
+"""Fit of the engines that ship: reads tables of measurements, writes ``engines.toml``."""
 
 from __future__ import annotations
 
@@ -13,7 +13,13 @@ import numpy as np
 from benchmarks.calibration.engine_fit import Case, Split, cases, errors, fit, left_out
 from benchmarks.calibration.engine_rows import Measured, read_folder
 from benchmarks.calibration.fitted_rows import split_rows
-from benchmarks.calibration.residuals import beside_of, by_kind, doubts, kind_of, spread
+from benchmarks.calibration.residuals import (
+    by_kind,
+    combined_errors,
+    kernel_errors,
+    kind_of,
+    spread,
+)
 from parframe.price.predict.query_resolution import Registry
 from parframe.price.predict.shipped_models import servable_model
 from parframe.price.serving.engines import Engine, find_engine
@@ -25,38 +31,38 @@ HEAD = """\
 """
 
 KINDS = ("throughput", "tpot", "ttft", "e2e_latency")
-"""All kinds of figures."""
+"""All kinds of metrics."""
 
 FIGURES = 4
 """Significant figures that are written."""
 
 
-def rebuild(folder: Path, told: Callable[[str], None]) -> str:
+def rebuild(folder: Path, report: Callable[[str], None]) -> str:
     """Fit engines to the recorded rows of a folder's tables, and return the data file's text.
 
     Parameters
     ----------
     folder
-        Where they are.
-    told
-        Called with what comes next.
+        Folder of the tables of measurements.
+    report
+        Called with a line of progress for each engine.
     """
     rows, _ = split_rows(read_folder(folder))
-    return text(rebuilt(rows, Registry(servable_model), told))
+    return text(rebuilt(rows, Registry(servable_model), report))
 
 
 def rebuilt(
-    rows: Sequence[Measured], registry: Registry, told: Callable[[str], None]
+    rows: Sequence[Measured], registry: Registry, report: Callable[[str], None]
 ) -> tuple[Engine, ...]:
     """Fit all engines of a registry to the rows that name them."""
     found = []
     for own in registry.engines:
         if own.measured:
             mine = _of(own, rows, registry)
-            told(f"{own.name}: {len(mine)} rows")
+            report(f"{own.name}: {len(mine)} rows")
             found.append(_rebuilt(own, mine, registry))
-    found = [_with_usual_spreads(own, found) for own in found]
-    told("the middle of all engines")
+    found = [_with_usual_errors(own, found) for own in found]
+    report("median of all engines")
     pool = next(own for own in registry.engines if not own.measured)
     return (*found, _pooled(pool, found, rows, registry))
 
@@ -73,19 +79,19 @@ def _of(own: Engine, rows: Sequence[Measured], registry: Registry) -> list[Measu
 
 
 def _rebuilt(own: Engine, rows: Sequence[Measured], registry: Registry) -> Engine:
-    """Fit one engine, and tell its errors with lengths, models and devices it was not fitted to."""
+    """Fit one engine and its errors for lengths, models and devices it was not fitted to."""
     some = cases(rows, registry)
     if not some:
         return own
     found = fit(some, own, own.fitted)
-    own_doubts = doubts(some, found)
-    doubt = float(np.quantile(own_doubts, 0.9))
+    errors_of_kernels = kernel_errors(some, found)
+    usual = float(np.quantile(errors_of_kernels, 0.9))
     lengths = left_out(some, own, own.fitted, _alike(some))
     known = by_kind(lengths, some, np.zeros(len(some)))
-    beside = beside_of(some, known, doubt, own_doubts)
+    other = combined_errors(some, known, usual, errors_of_kernels)
     unseen_model = unseen_device = 0.0
     if _several(some, _model):
-        unseen_model = spread(left_out(some, own, own.fitted, _model), beside)
+        unseen_model = spread(left_out(some, own, own.fitted, _model), other)
     if _several(some, _device):
 
         @cache
@@ -93,12 +99,12 @@ def _rebuilt(own: Engine, rows: Sequence[Measured], registry: Registry) -> Engin
             return cases(rows, attrs.evolve(registry, unseen=str(device)))
 
         anew = [retimed(_device(case))[place] for place, case in enumerate(some)]
-        beside = beside_of(anew, known, doubt, doubts(anew, found))
-        unseen_device = spread(left_out(some, own, own.fitted, _device, retimed), beside)
+        other = combined_errors(anew, known, usual, kernel_errors(anew, found))
+        unseen_device = spread(left_out(some, own, own.fitted, _device, retimed), other)
     return attrs.evolve(
         found,
         residual=known,
-        kernel_error=doubt,
+        kernel_error=usual,
         fitted_models=tuple(sorted({case.found.model for case in some})),
         fitted_devices=tuple(sorted({case.found.device for case in some})),
         unseen_model=unseen_model,
@@ -112,7 +118,7 @@ def _several(some: Sequence[Case], by: Split) -> bool:
 
 
 def _alike(some: Sequence[Case]) -> Split:
-    """What rows are left out with to tell errors with known models and devices."""
+    """Return the split by which rows are left out to measure errors of known models and devices."""
     return _lengths if _several(some, _lengths) else _layout
 
 
@@ -132,8 +138,8 @@ def _device(case: Case) -> Hashable:
     return case.found.device
 
 
-def _with_usual_spreads(own: Engine, among: Sequence[Engine]) -> Engine:
-    """Give an engine with rows of one model or one device the widest that others have beyond."""
+def _with_usual_errors(own: Engine, among: Sequence[Engine]) -> Engine:
+    """Give an engine with rows of one model or device the largest such error of all engines."""
     usual = {
         name: max(getattr(one, name) for one in among) for name in ("unseen_model", "unseen_device")
     }
@@ -143,22 +149,23 @@ def _with_usual_spreads(own: Engine, among: Sequence[Engine]) -> Engine:
 def _pooled(
     pool: Engine, among: Sequence[Engine], rows: Sequence[Measured], registry: Registry
 ) -> Engine:
-    """The middle of all engines; its spread is that of each family's rows by the others' middle.
+    """Return the median of all engines, with the error of each family by the others' median.
 
-    Families count alike, and all but first tokens, which wait for others, have one spread.
+    Families have equal weight. TTFT, which includes queueing, has an error of its own; all other
+    metrics share one.
     """
-    off, beside, group, weights = [], [], [], []
+    off, of_kernels, group, weights = [], [], [], []
     for family in dict.fromkeys(map(_family, among)):
         others = [one for one in among if _family(one) != family]
-        middle = _middle(pool, others)
+        median = _median(pool, others)
         kin = [
             (own, cases(_of(own, rows, registry), registry))
             for own in among
             if _family(own) == family
         ]
         some = [case for _, its in kin for case in its]
-        off += errors(some, middle).tolist()
-        beside += [one for own, its in kin for one in doubts(its, own).tolist()]
+        off += errors(some, median).tolist()
+        of_kernels += [one for own, its in kin for one in kernel_errors(its, own).tolist()]
         kinds = ["ttft" if kind_of(case) == "ttft" else "other" for case in some]
         counts = Counter(kinds)
         group += kinds
@@ -172,24 +179,24 @@ def _pooled(
         for one in ("ttft", "other")
     }
     return attrs.evolve(
-        _middle(pool, among),
+        _median(pool, among),
         residual={kind: known["ttft" if kind == "ttft" else "other"] for kind in KINDS},
-        kernel_error=float(np.quantile(beside, 0.9)),
+        kernel_error=float(np.quantile(of_kernels, 0.9)),
     )
 
 
 def _family(own: Engine) -> str:
-    """The engine without its version."""
+    """Return the name of an engine without its version."""
     return own.name.split()[0]
 
 
-def _middle(pool: Engine, among: Sequence[Engine]) -> Engine:
-    """The median of each constant over the engines that have it fitted."""
-    middles = {
+def _median(pool: Engine, among: Sequence[Engine]) -> Engine:
+    """Return the median of each constant over the engines that have it fitted."""
+    fitted = {
         name: [getattr(one, name) for one in among if name in one.fitted] for name in pool.fitted
     }
     return pool.with_constants(
-        {name: float(np.median(values)) for name, values in middles.items() if values}
+        {name: float(np.median(values)) for name, values in fitted.items() if values}
     )
 
 

@@ -39,7 +39,7 @@ DERIVED = ("achieved_mem_bw_per_gpu",)
 """Metrics that say what another row of the same run says, times what one counts as read."""
 
 NOISE = 0.08
-"""The error of a row, as a logarithm, that is not held to be an outlier."""
+"""The error of a row, as a logarithm, up to which it is no outlier."""
 
 
 @attrs.frozen

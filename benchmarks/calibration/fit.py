@@ -1,7 +1,7 @@
 """Fit all constants of pricing: `python -m benchmarks.calibration.fit [FOLDER] [OPTION ...]`.
 
-What comes later takes what came before as given: kernels and exchanges are fitted to rows of their
-own, engines to rows of whole engines beside both. Engines are fitted to the rows that
+Kernels and collectives are fitted to rows of their own; engines are fitted last, to rows of whole
+engines, with the fitted kernels and collectives. Engines are fitted to the rows that
 ``fitted_rows.toml`` records; with ``--all-rows`` all rows of the folder are recorded first. With
 ``--check`` nothing is written; the exit code is 1 where a file would change.
 """
@@ -16,7 +16,7 @@ from pathlib import Path
 
 import parframe.price
 from benchmarks.calibration import fitted_rows
-from benchmarks.calibration.collective_rows import TABLES as EXCHANGES
+from benchmarks.calibration.collective_rows import TABLES as COLLECTIVES
 from benchmarks.calibration.engine_rows import TABLES as ENGINES
 from benchmarks.calibration.engine_rows import TRACES, read_folder
 from benchmarks.calibration.kernel_rows import TABLES as KERNELS
@@ -26,45 +26,45 @@ DATA = Path(parframe.price.__file__).parent / "data"
 
 
 def kernels(folder: Path) -> str:
-    """Efficiencies of kernels: some seconds."""
+    """Fit the efficiencies of kernels (some seconds)."""
     from benchmarks.calibration.kernel_fit import rebuild
 
     return rebuild(folder)
 
 
-def exchanges(folder: Path) -> str:
-    """Starts, steps and shares of links: a quarter of a minute."""
+def collectives(folder: Path) -> str:
+    """Fit latencies, steps and shares of links (15 seconds)."""
     from benchmarks.calibration.collective_fit import rebuild
 
     return rebuild(folder)
 
 
 def engines(folder: Path) -> str:
-    """Constants of engines, and their spreads out of sample: three minutes."""
+    """Fit constants of engines and their errors out of sample (three minutes)."""
     from benchmarks.calibration.engine_file import rebuild
     from parframe.price.cost import communication_times as links
     from parframe.price.cost import efficiency
 
     efficiency.shipped.cache_clear()  # the files that were just written
     links.shipped.cache_clear()
-    return rebuild(folder, told)
+    return rebuild(folder, print_progress)
 
 
 ORDER: tuple[tuple[str, Callable[[Path], str]], ...] = (
     ("kernels.json", kernels),
-    ("collectives.json", exchanges),
+    ("collectives.json", collectives),
     ("engines.toml", engines),
 )
-"""The files that are fitted, each after those that it takes as given."""
+"""Files that are fitted, each after those that it depends on."""
 
 
 def tables() -> list[str]:
-    """The names of all tables that are fitted to."""
-    return list(dict.fromkeys((*KERNELS, *EXCHANGES, *ENGINES, TRACES)))
+    """Return the names of all tables that constants are fitted to."""
+    return list(dict.fromkeys((*KERNELS, *COLLECTIVES, *ENGINES, TRACES)))
 
 
-def told(text: str) -> None:
-    """Say on stderr what comes next."""
+def print_progress(text: str) -> None:
+    """Print a line of progress on stderr."""
     print(f"  {text}", file=sys.stderr, flush=True)
 
 
@@ -80,7 +80,7 @@ def main(arguments: Sequence[str]) -> int:
         fitted_rows.PATH.write_text(fitted_rows.record(read_folder(folder)), encoding="utf-8")
     changed = 0
     for name, made in ORDER:
-        told(f"fitting {name}")
+        print_progress(f"fitting {name}")
         start = time.perf_counter()
         text = made(folder)
         lines = _changed(DATA / name, text)
@@ -93,7 +93,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _changed(path: Path, text: str) -> int:
-    """How many lines of a file a text changes."""
+    """Return the number of lines of a file that a text changes."""
     old = path.read_text(encoding="utf-8").splitlines(keepends=True)
     found = unified_diff(old, text.splitlines(keepends=True), n=0)
     return sum(line[0] == "+" and line[:3] != "+++" for line in found)

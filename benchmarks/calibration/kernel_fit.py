@@ -25,7 +25,7 @@ SOFT = 0.05
 
 @attrs.frozen
 class Error:
-    """How far times are off for the rows of an operator, device, dtype and implementation."""
+    """Errors of times for the rows of an operator, device, dtype and implementation."""
 
     operator: str
     kind: str

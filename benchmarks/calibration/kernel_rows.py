@@ -56,14 +56,14 @@ def read_rows(folder: Path) -> list[Row]:
 
 
 def provenance(folder: Path) -> tuple[str, ...]:
-    """Return each table with the repository, commit and licence that its rows tell."""
-    told = []
+    """Return each table with the repository, commit and license of its rows."""
+    sources = []
     for name in TABLES:
         with (folder / name).open(encoding="utf-8", newline="") as file:
             line = next(csv.DictReader(file))
         repository, *_, commit = line["source"].split()
-        told.append(f"{name}: {repository} {commit}, {line['licence']}")
-    return tuple(told)
+        sources.append(f"{name}: {repository} {commit}, {line['licence']}")
+    return tuple(sources)
 
 
 @cache
@@ -129,10 +129,10 @@ def _attention(line: Mapping[str, str], on: Chip) -> Iterable[Row]:
     kernel = Attention(heads, kv_heads, width, width, cache_width=2 * kv_heads * width)
     new, keys = int(line["isl"]), int(line["kv_len"])
     step = Step(int(line["batch"]), new, keys - new)
-    held = step.sequences * keys * kernel.cache_width * SIXTEEN
+    stored = step.sequences * keys * kernel.cache_width * SIXTEEN
     prompt = line["op"] == "context_attention"
     # a benchmark reads a small cache from the chip's last cache again and again
-    resident = held < on.cache and not prompt
+    resident = stored < on.cache and not prompt
     yield Row(
         operator="attention",
         kind="prompt" if prompt else "decode, resident" if resident else "decode",
@@ -141,7 +141,7 @@ def _attention(line: Mapping[str, str], on: Chip) -> Iterable[Row]:
         seconds=float(line["latency_us"]) * 1e-6,
         time=lambda found: attention_time(kernel, step, on, found, SIXTEEN),
         implementation=line["kernel"],
-        fits=not resident or held < NEGLIGIBLE * on.cache,
+        fits=not resident or stored < NEGLIGIBLE * on.cache,
     )
 
 

@@ -49,7 +49,7 @@ def tables(folder: Path) -> None:
     figures(fitted, left)
     choice(left)
     kernels(folder)
-    exchanges(folder)
+    collectives(folder)
 
 
 def held_out(rows: Sequence[Measured], registry: Registry) -> None:
@@ -68,7 +68,7 @@ def show(title: str, lines: Iterable[Errors]) -> None:
     print("| what | rows | median % | mean % | bias % | in 80 % interval |")
     print("| --- | --- | --- | --- | --- | --- |")
     for one in lines:
-        shares = (one.median, one.mean, one.bias, one.held)
+        shares = (one.median, one.mean, one.bias, one.inside)
         numbers = " | ".join(f"{100 * share:.1f}" for share in shares)
         print(f"| {', '.join(one.what)} | {one.rows} | {numbers} |")
 
@@ -147,7 +147,7 @@ def kernels(folder: Path) -> None:
         print(f"| {what} | {one.device} | {one.dtype} | {one.rows} | {numbers} |")
 
 
-def exchanges(folder: Path) -> None:
+def collectives(folder: Path) -> None:
     """Print how far times of collectives are off."""
     from benchmarks.calibration.collective_fit import errors, ratios
     from benchmarks.calibration.collective_rows import read_rows

@@ -1,4 +1,4 @@
-"""How far off predictions of engines are, out of sample: the spread that makes intervals hold."""
+"""Errors of predictions of engines out of sample, from which intervals are made."""
 
 from __future__ import annotations
 
@@ -18,28 +18,28 @@ from parframe.price.serving.engines import Engine
 Floats = NDArray[np.float64]
 
 SHARE = 0.8
-"""Of the outcomes that an interval is to hold."""
+"""Share of the outcomes that an interval contains."""
 
 LEAST = 0.02
-"""The smallest spread that rows are trusted to tell."""
+"""Smallest standard deviation of the logarithm that is fitted to rows."""
 
 
 def kinds(some: Sequence[Case]) -> NDArray[np.str_]:
-    """Return what kind of figure each row is."""
+    """Return the kind of metric of each row."""
     return np.array([kind_of(case) for case in some])
 
 
 def kind_of(case: Case) -> MetricKind:
-    """Return what kind of figure a row is."""
+    """Return the kind of metric of a row."""
     return METRICS[metric_name(case.measured.asked.metric)].kind
 
 
-def doubts(some: Sequence[Case], engine: Engine) -> Floats:
-    """Return the spread that each row's kernels and exchanges have by themselves, in an engine."""
-    return np.array([_doubt(case, engine) for case in some])
+def kernel_errors(some: Sequence[Case], engine: Engine) -> Floats:
+    """Return the error of each row's kernels and collectives alone, in an engine."""
+    return np.array([_kernel_error(case, engine) for case in some])
 
 
-def _doubt(case: Case, engine: Engine) -> float:
+def _kernel_error(case: Case, engine: Engine) -> float:
     deployment = attrs.evolve(case.found.deployment, engine=engine)
     try:
         found = attrs.evolve(case.found, deployment=deployment)
@@ -48,42 +48,42 @@ def _doubt(case: Case, engine: Engine) -> float:
         return 0.0
 
 
-def spread(off: Floats, beside: Floats, weights: Floats | None = None) -> float:
-    """Return the spread with which intervals hold the errors that they should.
+def spread(off: Floats, other: Floats, weights: Floats | None = None) -> float:
+    """Return the error with which intervals contain their share of the rows.
 
     Parameters
     ----------
     off
         Errors as logarithms, NaN for what was not predicted.
-    beside
-        The spread that each has from elsewhere, taken as independent.
+    other
+        The error of each row from other causes, taken as independent.
     weights
-        How much each row counts.
+        Weight of each row.
     """
     kept = ~np.isnan(off)
     if not kept.any():
         return LEAST
-    off, beside = np.abs(off[kept]), beside[kept]
+    off, other = np.abs(off[kept]), other[kept]
     counted = np.ones(len(off)) if weights is None else weights[kept]
     reach = NormalDist().inv_cdf((1 + SHARE) / 2)
     low, high = LEAST, 4.0
     for _ in range(40):
         middle = (low + high) / 2
-        held = counted[off <= reach * np.hypot(beside, middle)].sum() / counted.sum()
-        low, high = (low, middle) if held >= SHARE else (middle, high)
+        inside = counted[off <= reach * np.hypot(other, middle)].sum() / counted.sum()
+        low, high = (low, middle) if inside >= SHARE else (middle, high)
     return float(high)
 
 
-def by_kind(off: Floats, some: Sequence[Case], beside: Floats) -> dict[str, float]:
-    """Return the spread of each kind of figure that there are rows of."""
+def by_kind(off: Floats, some: Sequence[Case], other: Floats) -> dict[str, float]:
+    """Return the error of each kind of metric among the rows."""
     kind = kinds(some)
-    return {str(one): spread(off[kind == one], beside[kind == one]) for one in dict.fromkeys(kind)}
+    return {str(one): spread(off[kind == one], other[kind == one]) for one in dict.fromkeys(kind)}
 
 
-def beside_of(
-    some: Sequence[Case], known: Mapping[str, float], doubt: float, own: Floats
+def combined_errors(
+    some: Sequence[Case], known: Mapping[str, float], usual: float, own: Floats
 ) -> Floats:
-    """Return the spread of each row: that of its kind, and what its kernels have beyond usual."""
-    further = np.sqrt(np.maximum(own**2 - doubt**2, 0.0))
+    """Return the error of each row: that of its kind, and the excess of its kernels' error."""
+    further = np.sqrt(np.maximum(own**2 - usual**2, 0.0))
     found: Floats = np.hypot(further, np.array([known[kind_of(case)] for case in some]))
     return found

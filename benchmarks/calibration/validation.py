@@ -57,8 +57,8 @@ class Outcome:
         return math.exp(self.off) - 1
 
     @property
-    def held(self) -> bool:
-        """Whether the measured value lies in the 80 % interval."""
+    def inside(self) -> bool:
+        """True if the measured value lies in the 80 % interval."""
         return abs(self.off) <= REACH * self.spread
 
 
@@ -76,7 +76,7 @@ class Errors:
         Of the absolute errors, as shares.
     bias
         The median error, with its sign.
-    held
+    inside
         The share of measured values within their 80 % interval.
     """
 
@@ -85,7 +85,7 @@ class Errors:
     median: float
     mean: float
     bias: float
-    held: float
+    inside: float
 
 
 Key = Callable[[Outcome], tuple[str, ...]]
@@ -217,7 +217,7 @@ def _errors(what: tuple[str, ...], several: Sequence[Outcome]) -> Errors:
         float(np.median(np.abs(off))),
         float(np.abs(off).mean()),
         float(np.median(off)),
-        sum(one.held for one in several) / len(several),
+        sum(one.inside for one in several) / len(several),
     )
 
 
@@ -228,7 +228,7 @@ def _of(own: Engine, rows: Sequence[Measured], registry: Registry) -> list[Measu
 
 
 def _spread(case: Case, own: Engine, left: Left) -> float:
-    """The spread that a prediction would have, had what was left out never been measured."""
+    """Return the error a prediction would have without measurements of what was left out."""
     if left == "model":
         own = attrs.evolve(own, fitted_models=())
     if left == "device":
@@ -236,8 +236,8 @@ def _spread(case: Case, own: Engine, left: Left) -> float:
     found = attrs.evolve(case.found, deployment=attrs.evolve(case.found.deployment, engine=own))
     metric = METRICS[metric_name(case.measured.asked.metric)]
     try:
-        told = estimate_query(case.measured.asked, found)
+        estimate = estimate_query(case.measured.asked, found)
     except ParframeError:
         return math.nan
-    own = with_engine_error(metric.kind, told, found.deployment, found.model, found.device)
+    own = with_engine_error(metric.kind, estimate, found.deployment, found.model, found.device)
     return own.log_std

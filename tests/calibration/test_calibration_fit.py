@@ -1,4 +1,4 @@
-"""What is fitted can be rebuilt from the tables that it came from, by one command."""
+"""All fitted constants can be rebuilt from their tables by one command."""
 
 import sys
 from pathlib import Path
@@ -35,6 +35,6 @@ def test_a_check_writes_nothing_and_tells_how_much_would_change(tmp_path, capsys
 @pytest.mark.parametrize("name", ["kernels.json", "collectives.json"])
 def test_the_same_rows_give_the_files_that_ship(name):
     if not all((FOLDER / table).is_file() for table in fit.tables()):
-        pytest.skip("the tables of measurements are not beside the checkout")
+        pytest.skip("the tables of measurements are not next to the checkout")
     made = dict(fit.ORDER)[name]
     assert made(FOLDER) == (fit.DATA / name).read_text(encoding="utf-8")

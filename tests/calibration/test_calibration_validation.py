@@ -19,14 +19,14 @@ FOLDER = Path(__file__).parents[3] / "shared" / "measurements"
 @pytest.fixture(scope="module")
 def outcomes():
     if not all((FOLDER / name).is_file() for name in TABLES):
-        pytest.skip("the tables of measurements are not beside the checkout")
+        pytest.skip("the tables of measurements are not next to the checkout")
     rows, _ = split_rows(row for name in TABLES for row in read_table(FOLDER / name))
     return shipped_outcomes(rows, Registry(servable_model))
 
 
 def test_rows_that_constants_were_not_fitted_to_are_held_out():
     if not all((FOLDER / name).is_file() for name in (*TABLES, TRACES)):
-        pytest.skip("the tables of measurements are not beside the checkout")
+        pytest.skip("the tables of measurements are not next to the checkout")
     rows = read_folder(FOLDER)
     fitted, held_out = split_rows(rows)
     assert {row.id for row in fitted} == fitted_ids()
@@ -68,10 +68,10 @@ def test_the_usual_error_of_a_table_is_small(outcomes, table, most):
 def test_intervals_hold_four_fifths_of_what_was_measured(outcomes):
     (found,) = summary(outcomes, lambda one: ("all",))
     assert found.rows > 1000
-    assert 0.75 <= found.held <= 0.9
+    assert 0.75 <= found.inside <= 0.9
 
 
-def test_errors_are_told_by_engine_and_metric(outcomes):
+def test_errors_are_reported_by_engine_and_metric(outcomes):
     named = {line.what for line in summary(outcomes, by_engine)}
     assert ("vLLM", "e2e_latency") in named
     assert ("TensorRT-LLM 1", "tpot") in named

@@ -18,8 +18,8 @@ KIB, MIB = 2**10, 2**20
 
 
 def seconds(text, kind, ranks, size, implementation="nccl"):
-    exchange = Communication(kind, 1, tuple(ranks))
-    return communication_time(exchange, size, cluster(text), implementation).value
+    collective = Communication(kind, 1, tuple(ranks))
+    return communication_time(collective, size, cluster(text), implementation).value
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -36,13 +36,13 @@ def test_a_longer_message_never_takes_less(kind, text):
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "send"])
 @pytest.mark.parametrize("size", [KIB, MIB, 64 * MIB])
-def test_no_exchange_is_faster_than_its_links(kind, size):
+def test_no_collective_is_faster_than_its_links(kind, size):
     for machine in shipped().machines.values():
         boxes = Cluster(machine, 16)
         for ranks in (2, 4, 8, 16):
-            exchange = Communication(kind, 1, tuple(range(ranks)))
-            span = boxes.span(exchange.ranks)
-            found = communication_time(exchange, size, boxes, "vllm")
+            collective = Communication(kind, 1, tuple(range(ranks)))
+            span = boxes.span(collective.ranks)
+            found = communication_time(collective, size, boxes, "vllm")
             fastest = max(link.bandwidth for link in (machine.within, machine.pcie))
             assert found.value > size * (ranks - 1) / ranks / fastest
             if span.outer is not None:
@@ -50,7 +50,7 @@ def test_no_exchange_is_faster_than_its_links(kind, size):
                 assert found.value > share / span.outer.bandwidth
 
 
-def test_an_exchange_with_nobody_or_of_nothing_takes_no_time():
+def test_a_collective_of_one_rank_or_no_bytes_takes_no_time():
     boxes = cluster("8xH100")
     assert communication_time(Communication("all_reduce", 1, (3,)), MIB, boxes).value == 0
     assert communication_time(Communication("all_reduce", 1, (0, 1)), 0, boxes).value == 0
@@ -88,7 +88,7 @@ def test_a_pair_in_a_mesh_is_slower_than_eight():
 
 
 @pytest.mark.parametrize(
-    ("text", "ranks", "told"),
+    ("text", "ranks", "note"),
     [
         ("8xH100", range(8), None),
         ("8xB200", range(8), "communication between B200 SXM was not measured"),
@@ -99,14 +99,14 @@ def test_a_pair_in_a_mesh_is_slower_than_eight():
         ("72xGB200", range(72), "groups of more than 8 ranks on one link were not measured"),
     ],
 )
-def test_what_was_not_measured_is_said_and_less_sure(text, ranks, told):
-    exchange = Communication("all_reduce", 1, tuple(ranks))
-    found = communication_time(exchange, MIB, cluster(text))
+def test_collectives_without_measurements_have_a_note_and_a_larger_error(text, ranks, note):
+    collective = Communication("all_reduce", 1, tuple(ranks))
+    found = communication_time(collective, MIB, cluster(text))
     known = communication_time(
         Communication("all_reduce", 1, tuple(range(8))), MIB, cluster("8xH100")
     )
-    assert (told in found.notes) if told else not found.notes
-    assert (found.log_std > known.log_std) if told else (found.log_std < 0.5)
+    assert (note in found.notes) if note else not found.notes
+    assert (found.log_std > known.log_std) if note else (found.log_std < 0.5)
 
 
 def test_a_machine_of_ones_own_has_a_price_by_its_links():
@@ -125,23 +125,23 @@ pcie = { gb_s = 64 }
 network = { gb_s = 12.5 }
 """
     boxes = catalog([text]).cluster("8xAcme")
-    exchange = Communication("all_gather", 1, tuple(range(8)))
-    own = communication_time(exchange, 512 * MIB, boxes).value
-    twice = communication_time(exchange, 512 * MIB, cluster("8xH100")).value
+    collective = Communication("all_gather", 1, tuple(range(8)))
+    own = communication_time(collective, 512 * MIB, boxes).value
+    twice = communication_time(collective, 512 * MIB, cluster("8xH100")).value
     assert own == pytest.approx(2 * twice, rel=0.1)
 
 
 @pytest.mark.parametrize(
-    ("kind", "implementation", "told"),
+    ("kind", "implementation", "message"),
     [
         ("all_reduse", "nccl", "did you mean 'all_reduce'?"),
         ("all_reduce", "ncll", "did you mean 'nccl'?"),
     ],
 )
-def test_an_unknown_exchange_is_refused(kind, implementation, told):
+def test_an_unknown_collective_is_refused(kind, implementation, message):
     with pytest.raises(ParframeError) as caught:
         communication_time(Communication(kind, 1, (0, 1)), 1, cluster("8xH100"), implementation)
-    assert told in str(caught.value)
+    assert message in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -149,7 +149,7 @@ def test_an_unknown_exchange_is_refused(kind, implementation, told):
     [("vLLM 0.11.0", "vllm"), ("TensorRT-LLM 0.17", "trtllm"), ("trtllm 1.0.0rc3", "trtllm"),
      ("SGLang", "vllm"), ("gpt-fast (PyTorch)", "nccl"), ("", "nccl")],
 )  # fmt: skip
-def test_frameworks_have_exchanges_of_their_own(framework, implementation):
+def test_frameworks_have_collectives_of_their_own(framework, implementation):
     assert implementation_of(framework) == implementation
 
 
@@ -202,7 +202,7 @@ def test_the_numbers_that_ship_are_those_of_the_fit_and_hold_for_a_device_left_o
 
 
 @here
-def test_exchanges_between_nodes_are_off_by_less_than_a_quarter(rows):
+def test_collectives_between_nodes_are_off_by_less_than_a_quarter(rows):
     from benchmarks.calibration.collective_fit import errors, ratios
 
     far = [row for row in rows if not row.within and row.fits and row.kind == "all_reduce"]
@@ -221,8 +221,8 @@ def test_the_spread_holds_four_fifths_of_the_rows(rows):
         own = [r for r in rows if r.implementation == implementation and r.within and r.fits]
         reach = 1.2816 * found.log_std.measured[implementation]
         ratios = [predicted(row, found.constants) / row.seconds for row in own]
-        held = fmean(2.718281828**-reach <= ratio <= 2.718281828**reach for ratio in ratios)
-        assert 0.75 <= held <= 0.85
+        inside = fmean(2.718281828**-reach <= ratio <= 2.718281828**reach for ratio in ratios)
+        assert 0.75 <= inside <= 0.85
 
 
 def test_tables_that_are_not_there_are_named(tmp_path):

@@ -43,7 +43,7 @@ def test_more_rows_and_more_positions_never_take_less(kernel):
     for steps in (
         [Step(rows, 1, 1024) for rows in (1, 2, 8, 40, 256)],
         [Step(2, new) for new in (32, 200, 1024, 5000)],
-        [Step(2, 1, held) for held in (16, 500, 3000, 20000)],
+        [Step(2, 1, cached) for cached in (16, 500, 3000, 20000)],
     ):
         times = [seconds(kernel, step) for step in steps]
         assert times == sorted(times)
@@ -174,7 +174,7 @@ def test_a_kernel_is_priced_in_microseconds():
 @pytest.fixture(scope="module")
 def rows():
     if not MEASURED.is_dir():
-        pytest.skip("the tables of measured times are not beside the checkout")
+        pytest.skip("the tables of measured times are not next to the checkout")
     from benchmarks.calibration import kernel_rows
 
     return kernel_rows.read_rows(MEASURED)
@@ -184,7 +184,7 @@ def test_the_data_tells_where_its_rows_come_from(rows):
     from benchmarks.calibration import kernel_rows
 
     assert shipped().sources == kernel_rows.provenance(MEASURED)
-    assert all("github.com" in told and "@" in told for told in shipped().sources)
+    assert all("github.com" in source and "@" in source for source in shipped().sources)
 
 
 def test_fitting_the_rows_gives_the_shipped_figures(rows):

@@ -74,12 +74,12 @@ def test_rows_are_divided_among_replicas() -> None:
     assert all(kernel.share == 0.25 for kernel in stage.kernels if isinstance(kernel, Product))
 
 
-@pytest.mark.parametrize(("composite", "held", "ffn"), [("EP4TP2", 2, 7168), ("TP4", 8, 3584)])
-def test_mixtral_has_its_experts_split(composite: str, held: int, ffn: int) -> None:
+@pytest.mark.parametrize(("composite", "local", "ffn"), [("EP4TP2", 2, 7168), ("TP4", 8, 3584)])
+def test_mixtral_has_its_experts_split(composite: str, local: int, ffn: int) -> None:
     config, work = read("Mixtral 8x7B", composite)
     (stage,) = work.stages
     (experts,) = (kernel for kernel in stage.kernels if isinstance(kernel, Experts))
-    assert experts == Experts(held, 8, 2, 4096, ffn, 3, 1.0, 32)
+    assert experts == Experts(local, 8, 2, 4096, ffn, 3, 1.0, 32)
     expected = 32 * (4096 * (2 * 4096 + 2048) // (8 if composite == "EP4TP2" else 4))
     visits = 32 * 2 * 3 * 4096 * 14336 / (8 if composite == "EP4TP2" else 4)
     routers = 32 * 4096 * 8 * (0.25 if composite == "EP4TP2" else 1)
@@ -127,7 +127,7 @@ def test_attention_written_out_is_read_as_attention() -> None:
 
 def test_sequence_parallel_ranks_do_norms_for_their_tokens() -> None:
     _, work = read("Llama 3.1 8B", "TP4SP")
-    kinds = {exchange.kind for exchange in work.stages[0].communication}
+    kinds = {collective.kind for collective in work.stages[0].communication}
     assert {"reduce_scatter", "all_gather"} <= kinds
     assert isinstance(work.stages[0].footprint, Footprint)
     assert "all_reduce" not in kinds
