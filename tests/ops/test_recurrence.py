@@ -26,7 +26,7 @@ def own(model_type, name):
     function = getattr(importlib.import_module(module), name)
 
     def run(*args, **kwargs):
-        with models._Widened():
+        with models.Float64Mode():
             return function(*args, **kwargs)
 
     return run
@@ -44,7 +44,7 @@ def test_the_delta_rule_is_that_of_transformers(groups, unit):
     whole = own("qwen3_next", "torch_chunk_gated_delta_rule")(
         **keys, **rest, chunk_size=4, use_qk_l2norm_in_kernel=unit
     )[0]
-    with models._Widened():
+    with models.Float64Mode():
         found, _ = recurrence_kernels._delta_rule(**keys, **rest, use_qk_l2norm_in_kernel=unit)
     torch.testing.assert_close(found, whole, rtol=1e-11, atol=1e-11)
 
@@ -54,7 +54,7 @@ def test_the_delta_rule_with_a_decay_for_each_row_is_that_of_transformers():
     given = [drawn(*shape), drawn(*shape, seed=1) / 8, drawn(*shape, seed=2), -drawn(*shape).abs()]
     beta = drawn(2, 7, 4).sigmoid()
     whole = own("kimi_linear", "chunk_kimi_delta_attention")(*given, beta, chunk_size=4)[0]
-    with models._Widened():
+    with models.Float64Mode():
         found, _ = recurrence_kernels._delta_rule(*given, beta)
     torch.testing.assert_close(found, whole, rtol=1e-11, atol=1e-11)
 
@@ -64,7 +64,7 @@ def test_the_selective_scan_is_that_of_transformers():
     given.append(drawn(2, 4, 7, seed=1))
     rest = {"D": drawn(6), "z": drawn(2, 6, 7, seed=2), "delta_bias": drawn(6, seed=1)}
     whole = own("mamba", "mamba_selective_scan")(*given, **rest, delta_softplus=True)
-    with models._Widened():
+    with models.Float64Mode():
         found = recurrence_kernels._selective_scan(*given, **rest, delta_softplus=True)
     torch.testing.assert_close(found, whole, rtol=1e-11, atol=1e-11)
 
@@ -74,7 +74,7 @@ def test_the_scan_of_heads_is_that_of_transformers():
     given.append(drawn(2, 7, 2, 8, seed=1))
     rest = {"chunk_size": 4, "D": drawn(4, seed=1), "dt_bias": drawn(4, seed=2)}
     whole = own("mamba2", "mamba2_chunk_scan")(*given, **rest, dt_softplus=True)
-    with models._Widened():
+    with models.Float64Mode():
         found = recurrence_kernels._chunk_scan(*given, **rest, dt_softplus=True)
     torch.testing.assert_close(found, whole, rtol=1e-11, atol=1e-11)
 

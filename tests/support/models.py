@@ -201,7 +201,7 @@ PLAIN: dict[str, tuple[Callable[[], nn.Module], dict[str, tuple[int, ...]]]] = {
 """Models of plain PyTorch: functions that make them, and the shapes of their inputs."""
 
 
-class _Float64Mode(TorchDispatchMode):
+class Float64Mode(TorchDispatchMode):
     """Mode in which casts to narrower floating-point dtypes become casts to float64."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -216,5 +216,5 @@ def _widen(value: Any) -> Any:
 
 def reference_outputs(model: nn.Module, inputs: dict[str, torch.Tensor]) -> Any:
     """Return a model's outputs, computed in float64 throughout."""
-    with torch.no_grad(), _Float64Mode():
+    with torch.no_grad(), Float64Mode():
         return model(**inputs)

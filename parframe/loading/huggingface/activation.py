@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 
+import attrs
 import torch
 
 from parframe.errors import ParframeError
@@ -52,7 +53,8 @@ def trace_activation(
         raise UnsupportedExpertsError(error.what) from error
     if program.parameters or not isinstance(program.outputs, str):
         raise UnsupportedExpertsError("an activation with weights of its own")
-    rows = [encode_operator(operator) for operator in program.operators]
+    # The only line of code in the trace is this module's own: a graph does not depend on it.
+    rows = [encode_operator(attrs.evolve(one, source="")) for one in program.operators]
     text = json.dumps([*rows, program.outputs], separators=(",", ":"))
     _check_columns(text, columns, gates, interleaved)
     return text
