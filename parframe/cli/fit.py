@@ -48,7 +48,8 @@ def command(
     """
     from parframe.models import shipped_models
     from parframe.price.choose.minimum_devices import CandidateLayouts, find_minimum_devices
-    from parframe.price.serving.capacity import device_memory, memory_policy
+    from parframe.price.serving.capacity import memory_policy
+    from parframe.price.serving.device_memory import DeviceMemory
     from parframe.price.serving.hardware_lookup import load_catalog
     from parframe.report.fit import draw_fits, fit_facts, model_facts
 
@@ -56,7 +57,7 @@ def command(
     devices = [catalog.device(name) for name in gpu] or list(catalog.devices.values())
     weight_dtypes = [dtype.strip() for dtype in dtypes.split(",") if dtype.strip()]
     for dtype in weight_dtypes:
-        device_memory(0, dtype, cache_dtype)  # raises an error for an unknown dtype
+        DeviceMemory.with_dtypes(0, dtype, cache_dtype)  # raises an error for an unknown dtype
     policy = memory_policy(engine)
     names = models or tuple(model.name for model in shipped_models())
     fits = []

@@ -183,7 +183,7 @@ def predict_latency(run: ModelRun, machine: Machine, engine: Engine) -> tuple[fl
     """Predict the TPOT and the TTFT of a run, in seconds."""
     cluster = Cluster(machine, machine.per_node)
     dtypes = Dtypes(run.dtype, run.dtype)
-    setup = ServingSetup.with_engine_collectives(cluster, dtypes, engine)
+    setup = ServingSetup(cluster, dtypes, engine)
     deployment = deploy(run.work, setup)
     tpot = deployment.step_time(StepBatch(1, PROMPT_TOKENS + NEW_TOKENS / 2))
     ttft = deployment.step_time(StepBatch(prefills=1, prefill_tokens=PROMPT_TOKENS))

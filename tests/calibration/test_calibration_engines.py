@@ -12,11 +12,11 @@ from parframe.price.predict.predictions import estimate_query
 from parframe.price.predict.queries import parse_query
 from parframe.price.predict.query_resolution import Registry
 from parframe.price.predict.shipped_models import servable_model
-from parframe.price.serving.engines import engine_named, parse_engines, shipped_engines
+from parframe.price.serving.engines import find_engine, parse_engines, shipped_engines
 
 REGISTRY = Registry(servable_model)
 TRUE = attrs.evolve(
-    engine_named("vLLM"), matmul=1.0, attention=0.85, step_overhead=2e-3, sequence_overhead=5e-5
+    find_engine("vLLM"), matmul=1.0, attention=0.85, step_overhead=2e-3, sequence_overhead=5e-5
 )
 FREE = ("matmul", "attention", "step_overhead", "sequence_overhead")
 

@@ -9,7 +9,8 @@ import pytest
 
 from parframe import models
 from parframe.errors import ParframeError
-from parframe.price.serving.capacity import GIB, device_memory, max_sequences, memory_policy
+from parframe.price.serving.capacity import GIB, max_sequences, memory_policy
+from parframe.price.serving.device_memory import DeviceMemory
 from parframe.price.work.compressed.work_from_composite import work_from_composite
 from parframe.price.work.work import Work
 
@@ -63,13 +64,13 @@ def test_capacity_of_tensorrt_llm_is_as_measured() -> None:
 def test_quantization_scales_are_counted() -> None:
     (stage,) = work("Llama 3.1 8B", "TP1").stages
     tables = 2 * stage.footprint.unquantized
-    half = device_memory(H100, "int4", "bf16").weight_bytes(stage.footprint) - tables
+    half = DeviceMemory.with_dtypes(H100, "int4", "bf16").weight_bytes(stage.footprint) - tables
     assert half == stage.footprint.weights * (0.5 + 2.5 / 128)
 
 
 def test_a_sliding_window_layer_caches_only_its_window() -> None:
     (stage,) = work("GPT-OSS 20B", "TP1").stages
-    assert device_memory(H100, "bf16", "bf16").sequence_bytes(
+    assert DeviceMemory.with_dtypes(H100, "bf16", "bf16").sequence_bytes(
         stage.footprint, 4096
     ) == 2 * 12 * 2 * 8 * 64 * (4096 + 128)
 

@@ -9,7 +9,6 @@ import attrs
 from parframe.price.choose.candidates import Candidate, OperatingPoint
 from parframe.price.choose.use_cases import UseCase
 from parframe.price.serving.deployment import Deployment
-from parframe.price.serving.memory_traffic import decode_read_bytes
 from parframe.price.serving.steady_state import CAPACITY, step_mixture
 from parframe.price.serving.step_time import StepBatch, stage_times
 from parframe.price.work.work import Attention, Experts, Product, Stage
@@ -46,7 +45,7 @@ def break_down(candidate: Candidate, point: OperatingPoint, use: UseCase) -> Bre
     seconds = by_stage[totals.index(max(totals))]
     device = deployment.clock.cluster.machine.device  # type: ignore[attr-defined]
     dtypes = deployment.clock.dtypes  # type: ignore[attr-defined]
-    read = sum(share * _read_bytes(deployment, batch) for share, batch in parts)
+    read = sum(share * deployment.decode_read_bytes(batch) for share, batch in parts)
     read_time = read / device.bandwidth
     compute_time = sum(share * _operations(deployment, batch) for share, batch in parts)
     compute_time /= device.rates[dtypes.products(device.rates)]
@@ -67,27 +66,13 @@ def _mean_seconds(
     stage: Stage, deployment: Deployment, parts: Sequence[tuple[float, StepBatch]]
 ) -> dict[str, float]:
     """Return the seconds of a stage by kind of kernel, as the mean over steps."""
-    engine = deployment.engine
-    factors = {
-        "matmul": engine.matmul,
-        "experts": engine.matmul * engine.experts,
-        "attention": engine.attention,
-        "pointwise": 1.0,
-        "communication": engine.communication,
-    }
-    seconds = dict.fromkeys(factors, 0.0)
+    seconds: dict[str, float] = {}
     for share, batch in parts:
         times = stage_times(stage, deployment.clock, batch, deployment.work.replicas)
-        for name, factor in factors.items():
-            seconds[name] += share * getattr(times, name).value * factor
-        kv_reread = times.kv_reread.value * engine.attention * engine.kv_reread
-        seconds["attention"] += share * kv_reread
+        for name, time in times.in_engine(deployment.engine).items():
+            seconds[name] = seconds.get(name, 0.0) + share * time.value
+    seconds["attention"] += seconds.pop("kv_reread")
     return seconds
-
-
-def _read_bytes(deployment: Deployment, batch: StepBatch) -> float:
-    prefill_tokens = batch.tokens - batch.decodes
-    return decode_read_bytes(deployment, batch.decodes, batch.context, prefill_tokens)
 
 
 def _operations(deployment: Deployment, batch: StepBatch) -> float:

@@ -21,7 +21,7 @@ from parframe.price.work.work import Stage, Work
 
 @attrs.frozen
 class ServingSetup:
-    """Cluster, dtypes, engine and implementation of collectives that serve a model.
+    """Cluster, dtypes and engine that serve a model.
 
     Intervals depend on whether the engine was measured with the model of this usual name.
     """
@@ -29,15 +29,7 @@ class ServingSetup:
     cluster: Cluster
     dtypes: Dtypes
     engine: Engine
-    implementation: str
     model: str = ""
-
-    @classmethod
-    def with_engine_collectives(
-        cls, cluster: Cluster, dtypes: Dtypes, engine: Engine, model: str = ""
-    ) -> ServingSetup:
-        """Return a setup with the collectives that the engine uses."""
-        return cls(cluster, dtypes, engine, implementation_of(engine.name), model)
 
     @property
     def cluster_label(self) -> str:
@@ -48,8 +40,8 @@ class ServingSetup:
         )
 
     def clock(self) -> ClusterTimer:
-        """Return the times of kernels and communication in this setup."""
-        return ClusterTimer(self.cluster, self.dtypes, self.implementation)
+        """Return the times of kernels and of the engine's collectives in this setup."""
+        return ClusterTimer(self.cluster, self.dtypes, implementation_of(self.engine.name))
 
 
 def find_setup(
@@ -62,7 +54,7 @@ def find_setup(
 ) -> ServingSetup:
     """Find the devices and the engine by their names; ``model`` is the model's usual name."""
     cluster = find_cluster(devices, hardware)
-    return ServingSetup.with_engine_collectives(
+    return ServingSetup(
         cluster, Dtypes(weights, cache), find_engine_on(cluster.machine, engine), model
     )
 

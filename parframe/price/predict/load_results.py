@@ -10,7 +10,6 @@ from parframe.errors import ParframeError
 from parframe.price.cost.estimate import Estimate, merge_notes
 from parframe.price.predict.queries import Query
 from parframe.price.serving.deployment import Deployment
-from parframe.price.serving.memory_traffic import decode_read_bytes
 from parframe.price.serving.steady_state import (
     SteadyState,
     predict_closed_loop,
@@ -18,6 +17,7 @@ from parframe.price.serving.steady_state import (
     predict_saturation,
     predict_static_batch,
 )
+from parframe.price.serving.step_time import StepBatch
 
 DEFAULT_REQUESTS = 1000.0
 """Requests of a benchmark whose number is not given."""
@@ -60,34 +60,59 @@ def predict_load(
     ``devices`` are the GPUs of all instances, ``needed`` the lengths that the metric needs in a
     static batch (``isl``, ``osl``), ``rate`` is true for a rate of requests or tokens.
     """
-    load = (query.batch, query.concurrency, query.request_rate)
-    unspecified = load == (None, None, None)
+    unspecified = (query.batch, query.concurrency, query.request_rate) == (None, None, None)
     batch = 1.0 if unspecified and not rate else query.batch
     if batch and query.request_rate is None and query.concurrency in (None, batch):
         prompt, output, assumed = _lengths(query, needed)
-        result = _static_batch_result(batch, deployment, prompt, output, devices)
+        static = predict_static_batch(deployment, batch, prompt, output)
+        tpot, duration, sequences = static.tpot, static.e2e_latency, batch / static.waves
         if assumed:
-            result = attrs.evolve(result, tpot=result.tpot.widened(ASSUMPTION_ERROR, *assumed))
+            tpot = tpot.widened(ASSUMPTION_ERROR, *assumed)
         if unspecified:
-            tpot = result.tpot.widened(ASSUMPTION_ERROR, "concurrency 1 assumed")
-            result = attrs.evolve(result, tpot=tpot)
-        return result
-    prompt, output, _ = _lengths(query, ("isl", "osl"))
-    if query.request_rate is not None:
-        requests = query.requests or DEFAULT_REQUESTS
-        notes = () if query.requests else (f"{DEFAULT_REQUESTS:.0f} requests assumed",)
-        state = (
-            predict_open_loop(deployment, query.request_rate, prompt, output, requests)
-            if query.request_rate < math.inf
-            else predict_saturation(deployment, prompt, output, requests)
-        )
-        return _steady_state_result(state, deployment, prompt, output, devices, notes)
-    concurrency = query.concurrency or query.batch or math.inf
-    if concurrency == math.inf:
-        state = predict_saturation(deployment, prompt, output, query.requests)
+            tpot = tpot.widened(ASSUMPTION_ERROR, "concurrency 1 assumed")
+        request_rate = Estimate(batch / duration.value, duration.log_std, duration.notes)
+        state = SteadyState(batch, tpot, static.ttft, request_rate)
     else:
-        state = predict_closed_loop(deployment, concurrency, prompt, output)
-    return _steady_state_result(state, deployment, prompt, output, devices)
+        prompt, output, _ = _lengths(query, ("isl", "osl"))
+        state = _steady_state(query, deployment, prompt, output)
+        duration, sequences = state.tpot * output, state.sequences
+        if state.ttft:
+            duration = state.ttft + state.tpot * max(output - 1, 0)
+    read = deployment.decode_read_bytes(StepBatch(sequences, prompt + output / 2))
+    notes, tpot, request_rate = state.notes, state.tpot, state.request_rate
+    return LoadResult(
+        ttft=state.ttft,
+        tpot=attrs.evolve(tpot, notes=merge_notes(notes, tpot.notes)),
+        e2e_latency=duration,
+        request_rate=attrs.evolve(request_rate, notes=merge_notes(notes, request_rate.notes)),
+        sequences=state.sequences,
+        prompt=prompt,
+        output=output,
+        devices=devices,
+        read_bytes=read,
+        keeps_up=state.keeps_up,
+    )
+
+
+def _steady_state(
+    query: Query, deployment: Deployment, prompt: float, output: float
+) -> SteadyState:
+    concurrency = query.concurrency or query.batch or math.inf
+    offered, requests = query.request_rate, query.requests
+    if offered is None and concurrency < math.inf:
+        return predict_closed_loop(deployment, concurrency, prompt, output)
+    if offered is None:
+        return predict_saturation(deployment, prompt, output, requests)
+    given = requests or DEFAULT_REQUESTS
+    state = (
+        predict_open_loop(deployment, offered, prompt, output, given)
+        if offered < math.inf
+        else predict_saturation(deployment, prompt, output, given)
+    )
+    if requests or state.ttft is None:
+        return state
+    note = f"{DEFAULT_REQUESTS:.0f} requests assumed"
+    return attrs.evolve(state, ttft=state.ttft.widened(0.0, note))
 
 
 def _lengths(query: Query, needed: tuple[str, ...]) -> tuple[float, float, tuple[str, ...]]:
@@ -104,46 +129,3 @@ def _lengths(query: Query, needed: tuple[str, ...]) -> tuple[float, float, tuple
     lengths = {"isl": query.prompt or 0.0, "osl": query.output or DEFAULT_OUTPUT}
     assumed = tuple(f"{name}={lengths[name]:g} assumed" for name in given if not given[name])
     return lengths["isl"], lengths["osl"], assumed
-
-
-def _static_batch_result(
-    requests: float, deployment: Deployment, prompt: float, output: float, devices: int
-) -> LoadResult:
-    batch = predict_static_batch(deployment, requests, prompt, output)
-    duration = batch.e2e_latency
-    rate = Estimate(requests / duration.value, duration.log_std, duration.notes)
-    read = decode_read_bytes(deployment, requests / batch.waves, prompt + output / 2)
-    return LoadResult(
-        batch.ttft, batch.tpot, duration, rate, requests, prompt, output, devices, read
-    )
-
-
-def _steady_state_result(
-    state: SteadyState,
-    deployment: Deployment,
-    prompt: float,
-    output: float,
-    devices: int,
-    notes: tuple[str, ...] = (),
-) -> LoadResult:
-    ttft = state.ttft.widened(0.0, *notes) if state.ttft else None
-    e2e_latency = state.tpot * output
-    if ttft:
-        e2e_latency = ttft + state.tpot * max(output - 1, 0)
-    rate = attrs.evolve(
-        state.request_rate, notes=merge_notes(state.notes, state.request_rate.notes)
-    )
-    tpot = attrs.evolve(state.tpot, notes=merge_notes(state.notes, state.tpot.notes))
-    read = decode_read_bytes(deployment, state.sequences, prompt + output / 2)
-    return LoadResult(
-        ttft,
-        tpot,
-        e2e_latency,
-        rate,
-        state.sequences,
-        prompt,
-        output,
-        devices,
-        read,
-        state.keeps_up,
-    )

@@ -6,21 +6,16 @@ import math
 import tomllib
 from functools import cache
 from importlib.resources import files
-from typing import Any
 
 import attrs
 
 from parframe.errors import ParframeError, did_you_mean
-from parframe.price.cost.dtypes import BYTES, SIXTEEN
+from parframe.price.cost.dtypes import SIXTEEN
 from parframe.price.serving.device_memory import DeviceMemory
 from parframe.price.serving.engines import share_of
 from parframe.price.work.work import Product, Stage, Work
 
 GIB = 1 << 30
-
-WEIGHT_BYTES = {**BYTES, "mxfp4": 0.53125}
-"""Bytes of a stored weight by dtype; ``mxfp4`` has 8 bits of scale for every 32 elements
-(OCP Microscaling Formats v1.0)."""
 
 
 @attrs.frozen
@@ -42,14 +37,6 @@ class MemoryPolicy:
     max_sampled_rows: int
     max_batched_tokens: int
     block_size: int
-
-    def cache_budget(
-        self, total: float, weights: float, activations: float, peers: int = 0
-    ) -> float:
-        """Return the bytes left for the KV cache on a device, which may be negative."""
-        reserved = self.reserved_bytes + self.reserved_bytes_per_peer * peers
-        taken = weights + activations + reserved
-        return share_of(total, taken, self.cache_fraction, self.fraction_of_total)
 
 
 @attrs.frozen
@@ -77,6 +64,7 @@ class Capacity:
     stages: tuple[StageMemory, ...]
 
 
+@cache
 def memory_policy(name: str = "vllm") -> MemoryPolicy:
     """Return the memory policy of a serving engine: ``vllm`` or ``trtllm``.
 
@@ -85,7 +73,8 @@ def memory_policy(name: str = "vllm") -> MemoryPolicy:
     ParframeError
         Of kind ``usage``, if the engine's memory policy is unknown.
     """
-    policies = _read_policies()["engine"]
+    text = files("parframe.price").joinpath("data", "memory.toml").read_text(encoding="utf-8")
+    policies = tomllib.loads(text)["engine"]
     if name not in policies:
         raise ParframeError(
             "usage",
@@ -93,33 +82,10 @@ def memory_policy(name: str = "vllm") -> MemoryPolicy:
             f"has no known memory policy{did_you_mean(name, policies)}",
             f"use one of {', '.join(policies)}",
         )
-    entry = dict(policies[name])
+    entry = policies[name]
     for key in ("reserved", "reserved_per_peer"):
         entry[key.replace("reserved", "reserved_bytes", 1)] = entry.pop(f"{key}_gib") * GIB
     return MemoryPolicy(name, **entry)
-
-
-def device_memory(total: float, weights: str, cache: str) -> DeviceMemory:
-    """Return the memory of a device for weights and a KV cache of these dtypes.
-
-    Raises
-    ------
-    ParframeError
-        Of kind ``usage``, for an unknown dtype.
-    """
-    weight, element = (_dtype_bytes(dtype) for dtype in (weights, cache))
-    return DeviceMemory(total, weight, element, max(SIXTEEN, weight))
-
-
-def _dtype_bytes(dtype: str) -> float:
-    if dtype not in WEIGHT_BYTES:
-        raise ParframeError(
-            "usage",
-            f"dtype {dtype!r}",
-            f"is not known{did_you_mean(dtype, WEIGHT_BYTES)}",
-            f"use one of {', '.join(WEIGHT_BYTES)}",
-        )
-    return WEIGHT_BYTES[dtype]
 
 
 def activation_bytes(work: Work, stage: Stage, tokens: int, policy: MemoryPolicy) -> float:
@@ -156,7 +122,7 @@ def max_sequences(
     policy = policy if isinstance(policy, MemoryPolicy) else memory_policy(policy)
     if cache_fraction is not None:
         policy = attrs.evolve(policy, cache_fraction=cache_fraction)
-    device = device_memory(memory, weights, cache_dtype)
+    device = DeviceMemory.with_dtypes(memory, weights, cache_dtype)
     batched = tokens or policy.max_batched_tokens
     stages = tuple(
         _stage_memory(work, stage, device, length, policy, batched) for stage in work.stages
@@ -185,12 +151,7 @@ def _stage_memory(
     weights = device.weight_bytes(stage.footprint)
     activations = activation_bytes(work, stage, tokens, policy)
     peers = max((len(e.ranks) - 1 for e in stage.communication), default=0)
-    budget = policy.cache_budget(device.total, weights, activations, peers)
+    taken = weights + activations + (policy.reserved_bytes + policy.reserved_bytes_per_peer * peers)
+    budget = share_of(device.total, taken, policy.cache_fraction, policy.fraction_of_total)
     sequence = device.sequence_bytes(stage.footprint, length, policy.block_size)
     return StageMemory(weights, activations, budget, sequence)
-
-
-@cache
-def _read_policies() -> dict[str, Any]:
-    text = files("parframe.price").joinpath("data", "memory.toml").read_text(encoding="utf-8")
-    return tomllib.loads(text)

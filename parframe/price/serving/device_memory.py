@@ -6,9 +6,14 @@ import math
 
 import attrs
 
+from parframe.errors import ParframeError, did_you_mean
 from parframe.price.cost.dtypes import BYTES, SIXTEEN
 from parframe.price.serving.engines import Engine
 from parframe.price.work.work import Footprint, Stage, Work
+
+WEIGHT_BYTES = {**BYTES, "mxfp4": 0.53125}
+"""Bytes of a stored weight by dtype; ``mxfp4`` has 8 bits of scale for every 32 elements
+(OCP Microscaling Formats v1.0)."""
 
 
 @attrs.frozen
@@ -26,8 +31,23 @@ class DeviceMemory:
 
     @classmethod
     def with_dtypes(cls, total: float, weights: str, cache: str) -> DeviceMemory:
-        """Return the memory of a device for weights and a KV cache of these dtypes."""
-        return cls(total, BYTES[weights], BYTES[cache], max(SIXTEEN, BYTES[weights]))
+        """Return the memory of a device for weights and a KV cache of these dtypes.
+
+        Raises
+        ------
+        ParframeError
+            Of kind ``usage``, for an unknown dtype.
+        """
+        for dtype in (weights, cache):
+            if dtype not in WEIGHT_BYTES:
+                raise ParframeError(
+                    "usage",
+                    f"dtype {dtype!r}",
+                    f"is not known{did_you_mean(dtype, WEIGHT_BYTES)}",
+                    f"use one of {', '.join(WEIGHT_BYTES)}",
+                )
+        weight = WEIGHT_BYTES[weights]
+        return cls(total, weight, WEIGHT_BYTES[cache], max(SIXTEEN, weight))
 
     def weight_bytes(self, footprint: Footprint) -> float:
         """Return the bytes of a stage's weights on its busiest device."""

@@ -164,26 +164,20 @@ def parse_engines(text: str) -> tuple[Engine, ...]:
     return tuple(_make_engine(name, entry) for name, entry in entries.items())
 
 
-def engines_of(machine: Machine) -> tuple[Engine, ...]:
-    """Return the engines that were measured on a machine.
+def find_engine_on(machine: Machine, framework: str = "") -> Engine:
+    """Return an engine by its name: as measured on the machine, else as it ships.
+
+    Without a name, return the first engine that was measured on the machine, or the median engine.
 
     Raises
     ------
     ParframeError
         Of kind `hardware`, if the machine's file has an invalid engine entry.
     """
-    return tuple(
+    own = tuple(
         _validate_entry(f"{machine.name}: engine.{name}", name, entry)
         for name, entry in machine.engines.items()
     )
-
-
-def find_engine_on(machine: Machine, framework: str = "") -> Engine:
-    """Return an engine by its name: as measured on the machine, else as it ships.
-
-    Without a name, return the first engine that was measured on the machine, or the median engine.
-    """
-    own = engines_of(machine)
     if own and not framework:
         return own[0]
     return find_engine(framework, (*shipped_engines(), *own))
@@ -206,28 +200,7 @@ def find_engine(framework: str | None, engines: tuple[Engine, ...] | None = None
             length = len(wanted) + (1000 if whole else 0)
             if best is None or length > best[0]:
                 best = (length, candidate)
-    return best[1] if best else engine_named(MEDIAN, candidates)
-
-
-def engine_named(name: str, engines: tuple[Engine, ...] | None = None) -> Engine:
-    """Return the engine of exactly this name.
-
-    Raises
-    ------
-    ParframeError
-        Of kind `hardware`, if no engine has this name.
-    """
-    candidates = shipped_engines() if engines is None else engines
-    for candidate in candidates:
-        if candidate.name == name:
-            return candidate
-    names = [candidate.name for candidate in candidates]
-    raise ParframeError(
-        "hardware",
-        f"engine {name!r}",
-        f"is not known{did_you_mean(name, names)}",
-        f"use one of {', '.join(names)}",
-    )
+    return best[1] if best else next(engine for engine in candidates if not engine.measured)
 
 
 def normalize_name(name: str) -> str:

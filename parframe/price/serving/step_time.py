@@ -92,22 +92,20 @@ class StageTimes:
     matmul: Estimate = ZERO
     experts: Estimate = ZERO
     attention: Estimate = ZERO
+    kv_reread: Estimate = ZERO
     pointwise: Estimate = ZERO
     communication: Estimate = ZERO
-    kv_reread: Estimate = ZERO
 
-    def total(self, engine: Engine) -> Estimate:
-        """Return the seconds of a device, with the engine's time factors."""
-        return total(
-            [
-                self.matmul * engine.matmul,
-                self.experts * (engine.matmul * engine.experts),
-                self.attention * engine.attention,
-                self.kv_reread * (engine.attention * engine.kv_reread),
-                self.pointwise,
-                self.communication * engine.communication,
-            ]
-        )
+    def in_engine(self, engine: Engine) -> dict[str, Estimate]:
+        """Return the seconds by kind, with the engine's time factors."""
+        return {
+            "matmul": self.matmul * engine.matmul,
+            "experts": self.experts * (engine.matmul * engine.experts),
+            "attention": self.attention * engine.attention,
+            "kv_reread": self.kv_reread * (engine.attention * engine.kv_reread),
+            "pointwise": self.pointwise,
+            "communication": self.communication * engine.communication,
+        }
 
 
 @attrs.frozen(eq=False)
@@ -120,25 +118,17 @@ class _StageTimers:
     communication: TimerSum
     attention: tuple[tuple[Attention, Timer], ...]
 
-    @classmethod
-    def of(cls, stage: Stage, clock: Clock) -> _StageTimers:
-        timers = [(kernel, clock.kernel(kernel)) for kernel in stage.kernels]
 
-        def sum_of(kind: type[Kernel]) -> TimerSum:
-            return TimerSum.of(pair for pair in timers if isinstance(pair[0], kind))
-
-        return cls(
-            sum_of(Product),
-            sum_of(Experts),
-            sum_of(Pointwise),
-            TimerSum.of(
-                (operator, clock.communication(operator)) for operator in stage.communication
-            ),
-            tuple((kernel, timer) for kernel, timer in timers if isinstance(kernel, Attention)),
-        )
-
-
-_stage_timers = lru_cache(maxsize=1 << 12)(_StageTimers.of)
+@lru_cache(maxsize=1 << 12)
+def _stage_timers(stage: Stage, clock: Clock) -> _StageTimers:
+    timers = [(kernel, clock.kernel(kernel)) for kernel in stage.kernels]
+    products, experts, pointwise = (
+        TimerSum.of(pair for pair in timers if isinstance(pair[0], kind))
+        for kind in (Product, Experts, Pointwise)
+    )
+    communication = TimerSum.of((call, clock.communication(call)) for call in stage.communication)
+    attention = tuple((kernel, timer) for kernel, timer in timers if isinstance(kernel, Attention))
+    return _StageTimers(products, experts, pointwise, communication, attention)
 
 
 @lru_cache(maxsize=1 << 16)
@@ -168,9 +158,9 @@ def stage_times(stage: Stage, clock: Clock, batch: StepBatch, replicas: int = 1)
         timers.matmul(whole, divided),
         timers.experts(whole, divided),
         total(attention),
+        total(kv_reread),
         timers.pointwise(whole, divided),
         timers.communication(whole, divided),
-        total(kv_reread),
     )
 
 
@@ -203,8 +193,11 @@ def step_time(work: Work, clock: Clock, engine: Engine, batch: StepBatch) -> Est
     serial = through * micro
     slowest = max(times, key=lambda time: time.value) * micro
     overlapped = max(through, slowest, key=lambda time: time.value)
-    device = serial if micro == 1 else _interpolate(serial, overlapped, engine.stage_overlap)
-    return _add_cpu_time(device, work, engine, batch, micro)
+    if micro > 1:
+        overlap = engine.stage_overlap
+        value = overlap * overlapped.value + (1 - overlap) * serial.value
+        serial = attrs.evolve(serial, value=value)
+    return _add_cpu_time(serial, work, engine, batch, micro)
 
 
 def _times_of_stages(work: Work, clock: Clock, engine: Engine, batch: StepBatch) -> list[Estimate]:
@@ -221,13 +214,8 @@ def _times_of_stages(work: Work, clock: Clock, engine: Engine, batch: StepBatch)
         else:
             communication = _communication(stage, clock, batch, work.replicas)
             times = attrs.evolve(times, communication=communication)
-        by_stage[id(stage)] = times.total(engine)
+        by_stage[id(stage)] = total(list(times.in_engine(engine).values()))
     return [by_stage[id(stage)] for stage in work.stages]
-
-
-def _interpolate(serial: Estimate, overlapped: Estimate, overlap: float) -> Estimate:
-    value = overlap * overlapped.value + (1 - overlap) * serial.value
-    return attrs.evolve(serial, value=value)
 
 
 def _add_cpu_time(
