@@ -67,21 +67,7 @@ def parframe_hardware() -> list[str | Path]:  # type: ignore[empty-body]
 
 @attrs.frozen
 class PluginInfo:
-    """One entry point of an installed distribution, as its metadata tells it.
-
-    Parameters
-    ----------
-    distribution : str
-        The name of the distribution, as it is installed.
-    version : str
-        Its version.
-    name : str
-        The name of the entry point.
-    codes : tuple of str
-        The codes of strategies that it claims.
-    module : str
-        The module that it points to.
-    """
+    """Entry point of an installed distribution, with the codes that it claims and its module."""
 
     distribution: str
     version: str
@@ -92,13 +78,7 @@ class PluginInfo:
 
 
 def installed() -> list[PluginInfo]:
-    """List the plugins that are installed, without importing any.
-
-    Returns
-    -------
-    list of PluginInfo
-        Sorted by distribution and name.
-    """
+    """List the plugins that are installed, by distribution and name, without importing any."""
     metadata: dict[int, tuple[str, str]] = {}  # the metadata of each distribution is read once
     found = [_read(entry_point, metadata) for entry_point in entry_points(group="parframe")]
     return sorted(found, key=lambda info: (info.distribution, info.name))
@@ -107,19 +87,9 @@ def installed() -> list[PluginInfo]:
 def strategies(
     codes: Iterable[str], distributions: Sequence[str] = ()
 ) -> dict[str, type[Strategy]]:
-    """Find the strategies that some codes name, importing the plugins that claim them.
+    """Return the strategies of some codes, importing the plugins that claim them.
 
-    Parameters
-    ----------
-    codes : iterable of str
-        The codes to find.
-    distributions : sequence of str
-        Distributions to import whatever they claim.
-
-    Returns
-    -------
-    dict of str to type of Strategy
-        A strategy for every code that an installed plugin claims.
+    The plugins of ``distributions`` are imported whatever they claim.
 
     Raises
     ------
@@ -139,21 +109,9 @@ def strategies(
 
 
 def rules(codes: Iterable[str], distributions: Sequence[str] = ()) -> tuple["Rule", ...]:
-    """Collect the rules of the plugins that some codes and distributions name.
+    """Return the rules of the plugins that some codes and distributions name, one per operator.
 
-    What they say of operators is known in the whole process from then on.
-
-    Parameters
-    ----------
-    codes : iterable of str
-        Codes of strategies, whose plugins may bring rules as well.
-    distributions : sequence of str
-        Distributions to import whatever they claim.
-
-    Returns
-    -------
-    tuple of Rule
-        At most one for each operator.
+    The rules are registered for the whole process from then on.
 
     Raises
     ------
@@ -191,29 +149,14 @@ def _offered_rules(codes: Iterable[str], distributions: Sequence[str]) -> dict[s
 
 
 def claimed_codes() -> list[str]:
-    """List the codes that installed plugins claim, without importing any.
-
-    Returns
-    -------
-    list of str
-        The codes in alphabetical order.
-    """
+    """List the codes that installed plugins claim in alphabetical order, without importing any."""
     return sorted({code for info in installed() for code in info.codes})
 
 
 def executor(name: str) -> Callable[..., Any] | None:
-    """Find the executor of a plugin, importing none but the plugin that claims the name.
+    """Return the executor of the plugin that claims a name; None if no installed plugin does.
 
-    Parameters
-    ----------
-    name : str
-        The name of the executor.
-
-    Returns
-    -------
-    callable or None
-        What takes a plan, requests and settings, and returns a result; None if no
-        installed plugin claims the name.
+    An executor takes a plan, requests and settings, and returns a result.
 
     Raises
     ------
@@ -243,28 +186,14 @@ def executor(name: str) -> Callable[..., Any] | None:
 
 
 def claimed_executors() -> list[str]:
-    """List the executors that installed plugins claim, without importing any.
-
-    Returns
-    -------
-    list of str
-        The names in alphabetical order.
-    """
+    """List the executors that installed plugins claim in alphabetical order, importing none."""
     return _claimed(_EXECUTOR)
 
 
 def hardware(name: str) -> tuple[str | Path, ...]:
-    """Collect what plugins say of hardware, importing those alone that claim a name in a text.
+    """Return the hardware of plugins that claim a name in a text, as TOML or paths of files of it.
 
-    Parameters
-    ----------
-    name : str
-        What a user calls a device, a machine or a cluster, as `64xAcme-X1`.
-
-    Returns
-    -------
-    tuple of str or Path
-        TOML, or paths of files of it.
+    ``name`` is a user's name of a device, a node or a cluster, such as `64xAcme-X1`.
 
     Raises
     ------
@@ -289,13 +218,7 @@ def hardware(name: str) -> tuple[str | Path, ...]:
 
 
 def claimed_hardware() -> list[str]:
-    """List the devices and machines that installed plugins claim, without importing any.
-
-    Returns
-    -------
-    list of str
-        The names in alphabetical order.
-    """
+    """List the devices and nodes that installed plugins claim in alphabetical order."""
     return _claimed(_HARDWARE)
 
 
@@ -420,13 +343,13 @@ def _check_strategy(info: PluginInfo, strategy: object, claimed: Iterable[str]) 
         raise _broken(
             info,
             f"offers {strategy.__name__} under the code {code!r} without claiming it",
-            f"name its entry point '{_CLAIM}{code}', with a code of capital letters up to a P",
+            f"name its entry point '{_CLAIM}{code}', with a code of A to Z up to a P",
         )
     if not isinstance(axis, str) or not is_axis(axis):
         raise _broken(
             info,
             f"{strategy.__name__} has the axis {axis!r}",
-            "use small letters, digits and underscores, as in 'tp'",
+            "use a to z, digits and underscores, as in 'tp'",
         )
     if not isinstance(splits, tuple) or not all(isinstance(name, str) for name in splits):
         raise _broken(

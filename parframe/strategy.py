@@ -35,7 +35,7 @@ class Strategy:
     """
 
     code: ClassVar[str]
-    """Code in a composite: capital letters up to a P."""
+    """Code in a composite: A to Z up to a P."""
     axis: ClassVar[str]
     """Mesh axis that it splits dimensions over."""
     splits: ClassVar[tuple[str, ...]]
@@ -140,18 +140,7 @@ class Placing:
     zigzag: tuple[str, ...] = ()
 
     def axes(self, name: str) -> tuple[str, ...]:
-        """Return the mesh axes over which a name is split.
-
-        Parameters
-        ----------
-        name : str
-            The name of a dimension.
-
-        Returns
-        -------
-        tuple of str
-            The axes; empty if the name is not split.
-        """
+        """Return the mesh axes over which a name is split; none if it is not split."""
         return next((split.axes for split in self.splits if split.name == name), ())
 
     @property
@@ -160,36 +149,14 @@ class Placing:
         return tuple(axis for axis in self.axes(STAGES) if self.mesh.degree(axis) > 1)
 
     def forms_along(self, axes: Sequence[str]) -> frozenset[str]:
-        """Return the distributed forms that operators take in a group of devices.
-
-        Parameters
-        ----------
-        axes : sequence of str
-            The mesh axes of the group.
-
-        Returns
-        -------
-        frozenset of str
-            The distributed forms that are wanted on all of these axes.
-        """
+        """Return the distributed forms that operators take along all of some mesh axes."""
         wanted = (self.distributed_forms.get(axis, ()) for axis in axes)
         return frozenset.intersection(
             *(frozenset(name.removesuffix("?") for name in names) for names in wanted)
         )
 
     def within(self, submesh: Mesh) -> "Placing":
-        """Restrict the placing to one of the submeshes.
-
-        Parameters
-        ----------
-        submesh : Mesh
-            One of `mesh.submeshes`.
-
-        Returns
-        -------
-        Placing
-            The placing itself if its mesh has one submesh only.
-        """
+        """Restrict the placing to one of the submeshes; return itself if there is one only."""
         if submesh == self.mesh:
             return self
         splits = tuple(split for split in self.splits if split.name != STAGES)
@@ -199,40 +166,13 @@ class Placing:
 
 
 def declare(code: str, axis: str, splits: Sequence[str], base: type[Strategy]) -> type[Strategy]:
-    """Make a strategy class from the declaration in a spec.
-
-    Parameters
-    ----------
-    code : str
-        Code in composites.
-    axis : str
-        Mesh axis.
-    splits : sequence of str
-        Names that it splits.
-    base : type of Strategy
-        The strategy whose options it keeps; `Strategy` itself without one.
-
-    Returns
-    -------
-    type of Strategy
-        The strategy.
-    """
+    """Make a strategy class from the declaration in a spec, with the options of its base."""
     attributes = {"code": code, "axis": axis, "splits": tuple(splits), "__doc__": base.__doc__}
     return type(base.__name__, (base,), attributes)
 
 
 def mesh_of(parts: Sequence[Part]) -> Mesh:
-    """Make the mesh of a list of strategies.
-
-    Parameters
-    ----------
-    parts : sequence of (Strategy, int or None)
-        The strategies in the order of the composite.
-
-    Returns
-    -------
-    Mesh
-        One axis for each strategy with a degree, in that order.
+    """Return the mesh of a composite: an axis for each strategy with a degree, in that order.
 
     Raises
     ------

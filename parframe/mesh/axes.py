@@ -21,18 +21,7 @@ _AXIS = re.compile(r"[a-z][a-z0-9_]{0,31}")
 
 
 def is_axis(text: str) -> bool:
-    """Tell whether a text can name a mesh axis.
-
-    Parameters
-    ----------
-    text : str
-        Such as `tp`.
-
-    Returns
-    -------
-    bool
-        True for up to 32 lower-case letters, digits and underscores that begin with a letter.
-    """
+    """Tell whether a text can name a mesh axis: up to 32 of a-z, 0-9 and _, first one of a-z."""
     return _AXIS.fullmatch(text) is not None
 
 
@@ -47,13 +36,7 @@ def as_shares(shares: Mapping[str, Iterable[int]] | Shares) -> Shares:
 
 
 def check_axes(axes: Axes) -> None:
-    """Check that names are legal and different, and that degrees are in range.
-
-    Raises
-    ------
-    ParframeError
-        Of kind `mesh`.
-    """
+    """Raise an error unless names are legal and different, and degrees are in range."""
     for name, degree in axes:
         _check_axis(name, degree)
     names = [name for name, _ in axes]
@@ -65,13 +48,7 @@ def check_axes(axes: Axes) -> None:
 
 
 def check_shares(shares: Shares, degrees: Mapping[str, int]) -> None:
-    """Check that every axis with shares exists and has one share for each device.
-
-    Raises
-    ------
-    ParframeError
-        Of kind `mesh`.
-    """
+    """Raise an error unless each axis with shares exists and has one share for each device."""
     for name, parts in shares:
         _check_shares(name, parts, degrees)
 
@@ -82,7 +59,7 @@ def _check_axis(name: str, degree: int) -> None:
             "mesh",
             f"axis {name!r}",
             "not a legal name",
-            "use lower-case letters, digits and underscores, as in 'tp'",
+            "use a to z, digits and underscores, as in 'tp'",
         )
     if isinstance(degree, bool) or not isinstance(degree, int) or not 1 <= degree <= MAX_DEVICES:
         raise ParframeError(

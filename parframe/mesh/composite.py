@@ -4,7 +4,7 @@ A composite is a product of strategies with their degrees, after this grammar::
 
     composite = part , { part } ;               at least one part has a degree
     part      = code , [ degree ] ;             each code once
-    code      = letter , { other } , "P" ;      2 to 8 capital letters: the first P ends it
+    code      = letter , { other } , "P" ;      2 to 8 characters: the first P ends it
     letter    = "A" | "B" | ... | "Z" ;
     other     = any letter but "P" ;
     degree    = "1" | ... | "9" , { digit } ;   at most 65536
@@ -18,7 +18,7 @@ import re
 from parframe.errors import ParframeError
 from parframe.mesh.axes import MAX_DEVICES
 
-GRAMMAR = "code [degree] ..., a code being capital letters up to a P, as in PP4TP4SPDP2"
+GRAMMAR = "code [degree] ..., a code being A to Z up to a P, as in PP4TP4SPDP2"
 """Grammar of composites in one line, for error messages."""
 
 Composite = tuple[tuple[str, int | None], ...]
@@ -30,17 +30,7 @@ _MAX_LENGTH = 200
 
 
 def parse_composite(text: str) -> Composite:
-    """Read a composite such as `PP4TP4DP2`.
-
-    Parameters
-    ----------
-    text : str
-        The composite, after the grammar at the top of this module.
-
-    Returns
-    -------
-    tuple of (str, int or None)
-        Each code with its degree, or None where the code shares the axis of another.
+    """Read a composite such as `PP4TP4DP2`: each code with its degree, or None without one.
 
     Raises
     ------
@@ -72,55 +62,17 @@ def parse_composite(text: str) -> Composite:
 
 
 def format_composite(composite: Composite) -> str:
-    """Format the parts of a composite as the text that `parse_composite` reads.
-
-    Parameters
-    ----------
-    composite : tuple of (str, int or None)
-        Each code with its degree.
-
-    Returns
-    -------
-    str
-        Such as `PP4TP4DP2`.
-    """
+    """Format the parts of a composite as the text that `parse_composite` reads."""
     return "".join(f"{code}{degree or ''}" for code, degree in composite)
 
 
 def composite_degrees(text: str) -> dict[str, int]:
-    """Return the degrees of a composite by their codes; 1 for a code that shares an axis.
-
-    Parameters
-    ----------
-    text : str
-        The composite.
-
-    Returns
-    -------
-    dict of str to int
-        In the order of the composite.
-
-    Raises
-    ------
-    ParframeError
-        Of kind `composite`, if it is malformed.
-    """
+    """Return the degrees of a composite by their codes; 1 for a code that shares an axis."""
     return {code: degree or 1 for code, degree in parse_composite(text)}
 
 
 def is_code(text: str) -> bool:
-    """Tell whether a text can be the code of a strategy.
-
-    Parameters
-    ----------
-    text : str
-        Such as `TP`.
-
-    Returns
-    -------
-    bool
-        True if the grammar of composites has it as a code.
-    """
+    """Tell whether a text such as `TP` can be the code of a strategy."""
     return _CODE.fullmatch(text) is not None
 
 

@@ -19,17 +19,8 @@ neighboring ranks, which share a node.
 def enumerate_composites(devices: int, codes: Sequence[str]) -> list[str]:
     """List every composite whose degrees multiply to the number of devices.
 
-    Parameters
-    ----------
-    devices
-        Number of devices.
-    codes
-        Codes of strategies. Those that are not in `AXIS_ORDER` come first, in the order given.
-
-    Returns
-    -------
-    list of str
-        Such as ``["TP4", "DP2TP2", ...]``; codes of degree 1 are left out.
+    Codes that are not in `AXIS_ORDER` come first, in the order given; codes of degree 1 are left
+    out.
 
     Raises
     ------

@@ -9,21 +9,11 @@ _LONGEST_RUN = 8
 
 
 def rank_grid(mesh: Mesh, first: int = 0) -> tuple[tuple[str, ...], ...]:
-    """Return the ranks of a mesh as the rows of a table.
+    """Return the ranks of a mesh as the rows of a table, numbered from ``first``.
 
-    Parameters
-    ----------
-    mesh : Mesh
-        The devices.
-    first : int
-        The number of the first rank.
-
-    Returns
-    -------
-    tuple of tuple of str
-        A heading, then one row for each position on all axes but the last: the position along
-        each, and the ranks along the last axis (long runs are shortened). The rows of a mesh
-        whose stages differ are those of one stage after the other.
+    A heading is followed by one row for each position on all axes but the last: the position along
+    each, and the ranks along the last axis (long runs are shortened). The rows of a mesh whose
+    stages differ are those of one stage after the other.
 
     Examples
     --------

@@ -86,23 +86,7 @@ class StagedMesh(Mesh):
         return (0, *accumulate(submesh.size for submesh in self.submeshes[:-1]))
 
     def stage(self, rank: int) -> int:
-        """Return the stage of a rank.
-
-        Parameters
-        ----------
-        rank : int
-            A rank of this mesh.
-
-        Returns
-        -------
-        int
-            The number of the stage.
-
-        Raises
-        ------
-        ParframeError
-            Of kind `mesh`, if there is no such rank.
-        """
+        """Return the stage of a rank; raise an error if there is no such rank."""
         if not 0 <= rank < self.size:
             raise ParframeError(
                 "mesh", f"rank {rank}", f"the mesh {self} has {self.size} ranks", self._rank_hint()

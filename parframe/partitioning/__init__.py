@@ -62,7 +62,7 @@ def partition_placing(
         simpler = expand(written, dimensions.bound, _gathering(placed.values()))
         if simpler is written:
             for mesh, own in placed.items():
-                _verify_exchanges(placing.within(mesh), own)
+                _verify_distributed_forms(placing.within(mesh), own)
             if isinstance(placing.mesh, StagedMesh):
                 plan = write_staged_plan(written, dimensions, placing, cuts, replicate)
             else:
@@ -113,8 +113,8 @@ def _gathering(placed: Iterable[PlacedGraph]) -> dict[str, frozenset[str]]:
     return found
 
 
-def _verify_exchanges(placing: Placing, placed: PlacedGraph) -> None:
-    """Refuse an exchange that a strategy insists on and no operator has."""
+def _verify_distributed_forms(placing: Placing, placed: PlacedGraph) -> None:
+    """Refuse a distributed form that a strategy requires and no operator has."""
     computed = (a for block in placed.blocks.values() for a in block.actions)
     found = {
         (axis, action.form.name)
@@ -129,7 +129,7 @@ def _verify_exchanges(placing: Placing, placed: PlacedGraph) -> None:
                 raise ParframeError(
                     "partition",
                     f"axis {axis}",
-                    f"no operator of the model can exchange by {name!r} there",
+                    f"no operator of the model has the distributed form {name!r}",
                     "let the devices gather instead",
                 )
 

@@ -30,16 +30,16 @@ WHOLE = Placement()
 
 @attrs.frozen
 class Compute:
-    """An operator on the devices' parts.
+    """Operator on the devices' parts.
 
-    ``letters`` are those that are split; ``inputs`` and ``outputs`` are local names; ``bare``
-    leaves the addend out. Of a distributed ``form`` the devices along ``axes`` communicate.
+    ``labels`` are the split ones; ``inputs`` and ``outputs`` are local names; ``bare`` leaves the
+    addend out. Of a distributed ``form`` the devices along ``axes`` communicate.
     """
 
     index: int
     bound: BoundOperator
     cuts: frozenset[int]
-    letters: frozenset[str]
+    labels: frozenset[str]
     inputs: tuple[str, ...]
     befores: tuple[Placement, ...]
     outputs: tuple[str, ...]

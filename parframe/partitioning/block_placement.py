@@ -100,7 +100,7 @@ class Placer:
                 chosen.extend(together)
                 busy |= axes
         cuts = frozenset(rank for option in chosen for rank in option.ranks)
-        letters = frozenset(letter for option in chosen for letter in option.letters)
+        labels = frozenset(label for option in chosen for label in option.labels)
         names: list[str] = []
         befores: list[Placement] = []
         partial = passing.partial if passing else frozenset()
@@ -121,10 +121,10 @@ class Placer:
             for position in range(len(operator.outputs))
         )
         if made and signature.addend is not None and signature.addend < len(names):
-            self.without_addend(operator, bound, cuts, letters, names, befores, afters[0])
+            self.without_addend(operator, bound, cuts, labels, names, befores, afters[0])
             return
         form = next((option for option in chosen if option.form), None)
-        self.emit(bound, cuts, letters, tuple(names), tuple(befores), None, afters, form)
+        self.emit(bound, cuts, labels, tuple(names), tuple(befores), None, afters, form)
 
     def source(self, option: Option, operator: Operator, busy: set[str]) -> str | None:
         """Return why an operator should work on a cut: an input is split by it, or may be."""
@@ -188,7 +188,7 @@ class Placer:
         operator: Operator,
         bound: BoundOperator,
         cuts: frozenset[int],
-        letters: frozenset[str],
+        labels: frozenset[str],
         names: list[str],
         befores: list[Placement],
         after: Placement,
@@ -201,7 +201,7 @@ class Placer:
         output = f"{operator.outputs[0]}~bare"
         self.values.actions.append(
             Compute(
-                self.values.index, bound, cuts, letters,
+                self.values.index, bound, cuts, labels,
                 tuple(n for i, n in enumerate(names) if i != at),
                 tuple(b for i, b in enumerate(befores) if i != at),
                 (output,), (after,), bare=True,
@@ -264,10 +264,10 @@ class Placer:
         if any(reduction != "sum" for _, reduction in layout.partial):
             return False
         output = f"{operator.outputs[0]}~partial"
-        letters = self.split_letters(signature, bound, layout.cuts)
+        labels = self.split_labels(signature, bound, layout.cuts)
         self.values.actions.append(
             Compute(
-                self.values.index, bound, layout.cuts, letters, tuple(parts), (layout, layout),
+                self.values.index, bound, layout.cuts, labels, tuple(parts), (layout, layout),
                 (output,), (layout,),
             )
         )  # fmt: skip
@@ -278,26 +278,26 @@ class Placer:
         """List every cut that an operator can work on."""
         return options(signature, bound, self.values.axes, self.values.cuts)
 
-    def split_letters(
+    def split_labels(
         self, signature: Signature, bound: BoundOperator, cuts: frozenset[int]
     ) -> frozenset[str]:
-        """The letters that some cuts split in an operator."""
+        """Return the labels of an operator that some cuts split."""
         found: set[str] = set()
         for option in self.options(signature, bound):
             if option.cut.rank in cuts:
-                found |= option.letters
+                found |= option.labels
         return frozenset(found)
 
     def emit(
         self,
         bound: BoundOperator,
         cuts: frozenset[int],
-        letters: frozenset[str],
+        labels: frozenset[str],
         names: tuple[str, ...],
         befores: tuple[Placement, ...],
         after: Placement | None,
         afters: tuple[Placement, ...],
-        exchanged: Option | None = None,
+        distributed: Option | None = None,
     ) -> None:
         """Append the computation and record its outputs."""
         operator = bound.site.operator
@@ -305,9 +305,9 @@ class Placer:
             afters = (after,) * len(operator.outputs)
         self.values.actions.append(
             Compute(
-                self.values.index, bound, cuts, letters, names, befores, operator.outputs, afters,
-                form=exchanged.form if exchanged else None,
-                axes=exchanged.cut.axes if exchanged else (),
+                self.values.index, bound, cuts, labels, names, befores, operator.outputs, afters,
+                form=distributed.form if distributed else None,
+                axes=distributed.cut.axes if distributed else (),
             )
         )  # fmt: skip
         for value, layout in zip(operator.outputs, afters, strict=True):

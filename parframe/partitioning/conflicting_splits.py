@@ -16,15 +16,10 @@ from parframe.strategy import STAGES, Placing
 def check_splits(
     graph: OperatorGraph, dimensions: Dimensions, placing: Placing, cuts: tuple[Cut, ...]
 ) -> None:
-    """Refuse splits that put one mesh axis on two dimensions of one weight or input.
+    """Raise an error if splits put one mesh axis on two dimensions of one weight or input.
 
     Only splits that the user gives himself contradict each other; of those that strategies offer,
     the first one wins.
-
-    Raises
-    ------
-    ParframeError
-        Of kind ``partition``, with the tensor, its dimensions and a hint.
     """
     given = [cut for cut in cuts if placing.splits[cut.split].required]
     pairs = [

@@ -37,9 +37,9 @@ class Cut:
     ``rank`` numbers the cuts; ``priority`` orders those that want the same axis (cuts of one name
     have the same): the lowest wins. What the model is given yields to what it has, what strategies
     offer to what is required, and then the order of the placing counts. ``outer`` is the cut that
-    it lies within. ``exchanges`` are the ways in which the devices of its axes exchange, where an
-    operator could also gather. Where it is ``mirrored``, the chain is the two halves of a
-    dimension: each device has a part of either, that of the second counted from its end.
+    it lies within. ``distributed_forms`` are the forms that operators use over its axes instead of
+    a gather. Where it is ``mirrored``, the chain is the two halves of a dimension: each device has
+    a part of either, that of the second counted from its end.
     """
 
     rank: int
@@ -49,7 +49,7 @@ class Cut:
     sizes: tuple[Size, ...]
     shares: tuple[int, ...]
     outer: Cut | None = None
-    exchanges: frozenset[str] = frozenset()
+    distributed_forms: frozenset[str] = frozenset()
     mirrored: bool = False
 
     @property
@@ -65,10 +65,7 @@ class Cut:
     def within(self, given: Pieces) -> tuple[Pieces, ...]:
         """Return the part of the chain for every rank of a group.
 
-        Parameters
-        ----------
-        given
-            The ranges of dimensions that the group has together; absent dimensions are whole.
+        ``given`` are the ranges of dimensions that the group has together; absent ones are whole.
         """
         frame = self._frame(given)
         lengths = tuple(outer.length for outer in frame)
@@ -127,12 +124,9 @@ class Cut:
 
 
 def find_cuts(dimensions: Dimensions, placing: Placing) -> tuple[Cut, ...]:
-    """Find the cuts of a placing, in order of their number.
+    """Return the cuts of a placing, in order of their number.
 
-    Raises
-    ------
-    ParframeError
-        If a name is none of the model's, or an axis finds nothing to split.
+    Raise an error if a name is none of the model's, or an axis finds nothing to split.
     """
     found: list[Cut] = []
     served: dict[str, list[str]] = {}

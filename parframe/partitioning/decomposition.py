@@ -18,17 +18,7 @@ def expand(
     bound: Mapping[str, Mapping[str, BoundOperator]],
     wanted: Mapping[str, frozenset[str]],
 ) -> OperatorGraph:
-    """Decompose operators of a graph; return the graph itself if no rule has a decomposition.
-
-    Parameters
-    ----------
-    graph
-        The model.
-    bound
-        For every block and operator, its rule.
-    wanted
-        For every block, the names of the operators to write out.
-    """
+    """Decompose the ``wanted`` operators of blocks; return the graph itself if no rule can."""
     blocks = dict(graph.blocks)
     for name, operators in wanted.items():
         blocks[name] = _expanded(blocks[name], bound[name], operators)

@@ -22,7 +22,7 @@ class PlacedBlock:
 
     ``outputs`` has the local name and the layout of every output of the block; ``states`` the
     local name of every cached value, as the operator that takes it has it; ``free`` the inputs
-    that were the model's own when the block was placed, and so are held as the block wishes.
+    that were the model's own when the block was placed, and so are stored as the block needs.
     """
 
     block: Block
@@ -51,7 +51,7 @@ class PlacedCall:
 class PlacedGraph:
     """Whole graph placed.
 
-    ``held`` is the layout in which every input and parameter of the model is given to devices;
+    ``stored`` is the layout in which every input and parameter of the model is given to devices;
     ``outputs`` the local name and layout of each of the model's outputs; ``gathering`` names, by
     block, operators that gather a split axis and could be written as simpler ones; ``crossing``
     has the local names under which values cross the boundaries between stages.
@@ -60,7 +60,7 @@ class PlacedGraph:
     blocks: Mapping[str, PlacedBlock]
     calls: tuple[PlacedCall, ...]
     glue: tuple[Action, ...]
-    held: Mapping[str, Placement]
+    stored: Mapping[str, Placement]
     outputs: tuple[tuple[str, str, Placement], ...]
     unruled: tuple[str, ...]
     gathering: Mapping[str, frozenset[str]]
@@ -198,7 +198,7 @@ def _place(
             top[name] = Value(variants={layout: f"{name}{local[len(own) :]}"})
     before = len(top.actions)
     outputs = tuple(_returned(top, name, ends) for name in graph.output_names)
-    held = {
+    stored = {
         name: Placement(top.restrict(name, free.wish(name, frozenset())))
         if free.fixed is not None
         else Placement()
@@ -208,7 +208,7 @@ def _place(
         blocks=placed,
         calls=tuple(calls),
         glue=tuple(top.actions[before:]),
-        held=held,
+        stored=stored,
         outputs=outputs,
         unruled=tuple(unruled),
         gathering=gathering,
@@ -277,8 +277,8 @@ def _place_block(
     placer.run(inputs, may)
     owned = frozenset(own for own in bound if own not in given)
     for own in (*block.parameters, *sorted(owned)):
-        cuts_held = wish(own, frozenset()) if free.fixed is not None else frozenset[int]()
-        given[own] = Placement(placer.values.restrict(own, cuts_held))
+        stored = wish(own, frozenset()) if free.fixed is not None else frozenset[int]()
+        given[own] = Placement(placer.values.restrict(own, stored))
     outputs = tuple(
         (placer.values[own].variants[layout], layout)
         for own in block.outputs

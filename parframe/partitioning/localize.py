@@ -26,18 +26,9 @@ def localize_block(
     shape: Shape,
     given: Mapping[str, Placement],
 ) -> LocalBlock:
-    """Write a block's operators for one shape of device.
+    """Write the actions of a block as operators for one shape of device.
 
-    Parameters
-    ----------
-    block, axes
-        The model's block and the axes of its values in dimensions.
-    actions
-        What the devices do.
-    cuts, shape
-        What is split, and what a device of this shape holds.
-    given
-        The layouts of the values that the block is given.
+    ``axes`` are the block's values in dimensions, ``given`` the placements of its inputs.
     """
     writer = _Writer(block, axes, cuts, shape)
     for value, layout in given.items():
@@ -228,14 +219,14 @@ class LocalOperator(Local):
         rule, form = self.bound.rule, self.action.form
         if form is not None:
             self.plain(form.target, self.form_arguments(form))
-        elif rule is not None and rule.local is not None and self.action.letters:
+        elif rule is not None and rule.local is not None and self.action.labels:
             rule.local(self)
         else:
             self.plain(operator.target, {})
         return tuple(self.operators)
 
     def form_arguments(self, form: DistributedForm) -> dict[str, Arg]:
-        """What the operator's communication takes beside its own arguments."""
+        """Return the further arguments of an operator's distributed form."""
         slots = self.site.operator.slots
         moved = (slots[number] for number in inputs_with(self.signature, form.travels))
         more = form.arguments(self) if form.arguments is not None else {}
@@ -282,28 +273,28 @@ class LocalOperator(Local):
         """Return the local shape of an input or output."""
         return self.shapes[name]
 
-    def _axis(self, letter: str) -> TensorDim:
-        axis = self.bound.labels.get(letter)
+    def _axis(self, label: str) -> TensorDim:
+        axis = self.bound.labels.get(label)
         if axis is None:
-            raise KeyError(letter)
+            raise KeyError(label)
         return axis
 
-    def pieces(self, letter: str) -> Mapping[str, Range]:
-        """The pieces of a letter's dimensions, where it is split."""
-        if letter not in self.action.letters:
+    def pieces(self, label: str) -> Mapping[str, Range]:
+        """Return the parts of a label's dimensions, where it is split."""
+        if label not in self.action.labels:
             return {}
         return self.writer.shape.of(self.action.cuts)
 
-    def size(self, letter: str) -> Size:
-        """How much of a letter the device holds."""
-        if letter not in self.action.letters:
-            return self.signature.sizes[letter]
-        return local_size(self._axis(letter), self.pieces(letter))
+    def size(self, label: str) -> Size:
+        """Return the local size of a label."""
+        if label not in self.action.labels:
+            return self.signature.sizes[label]
+        return local_size(self._axis(label), self.pieces(label))
 
-    def start(self, letter: str) -> Size:
-        """Where the device's part of a letter begins."""
-        axis, pieces = self._axis(letter), self.pieces(letter)
-        if letter not in self.action.letters or not dims_of(axis) & set(pieces):
+    def start(self, label: str) -> Size:
+        """Return the start of the device's part of a label."""
+        axis, pieces = self._axis(label), self.pieces(label)
+        if label not in self.action.labels or not dims_of(axis) & set(pieces):
             return 0
         parts = region_of(axis, pieces, {})
         if len(parts) != 1 or not hasattr(parts[0], "start"):
@@ -312,14 +303,14 @@ class LocalOperator(Local):
                 self.site.operator.module,
                 f"{self.site.operator.target} needs one contiguous part of an axis that is split "
                 "in several",
-                "split another dimension, or give the operator a rule without that letter",
+                "split another dimension, or give the operator a rule without that label",
             )
         start: Size = parts[0].start
         return start
 
-    def split(self, letter: str) -> bool:
-        """Whether a letter is split over devices here."""
-        return letter in self.action.letters
+    def split(self, label: str) -> bool:
+        """Tell whether a label is split over devices here."""
+        return label in self.action.labels
 
     def emit(
         self, target: str, args: Mapping[str, Arg], output: str | tuple[Size, ...], dtype: str = ""

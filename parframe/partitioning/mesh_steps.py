@@ -18,16 +18,8 @@ from parframe.partitioning.step_sequence import StepSequence, sequence_steps
 class MeshSteps:
     """Placed graph written out as steps for the devices of a mesh, without pipeline stages.
 
-    Parameters
-    ----------
-    mesh, cuts, placed
-        The devices, what is split over them, and the placed graph.
-    shapes
-        The different shapes of devices, by an alphabetic name.
-    shape_names
-        For every rank, the name of its shape.
-    sequences
-        For every shape, the steps.
+    ``shapes`` and ``sequences`` have the different shapes of devices and their steps by an
+    alphabetic name, ``shape_names`` the name of every rank's shape.
     """
 
     mesh: Mesh

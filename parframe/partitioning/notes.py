@@ -14,7 +14,7 @@ from parframe.partitioning.graph_placement import PlacedBlock, PlacedGraph
 from parframe.plan import Note
 from parframe.sizes import simplify
 
-_GATHERS = {"all_gather": "gathered", "all_to_all": "exchanged"}
+_GATHERS = {"all_gather": "gathered", "all_to_all": "resharded"}
 
 
 def notes_of(
@@ -66,12 +66,15 @@ def _weights(
     graph: OperatorGraph, placed: PlacedGraph, cuts: tuple[Cut, ...], axes: tuple[str, ...]
 ) -> Iterator[Note]:
     for name, tensor in graph.parameters.items():
-        layout = placed.held[name]
+        layout = placed.stored[name]
         split = {axis for c in layout.cuts for axis in cuts[c].axes}
         whole = [axis for axis in axes if axis not in split]
         if whole and len(tensor.shape) > 1:
             yield Note(
-                "whole weight", name, f"held whole along {', '.join(whole)}", simplify(tensor.bytes)
+                "whole weight",
+                name,
+                f"stored whole along {', '.join(whole)}",
+                simplify(tensor.bytes),
             )
 
 

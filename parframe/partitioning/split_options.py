@@ -1,4 +1,4 @@
-"""Which cuts an operator could work on: the letters that each splits, the tensors that have it."""
+"""Cuts that an operator could work on, with the labels and tensors that each splits."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ Axes = Mapping[str, tuple[TensorDim, ...]]
 
 @attrs.frozen
 class Option:
-    """One cut that an operator could work on: the letters it splits, the tensors that have it.
+    """One cut that an operator could work on, with the labels and tensors that it splits.
 
     Of a distributed ``form`` some inputs are ``moved``: they have the cut ``travels``.
     """
 
     cut: Cut
-    letters: frozenset[str]
+    labels: frozenset[str]
     inputs: tuple[bool, ...]
     outputs: tuple[bool, ...]
     contracted: bool
@@ -74,17 +74,7 @@ def carries(axes: Sequence[TensorDim], cut: Cut) -> bool:
 def options(
     signature: Signature, bound: BoundOperator, axes: Axes, cuts: tuple[Cut, ...]
 ) -> list[Option]:
-    """List every cut that an operator can work on.
-
-    Parameters
-    ----------
-    signature, bound
-        What the operator's rule says of it.
-    axes
-        The axes of the block's values in dimensions.
-    cuts
-        All cuts.
-    """
+    """List every cut that an operator can work on, its distributed forms first."""
     found = [_option(cut, signature, bound, axes) for cut in cuts]
     plain = [option for option in found if option is not None]
     forms = (_distributed_forms(option, signature, bound, axes, cuts) for option in plain)
@@ -96,7 +86,7 @@ def _distributed_forms(
 ) -> Iterator[Option]:
     """Yield the distributed forms of an operator for which the ranks of a cut communicate."""
     for form in bound.rule.distributed_forms if bound.rule is not None else ():
-        wanted = form.name in option.cut.exchanges and form.stays in option.letters
+        wanted = form.name in option.cut.distributed_forms and form.stays in option.labels
         if not wanted or option.contracted:
             continue
         moved = inputs_with(signature, form.travels)
@@ -108,8 +98,8 @@ def _distributed_forms(
                 and all(tiles(structure, dims) for dims in cut.tiling)
                 and all(carries(value, cut) for value in values)
             ):
-                letters = option.letters | {form.travels}
-                yield attrs.evolve(option, letters=letters, form=form, travels=cut, moved=moved)
+                labels = option.labels | {form.travels}
+                yield attrs.evolve(option, labels=labels, form=form, travels=cut, moved=moved)
 
 
 def _option(cut: Cut, signature: Signature, bound: BoundOperator, axes: Axes) -> Option | None:
@@ -127,13 +117,13 @@ def _option(cut: Cut, signature: Signature, bound: BoundOperator, axes: Axes) ->
 def _split(
     cut: Cut, signature: Signature, bound: BoundOperator, axes: Axes
 ) -> tuple[frozenset[str], tuple[bool, ...], tuple[bool, ...], bool] | None:
-    """What a cut splits: letters, inputs, outputs, and whether it contracts any."""
+    """Return the labels, inputs and outputs that a cut splits, and whether it contracts any."""
     operator = bound.site.operator
-    blocked = {letter for letter, axis in bound.labels.items() if axis is None}
+    blocked = {label for label, axis in bound.labels.items() if axis is None}
     frozen = signature.unsplittable() | blocked
     carry = {
-        letter
-        for letter, axis in bound.labels.items()
+        label
+        for label, axis in bound.labels.items()
         if axis is not None and dims_of(axis) & cut.uneven
     }
     good = carry - frozen
@@ -157,9 +147,9 @@ def _split(
 
 
 def _tiled(cut: Cut, bound: BoundOperator, contracted: set[str], good: set[str]) -> bool:
-    """Whether the devices' parts of the contracted letters are the whole, each once."""
-    inner = [bound.labels[letter] or () for letter in contracted]
-    kept = [bound.labels[letter] or () for letter in good - contracted]
+    """Tell whether the devices' parts of the contracted labels are the whole, each once."""
+    inner = [bound.labels[label] or () for label in contracted]
+    kept = [bound.labels[label] or () for label in good - contracted]
     return all(
         any(tiles(axis, dims) for axis in inner) and not any(dims & dims_of(axis) for axis in kept)
         for dims in cut.tiling

@@ -17,21 +17,9 @@ from parframe.strategy import Placing, StageStart
 class StageAssignment:
     """Steps of every pipeline stage, with those computed again, and the values it receives.
 
-    Parameters
-    ----------
-    graph, placed, model
-        The model, its placement, and its steps.
-    axes
-        The mesh axes along which the stages lie.
-    shares
-        For every stage, its share of the whole cost.
-    placing
-        The user's stage starts.
-    works
-        The work of every operator.
-    last_returns_all
-        Whether the last stage returns all outputs of the model. By default the stage that makes
-        an output returns it.
+    ``axes`` are the mesh axes of the stages, ``shares`` each stage's share of the whole cost, and
+    ``works`` the work of every operator. The stage that makes an output of the model returns it,
+    unless ``last_returns_all``.
     """
 
     def __init__(

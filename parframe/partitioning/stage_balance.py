@@ -26,14 +26,8 @@ _LEAST = 0.02
 class StepCost:
     """Cost of one step.
 
-    Parameters
-    ----------
-    flops
-        Multiplications.
-    weight_bytes
-        Bytes of the weights that no earlier step reads.
-    crossing
-        Bytes that would be sent if a stage ended after the step.
+    ``flops`` counts multiplications, ``weight_bytes`` the weights that no earlier step reads, and
+    ``crossing`` the bytes that are sent if a stage ends after the step.
     """
 
     flops: float
@@ -45,13 +39,9 @@ class StepCost:
 class CumulativeCosts:
     """Cumulative costs of a sequence of steps.
 
-    Parameters
-    ----------
-    before
-        For compute and memory, the fraction of the whole before every step, and 1 at the end: an
-        array of shape (2, steps + 1).
-    crossing
-        For every step, the bytes that would be sent if a stage ended after it.
+    ``before`` has shape (2, steps + 1): for compute and memory, the fraction of the whole before
+    every step, and 1 at the end. ``crossing`` has the bytes that are sent if a stage ends after
+    each step.
     """
 
     before: Any
@@ -75,26 +65,10 @@ class CumulativeCosts:
 def balance_stages(
     costs: CumulativeCosts, shares: Sequence[int], fixed: Sequence[int] = ()
 ) -> tuple[int, ...]:
-    """Find the first steps of stages.
+    """Return the first step of every stage but the first, ascending.
 
-    Parameters
-    ----------
-    costs
-        Costs of all steps.
-    shares
-        For every stage, its share of the whole cost.
-    fixed
-        Steps at which a stage must start.
-
-    Returns
-    -------
-    tuple of int
-        The first step of every stage but the first, ascending.
-
-    Raises
-    ------
-    ParframeError
-        Of kind ``partition``, if there are not enough places where a stage can start.
+    ``shares`` are the stages' shares of the whole cost, ``fixed`` the steps at which a stage must
+    start. Raise an error if there are not enough places where a stage can start.
     """
     stages = len(shares)
     if stages == 1:

@@ -17,15 +17,7 @@ Boundaries: TypeAlias = Mapping[int, Mapping[str, frozenset[int]]]
 
 @attrs.frozen
 class Boundary:
-    """Conversions at a stage boundary.
-
-    Parameters
-    ----------
-    leaving, entering
-        Conversions in the stage that ends, and in the stage that starts.
-    names
-        The local names under which values cross.
-    """
+    """Conversions in the stage that ends and in the next, and the local names of crossing values."""
 
     leaving: tuple[Action, ...]
     entering: tuple[Action, ...]

@@ -9,15 +9,7 @@ import attrs
 
 @attrs.frozen
 class StageInputs:
-    """Inputs of a stage that other stages compute.
-
-    Parameters
-    ----------
-    recomputed
-        Steps of other stages that the stage computes again.
-    received
-        Values that the stage receives, in the order of their first use.
-    """
+    """Steps that a stage computes again, and values that it receives, in order of first use."""
 
     recomputed: frozenset[int]
     received: tuple[str, ...]
@@ -32,18 +24,9 @@ def find_stage_inputs(
 ) -> StageInputs:
     """Divide the values that a stage reads from others into recomputed and received ones.
 
-    Parameters
-    ----------
-    reads
-        Values that the stage reads.
-    steps
-        Numbers of the stage's own steps.
-    model_inputs
-        Inputs and parameters of the model, which every stage has.
-    producers
-        Number of the step that makes a value.
-    recomputable
-        Steps that are cheap to compute again, each with all steps that it needs.
+    ``steps`` are the stage's own steps, ``model_inputs`` the values that every stage has,
+    ``producers`` the steps that make values, and ``recomputable`` the steps that are cheap to
+    compute again, each with all steps that it needs.
     """
     recomputed: set[int] = set()
     received: dict[str, None] = {}

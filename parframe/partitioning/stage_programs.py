@@ -26,12 +26,7 @@ from parframe.plan import Part, Program, communicates
 class StageCommunication:
     """Communication operators of a device with other stages.
 
-    Parameters
-    ----------
-    receives
-        What the device receives before all else.
-    sends
-        For a value, the operators that send it once it is made.
+    Receives come before all else; ``sends`` has the operators that send a value once it is made.
     """
 
     receives: tuple[Operator, ...]
@@ -97,7 +92,7 @@ class StageWriter:
     ) -> tuple[Part, ...]:
         """Return the parts of the model's inputs or parameters that a stage uses."""
         return tuple(
-            self._part(name, name, self.placed.held[name], shape)
+            self._part(name, name, self.placed.stored[name], shape)
             for name in tensors
             if name in used
         )
@@ -139,18 +134,8 @@ class StageWriter:
     ) -> Operator:
         """Write a communication operator between stages.
 
-        Parameters
-        ----------
-        kind
-            ``send``, ``recv`` or ``broadcast``.
-        value
-            The value that is sent.
-        args, outputs
-            Arguments but for axes and tag, and outputs.
-        to
-            The stage or rank that receives, where the name of the operator needs it.
-        tag
-            What the tag begins with; the value, if empty.
+        ``args`` are those but axes and tag. ``to`` is the stage or rank that receives, where the
+        operator's name needs it; the tag begins with ``tag``, or else the value.
         """
         step = self.stages.steps[self.stages.makers[value]]
         maker = next(operator for operator in step.operators if value in operator.outputs)

@@ -10,22 +10,7 @@ from parframe.strategy import StageStart
 
 
 def check_stage_count(stages: int, layers: int, axes: Sequence[str]) -> None:
-    """Check that a model has a layer for every stage.
-
-    Parameters
-    ----------
-    stages
-        Number of stages.
-    layers
-        Number of layers of the model; 0 if it has no repeated block.
-    axes
-        The mesh axes of the stages.
-
-    Raises
-    ------
-    ParframeError
-        Of kind ``partition``.
-    """
+    """Raise an error if a model with layers has fewer layers than stages."""
     if stages > 1 and 0 < layers < stages:
         raise ParframeError(
             "partition",
@@ -42,31 +27,11 @@ def find_stage_starts(
     layers: int,
     first_step: Callable[[StageStart], int | None],
 ) -> tuple[int, ...]:
-    """Find the first step of every stage but the first.
+    """Return the first step of every stage but the first, ascending.
 
-    Parameters
-    ----------
-    costs
-        Costs of all steps.
-    shares
-        For every stage, its share of the whole cost.
-    given
-        Starts that the user sets: numbers of layers, or module paths.
-    layers
-        Number of layers of the model.
-    first_step
-        Returns the first step of a layer or a module; None if the model does not have it.
-
-    Returns
-    -------
-    tuple of int
-        Steps, ascending.
-
-    Raises
-    ------
-    ParframeError
-        Of kind ``partition``, if the model does not have a layer or module of ``given``, or there
-        are not enough steps.
+    ``shares`` are the stages' shares of the whole cost, ``given`` the starts that the user sets.
+    ``first_step`` returns the first step of a layer or module, or None if the model does not have
+    it, which is an error, as is a lack of steps.
     """
     if len(shares) == 1:
         return ()

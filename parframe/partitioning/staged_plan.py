@@ -174,17 +174,7 @@ def write_staged_plan(
     cuts: Mapping[Mesh, tuple[Cut, ...]],
     replicate_missing: bool,
 ) -> Plan:
-    """Write the programs and devices of a plan whose stages have different degrees.
-
-    Parameters
-    ----------
-    graph, dimensions, placing
-        The model, its dimensions, and the axes over which they are split.
-    cuts
-        For each of the different submeshes.
-    replicate_missing
-        Whether an operator without a rule is computed whole on every device.
-    """
+    """Write the programs and devices of a plan whose stages have different degrees."""
     mesh = placing.mesh
     if not isinstance(mesh, StagedMesh):
         raise ParframeError("internal", str(mesh), "its stages have equal degrees", "report it")

@@ -48,15 +48,7 @@ class ModelSteps:
 
 @attrs.frozen(eq=False)
 class StepSequence(ModelSteps):
-    """Steps of the whole model with all that programs need.
-
-    Parameters
-    ----------
-    states
-        Caches: name and value.
-    layouts
-        For values of the model, their layouts.
-    """
+    """Steps of the whole model with its caches (name and value), and the layouts of its values."""
 
     states: tuple[tuple[str, str], ...]
     layouts: Mapping[str, Layout]
@@ -120,7 +112,7 @@ def localize_between_calls(
     """Write the conversions between calls for one shape of device."""
     between = (a for call in placed.calls for a in (*call.glue, *call.leaving))
     actions = (*between, *placed.glue)
-    return localize_block(outer_block(graph), dimensions.outer, actions, cuts, shape, placed.held)
+    return localize_block(outer_block(graph), dimensions.outer, actions, cuts, shape, placed.stored)
 
 
 def write_steps(local: LocalGraph) -> tuple[Step, ...]:
@@ -140,11 +132,7 @@ def write_steps(local: LocalGraph) -> tuple[Step, ...]:
 
 
 def _names(
-    own: Mapping[str, str],
-    label: str,
-    inputs: Mapping[str, str],
-    block: Block,
-    local: LocalBlock,
+    own: Mapping[str, str], label: str, inputs: Mapping[str, str], block: Block, local: LocalBlock
 ) -> dict[str, str]:
     """Return the names of a local block's values in the sequence."""
     given = {*block.inputs, *block.parameters}

@@ -50,11 +50,7 @@ def decode_placing(value: Any) -> Placing:
             names = {axis: _names(given, axis) for axis, given in forms.items()}
             if all(isinstance(start, str | int) for start in starts):
                 return Placing(
-                    mesh,
-                    tuple(map(_split, splits)),
-                    tuple(starts),
-                    names,
-                    _names(zigzag, "zigzag"),
+                    mesh, tuple(map(_split, splits)), tuple(starts), names, _names(zigzag, "zigzag")
                 )
     raise invalid_plan(
         "placing", "is not a mesh, splits, stage_starts, distributed_forms and zigzag"

@@ -124,7 +124,7 @@ def _verify_part(where: str, part: Part, wholes: Mapping[str, Any]) -> None:
 
 def _verify_fields(where: str, operator: Operator, mesh: Mesh, rank: int) -> None:
     if operator.target in DISTRIBUTED_FORMS:
-        _verify_exchange(where, operator, mesh)
+        _verify_distributed_form(where, operator, mesh)
         return
     plan_operator = PLAN_OPERATORS.get(operator.target)
     if plan_operator is None:
@@ -147,7 +147,7 @@ def _verify_fields(where: str, operator: Operator, mesh: Mesh, rank: int) -> Non
         )
 
 
-def _verify_exchange(where: str, operator: Operator, mesh: Mesh) -> None:
+def _verify_distributed_form(where: str, operator: Operator, mesh: Mesh) -> None:
     for name in ("travels", "axes", "tag"):
         if name not in operator.args:
             raise invalid_plan(where, f"{operator.target} has no {name!r}")
@@ -156,7 +156,7 @@ def _verify_exchange(where: str, operator: Operator, mesh: Mesh) -> None:
     travels: Any = operator.args["travels"]
     strange = sorted(set(travels) - set(operator.slots))
     if strange or len(operator.outputs) != 1:
-        what = f"has no {strange[0]!r} to exchange" if strange else "does not give one value"
+        what = f"has no {strange[0]!r} to send" if strange else "does not give one value"
         raise invalid_plan(where, f"{operator.target} {what}")
 
 

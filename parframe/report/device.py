@@ -36,7 +36,7 @@ def device_facts(plan: Plan, rank: int) -> dict[str, Any]:
         "rank": rank,
         "coordinates": plan.mesh.coordinates(rank),
         "stage": program.stage,
-        "role": program.name,
+        "program": program.name,
         "bindings": {name: format_size(size) for name, size in device.bindings.items()},
         "inputs": _parts(program.inputs, own, shapes),
         "parameters": _parts(program.parameters, own, shapes),
@@ -50,7 +50,7 @@ def draw_device(facts: Mapping[str, Any]) -> Iterator[RenderableType]:
     place = " ".join(f"{axis}={at}" for axis, at in facts["coordinates"].items())
     yield heading(
         f"Device {facts['rank']}",
-        f"{place}{', ' if place else ''}stage {facts['stage']}, role {facts['role']}, "
+        f"{place}{', ' if place else ''}stage {facts['stage']}, program {facts['program']}, "
         f"{counted(len(facts['operators']), 'operator')}",
     )
     parts = [_part_row("takes", part) for part in facts["inputs"]]

@@ -26,10 +26,10 @@ def stage_facts(plan: Plan) -> list[dict[str, Any]]:
         ranks = [device.rank for device in plan.devices if device.program == name]
         stage = found.setdefault(
             program.stage,
-            {"stage": program.stage, "ranks": [], "roles": {}, "holds": [], "moves": []},
+            {"stage": program.stage, "ranks": [], "programs": {}, "holds": [], "moves": []},
         )
         stage["ranks"] = sorted([*stage["ranks"], *ranks])
-        stage["roles"][name] = {"ranks": ranks, "operators": len(program.operators)}
+        stage["programs"][name] = {"ranks": ranks, "operators": len(program.operators)}
         stage["holds"] = stage["holds"] or _holds(program, plan, repeated)
         stage["moves"] = stage["moves"] or _moves(program)
     return [found[number] for number in sorted(found)]
@@ -66,7 +66,7 @@ def draw_stages(facts: list[Mapping[str, Any]]) -> Iterator[RenderableType]:
             [
                 str(f["stage"]),
                 runs(f["ranks"]),
-                str(max(role["operators"] for role in f["roles"].values())),
+                str(max(program["operators"] for program in f["programs"].values())),
                 ", ".join(_first_and_last(merge_layers(f["holds"]))),
             ]
             for f in facts

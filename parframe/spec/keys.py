@@ -21,17 +21,7 @@ _CODE_KEYS = ("auto_map", "trust_remote_code")
 
 @attrs.frozen
 class Key:
-    """Key of a spec.
-
-    Parameters
-    ----------
-    expected : str
-        Legal values, as the end of a hint "give ...".
-    meaning : str
-        Meaning of the value.
-    read : callable
-        Reader of the value.
-    """
+    """Key of a spec: its legal values (the end of a hint "give ..."), meaning, and reader."""
 
     expected: str
     meaning: str
@@ -40,13 +30,7 @@ class Key:
 
 @attrs.frozen
 class DemoModel:
-    """Model that is built from its configuration with random weights; nothing is downloaded.
-
-    Parameters
-    ----------
-    config : mapping of str to object
-        Content of a transformers `config.json`.
-    """
+    """Model of a transformers `config.json` with random weights; nothing is downloaded."""
 
     config: Mapping[str, Any]
 
@@ -148,21 +132,7 @@ KEYS: dict[str, Key] = {
 
 
 def read_document(document: Mapping[str, Any], folder: Path, origin: Origin) -> dict[str, Any]:
-    """Read a parsed spec with the readers of its keys.
-
-    Parameters
-    ----------
-    document : mapping of str to object
-        The parsed spec.
-    folder : Path
-        The folder of the spec.
-    origin : Origin
-        Places of the keys.
-
-    Returns
-    -------
-    dict of str to object
-        Values of the keys, by dotted path.
+    """Return the values of the keys of a parsed spec, by dotted path.
 
     Raises
     ------

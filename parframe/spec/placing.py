@@ -22,16 +22,6 @@ def place_spec(spec: Spec) -> Placing:
     A composite names them by their codes. Where a spec gives a mesh instead, the strategies that
     have a table in it take part, each on the axis of its own.
 
-    Parameters
-    ----------
-    spec : Spec
-        The spec.
-
-    Returns
-    -------
-    Placing
-        The names on the mesh.
-
     Raises
     ------
     ParframeError
@@ -79,7 +69,7 @@ def _tables(spec: Spec) -> dict[str, str]:
         code = table.get("code", name.upper())
         if not isinstance(code, str) or not is_code(code):
             what = f"{code!r} cannot be the code of a strategy"
-            hint = 'give code = "...": capital letters up to a P, as in "TP"'
+            hint = 'give code = "...": A to Z up to a P, as in "TP"'
             raise _wrong(spec, key, what, hint)
         if code in tables:
             raise _wrong(spec, key, f"strategies.{tables[code]} has the same code", "keep one")
@@ -116,7 +106,7 @@ def _strategy(
 
 def _check_declaration(spec: Spec, key: str, axis: Any, splits: Any) -> None:
     if not isinstance(axis, str) or not is_axis(axis):
-        hint = "give small letters, digits and underscores, as in 'tp'"
+        hint = "give a to z, digits and underscores, as in 'tp'"
         raise _wrong(spec, f"{key}.axis", wrong(axis), hint)
     if not isinstance(splits, list | tuple) or not all(isinstance(name, str) for name in splits):
         hint = 'give a list of names, as in ["heads", "ffn"]'

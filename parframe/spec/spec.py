@@ -103,7 +103,7 @@ class Spec:
     stages : sequence of Stage
         The pipeline stages with their layers and degrees, where they are given one by one.
     strategies : mapping of str to mapping
-        Options and declarations of strategies, by their codes in small letters.
+        Options and declarations of strategies, by their codes in lower case.
     plugins : tuple of str
         Installed distributions whose plugins are imported.
     on_missing_rule : str

@@ -21,26 +21,13 @@ _PLAIN = {
 
 
 def configure(strategy: type[Strategy], options: Mapping[str, Any], where: str) -> Strategy:
-    """Make a strategy with options.
-
-    Parameters
-    ----------
-    strategy : type of Strategy
-        The strategy; its options are the fields of its attrs class.
-    options : mapping of str to object
-        Values for some of them, as TOML gives them.
-    where : str
-        The key of the table of options.
-
-    Returns
-    -------
-    Strategy
-        The strategy with these options.
+    """Make a strategy whose options, the fields of its attrs class, have some values.
 
     Raises
     ------
     ParframeError
-        Of kind `strategy`, for an unknown option or a value that does not fit.
+        Of kind `strategy`, for an unknown option or a value that does not fit; ``where`` is the
+        key of the table of options.
     """
     fields = _fields(strategy)
     for name in options:

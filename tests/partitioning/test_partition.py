@@ -104,7 +104,7 @@ class Shared(nn.Module):
 
 
 @pytest.mark.parametrize("by", ["TP2", "TP5", "DP2TP2", "PP2"])
-def test_a_weight_used_in_both_directions_is_held_once(by):
+def test_a_weight_used_in_both_directions_is_stored_once(by):
     model = models.randomize(Shared().double()).eval()
     plan = assert_partitions(model, {"x": drawn(5, 12)}, by)
     if by == "TP2":
@@ -133,7 +133,7 @@ def test_biases_are_added_once(by):
     assert targets.count("parframe.all_reduce") == 1
 
 
-class Exchange(nn.Module):
+class Reshard(nn.Module):
     """Split by position first and by channel later, on one mesh axis."""
 
     def __init__(self):
@@ -145,8 +145,8 @@ class Exchange(nn.Module):
         return self.out(y * y.softmax(1))
 
 
-def test_a_value_split_in_another_way_on_the_same_axis_is_exchanged():
-    model = models.randomize(Exchange().double()).eval()
+def test_a_value_split_in_another_way_on_the_same_axis_is_resharded():
+    model = models.randomize(Reshard().double()).eval()
     x = drawn(3, 6, 8)
     graph = load(model, {"x": x}, {"x": {0: "batch", 1: "sequence"}})
     spec = Spec(parallel="TP2", splits={"sequence": ("tp",), "ffn": ("tp",)})
@@ -175,7 +175,7 @@ def test_partial_sums_are_added_up_before_they_are_reduced_once():
     assert targets.count("parframe.all_reduce") == 1
 
 
-def test_norms_and_softmax_over_a_split_axis_exchange_statistics_alone():
+def test_norms_and_softmax_over_a_split_axis_communicate_statistics_alone():
     class Norms(nn.Module):
         def __init__(self):
             super().__init__()
@@ -197,7 +197,7 @@ def test_norms_and_softmax_over_a_split_axis_exchange_statistics_alone():
     assert all(size <= 8 for _, size in said)
 
 
-def test_an_operator_without_a_rule_is_named_with_the_ways_out():
+def test_an_operator_without_a_rule_is_named_with_hints():
     @torch.library.custom_op("parframetest::swish", mutates_args=())
     def swish(x: torch.Tensor) -> torch.Tensor:
         return x * x.sigmoid()
@@ -229,7 +229,7 @@ def test_a_split_that_the_model_lacks_is_refused_with_what_it_has():
 
 
 @pytest.mark.parametrize(
-    ("parallel", "splits", "told"),
+    ("parallel", "splits", "message"),
     [
         (
             "TP2",
@@ -257,9 +257,9 @@ def test_a_split_that_the_model_lacks_is_refused_with_what_it_has():
         ),
     ],
 )
-def test_splits_that_contradict_each_other_in_a_tensor_are_refused(parallel, splits, told):
+def test_splits_that_contradict_each_other_in_a_tensor_are_refused(parallel, splits, message):
     graph = load(models.tiny_config("llama"))
-    with pytest.raises(ParframeError, match=re.escape(told)):
+    with pytest.raises(ParframeError, match=re.escape(message)):
         partition(graph, Spec(parallel=parallel, splits=splits))
 
 

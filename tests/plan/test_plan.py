@@ -99,9 +99,9 @@ def broken():
     yield "before it is defined", changed(plan, *reduce, args={"input": plan_ref("nothing")})
     yield "defined twice", changed(plan, *reduce, outputs=("up",))
     yield "'peer'", changed(pipeline(), "stage0", "relu~send", args={"peer": 2})
-    exchange = changed(plan, *reduce, target="parframe.ring_attention")
-    yield "'travels'", exchange
-    yield "no 'parts' to exchange", changed(exchange, *reduce, args={"travels": ("parts",)})
+    attention = changed(plan, *reduce, target="parframe.ring_attention")
+    yield "'travels'", attention
+    yield "no 'parts' to send", changed(attention, *reduce, args={"travels": ("parts",)})
     devices = (plan.devices[0], Device(1, "none", {}))
     yield "no program", Plan(mlp(), plan.placing, plan.programs, devices)
     yield "not the ranks", Plan(mlp(), plan.placing, plan.programs, devices[:1])

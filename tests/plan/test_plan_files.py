@@ -20,7 +20,8 @@ from parframe.sizes import symbol
 @pytest.fixture
 def saved(tmp_path):
     plan = attrs.evolve(
-        tensor_parallel(3, 2), notes=(Note("replicated", "down.bias", "held", symbol("batch") * 4),)
+        tensor_parallel(3, 2),
+        notes=(Note("replicated", "down.bias", "stored", symbol("batch") * 4),),
     )
     plan.save(tmp_path / "plan")
     return plan, tmp_path / "plan"
@@ -263,7 +264,7 @@ def test_a_failure_leaves_the_old_plan_whole(saved, monkeypatch, call):
     assert load_plan(saved[1]) == saved[0]
 
 
-def test_a_report_lies_beside_the_plan_and_goes_with_it(saved):
+def test_a_report_is_saved_with_the_plan_and_goes_with_it(saved):
     save_plan(pipeline(), saved[1], report='{"ok": true}')
     assert (saved[1] / "report.json").read_text() == '{"ok": true}'
     assert load_plan(saved[1]) == pipeline()

@@ -103,7 +103,7 @@ def test_a_budget_is_bytes_or_an_amount_with_a_unit(text: str, count: int) -> No
 
 
 @pytest.mark.parametrize(
-    ("text", "line", "key", "told"),
+    ("text", "line", "key", "message"),
     [
         ('\nparalel = "TP2"', 2, "paralel", "did you mean 'parallel'?"),
         ("[memory]\nbudgt = 1", 2, "memory.budgt", "did you mean 'budget'?"),
@@ -163,15 +163,17 @@ def test_a_budget_is_bytes_or_an_amount_with_a_unit(text: str, count: int) -> No
         ('parallel = "TP2"\nmesh = { tp = 2 }', 2, "mesh", "keep one of them"),
     ],
 )
-def test_a_mistake_is_told_with_line_and_key(text: str, line: int, key: str, told: str) -> None:
+def test_a_mistake_is_reported_with_line_and_key(
+    text: str, line: int, key: str, message: str
+) -> None:
     with pytest.raises(ParframeError) as caught:
         Spec.parse(text, name="a.toml")
     assert str(caught.value).startswith(f"error[spec] a.toml line {line}, key {key!r}: ")
-    assert told in str(caught.value)
+    assert message in str(caught.value)
 
 
 @pytest.mark.parametrize(
-    ("kind", "text", "line", "key", "told"),
+    ("kind", "text", "line", "key", "message"),
     [
         ("composite", 'devices = 2\nparallel = "TP0"', 2, "parallel", "\n      ^\n  grammar: "),
         ("composite", 'parallel = "TP9999999"', 1, "parallel", "larger than"),
@@ -229,7 +231,7 @@ def test_a_mistake_is_told_with_line_and_key(text: str, line: int, key: str, tol
             'parallel = "HP2"\n[strategies.hp]\nsplits = ["heads"]\naxis = "H"',
             4,
             "strategies.hp.axis",
-            "give small letters",
+            "give a to z",
         ),
         (
             "strategy",
@@ -254,17 +256,17 @@ def test_a_mistake_is_told_with_line_and_key(text: str, line: int, key: str, tol
         ),
     ],
 )
-def test_a_placing_that_cannot_be_is_told_with_line_and_key(
-    kind: str, text: str, line: int, key: str, told: str
+def test_a_placing_that_cannot_be_is_reported_with_line_and_key(
+    kind: str, text: str, line: int, key: str, message: str
 ) -> None:
     with pytest.raises(ParframeError) as caught:
         Spec.parse(text, name="a.toml").placing()
     assert str(caught.value).startswith(f"error[{kind}] a.toml line {line}, key {key!r}")
-    assert told in str(caught.value)
+    assert message in str(caught.value)
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ("", "a.toml: is empty"),
         ("# nothing\n", "a.toml: is empty"),
@@ -282,11 +284,11 @@ def test_a_placing_that_cannot_be_is_told_with_line_and_key(
         ("#" * 300_000, "a.toml: is longer than 256 KiB"),
     ],
 )
-def test_text_that_is_no_spec_is_refused(text: str, told: str) -> None:
+def test_text_that_is_no_spec_is_refused(text: str, message: str) -> None:
     with pytest.raises(ParframeError) as caught:
         Spec.parse(text, name="a.toml")
     assert str(caught.value).startswith("error[spec] a.toml")
-    assert told in str(caught.value)
+    assert message in str(caught.value)
 
 
 @pytest.mark.parametrize("quote", ["'{}'", '"{}"', "'''{}'''", '"""{}"""', "1 # {}"])
@@ -312,7 +314,7 @@ def test_no_text_makes_the_reader_fail_otherwise(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "told"),
+    ("name", "content", "message"),
     [
         ("missing.toml", None, "does not exist"),
         (".", None, "is not a file"),
@@ -322,14 +324,14 @@ def test_no_text_makes_the_reader_fail_otherwise(text: str) -> None:
     ],
 )
 def test_a_file_that_is_no_spec_is_refused(
-    tmp_path: Path, name: str, content: bytes | None, told: str
+    tmp_path: Path, name: str, content: bytes | None, message: str
 ) -> None:
     path = tmp_path / name
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(ParframeError) as caught:
         Spec.read(path)
-    assert str(caught.value).startswith(f"error[spec] {path}: {told}")
+    assert str(caught.value).startswith(f"error[spec] {path}: {message}")
 
 
 def test_a_link_out_of_the_folder_is_refused(tmp_path: Path) -> None:

@@ -56,13 +56,13 @@ def test_experts_lie_across_the_ranks_of_other_strategies(name, expert_ffn):
     plan = parframe.partition(graph, spec)
     assert parframe.check(plan).ok
     assert_equal(parframe.simulate(plan, inputs, model, "float64").logits, expected, 1e-11)
-    held = {
+    shapes = {
         name: slices.local_shape
         for name, slices in plan.weights(3).items()
         if "experts" in name and name.endswith("down_proj")
     }
     experts = 8 if name == "deepseek_v3" else 6
-    assert {shape[0] for shape in held.values()} <= {experts // 2, experts // 4, experts // 4 + 1}
+    assert {shape[0] for shape in shapes.values()} <= {experts // 2, experts // 4, experts // 4 + 1}
 
 
 @pytest.mark.parametrize("composite", ["EP8TP8", "EP8TP4DP2", "EP8PP2TP4", "DP2EP8TP4"])
@@ -142,7 +142,7 @@ def test_the_batch_is_gathered_over_the_experts_axis_alone():
 
 
 def test_the_router_runs_once_for_every_token():
-    """Each device routes its own tokens, on whole hidden values: nothing of it is exchanged."""
+    """Each device routes its own tokens, on whole hidden values: nothing of it is communicated."""
     plan = planned(transformers_model("mixtral")[0], "EP2TP2")
     program = plan.program(0)
     routers = [op for op in program.operators if op.target == "aten.topk.default"]
@@ -153,7 +153,7 @@ def test_the_router_runs_once_for_every_token():
 
 
 def arguments(seed, tokens, devices):
-    """What the devices give for a layer of 6 experts, 2 of 2 choices for each token."""
+    """Return the arguments of the ranks and of the whole layer of 6 experts, 2 choices a token."""
     generator = torch.Generator().manual_seed(seed)
 
     def drawn(*shape):
@@ -163,26 +163,26 @@ def arguments(seed, tokens, devices):
     firsts = [round(6 * device / devices) for device in range(devices + 1)]
     text = '["rows"]'
     plain = {"activation": text, "gates": 1, "interleaved": False, "transposed": False}
-    members = []
+    ranks = []
     for device in range(devices):
         own = slice(firsts[device], firsts[device + 1])
         ids = torch.stack([torch.randperm(6, generator=generator)[:2] for _ in range(tokens)])
-        members.append(
+        ranks.append(
             {"hidden": drawn(tokens, 8), "ids": ids, "weights": drawn(tokens, 2), "up": up[own],
              "down": down[own], "first": firsts[device], "column": 0, **plain}
         )  # fmt: skip
-    return members, {"up": up, "down": down, **plain}
+    return ranks, {"up": up, "down": down, **plain}
 
 
 @pytest.mark.parametrize("devices", [1, 2, 3, 8])
 def test_dispatch_sends_no_more_than_every_token_once_for_every_choice(devices):
-    members, whole = arguments(1, 5, devices)
-    results = expert_dispatch.simulate(members)
-    for place, own in enumerate(members):
+    ranks, whole = arguments(1, 5, devices)
+    results = expert_dispatch.simulate(ranks)
+    for place, own in enumerate(ranks):
         given = {slot: own[slot] for slot in ("hidden", "ids", "weights")}
         expected = local_experts(**given, **whole, first=0, column=0)
         torch.testing.assert_close(results[place], expected)
-    sent = [expert_dispatch.count_sent(members, place)["hidden"] for place in range(devices)]
+    sent = [expert_dispatch.count_sent(ranks, place)["hidden"] for place in range(devices)]
     there_and_back = 2 * devices * 5 * 2 * 8
     assert sum(sent) <= there_and_back
     assert (sum(sent) == 0) == (devices == 1)
@@ -201,18 +201,18 @@ def test_the_report_tells_what_a_dispatch_sends():
 
 
 @pytest.mark.parametrize(
-    ("family", "spec", "told"),
+    ("family", "spec", "message"),
     [
         ("llama", {"parallel": "EP2"}, "no dimension 'experts' to split"),
         ("llama4_text", {"parallel": "EP2", "strategies": {"ep": {"dispatch": "all_to_all"}}},
-         "no operator of the model can exchange by 'all_to_all'"),
+         "no operator of the model has the distributed form 'all_to_all'"),
         ("mixtral", {"parallel": "EP2DP2", "splits": {"experts": ("ep",), "expert_ffn": ("ep",)}},
          "splits put axis ep on both experts and expert_ffn"),
         ("mixtral", {"parallel": "EP8"}, "8 devices for 6 experts"),
     ],
 )  # fmt: skip
-def test_what_makes_no_sense_is_refused(family, spec, told):
-    with pytest.raises(ParframeError, match=told):
+def test_what_makes_no_sense_is_refused(family, spec, message):
+    with pytest.raises(ParframeError, match=message):
         parframe.partition(parframe.load(models.tiny_config(family)), Spec(**spec))
 
 
@@ -245,7 +245,7 @@ def changed(plan, target, **args):
 
 FAULTS = {
     "the number of the first expert": {"first": 0},
-    "the choices that are exchanged": {"travels": ("up",)},
+    "the choices that are sent": {"travels": ("up",)},
     "the mesh axes of the group": {"axes": ("tp",)},
     "what experts do between their products": {"activation": '["rows"]'},
 }

@@ -53,7 +53,7 @@ def test_positions_and_rotary_tables_are_computed_again_in_each_stage():
         assert "aten.arange.default" in targets
 
 
-def test_tied_weights_are_held_by_both_stages_that_use_them():
+def test_tied_weights_are_stored_by_both_stages_that_use_them():
     plan = partition(llama(tie_word_embeddings=True), "PP2TP2")
     name = "model.embed_tokens.weight"
     for rank in range(4):
@@ -120,8 +120,8 @@ def test_what_all_later_stages_need_is_broadcast():
 def test_stages_share_compute_and_memory_evenly():
     graph = llama(layers=8, hidden_size=256, intermediate_size=896, head_dim=32)
     plan = partition(graph, "PP4")
-    held = [
+    sizes = [
         sum(graph.parameters[part.whole].elements for part in plan.program(rank).parameters)
         for rank in range(4)
     ]
-    assert max(held) <= 1.2 * sum(held) / 4
+    assert max(sizes) <= 1.2 * sum(sizes) / 4

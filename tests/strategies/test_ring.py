@@ -55,7 +55,7 @@ def arguments(seed, length, sinks, mask, **settings):
 
 
 def cut(given, lengths):
-    """What each member has, if the sequence is cut into pieces of these lengths."""
+    """Return the part of each rank if the sequence is cut into pieces of these lengths."""
     axes = {"query": 2, "key": 2, "value": 2, "query_positions": 1, "key_positions": 1, "mask": 3}
     pieces = {
         slot: torch.split(given[slot], lengths, axis)
@@ -93,7 +93,7 @@ def test_a_block_that_a_mask_of_minus_infinity_hides_adds_nothing():
     assert_equal(torch.cat(ring_attention.simulate(cut(whole, [1, 1, 1, 2])), 1), expected, 1e-12)
 
 
-def test_no_member_meets_more_than_one_block_at_once(monkeypatch):
+def test_no_rank_has_more_than_one_block_at_once(monkeypatch):
     """No tensor in a ring is as long as the sequence, so nothing is gathered on the way."""
     met = []
     attention_logits = parframe.ops.attention.attention_logits
@@ -171,14 +171,14 @@ def test_each_block_is_counted_as_often_as_it_is_passed_on():
     graph = load(model, {"x": drawn(0, 3, 12, 24)}, {"x": {0: "batch", 1: "sequence"}})
     plan = partition(graph, ring("CP4"))
     keys, positions = 2 * 3 * 4, 3
-    (told,) = check(plan, dtype="float64", batch=1, sequence=12).traffic
+    (traffic,) = check(plan, dtype="float64", batch=1, sequence=12).traffic
     (seen,) = verify(plan, model, batch=1, sequence=12).communication
     passed = 2 * 3 * (2 * keys * 8 + positions * 8)  # in two layers, to three others
-    assert (told.kind, told.count, told.bytes) == ("ring_attention", 2, 4 * passed)
+    assert (traffic.kind, traffic.count, traffic.bytes) == ("ring_attention", 2, 4 * passed)
     assert (seen.kind, seen.count, seen.bytes) == ("ring_attention", 2, passed)
 
 
-def test_an_argument_that_does_not_fit_is_told_with_its_operator():
+def test_an_argument_that_does_not_fit_is_reported_with_its_operator():
     torch.manual_seed(0)
     graph = load(WithSinks().double(), {"x": drawn(0, 3, 12, 24)}, {"x": {1: "sequence"}})
     plan = partition(graph, ring("CP2"))
@@ -195,6 +195,6 @@ def test_an_argument_that_does_not_fit_is_told_with_its_operator():
 def test_a_ring_that_no_operator_can_make_is_refused():
     model = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 4)).double()
     graph = load(model, {"input": drawn(0, 2, 5, 4)}, {"input": {0: "batch", 1: "sequence"}})
-    told = r"axis cp: no operator of the model can exchange by 'ring' there; let the devices gather"
-    with pytest.raises(ParframeError, match=told):
+    message = "axis cp: no operator of the model has the distributed form 'ring'; let the devices"
+    with pytest.raises(ParframeError, match=message):
         partition(graph, ring("CP2"))

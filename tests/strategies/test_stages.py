@@ -75,7 +75,7 @@ def test_stages_alike_are_a_regular_mesh() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ('stages = [{ layers = "1-2" }]', "stage 0 begins with layer 1, not 0; give a list"),
         (
@@ -99,14 +99,14 @@ def test_stages_alike_are_a_regular_mesh() -> None:
         ),
     ],
 )
-def test_wrong_stages_are_refused_with_line_and_key(text: str, told: str) -> None:
+def test_wrong_stages_are_refused_with_line_and_key(text: str, message: str) -> None:
     with pytest.raises(ParframeError) as refused:
         Spec.parse(f'parallel = "PP2TP2"\n{text}').placing()
-    assert f"spec line 2, key 'stages': {told}" in str(refused.value)
+    assert f"spec line 2, key 'stages': {message}" in str(refused.value)
 
 
 @pytest.mark.parametrize(
-    ("parallel", "more", "told"),
+    ("parallel", "more", "message"),
     [
         ("TP2", {}, "'layers' is split over no axis; split it over one axis, as PP does"),
         ("TP2PP2", {}, "the first axis of the mesh is 'tp'; give that of the stages first"),
@@ -124,10 +124,10 @@ def test_wrong_stages_are_refused_with_line_and_key(text: str, told: str) -> Non
         ),
     ],
 )
-def test_stages_that_clash_with_the_rest_of_the_spec_are_refused(parallel, more, told) -> None:
+def test_stages_that_clash_with_the_rest_of_the_spec_are_refused(parallel, more, message) -> None:
     with pytest.raises(ParframeError) as refused:
         Spec(parallel=parallel, stages=stages_of({"tp": 4}, {"tp": 2}), **more).placing()
-    assert told in str(refused.value)
+    assert message in str(refused.value)
 
 
 @pytest.mark.slow

@@ -52,7 +52,7 @@ def test_rectangles_of_a_chain_tile_it(sizes: tuple[int, ...], shares: tuple[int
 @pytest.mark.parametrize("sizes", [(7,), (2, 3), (symbol("batch"),), (symbol("batch"), 4)])
 @pytest.mark.parametrize("shares", [(1, 1, 1), (1, 2, 4)])
 def test_one_rectangle_is_one_of_all(sizes, shares) -> None:
-    alone = tuple(rectangle(sizes, shares, member) for member in range(len(shares)))
+    alone = tuple(rectangle(sizes, shares, index) for index in range(len(shares)))
     assert alone == rectangles(sizes, shares)
 
 
@@ -78,8 +78,8 @@ def _places(ranges: list[range]) -> list[tuple[int, ...]]:
 def test_heads_go_in_the_ratio_also_where_there_are_fewer_key_value_heads(
     sizes: tuple[int, ...], shares: tuple[int, ...], heads: tuple[int, ...]
 ) -> None:
-    held = tuple(prod(span.length for span in part) for part in rectangles(sizes, shares))
-    assert held == heads
+    lengths = tuple(prod(span.length for span in part) for part in rectangles(sizes, shares))
+    assert lengths == heads
 
 
 @pytest.mark.parametrize(
@@ -147,8 +147,8 @@ def test_memory_shows_the_ratio() -> None:
 def test_stages_are_as_heavy_as_their_shares() -> None:
     graph = load(models.tiny_config("llama", num_hidden_layers=8, vocab_size=8))
     plan = partition(graph, Spec(parallel="PP2", shares={"pp": (3, 1)}))
-    held = [
+    stages = [
         {part.name.split(".")[2] for part in plan.program(rank).parameters if ".mlp." in part.name}
         for rank in range(2)
     ]
-    assert [len(layers) for layers in held] == [6, 2]
+    assert [len(layers) for layers in stages] == [6, 2]

@@ -105,7 +105,7 @@ def _form(cut: Cut, order: list[tuple[int, ...]]) -> object:
         all(isinstance(size, int) for size in cut.sizes),
         cut.uneven,
         cut.tiling,
-        cut.exchanges,
+        cut.distributed_forms,
         cut.mirrored,
         None if cut.outer is None else _form(cut.outer, order),
     )
