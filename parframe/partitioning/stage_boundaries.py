@@ -17,7 +17,7 @@ Boundaries: TypeAlias = Mapping[int, Mapping[str, frozenset[int]]]
 
 @attrs.frozen
 class Boundary:
-    """Conversions in the stage that ends and in the next, and the local names of crossing values."""
+    """Conversions in the stage that ends and in the next, with the local names that cross."""
 
     leaving: tuple[Action, ...]
     entering: tuple[Action, ...]
