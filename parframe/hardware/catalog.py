@@ -11,7 +11,6 @@ from typing import Any
 
 import attrs
 
-from parframe.errors import ParframeError
 from parframe.hardware.checked_table import CheckedTable, hardware_error
 from parframe.hardware.cluster import Cluster
 from parframe.hardware.device import Device
@@ -26,24 +25,12 @@ _COUNTED = re.compile(r"\s*(?P<count>\d{1,9})\s*[x*]\s*(?P<name>\S.*?)\s*", re.I
 
 @attrs.frozen
 class Catalog:
-    """Devices and machines by key.
+    """Devices and machines by key."""
 
-    Parameters
-    ----------
-    devices
-        All devices, the usual form of a chip before its other forms.
-    machines
-        All machines, the usual one of a device first.
-    warnings
-        Warnings about figures of files that were added.
-    clusters
-        Clusters that files describe, by the name of the file.
-    """
-
-    devices: Mapping[str, Device]
-    machines: Mapping[str, Machine]
-    warnings: tuple[str, ...] = ()
-    clusters: Mapping[str, Cluster] = attrs.field(factory=dict)
+    devices: Mapping[str, Device]  # the usual form of a chip before its other forms
+    machines: Mapping[str, Machine]  # the usual one of a device first
+    warnings: tuple[str, ...] = ()  # about figures of files that were added
+    clusters: Mapping[str, Cluster] = attrs.field(factory=dict)  # by the name of the file
 
     def device(self, name: str) -> Device:
         """Return the device of a name, in any usual spelling."""
@@ -63,12 +50,8 @@ class Catalog:
         """
         found = _COUNTED.fullmatch(text[:200])
         if found is None:
-            raise ParframeError(
-                "hardware",
-                repr(text[:60]),
-                "is not a number of devices",
-                "write it as 64xH100, or give a file that has [cluster]",
-            )
+            hint = "write it as 64xH100, or give a file that has [cluster]"
+            raise hardware_error(repr(text[:60]), "is not a number of devices", hint)
         return self._make_cluster(self.machine(found["name"]), int(found["count"]))
 
     def _make_cluster(self, machine: Machine, count: int) -> Cluster:
@@ -78,24 +61,15 @@ class Catalog:
         others = (m for m in self.machines.values() if m.name == machine.name)
         known = {other.divided: other for other in others}
         if count not in known:
-            counts = ", ".join(str(divided) for divided in known)
-            raise ParframeError(
-                "hardware",
-                f"{count}x{machine.name}",
-                f"was measured with {counts} ranks only",
-                f"run parframe measure --ranks {count}",
-            )
+            what = f"was measured with {', '.join(map(str, known))} ranks only"
+            hint = f"run parframe measure --ranks {count}"
+            raise hardware_error(f"{count}x{machine.name}", what, hint)
         return Cluster(known[count], count)
 
     def with_text(self, text: str, name: str) -> Catalog:
         """Return this catalog with the entries of a TOML text, which replace those of equal keys.
 
-        Parameters
-        ----------
-        text
-            Text of the file.
-        name
-            Name of the file in errors.
+        Errors call the text by `name`.
         """
         tables = parse(text, name)
         new_devices = {
@@ -137,7 +111,6 @@ class Catalog:
 def shipped() -> Catalog:
     """Return the catalog that ships with parframe."""
     data = files("parframe.hardware") / "data"
-    found = Catalog({}, {})
     parts = [(name, (data / name).read_text(encoding="utf-8")) for name in _SHIPPED]
     devices = {
         key: read_device(key, values, name)
@@ -149,16 +122,11 @@ def shipped() -> Catalog:
         for name, text in parts
         for key, values in parse(text, name).get("machine", {}).items()
     }
-    return attrs.evolve(found, devices=devices, machines=machines)
+    return Catalog(devices, machines)
 
 
 def catalog(sources: Iterable[Path | str] = ()) -> Catalog:
-    """Return the shipped catalog with the entries of files.
-
-    Parameters
-    ----------
-    sources
-        Paths of files, or TOML texts. Later ones replace entries of earlier ones.
+    """Return the shipped catalog with the entries of files (paths) or TOML texts, later ones first.
 
     Raises
     ------
@@ -174,14 +142,9 @@ def catalog(sources: Iterable[Path | str] = ()) -> Catalog:
 
 
 def cluster(text: str, sources: Iterable[Path | str] = ()) -> Cluster:
-    """Return the cluster of a text such as `64xH100`, or of a file that has [cluster].
+    """Return the cluster of a text such as `64xH100`, or of a `.toml` file that has [cluster].
 
-    Parameters
-    ----------
-    text
-        Number and name of devices, or a path that ends in ``.toml``.
-    sources
-        Further hardware files or TOML texts.
+    Further hardware comes from `sources`: paths of files, or TOML texts.
 
     Raises
     ------

@@ -18,19 +18,10 @@ LEAST, MOST = 1e-6, 1e18
 class CheckedTable:
     """Table of a file, whose values are read with checks that name the key.
 
-    Parameters
-    ----------
-    where
-        Name of the table in errors.
-    values
-        Content of the table.
-    keys
-        Keys that the table may have.
-
     Raises
     ------
     ParframeError
-        Of kind `hardware`, if the values are no table or have another key.
+        Of kind `hardware`, if the values are no table or have a key that is not in `keys`.
     """
 
     def __init__(self, where: str, values: object, keys: Iterable[str]) -> None:

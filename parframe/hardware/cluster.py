@@ -13,7 +13,7 @@ from parframe.errors import ParframeError
 from parframe.hardware.machine import Link, Machine
 
 Reach = Literal["alone", "link", "pcie", "network"]
-"""Slowest link between two ranks of a group."""
+"""Slowest link between two ranks of a group; ``alone`` for one rank."""
 
 MAX_DEVICES = 1 << 20
 """Most devices of a cluster."""
@@ -23,30 +23,15 @@ MAX_DEVICES = 1 << 20
 class Span:
     """Links between the ranks of a group.
 
-    Parameters
-    ----------
-    reach
-        Slowest link between two ranks: the direct ``link``, the node's ``pcie``, or the
-        ``network``; ``alone`` for a group of one rank.
-    ranks
-        Number of ranks of the group.
-    domains
-        Number of domains that the network connects: nodes, or domains of a direct link that
-        reaches beyond a node.
-    ranks_per_domain
-        Ranks in the largest domain.
-    inner
-        Link within a domain; None if each domain has one rank.
-    outer
-        Network, or None if the group lies within a domain.
+    A domain is a node, or what a direct link connects that reaches beyond a node.
     """
 
     reach: Reach
     ranks: int
-    domains: int
-    ranks_per_domain: int
-    inner: Link | None
-    outer: Link | None
+    domains: int  # the number that the network connects
+    ranks_per_domain: int  # those in the largest domain
+    inner: Link | None  # the link within a domain; None if each domain has one rank
+    outer: Link | None  # the network; None if the group lies within a domain
 
     @property
     def slowest(self) -> Link | None:
@@ -56,15 +41,7 @@ class Span:
 
 @attrs.frozen(cache_hash=True)
 class Cluster:
-    """Devices 0 to ``devices - 1`` in machines of one kind, node by node.
-
-    Parameters
-    ----------
-    machine
-        Machine that makes up the cluster.
-    devices
-        Number of devices. The last node may be used in part.
-    """
+    """Devices 0 to ``devices - 1`` in machines of one kind; the last node may be used in part."""
 
     machine: Machine
     devices: int
@@ -93,11 +70,6 @@ class Cluster:
 
     def span(self, ranks: Iterable[int]) -> Span:
         """Return the links that a group of ranks spans.
-
-        Parameters
-        ----------
-        ranks
-            Ranks of the group.
 
         Raises
         ------

@@ -16,60 +16,25 @@ DTYPES = ("fp32", "bf16", "fp16", "fp8", "fp4", "int8")
 class Device:
     """GPU, or share of a CPU's processors, without the machine around it.
 
-    Parameters
-    ----------
-    key
-        Key in the catalog.
-    name
-        Name in tables.
-    maker
-        Name of the maker.
-    architecture
-        Family of chips that kernels are written for, such as ``hopper``.
-    part
-        Words of the chip's name that distinguish it from others.
-    forms
-        Sockets or cards of the chip, such as ``sxm``.
-    rates
-        Dense matrix operations per second by dtype: a multiplication and an addition are two.
-        A dtype that is absent is not supported.
-    memory
-        Bytes of memory.
-    usable_share
-        Part of the memory that software can use.
-    bandwidth
-        Memory bandwidth in bytes per second.
-    power
-        Power limit of the board in watts; 0 if it is not known.
-    processors
-        Number of enabled streaming multiprocessors (NVIDIA) or compute units (AMD), or None if
-        it is not known.
-    last_level_cache
-        Bytes of the last cache before the memory, or None if they are not known.
-    sources
-        Sources of the figures.
-    notes
-        Remarks by the key of a figure: its meaning, or disagreement between sources.
-    measured
-        Speeds that were measured on this device. If there are any, times are predicted from them
-        alone.
+    In rates a multiplication and an addition are two operations; a dtype without a rate is not
+    supported. If any speeds were measured on this device, times are predicted from them alone.
     """
 
-    key: str
-    name: str
+    key: str  # in the catalog
+    name: str  # in tables
     maker: str
-    architecture: str
-    part: str
-    forms: tuple[str, ...]
-    rates: Mapping[str, float] = attrs.field(hash=False)
-    memory: int
-    usable_share: float
-    bandwidth: float
-    power: float
-    processors: int | None = None
-    last_level_cache: float | None = None
+    architecture: str  # family of chips that kernels are written for, such as ``hopper``
+    part: str  # words of the chip's name that distinguish it from others
+    forms: tuple[str, ...]  # sockets or cards of the chip, such as ``sxm``
+    rates: Mapping[str, float] = attrs.field(hash=False)  # dense operations per second by dtype
+    memory: int  # bytes
+    usable_share: float  # the part of the memory that software can use
+    bandwidth: float  # bytes per second from memory
+    power: float  # limit of the board in watts; 0 if it is not known
+    processors: int | None = None  # enabled streaming multiprocessors or compute units, if known
+    last_level_cache: float | None = None  # bytes of the last cache before the memory, if known
     sources: tuple[str, ...] = attrs.field(default=(), hash=False, eq=False)
-    notes: Mapping[str, str] = attrs.field(factory=dict, hash=False, eq=False)
+    notes: Mapping[str, str] = attrs.field(factory=dict, hash=False, eq=False)  # by a figure's key
     measured: Measured = attrs.field(factory=dict, hash=False, repr=False)
 
     @property

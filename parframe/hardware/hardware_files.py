@@ -108,18 +108,13 @@ def read_device(key: str, values: object, name: str) -> Device:
         bandwidth=table.number("bandwidth_gb_s", most=1e6) * _GIGA,
         power=0.0 if lacks_power else table.number("power_w", most=1e5),
         processors=table.count("processors") if "processors" in table.values else None,
-        last_level_cache=_last_level_cache(table),
+        last_level_cache=table.number("last_level_cache_mb", most=1e5) * _MEGA
+        if "last_level_cache_mb" in table.values
+        else None,
         sources=table.texts("sources"),
         notes=table.notes(),
         measured=_read_speeds(table),
     )
-
-
-def _last_level_cache(table: CheckedTable) -> float | None:
-    """Return the bytes of the last cache before the memory, or None if the table has no size."""
-    if "last_level_cache_mb" not in table.values:
-        return None
-    return table.number("last_level_cache_mb", most=1e5) * _MEGA
 
 
 def read_machine(key: str, values: object, devices: Mapping[str, Device], name: str) -> Machine:
@@ -213,18 +208,14 @@ def _read_engines(machine: CheckedTable) -> Mapping[str, Mapping[str, Any]]:
 
 def _read_link(machine: CheckedTable) -> Link:
     table = _inner_table(machine, "link", ("kind", "shape", "gpus", "gb_s", "reduces"))
-    shape = table.text("shape", "switch")
-    for known in _SHAPES:
-        if shape == known:
-            return Link(
-                table.text("kind"),
-                known,
-                table.count("gpus"),
-                table.number("gb_s", most=1e5) * _GIGA,
-                reduces=table.flag("reduces", False),
-            )
-    what = f"is {shape!r}{did_you_mean(shape, _SHAPES)}"
-    raise hardware_error(f"{table.where}.shape", what, f"use one of {', '.join(_SHAPES)}")
+    name = table.text("shape", "switch")
+    shape = next((shape for shape in _SHAPES if shape == name), None)
+    if shape is None:
+        what = f"is {name!r}{did_you_mean(name, _SHAPES)}"
+        raise hardware_error(f"{table.where}.shape", what, f"use one of {', '.join(_SHAPES)}")
+    speed = table.number("gb_s", most=1e5) * _GIGA
+    reduces = table.flag("reduces", False)
+    return Link(table.text("kind"), shape, table.count("gpus"), speed, reduces=reduces)
 
 
 def _read_pcie(machine: CheckedTable, per_node: int) -> Link:

@@ -18,30 +18,17 @@ Shape = Literal["switch", "mesh", "pairs", "tree", "network"]
 class Link:
     """Link between devices.
 
-    Parameters
-    ----------
-    kind
-        Name, such as ``NVLink 4`` or ``InfiniBand``.
-    shape
-        Topology. ``switch``: any group has the whole bandwidth. ``mesh``: one wire between every
-        two devices, and a group uses the wires between its ranks. ``pairs``: two devices only.
-        ``tree``: PCIe, through its switches and the CPU. ``network``: between nodes.
-    devices
-        Number of devices that it connects.
-    bandwidth
-        Bytes per second from one device in each direction, with all wires in use.
-    reduces
-        Whether the switch can sum (NVLink SHARP).
-    peer
-        Whether a device can write to another device's memory without the CPU.
+    Topologies: in a ``switch`` any group has the whole bandwidth. A ``mesh`` has one wire between
+    every two devices, and a group uses the wires between its ranks. ``pairs`` connect two devices
+    only. A ``tree`` is PCIe, through its switches and the CPU. A ``network`` is between nodes.
     """
 
-    kind: str
+    kind: str  # such as ``NVLink 4`` or ``InfiniBand``
     shape: Shape
-    devices: int
-    bandwidth: float
-    reduces: bool = False
-    peer: bool = True
+    devices: int  # the number that it connects
+    bandwidth: float  # bytes per second of a device in each direction, with all wires in use
+    reduces: bool = False  # whether the switch can sum (NVLink SHARP)
+    peer: bool = True  # whether a device can write to another one's memory without the CPU
 
     def between(self, ranks: int) -> float:
         """Return the bytes per second of one device, each direction, in a group of ``ranks``."""
@@ -54,48 +41,23 @@ class Link:
 class Machine:
     """Machine with one or more devices, and the network that connects it with others.
 
-    Parameters
-    ----------
-    key
-        Key in the catalog.
-    name
-        Name in tables.
-    device
-        Device of the machine.
-    per_node
-        Devices of a node.
-    link
-        Direct link between devices, or None. It may reach beyond a node.
-    pcie
-        PCIe of a node, which connects all of its devices.
-    network
-        Network between nodes, with the bandwidth of one device; None for a single node.
-    notes
-        Remarks and sources by the key of a figure.
-    alone
-        Device while the other devices of its node are idle; None if it is as fast as when they
-        are busy, as it is where devices share neither memory nor power.
-    divided
-        Number of devices that the node's processors are divided into, if devices are shares of a
-        CPU: the figures hold for this number only. None for devices that are not shared.
-    collectives
-        Times of communication that were measured within a node of this machine.
-    engines
-        Constants of engines that were measured on this machine: by name, the fields of
-        `parframe.price.serving.engines.Engine`.
+    If devices are shares of a CPU, the figures hold only for the number of devices that the node's
+    processors are divided into. Where devices share memory or power, a device is faster while the
+    others of its node are idle.
     """
 
-    key: str
-    name: str
+    key: str  # in the catalog
+    name: str  # in tables
     device: Device
     per_node: int
-    link: Link | None
-    pcie: Link
-    network: Link | None
-    notes: Mapping[str, str] = attrs.field(factory=dict, hash=False, eq=False)
-    alone: Device | None = attrs.field(default=None, repr=False)
-    divided: int | None = None
+    link: Link | None  # direct link between devices, which may reach beyond a node
+    pcie: Link  # PCIe of a node, which connects all of its devices
+    network: Link | None  # with the bandwidth of one device; None for a single node
+    notes: Mapping[str, str] = attrs.field(factory=dict, hash=False, eq=False)  # by a figure's key
+    alone: Device | None = attrs.field(default=None, repr=False)  # while the others are idle
+    divided: int | None = None  # the number of shares of a CPU
     collectives: tuple[MeasuredCollective, ...] = attrs.field(default=(), repr=False)
+    # constants measured with engines, by name: fields of `parframe.price.serving.engines.Engine`
     engines: Mapping[str, Mapping[str, Any]] = attrs.field(factory=dict, hash=False, repr=False)
 
     @property

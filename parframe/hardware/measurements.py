@@ -16,27 +16,17 @@ OPERATORS = ("product", "decode", "prompt", "pointwise")
 class Speeds:
     """Measured speeds of one operator on a device, by size.
 
-    Parameters
-    ----------
-    sizes
-        Sizes, ascending: the rows of a ``product``, the cached positions of a decode step
-        (``decode``), the new positions of a ``prompt``, the elements of a ``pointwise`` kernel.
-    speeds
-        Amounts per second at these sizes: weight elements of a ``product``; cached elements of
-        ``decode``; pairs of positions times heads times the width of key and value of a
-        ``prompt``; elements that ``pointwise`` kernels read and write.
-    log_std
-        Standard deviation of the logarithm of the times.
-
-    Notes
-    -----
-    Logarithms are interpolated linearly between sizes. Beyond the measured sizes, the speed is
-    that of the nearest size.
+    A size is the rows of a ``product``, the cached positions of a decode step (``decode``), the new
+    positions of a ``prompt``, the elements of a ``pointwise`` kernel. A speed is an amount per
+    second: weight elements of a ``product``; cached elements of ``decode``; pairs of positions
+    times heads times the width of key and value of a ``prompt``; elements that ``pointwise``
+    kernels read and write. Logarithms are interpolated linearly between sizes. Beyond the measured
+    sizes, the speed is that of the nearest size.
     """
 
-    sizes: tuple[float, ...]
-    speeds: tuple[float, ...]
-    log_std: float = 0.0
+    sizes: tuple[float, ...]  # ascending
+    speeds: tuple[float, ...]  # at these sizes
+    log_std: float = 0.0  # standard deviation of the logarithm of the times
 
     def at(self, size: float) -> float:
         """Return the speed at a size."""
@@ -45,27 +35,13 @@ class Speeds:
 
 @attrs.frozen
 class MeasuredCollective:
-    """Measured times of one kind of communication among a number of ranks.
+    """Measured times of one kind of communication among a number of ranks."""
 
-    Parameters
-    ----------
-    kind
-        Kind, such as ``all_reduce`` or ``send``.
-    ranks
-        Number of ranks.
-    sizes
-        Bytes of the whole message, ascending.
-    seconds
-        Seconds at these sizes, with the time that ranks wait for each other.
-    log_std
-        Standard deviation of the logarithm of the times.
-    """
-
-    kind: str
+    kind: str  # such as ``all_reduce`` or ``send``
     ranks: int
-    sizes: tuple[float, ...]
-    seconds: tuple[float, ...]
-    log_std: float = 0.0
+    sizes: tuple[float, ...]  # bytes of the whole message, ascending
+    seconds: tuple[float, ...]  # with the time that ranks wait for each other
+    log_std: float = 0.0  # standard deviation of the logarithm of the times
 
     def time(self, size: float) -> float:
         """Return the seconds of a message; above the measured sizes they are proportional to it."""

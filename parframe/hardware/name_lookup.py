@@ -33,22 +33,11 @@ _MAX_LENGTH = 200
 
 @attrs.frozen
 class NameWords:
-    """Words of a name.
+    """Words of a name."""
 
-    Parameters
-    ----------
-    words
-        Words in lower case, without the versions of sockets and memories.
-    parenthesized
-        Words in parentheses or after a plus sign. They may distinguish machines, and unknown ones
-        are ignored.
-    memory_gb
-        Amounts of memory in GB, those outside parentheses first.
-    """
-
-    words: tuple[str, ...]
-    parenthesized: tuple[str, ...]
-    memory_gb: tuple[float, ...]
+    words: tuple[str, ...]  # in lower case, without the versions of sockets and memories
+    parenthesized: tuple[str, ...]  # or after a plus sign; unknown ones are ignored
+    memory_gb: tuple[float, ...]  # those outside parentheses first
 
 
 def split_name(name: str) -> NameWords:
@@ -67,14 +56,7 @@ def split_name(name: str) -> NameWords:
 
 
 def find_device(name: str, devices: Sequence[Device]) -> Device:
-    """Find a device by its name.
-
-    Parameters
-    ----------
-    name
-        Name in any usual spelling.
-    devices
-        Devices to choose from. The first of those that match is returned.
+    """Find the first device that a name in any usual spelling matches.
 
     Raises
     ------
@@ -99,15 +81,7 @@ def find_device(name: str, devices: Sequence[Device]) -> Device:
 
 
 def find_machine(name: str, machines: Sequence[Machine]) -> Machine:
-    """Find a machine by its name, or by the name of its device.
-
-    Parameters
-    ----------
-    name
-        Name in any usual spelling, of a machine or of a device alone. A device's name means the
-        first machine that has it.
-    machines
-        Machines to choose from.
+    """Find a machine by its name in any usual spelling, or the first one that has a named device.
 
     Raises
     ------

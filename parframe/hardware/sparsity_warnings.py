@@ -16,13 +16,7 @@ _TOLERANCE = 0.03
 def sparsity_warnings(device: Device, known: Iterable[Device]) -> Iterator[str]:
     """Yield a warning for each rate of a device that looks twice as high as it should be.
 
-    Parameters
-    ----------
-    device
-        Device that a user describes.
-    known
-        Devices of the catalog. One with the same part, or with the same memory and power, is
-        taken for the same GPU.
+    A known device with the same part, or with the same memory and power, is taken for the same GPU.
     """
     warned: set[str] = set()
     for other in known:

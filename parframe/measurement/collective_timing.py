@@ -34,12 +34,12 @@ _MIN_SECONDS = 1e-6
 
 @attrs.frozen
 class TimedGroup:
-    """Ranks that communicate; ``rank`` is this rank's index in their process group."""
+    """Ranks that communicate."""
 
     ranks: tuple[int, ...]
     group: Any
-    rank: int
-    device: torch.device
+    rank: int  # this rank's index in the group
+    device: torch.device  # that of the messages
 
     @property
     def name(self) -> str:
@@ -54,12 +54,15 @@ class TimedGroup:
 
 @attrs.frozen
 class CollectiveTimes:
-    """Times of one collective, or of a send, of a message of some bytes."""
+    """Times of one collective, or of a send."""
 
-    kind: str
+    kind: str  # such as ``"all_reduce"``
     ranks: int
-    bytes: int
+    bytes: int  # those of the message
     times: Times
+
+
+Collective = Callable[[TimedGroup, torch.Tensor], torch.Tensor]
 
 
 def time_collectives(
@@ -102,10 +105,7 @@ def _time(
 
 
 def _read_and_run(
-    collective: Callable[[TimedGroup, torch.Tensor], torch.Tensor],
-    group: TimedGroup,
-    message: torch.Tensor,
-    memory: torch.Tensor,
+    collective: Collective, group: TimedGroup, message: torch.Tensor, memory: torch.Tensor
 ) -> None:
     memory.sum()
     collective(group, message)
@@ -167,7 +167,7 @@ def _wait(pending: torch.Tensor) -> torch.Tensor:
     return result
 
 
-COLLECTIVES: Mapping[str, Callable[[TimedGroup, torch.Tensor], torch.Tensor]] = {
+COLLECTIVES: Mapping[str, Collective] = {
     "all_reduce": _all_reduce,
     "all_gather": _all_gather,
     "reduce_scatter": _reduce_scatter,

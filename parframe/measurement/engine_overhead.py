@@ -43,13 +43,13 @@ _VOCABULARY = 64
 
 @attrs.frozen
 class ModelRun:
-    """Times per output token (TPOT) and to first token (TTFT) of a run, with its plan's work."""
+    """Times of one run of a model."""
 
     work: Work
     layers: int
     dtype: str
-    tpot: Times
-    ttft: Times
+    tpot: Times  # time per output token
+    ttft: Times  # time to first token
 
 
 ModelPair = tuple[ModelRun, ModelRun]
@@ -58,19 +58,16 @@ ModelPair = tuple[ModelRun, ModelRun]
 
 @attrs.frozen
 class ModelRuns:
-    """Runs of the small models and of the larger one, over all ranks.
-
-    Each is run in tensor parallelism and, with more than one rank, in pipeline parallelism.
-    """
+    """Runs of all models, in tensor parallelism and in pipeline parallelism over all ranks."""
 
     tensor: ModelPair
-    pipeline: ModelPair | None
-    larger: tuple[ModelRun, ...]
+    pipeline: ModelPair | None  # None on one rank
+    larger: tuple[ModelRun, ...]  # the larger model in both ways
 
 
 @attrs.frozen
 class _Baseline:
-    """A machine, an engine with the overheads known so far, and a statistic of repeated times."""
+    """Machine, engine with the overheads known so far, and statistic, to compare runs with."""
 
     machine: Machine
     engine: Engine
@@ -93,7 +90,7 @@ class _Baseline:
 
 
 def run_models(settings: MeasurementSettings, report: Callable[[str], None]) -> ModelRuns:
-    """Run all models; ``report`` is called with a description of each run as it begins."""
+    """Run all models, and report a description of each run as it begins."""
     ranks = settings.ranks
     small, larger = _small_config(ranks), _larger_config(ranks)
 
@@ -119,8 +116,7 @@ def add_engine(
 ) -> Machine:
     """Return a machine with the overheads of parframe's engine on it.
 
-    The machine has no engines before; ``resident_bytes`` is the memory of a rank before it has
-    weights.
+    `resident_bytes` is the memory of a rank before it has weights.
     """
     fixed: dict[str, Any] = {
         "step_overhead": 0.0, "reserved_bytes": float(resident_bytes), "cache_fraction": 1.0,

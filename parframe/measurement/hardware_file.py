@@ -13,7 +13,7 @@ _DIGITS = 4
 
 
 def format_hardware_file(machines: Iterable[Machine], comment: Iterable[str] = ()) -> str:
-    """Return the text of a hardware file of measured machines, with comment lines at its top."""
+    """Return the text of a hardware file that describes machines, with a comment at its top."""
     lines = [f"# {line}".rstrip() for line in comment]
     for machine in machines:
         for device in (machine.device, machine.alone):

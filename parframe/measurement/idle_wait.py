@@ -19,9 +19,9 @@ _STAT = Path("/proc/stat")
 
 @attrs.define
 class IdleWait:
-    """Waits for idle processors, for ``patience`` seconds in total at most."""
+    """Waits for idle processors, with a limit on the total time."""
 
-    patience: float
+    patience: float  # seconds that it may wait in total; after those it returns at once
     _checked: float = 0.0
 
     def wait(self) -> None:

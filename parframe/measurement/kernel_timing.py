@@ -36,45 +36,29 @@ _SLOT_MULTIPLE = 256
 
 @attrs.frozen
 class KernelSizes:
-    """Sizes of the kernels to time.
+    """Sizes of the kernels to time."""
 
-    Parameters
-    ----------
-    megabytes
-        Megabytes of weights of a pass; more than the processor's caches.
-    rows
-        Numbers of rows of products.
-    positions
-        Numbers of cached positions in decode, and of prompt tokens in prefill.
-    seconds
-        Seconds to repeat each kernel for.
-    """
-
-    megabytes: float = 160.0
-    rows: tuple[int, ...] = (1, 2, 4, 8, 32, 128, 512)
-    positions: tuple[int, ...] = (32, 128, 512, 2048)
-    seconds: float = 0.25
+    megabytes: float = 160.0  # weights of a pass: more than the processor's caches
+    rows: tuple[int, ...] = (1, 2, 4, 8, 32, 128, 512)  # of products
+    positions: tuple[int, ...] = (32, 128, 512, 2048)  # cached in decode, of prompts in prefill
+    seconds: float = 0.25  # to repeat each kernel for
 
 
 @attrs.frozen
 class KernelTimes:
-    """Times of one kernel at one size.
+    """Times of one kernel at one size."""
 
-    The operator is ``read``, ``product``, ``decode``, ``prompt`` or ``pointwise``, with the sizes
-    and amounts that `parframe.hardware.Speeds` describes.
-    """
-
-    operator: str
-    size: float
-    amount: float
-    times: Times
+    operator: str  # ``"read"``, ``"product"``, ``"decode"``, ``"prompt"`` or ``"pointwise"``
+    size: float  # rows, positions or bytes, by which speeds are interpolated
+    amount: float  # bytes read, or multiply-adds, of one run
+    times: Times  # those of one run
 
 
 Kernel = Callable[..., Any]
 
 
 class KernelTimer:
-    """Kernels of one dtype on a device, which can be timed any number of times."""
+    """Kernels of one device and dtype, which can be timed any number of times."""
 
     def __init__(self, device: torch.device, dtype: torch.dtype, sizes: KernelSizes) -> None:
         self.device, self.dtype, self.sizes = device, dtype, sizes

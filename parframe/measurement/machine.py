@@ -21,7 +21,7 @@ Samples = Sequence[tuple[float, Times]]
 def build_machine(
     settings: MeasurementSettings, measurements: RankMeasurements, statistic: Statistic
 ) -> Machine:
-    """Build the description of a machine, without engines."""
+    """Build the description of a machine, without engines, from repeated times."""
     device = _build_device(settings, measurements, AT_ONCE, statistic)
     collectives = tuple(_summarize_collectives(measurements, statistic))
     send = next((times for times in collectives if times.kind == "send"), None)

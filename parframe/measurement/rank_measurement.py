@@ -20,39 +20,17 @@ DTYPES: Mapping[str, str] = {"float32": "fp32", "bfloat16": "bf16", "float16": "
 
 @attrs.frozen
 class MeasurementSettings:
-    """Settings of a measurement.
+    """Settings of a measurement."""
 
-    Parameters
-    ----------
-    name
-        Name of the machine.
-    ranks
-        Number of devices that the machine is divided into.
-    device
-        ``cpu`` or ``cuda``.
-    dtypes
-        Torch's names of dtypes.
-    sizes
-        Fields of `parframe.measurement.kernel_timing.KernelSizes` that differ from their defaults.
-    collective_repeats
-        How often each collective is timed.
-    batches
-        How many batches of each small model are timed; a quarter of it for larger models.
-    patience
-        Total seconds to wait for moments in which other programs leave the processors idle.
-    timeout
-        Seconds without progress after which ranks have failed.
-    """
-
-    name: str
-    ranks: int
-    device: str = "cpu"
-    dtypes: tuple[str, ...] = ("float32",)
-    sizes: Mapping[str, Any] = attrs.field(factory=dict)
+    name: str  # that of the machine
+    ranks: int  # the number of devices that the machine is divided into
+    device: str = "cpu"  # or ``cuda``
+    dtypes: tuple[str, ...] = ("float32",)  # torch's names
+    sizes: Mapping[str, Any] = attrs.field(factory=dict)  # fields of `KernelSizes`
     collective_repeats: int = 20
-    batches: int = 40
-    patience: float = 0.0
-    timeout: float = 600.0
+    batches: int = 40  # of each small model; a quarter of it for larger models
+    patience: float = 0.0  # total seconds to wait until other programs leave the processors idle
+    timeout: float = 600.0  # seconds without progress after which ranks have failed
 
 
 KernelKey = tuple[str, str, str, float]
@@ -64,15 +42,11 @@ CollectiveKey = tuple[str, int, int]
 
 @attrs.define
 class RankMeasurements:
-    """Times that ranks have measured.
-
-    For each kernel, by rank, the amount and the times of each round; for each collective the times
-    of each round and rank; the largest memory of a rank before it has weights.
-    """
+    """Times that ranks have measured."""
 
     kernels: dict[KernelKey, dict[int, list[tuple[float, Times]]]] = attrs.field(factory=dict)
     collectives: dict[CollectiveKey, list[Times]] = attrs.field(factory=dict)
-    resident_bytes: int = 0
+    resident_bytes: int = 0  # the largest memory of a rank before it has weights
 
     def add(self, rank: int, message: Mapping[str, Any]) -> None:
         """Add what a rank has sent."""

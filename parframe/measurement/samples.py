@@ -47,11 +47,11 @@ def time_repeatedly(
     synchronize: Callable[[], None],
     single_thread: bool = False,
 ) -> Times:
-    """Time a function for some seconds, and a few times at least.
+    """Time a function again and again for some seconds, and a few times at least.
 
-    ``synchronize`` waits until the device has finished. If one thread of this process computes all
-    the time, the 10th percentile is that of its CPU time, because other programs interrupt every
-    run.
+    `synchronize` waits until the device has finished. If a `single_thread` of this process computes
+    all the time, the 10th percentile is that of the process's CPU time, because other programs
+    interrupt every run.
     """
     wall: list[float] = []
     cpu: list[float] = []
@@ -72,11 +72,10 @@ def merge_rounds(rounds: Sequence[Times]) -> Times:
 
 
 def estimate_over_rounds(rounds: Sequence[Times], statistic: Statistic) -> tuple[float, float]:
-    """Estimate a time from several rounds, and the standard deviation of its logarithm.
+    """Estimate a time in seconds, and the standard deviation of its logarithm, from several rounds.
 
-    The statistic ``median`` takes the median of all rounds, ``p10`` the round with the least time.
-    The deviation is that of the rounds among each other (with ``p10`` of the two fastest ones) and
-    of times within a round.
+    The time is the median of all rounds, or with ``"p10"`` that of the fastest. The deviation is
+    that of the rounds among each other (of the two fastest with ``"p10"``) and within a round.
     """
     within = median(math.log(times.median / times.p10) for times in rounds) / _P10_DEVIATIONS
     ordered = sorted(times.get(statistic) for times in rounds)

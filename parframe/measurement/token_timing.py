@@ -18,13 +18,10 @@ from parframe.plan import Plan
 
 @attrs.frozen
 class TokenTimes:
-    """Times of the tokens of one batch, for every prompt.
+    """Times of the tokens of one batch."""
 
-    The start is the time at which the batch before it was done.
-    """
-
-    start: float
-    tokens: tuple[tuple[float, ...], ...]
+    start: float  # the time at which the batch before it was done
+    tokens: tuple[tuple[float, ...], ...]  # for every prompt, the times of its tokens
 
     @property
     def ttft(self) -> float:
@@ -37,11 +34,10 @@ class TokenTimes:
         return [later - earlier for times in self.tokens for earlier, later in pairwise(times)]
 
     def window_means(self, shortest: float = 5e-3) -> list[float]:
-        """Return mean inter-token times over windows of several tokens, in seconds.
+        """Return mean inter-token times over windows of at least `shortest` seconds, in seconds.
 
         Tokens that are received late are received several at once, so single inter-token times are
-        not reliable. A window takes ``shortest`` seconds at least, as far as there are enough
-        tokens.
+        not reliable.
         """
         inter_token = max(median(self.inter_token), 1e-9)
         count = min(math.ceil(shortest / inter_token), min(map(len, self.tokens)) - 1)
@@ -62,8 +58,13 @@ def time_batches(
 ) -> list[TokenTimes]:
     """Generate batch after batch, and return the times of all but the first, which warms up.
 
-    Prompts are used in turn; ``batch_size`` prompts are a batch on each replica. ``before_batch``
-    is called before each batch but the first, while the devices are idle.
+    The prompts (token ids) are used in turn; ``settings.batch_size`` prompts are a batch on each
+    replica. `before_batch` is called before each batch but the first, while the devices are idle.
+
+    Raises
+    ------
+    ParframeError
+        If the run fails.
     """
     rows = settings.batch_size * len(find_replicas(plan))
     sampling = Sampling(max_new_tokens=new_tokens)
