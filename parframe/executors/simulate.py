@@ -15,8 +15,7 @@ from parframe.generation.scheduler import create_batches
 from parframe.generation.settings import Settings
 from parframe.plan import Plan
 from parframe.simulation.dtypes import find_weights_dtype, parse_dtype
-from parframe.simulation.graph_inputs import find_sizes
-from parframe.simulation.inputs import convert_inputs
+from parframe.simulation.graph_inputs import convert_inputs, find_sizes
 from parframe.simulation.outputs import assemble_outputs
 from parframe.simulation.simulate import RunInputs, run_devices
 from parframe.simulation.threads import limit_threads

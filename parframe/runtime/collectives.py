@@ -69,22 +69,8 @@ class CollectiveCall:
 
 
 def emit_collective(writer: GraphWriter, call: CollectiveCall) -> Node:
-    """Emit one collective.
-
-    Raises
-    ------
-    ParframeError
-        Of kind ``run``, if the operator is not a collective.
-    """
-    emit = _COLLECTIVES.get(call.operator.target)
-    if emit is None:
-        raise ParframeError(
-            "run",
-            call.operator.name,
-            f"{call.operator.target} is not a collective",
-            "check the plan with parframe.check",
-        )
-    return emit(writer, call)
+    """Emit one collective."""
+    return _COLLECTIVES[call.operator.target](writer, call)
 
 
 def _all_reduce(writer: GraphWriter, call: CollectiveCall) -> Node:

@@ -102,7 +102,7 @@ def find_groups(plan: Plan) -> tuple[tuple[int, ...], ...]:
     groups = {
         plan.mesh.group(rank, axes)
         for rank in range(plan.mesh.size)
-        for axes in _communication_axes(plan.program(rank))
+        for axes in {group_axes(op) for op in plan.program(rank).operators if communicates(op)}
     }
     return tuple(sorted(group for group in groups if len(group) > 1))
 
@@ -117,10 +117,6 @@ def find_sequence_symbols(plan: Plan, formulas: Mapping[str, Size]) -> set[str]:
         for name in symbols_of(size)
     }
     return symbols | {name for name, size in formulas.items() if symbols_of(size) & symbols}
-
-
-def _communication_axes(program: Program) -> set[tuple[str, ...]]:
-    return {group_axes(op) for op in program.operators if communicates(op)}
 
 
 def _find_transfers(plan: Plan, rank: int, program: Program, target: str) -> Iterator[Transfer]:

@@ -18,8 +18,7 @@ import torch
 import torch.distributed._functional_collectives  # registers their operators
 
 from parframe.ops.group_registry import find_group
-from parframe.runtime.shared_memory import SLOT_BYTES, Segment
-from parframe.runtime.shared_memory_setup import create_segment
+from parframe.runtime.shared_memory import SLOT_BYTES, Segment, create_segment
 
 GLOO_LIMIT = 256 * 1024
 """Bytes that a rank sends to all others over gloo at most; larger messages use gloo's ring."""

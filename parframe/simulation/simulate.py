@@ -20,8 +20,7 @@ from parframe.simulation.device_coroutine import (
     run_device,
 )
 from parframe.simulation.dtypes import find_weights_dtype, parse_dtype
-from parframe.simulation.graph_inputs import find_sizes
-from parframe.simulation.inputs import convert_inputs, take_parts
+from parframe.simulation.graph_inputs import convert_inputs, find_sizes, take_parts
 from parframe.simulation.outputs import OutputPart, assemble_outputs, restore_structure
 from parframe.simulation.regions import evaluate_regions
 from parframe.simulation.threads import limit_threads

@@ -11,8 +11,7 @@ from parframe.errors import ParframeError
 from parframe.plan import Plan
 from parframe.simulation.dtypes import parse_dtype
 from parframe.simulation.first_difference import find_first_difference
-from parframe.simulation.graph_inputs import find_sizes
-from parframe.simulation.inputs import convert_inputs
+from parframe.simulation.graph_inputs import convert_inputs, find_sizes
 from parframe.simulation.numerical_error import find_scale, relative_error
 from parframe.simulation.outputs import OutputPart, assemble_outputs
 from parframe.simulation.proof import Difference, OutputComparison, Proof

@@ -16,7 +16,7 @@ from parframe.launcher import Worker, fork_server
 from parframe.launcher.processes import bind_cpus
 from parframe.ops.group_registry import register_group
 from parframe.runtime.process_groups import close_groups, make_groups
-from parframe.runtime.shared_memory_setup import SEGMENT_NAME
+from parframe.runtime.shared_memory import SEGMENT_NAME
 
 
 def steps(worker: Worker) -> None:

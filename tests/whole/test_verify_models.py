@@ -10,7 +10,7 @@ from models import tiny_config
 import parframe
 from parframe.graph import Ref
 from parframe.simulation.first_difference import find_first_difference
-from parframe.simulation.inputs import convert_inputs
+from parframe.simulation.graph_inputs import convert_inputs
 from parframe.simulation.simulate import RunInputs
 from parframe.simulation.trial_inputs import choose_trial_sizes, make_trial_inputs
 from parframe.weights import read_state_dict
