@@ -16,30 +16,25 @@ def api() -> str:
 
 
 def _name(name: str) -> Iterator[str]:
-    """Yield the heading, the docstring and the public members of a public name."""
+    """Yield the heading, the docstring and the public attributes of a public name."""
     value = getattr(parframe, name)
     yield f"### parframe.{name}"
-    if inspect.ismodule(value):
-        yield from _docstring(value.__doc__ or "")
-        for member in getattr(value, "__all__", ()):
-            yield from _member(f"parframe.{name}.{member}", getattr(value, member))
-        return
     yield f"```text\n{name}{_signature(value)}\n```"
     yield from _docstring(inspect.getdoc(value) or "")
     if inspect.isclass(value):
-        for attribute, member in sorted(vars(value).items()):
+        for attribute, content in sorted(vars(value).items()):
             if not attribute.startswith("_"):
-                yield from _member(attribute, member)
+                yield from _attribute(attribute, content)
 
 
-def _member(name: str, member: object) -> Iterator[str]:
+def _attribute(name: str, value: object) -> Iterator[str]:
     """Yield a function, method or property with its docstring; data has none."""
-    if isinstance(member, property | cached_property):
-        getter = member.fget if isinstance(member, property) else member.func
+    if isinstance(value, property | cached_property):
+        getter = value.fget if isinstance(value, property) else value.func
         yield f"**`{name}`**"
         yield from _docstring(inspect.getdoc(getter) or "")
         return
-    function = member.__func__ if isinstance(member, classmethod | staticmethod) else member
+    function = value.__func__ if isinstance(value, classmethod | staticmethod) else value
     if inspect.isfunction(function):
         yield f"**`{name}{_signature(function)}`**"
         yield from _docstring(inspect.getdoc(function) or "")

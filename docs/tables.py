@@ -1,6 +1,6 @@
-"""The parts of the documentation that are made from the code: `python docs/tables.py` writes them.
+"""Generated parts of the documentation, which `python docs/tables.py` writes.
 
-Between `<!-- begin NAME -->` and `<!-- end NAME -->` stands what `TABLES[NAME]` gives.
+The text between `<!-- begin NAME -->` and `<!-- end NAME -->` is the result of `TABLES[NAME]`.
 """
 
 import contextlib
@@ -36,7 +36,7 @@ _PART = re.compile(r"<!-- begin ([\w-]+) -->\n.*?<!-- end \1 -->", re.DOTALL)
 
 
 def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
-    """A table in Markdown."""
+    """Return a table in Markdown."""
     head = list(head)
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |"
@@ -44,7 +44,7 @@ def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
 
 
 def strategies() -> str:
-    """Every installed strategy, and what it communicates in a model of the specs."""
+    """Return the installed strategies, with their communication in a model of the specs."""
     examples = {"CP": "CP2", "DP": "DP2", "EP": "EP2", "TP": "TP2", "PP": "PP2", "SP": "TP2SP"}
     graphs = {
         name: parframe.load(dict(Spec.read(ROOT / "specs" / f"{name}.toml").model.config))
@@ -65,27 +65,27 @@ def strategies() -> str:
 
 
 def spec_keys() -> str:
-    """Every key of a spec."""
+    """Return the keys of a spec."""
     rows = ([f"`{path}`", key.meaning, key.expected] for path, key in KEYS.items())
-    return table(("key", "what it says", "what to give"), rows)
+    return table(("key", "meaning", "value"), rows)
 
 
 def exit_codes() -> str:
-    """Every exit code."""
-    rows = [["0", "", "all is well"]]
+    """Return the exit codes."""
+    rows = [["0", "", "success"]]
     rows += [[str(code), f"`{kind}`", meaning] for kind, (code, meaning) in KINDS.items()]
     rows += [[str(INTERRUPTED), "", "the user stopped the command"]]
-    rows += [[str(CLOSED), "", "nobody read the output to its end"]]
+    rows += [[str(CLOSED), "", "the output was closed before its end"]]
     return table(("exit code", "kind", "meaning"), rows)
 
 
 def findings() -> str:
-    """Every kind of finding of a check."""
+    """Return the kinds of findings of a check."""
     return table(("kind", "meaning"), ([f"`{kind}`", text] for kind, text in FINDINGS.items()))
 
 
 def commands() -> str:
-    """What every command says of itself."""
+    """Return the help of every command."""
     parts = []
     for name in COMMANDS:
         command: click.Command = import_module(f"parframe.cli.{name}").command
@@ -96,7 +96,7 @@ def commands() -> str:
 
 
 def quickstart() -> str:
-    """What `parframe apply specs/quickstart.toml` prints."""
+    """Return the output of `parframe apply specs/quickstart.toml`."""
     return f"```text\n{printed(['apply', 'specs/quickstart.toml'])}```"
 
 
@@ -117,14 +117,14 @@ def _shown(command: str, end: str = "\0") -> str:
 
 
 def hook_list() -> str:
-    """Every hook of plugins."""
+    """Return the hooks of plugins."""
     names = [name for name in vars(hooks) if name.startswith("parframe_")]
     rows = ([f"`{n}`", (getattr(hooks, n).__doc__ or "").splitlines()[0]] for n in names)
     return table(("hook", "what it does"), rows)
 
 
 def printed(arguments: list[str]) -> str:
-    """What a command prints in a copy of the repository's specs."""
+    """Return what a command prints in a copy of the repository's specs."""
     with tempfile.TemporaryDirectory() as folder:
         shutil.copytree(
             ROOT / "specs", Path(folder) / "specs", ignore=shutil.ignore_patterns("out")
@@ -144,7 +144,7 @@ def printed(arguments: list[str]) -> str:
 
 
 def models() -> str:
-    """Every model that ships."""
+    """Return the models that ship."""
     rows = [[one.name, f"`{one.file}`", one.weights, one.note] for one in shipped_models()]
     return table(("model", "name", "weights as published", "note"), rows)
 
@@ -162,18 +162,18 @@ TABLES: Mapping[str, Callable[[], str]] = {
     "hooks": hook_list,
     "models": models,
 }
-"""Every part that is made from the code."""
+"""Parts that are made from the code, by name."""
 
 
 def rewritten(text: str) -> str:
-    """A page with its parts made anew."""
+    """Return a page with its generated parts replaced."""
     return _PART.sub(
         lambda part: f"<!-- begin {part[1]} -->\n{TABLES[part[1]]()}\n<!-- end {part[1]} -->", text
     )
 
 
 def main() -> None:
-    """Write every page anew."""
+    """Write the generated parts of every page."""
     for page in PAGES:
         before = page.read_text(encoding="utf-8")
         after = rewritten(before)

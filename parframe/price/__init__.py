@@ -1,1 +1,1 @@
-"""What a plan costs on devices that need not be here: memory, time, and which to choose."""
+"""Pricing: memory, time and choice of plans, without the devices that they are for."""
