@@ -343,10 +343,7 @@ def map_outputs(structure: Any, names: Mapping[str, str]) -> Any:
 def verify_graph(graph: OperatorGraph) -> OperatorGraph:
     """Return the graph if it is valid: every name is defined once and before it is used.
 
-    Raises
-    ------
-    ParframeError
-        With the first call, operator or value that is invalid.
+    Raise ``ParframeError`` with the first call, operator or value that is invalid.
     """
     known = {**graph.inputs, **graph.parameters}
     for call in graph.calls:

@@ -49,10 +49,7 @@ def encode_size(size: Size) -> int | str:
 def decode_size(value: Any) -> Size:
     """Return the size that `encode_size` wrote.
 
-    Raises
-    ------
-    ParframeError
-        If the value is not a size.
+    Raise ``ParframeError`` if the value is not a size.
     """
     if isinstance(value, bool) or not isinstance(value, int | str):
         raise _invalid("size", f"{_shown(value)} is not a size")
@@ -80,10 +77,7 @@ def encode_arg(arg: Arg) -> Any:
 def decode_arg(value: Any, depth: int = _DEEPEST) -> Arg:
     """Return the argument that `encode_arg` wrote.
 
-    Raises
-    ------
-    ParframeError
-        If the value is not an argument.
+    Raise ``ParframeError`` if the value is not an argument.
     """
     if value is None or isinstance(value, bool | int | float | str):
         return value
@@ -138,10 +132,7 @@ def encode_operator(operator: Operator) -> dict[str, Any]:
 def decode_operator(value: Any) -> Operator:
     """Return the operator that `encode_operator` wrote.
 
-    Raises
-    ------
-    ParframeError
-        If the value is not an operator.
+    Raise ``ParframeError`` if the value is not an operator.
     """
     entry = _Entry(value, "operator")
     return Operator(
@@ -162,10 +153,7 @@ def encode_tensor(tensor: Tensor) -> list[Any]:
 def decode_tensor(name: str, value: Any) -> Tensor:
     """Return the tensor that `encode_tensor` wrote.
 
-    Raises
-    ------
-    ParframeError
-        If the value is not a tensor.
+    Raise ``ParframeError`` if the value is not a tensor.
     """
     match value:
         case [str(dtype), *sizes] if dtype in BYTES:
@@ -203,10 +191,7 @@ def parse_graph(text: str) -> OperatorGraph:
 
     - ``text``: the text of `dump_graph`, perhaps changed by others.
 
-    Raises
-    ------
-    ParframeError
-        Of kind ``graph`` if it is not a valid graph of this schema.
+    Raise ``ParframeError`` of kind ``graph`` if it is not a valid graph of this schema.
     """
     entry = _Entry(parse_json(text, "graph", allow_nan=False), "graph")
     version = entry.get("schema", int)
@@ -236,10 +221,7 @@ def parse_graph(text: str) -> OperatorGraph:
 def write_graph(graph: OperatorGraph, path: str | os.PathLike[str]) -> None:
     """Write a graph as JSON; a failure keeps the old file.
 
-    Raises
-    ------
-    ParframeError
-        Of kind ``output`` if the file cannot be written.
+    Raise ``ParframeError`` of kind ``output`` if the file cannot be written.
     """
     write_text(path, dump_graph(graph))
 
@@ -247,10 +229,7 @@ def write_graph(graph: OperatorGraph, path: str | os.PathLike[str]) -> None:
 def read_graph(path: str | os.PathLike[str]) -> OperatorGraph:
     """Read a graph from a JSON file.
 
-    Raises
-    ------
-    ParframeError
-        Of kind ``graph`` if the file cannot be read or is not a graph.
+    Raise ``ParframeError`` of kind ``graph`` if the file cannot be read or is not a graph.
     """
     return parse_graph(read_text(path, "graph"))
 

@@ -2,8 +2,7 @@
 
 from parframe.checking.check import check
 from parframe.checking.findings import KINDS, DeviceMemory, Finding, Report, Traffic
-from parframe.checking.memory import all_device_memory, device_memory
-from parframe.checking.memory_sizes import MemorySizes, memory_sizes
+from parframe.checking.memory import MemorySizes, all_device_memory, device_memory, memory_sizes
 
 __all__ = [
     "KINDS",

@@ -12,8 +12,7 @@ from parframe.checking.communication_traffic import plan_traffic
 from parframe.checking.deadlock import check_deadlock
 from parframe.checking.findings import DeviceMemory, Finding, Report, format_bytes
 from parframe.checking.matching import check_matching
-from parframe.checking.memory import all_device_memory
-from parframe.checking.memory_sizes import memory_sizes
+from parframe.checking.memory import all_device_memory, memory_sizes
 from parframe.checking.plan_types import PlanTypes, with_program_per_rank
 from parframe.checking.program_results import check_outputs, check_states, check_weights
 from parframe.checking.structure import check_structure

@@ -7,17 +7,17 @@ added to the operator's block by the table of rules, and everything is named aga
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from functools import cached_property
 
 import attrs
 
 from parframe.checking.tensor_types import sum_ids, term_id
 from parframe.dims import BoundOperator, Dimensions, name_dimensions
 from parframe.dims.halves import halve_dimensions
+from parframe.dims.naming import operator_site
 from parframe.graph import Block, Call, Operator, OperatorGraph, Tensor
 from parframe.layout import TensorDim
 from parframe.plan import Program
-from parframe.rules import Rule, Site
+from parframe.rules import Rule
 from parframe.rules.pointwise import is_sum
 from parframe.rules.signature import spell
 from parframe.rules.table import rule_for
@@ -56,6 +56,7 @@ class CheckedModel:
         self.dimensions: Dimensions = halve_dimensions(
             name_dimensions(self.graph, extra.values()), mirrored
         )
+        self.outer = self.dimensions.outer
         self.names = {
             call.name: call.names(self.graph.blocks[call.block]) for call in self.graph.calls
         }
@@ -75,18 +76,9 @@ class CheckedModel:
         if call is None or own not in self.operators[call.block]:
             return None
         block = self.graph.blocks[call.block]
-        return ModelOperator(
-            call,
-            block,
-            self.operators[block.name][own],
-            self.dimensions.bound[block.name][own],
-            self.names[call.name],
-        )
-
-    @cached_property
-    def outer(self) -> Mapping[str, tuple[TensorDim, ...]]:
-        """Tensor dims of inputs, parameters and the values between calls, as factors."""
-        return self.dimensions.outer
+        bound = self.dimensions.bound[block.name][own]
+        model_operator = self.operators[block.name][own]
+        return ModelOperator(call, block, model_operator, bound, self.names[call.name])
 
     def tensor_dims(self, origin: ModelOperator, own: str) -> tuple[TensorDim, ...]:
         """Return the tensor dims of a block's value, as factors."""
@@ -173,12 +165,7 @@ def _decompose_block(block: Block, wanted: set[str], extra: Mapping[str, Rule]) 
             continue
         if not any(own.startswith(f"{operator.name}.") for own in wanted):
             continue
-        site = Site(
-            operator,
-            tuple(block.tensors[value] for value in operator.inputs),
-            tuple(block.tensors[value] for value in operator.outputs),
-        )
-        found = rule.decompose(site)
+        found = rule.decompose(operator_site(operator, block))
         if found is not None:
             operators.extend(found[0])
             tensors.update(found[1])

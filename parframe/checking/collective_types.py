@@ -9,7 +9,6 @@ from typing import TypeAlias
 
 import attrs
 
-from parframe.checking.boxes import tiling_fault
 from parframe.checking.concrete_types import (
     ConcreteRange,
     ConcreteRegions,
@@ -18,11 +17,16 @@ from parframe.checking.concrete_types import (
     evaluate_pieces,
     locate_ranges,
 )
-from parframe.checking.reductions import CollectiveResult, concrete_hull, describe_difference
+from parframe.checking.reductions import (
+    CollectiveResult,
+    concrete_hull,
+    describe_difference,
+    tiling_fault,
+)
 from parframe.checking.samples import SAMPLE_COUNT, SampledSize, sample_size
 from parframe.checking.shard_regions import region_ranges
 from parframe.checking.tensor_types import sizes_of
-from parframe.layout import Leaf, Region, TensorDim, region_length
+from parframe.layout import Leaf, TensorDim, region_length
 
 ConcreteRanges: TypeAlias = tuple[tuple[tuple[str, ConcreteRange], ...], ...]
 SampledSymbols: TypeAlias = tuple[tuple[str, SampledSize], ...]
@@ -85,16 +89,12 @@ def _agree(expected: ConcreteRegions, stated: ConcreteRegions) -> bool:
         and (
             mine == theirs
             or (
-                any(_is_empty(region) for region in mine)
-                and any(_is_empty(region) for region in theirs)
+                any(region_length(region) == 0 for region in mine)
+                and any(region_length(region) == 0 for region in theirs)
             )
         )
         for mine, theirs in zip(expected, stated, strict=True)
     )
-
-
-def _is_empty(region: Region) -> bool:
-    return region_length(region) == 0
 
 
 @lru_cache(maxsize=50_000)
@@ -201,20 +201,15 @@ def _unite(
             if chosen and (wrong := tiling_fault(here, once)):
                 names = ", ".join(keys[i][1] for i in chosen)
                 fault = fault or f"the ranks' parts of {names} {wrong}"
-    outer = dict(zip(keys, _hull_each(boxes), strict=True)) if keys else {}
+    hulls = {key: concrete_hull([[box[i]] for box in boxes])[0] for i, key in enumerate(keys)}
     return tuple(
         tuple(
-            (dim, outer[position, dim])
+            (dim, hulls[position, dim])
             for i, dim in keys
-            if i == position and outer[i, dim] != ((0,) * SAMPLE_COUNT, sizes[i][dim])
+            if i == position and hulls[i, dim] != ((0,) * SAMPLE_COUNT, sizes[i][dim])
         )
         for position in range(len(like.tensor_dims))
     ), fault
-
-
-def _hull_each(boxes: Sequence[Sequence[ConcreteRange]]) -> list[ConcreteRange]:
-    """Return the hull along every dimension alone."""
-    return [concrete_hull([[box[i]] for box in boxes])[0] for i in range(len(boxes[0]))]
 
 
 def _dims(

@@ -26,7 +26,6 @@ from parframe.checking.samples import SampledSize
 from parframe.checking.symbolic_types import Symbolizer
 from parframe.checking.tensor_types import TensorType
 from parframe.graph import Operator
-from parframe.layout import Region
 from parframe.plan import Plan, group_axes
 from parframe.rules.communication import (
     ALL_GATHER,
@@ -204,11 +203,10 @@ class CommunicationTyping:
         self, operator: Operator, slot: str, rank: int, count: int
     ) -> tuple[ConcreteRegions, ...] | None:
         """Return the regions in an argument, in numbers."""
-        parts = operator.args.get(slot)
+        parts: Any = operator.args.get(slot)
         if not isinstance(parts, tuple) or len(parts) != count:
             return None
-        regions: tuple[tuple[Region, ...], ...] = parts
-        return self._evaluate(regions, self.bindings[rank])
+        return self._evaluate(parts, self.bindings[rank])
 
     def _add_faults(
         self, program_types: ProgramTypes, operator: Operator, results: Sequence[CollectiveResult]

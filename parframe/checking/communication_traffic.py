@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from parframe.checking.findings import Traffic
-from parframe.checking.memory_sizes import MemorySizes, element_bytes, symbol_values, tensor_bytes
+from parframe.checking.memory import MemorySizes, element_bytes, symbol_values, tensor_bytes
 from parframe.checking.samples import evaluate_size
 from parframe.graph import Operator, Tensor
 from parframe.mesh import Mesh

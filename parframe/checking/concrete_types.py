@@ -9,7 +9,7 @@ from typing import TypeAlias
 import attrs
 
 from parframe.checking.samples import SAMPLE_COUNT, Bindings, SampledSize, sample_size, symbol_names
-from parframe.checking.tensor_types import TensorType, sizes_of
+from parframe.checking.tensor_types import TensorType, sizes_of, sum_ids
 from parframe.layout import (
     Join,
     Leaf,
@@ -53,6 +53,11 @@ class ConcreteType:
     complete_id: int
     partial_terms: tuple[ConcreteTerm, ...]
     label: str
+
+    @property
+    def sum_id(self) -> int:
+        """Number that identifies the sum of all terms."""
+        return sum_ids(self.complete_id, *(term.term for term in self.partial_terms))
 
     def range(self, position: int, dim: str) -> ConcreteRange | None:
         """Return the range of a dimension; None where it is whole."""
@@ -138,12 +143,6 @@ def evaluate_range(piece: Range, bindings: Bindings) -> ConcreteRange:
     return sample_size(piece.start, bindings), sample_size(piece.stop, bindings)
 
 
-def evaluate_regions(regions: tuple[Region, ...], bindings: Bindings) -> ConcreteRegions:
-    """Return the regions of a tensor's dims at every sample, with as few factors as possible."""
-    names = sorted({name for parts in regions for name in _region_names(parts)})
-    return _evaluate_regions(regions, tuple((name, bindings[name]) for name in names))
-
-
 class RegionEvaluator:
     """Evaluates the parts of collectives; the same object on many ranks is evaluated once."""
 
@@ -157,13 +156,19 @@ class RegionEvaluator:
     ) -> tuple[ConcreteRegions, ...]:
         """Return the regions of every part at every sample."""
         if id(parts) not in self._names:
-            names = {n for part in parts for region_of in part for n in _region_names(region_of)}
+            names = {name for part in parts for region in part for name in region_symbols(region)}
             self._names[id(parts)] = tuple(sorted(names))
             self._kept.append(parts)
         key = id(parts), tuple(bindings[name] for name in self._names[id(parts)])
         if key not in self._known:
-            self._known[key] = tuple(evaluate_regions(part, bindings) for part in parts)
+            self._known[key] = tuple(_evaluate_part(part, bindings) for part in parts)
         return self._known[key]
+
+
+def _evaluate_part(regions: tuple[Region, ...], bindings: Bindings) -> ConcreteRegions:
+    """Return the regions of a tensor's dims at every sample, with as few factors as possible."""
+    names = sorted({name for region in regions for name in region_symbols(region)})
+    return _evaluate_regions(regions, tuple((name, bindings[name]) for name in names))
 
 
 @lru_cache(maxsize=50_000)
@@ -178,11 +183,12 @@ def _evaluate_regions(
 
 
 @lru_cache(maxsize=50_000)
-def _region_names(parts: Region) -> tuple[str, ...]:
+def region_symbols(parts: Region) -> tuple[str, ...]:
+    """Return the symbols of a region, sorted."""
     names: set[str] = set()
     for part in parts:
         if isinstance(part, Join):
-            names.update(name for inner in part.parts for name in _region_names(inner))
+            names.update(name for inner in part.parts for name in region_symbols(inner))
         else:
             for size in (part.size, part.start, part.stop):
                 names.update(symbol_names(size))

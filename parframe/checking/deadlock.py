@@ -46,7 +46,8 @@ def check_deadlock(plan: Plan) -> list[Finding]:
     blocked = {rank for waiting in waiting_ranks.values() for rank in waiting}
     if not blocked:
         return []
-    return [_cycle_finding(events, at, min(blocked))]
+    current = [own[i] if i < len(own) else None for own, i in zip(events, at, strict=True)]
+    return [_cycle_finding(current, min(blocked))]
 
 
 def _events(plan: Plan) -> list[tuple[Event, ...]]:
@@ -83,33 +84,23 @@ def _event(operator: Operator, rank: int, group: tuple[int, ...], axes: tuple[st
     return Event(operator, (axes, group[0], tag), group)
 
 
-def _cycle_finding(events: Sequence[Sequence[Event]], at: Sequence[int], start: int) -> Finding:
+def _cycle_finding(current: Sequence[Event | None], start: int) -> Finding:
     """Return a finding with the chain of waiting ranks that begins at a blocked rank."""
-    path: list[int] = []
+    operators: dict[int, Operator] = {}
     rank = start
     steps: list[str] = []
-    while rank not in path and at[rank] < len(events[rank]):
-        path.append(rank)
-        event = events[rank][at[rank]]
+    while rank not in operators and (event := current[rank]) is not None:
+        operators[rank] = event.operator
         late = [
             other
             for other in event.ranks
-            if other != rank and not _is_at(events, at, other, event.key)
+            if other != rank and ((there := current[other]) is None or there.key != event.key)
         ]
         next_rank = late[0] if late else rank
         steps.append(f"rank {rank} waits in {event.operator.name} for rank {next_rank}")
-        if next_rank == rank:
-            break
         rank = next_rank
-    end = "which waits" if rank in path else "which has ended"
-    cycle = path[path.index(rank) :] if rank in path else path
-    first = events[path[0]][at[path[0]]].operator
-    message = f"{'; '.join(steps)}, {end}"
-    ranks = tuple(sorted(cycle))
+    end = "which waits" if rank in operators else "which has ended"
+    path = list(operators)
+    ranks = tuple(sorted(path[path.index(rank) :] if rank in path else path))
+    first, message = operators[start], f"{'; '.join(steps)}, {end}"
     return Finding("deadlock", ranks, message, operator=first.name, module=first.module)
-
-
-def _is_at(
-    events: Sequence[Sequence[Event]], at: Sequence[int], rank: int, key: CommunicationKey
-) -> bool:
-    return at[rank] < len(events[rank]) and events[rank][at[rank]].key == key

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
+import attrs
 import sympy
 
 from parframe.checking.checked_model import ModelOperator
@@ -16,25 +17,15 @@ Mismatch = tuple[Operator, str, str]
 """Operator, kind of finding, and message."""
 
 
+@attrs.frozen(eq=False)
 class FormComparison:
     """Forms that an operator may have, with the device's names of its inputs."""
 
-    def __init__(
-        self,
-        origin: ModelOperator,
-        operator_type: OperatorType,
-        input_names: Sequence[str | None],
-        tensors: Mapping[str, Tensor],
-        same_size: Callable[[Size, Size], bool],
-    ) -> None:
-        self.same_size = same_size
-        self.origin = origin
-        self.operator_type = operator_type
-        self.tensors = tensors
-        self.inputs: dict[str, set[str]] = {}
-        for own, name in zip(origin.operator.inputs, input_names, strict=True):
-            if name is not None:
-                self.inputs.setdefault(own, set()).add(name)
+    origin: ModelOperator
+    operator_type: OperatorType
+    input_names: Sequence[str | None]
+    tensors: Mapping[str, Tensor]
+    same_size: Callable[[Size, Size], bool]
 
     def match(self, run: Sequence[Operator]) -> tuple[int, tuple[str, ...], Mismatch | None]:
         """Return how many operators a form takes, the device's names of its outputs, and the fault.
@@ -87,10 +78,8 @@ class FormComparison:
                 return "argument", f"{prefix} argument {slot!r}"
             expected, found = expected_operator.args[slot], operator.args[slot]
             if not self._equal(expected, found, names):
-                return (
-                    "argument",
-                    f"its {slot} is {_format_arg(found)}, not {_format_arg(expected)}",
-                )
+                texts = _format_arg(found), _format_arg(expected)
+                return "argument", f"its {slot} is {texts[0]}, not {texts[1]}"
         if expected_operator.shape is not None:
             recorded = self.tensors.get(operator.outputs[0])
             if recorded is not None and (
@@ -111,7 +100,9 @@ class FormComparison:
                 return False
             if expected.name in names:
                 return found.name == names[expected.name]
-            return found.name in self.inputs.get(expected.name, ())
+            return (expected.name, found.name) in zip(
+                self.origin.operator.inputs, self.input_names, strict=True
+            )
         if isinstance(expected, tuple):
             return (
                 isinstance(found, tuple)

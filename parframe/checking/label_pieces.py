@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from parframe.checking.findings import Fault
 from parframe.checking.samples import same_size
@@ -48,7 +48,7 @@ def label_pieces(
                 unlabeled -= dims
                 if own and label in unsplittable:
                     target = bound.site.operator.target
-                    faults.append(("type", f"{_join_names(own)} must be whole in {target}"))
+                    faults.append(("type", f"{', '.join(own)} must be whole in {target}"))
                     own = {}
                 if label not in first:
                     first[label], pieces[label] = value, own
@@ -56,7 +56,7 @@ def label_pieces(
                     message = describe_disagreement(own, pieces[label], value, first[label])
                     faults.append(("type", message))
             if unlabeled:
-                names = _join_names(sorted(unlabeled))
+                names = ", ".join(sorted(unlabeled))
                 faults.append(
                     ("type", f"dim {position} of {value} must be whole, {names} is split")
                 )
@@ -67,11 +67,7 @@ def describe_disagreement(own: Pieces, other: Pieces, value: str, first: str) ->
     """Return how the parts of two inputs differ on a device."""
     dims = sorted(dim for dim in {*own, *other} if own.get(dim) != other.get(dim))
     own_text, other_text = _format_ranges(own, dims), _format_ranges(other, dims)
-    return f"{_join_names(dims)} is {own_text} in {value}, but {other_text} in {first}"
-
-
-def _join_names(dims: Iterable[str]) -> str:
-    return ", ".join(dims)
+    return f"{', '.join(dims)} is {own_text} in {value}, but {other_text} in {first}"
 
 
 def _format_ranges(pieces: Pieces, dims: list[str]) -> str:

@@ -10,7 +10,7 @@ from parframe.checking.tensor_types import TensorShard
 from parframe.dims import BoundOperator
 from parframe.graph import Arg
 from parframe.layout import Pieces, Span, TensorDim, local_size, region_of
-from parframe.rules import Local, Signature, without_addend
+from parframe.rules import Local, Signature
 from parframe.sizes import Size
 
 
@@ -34,13 +34,6 @@ def plain_form(
     if rule is not None:
         args.update((slot, outputs[0].shape) for slot in rule.shapes if slot in args)
     return (ExpectedOperator(operator.target, args, operator.outputs),)
-
-
-def drop_addend(bound: BoundOperator) -> BoundOperator:
-    """Return the operator without the tensor that is added to its result."""
-    if bound.rule is None or bound.signature is None:
-        return bound
-    return attrs.evolve(bound, site=without_addend(bound.rule, bound.site, bound.signature))
 
 
 def local_form(

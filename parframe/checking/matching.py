@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
+from typing import Any
 
 import attrs
 
@@ -11,7 +12,6 @@ from parframe.checking.concrete_types import RegionEvaluator
 from parframe.checking.findings import Finding
 from parframe.checking.samples import Bindings, sample_size, symbol_names
 from parframe.graph import Operator
-from parframe.layout import Region
 from parframe.plan import Plan, Program, communicates, group_axes
 from parframe.rules.communication import (
     ALL_GATHER,
@@ -147,11 +147,10 @@ def _order_faults(
             left = mine.target if slot == "target" else mine.args.get(slot)
             right = theirs.target if slot == "target" else theirs.args.get(slot)
             if left != right:
-                yield (
-                    number,
-                    theirs.name,
-                    f"its {slot} is {right}, but {mine.name} on rank 0 of the group has {left}",
+                message = (
+                    f"its {slot} is {right}, but {mine.name} on rank 0 of the group has {left}"
                 )
+                yield number, theirs.name, message
                 return
     if len(first) != len(other):
         longer = first if len(first) > len(other) else other
@@ -175,11 +174,8 @@ def _value_faults(
         for number, fact in enumerate(facts[1:], 1):
             wrong = [what for what, value in fact.items() if facts[0].get(what, value) != value]
             if wrong:
-                yield (
-                    number,
-                    column[number].name,
-                    f"its {wrong[0]} differs from rank 0 of the group",
-                )
+                message = f"its {wrong[0]} differs from rank 0 of the group"
+                yield number, column[number].name, message
                 break
 
 
@@ -213,15 +209,9 @@ def _facts_of(
         if tensor is not None:
             facts["shape"] = tuple(sample_size(size, bindings) for size in tensor.shape)
     if kind in (ALL_GATHER, REDUCE_SCATTER):
-        facts["parts"] = _evaluate_parts(operator.args["parts"], bindings, evaluate)
+        parts: Any = operator.args["parts"]
+        facts["parts"] = evaluate(parts, bindings) if isinstance(parts, tuple) else None
     return facts
-
-
-def _evaluate_parts(parts: object, bindings: Bindings, evaluate: RegionEvaluator) -> object:
-    if not isinstance(parts, tuple):
-        return None
-    regions: tuple[tuple[Region, ...], ...] = parts
-    return evaluate(regions, bindings)
 
 
 def _pair_faults(
@@ -242,11 +232,8 @@ def _pair_faults(
         recvs = programs[target].pairs.get((axes, RECV.name, source), ())
         for sent, received in zip(sends, recvs, strict=False):
             if sent.args["tag"] != received.args["tag"]:
-                yield (
-                    target,
-                    received.name,
-                    f"expects {received.args['tag']!r} where {sent.args['tag']!r} is sent",
-                )
+                tags = received.args["tag"], sent.args["tag"]
+                yield target, received.name, f"expects {tags[0]!r} where {tags[1]!r} is sent"
                 break
             out = programs[source].program.tensors.get(sent.inputs[0])
             into = programs[target].program.tensors.get(received.outputs[0])

@@ -11,7 +11,7 @@ import attrs
 
 from parframe.checking.findings import Fault
 from parframe.checking.label_pieces import KnownRanges, label_pieces, output_shards
-from parframe.checking.local_forms import ExpectedOperator, drop_addend, local_form, plain_form
+from parframe.checking.local_forms import ExpectedOperator, local_form, plain_form
 from parframe.checking.tensor_types import (
     ContractedRange,
     Contribution,
@@ -21,7 +21,7 @@ from parframe.checking.tensor_types import (
 )
 from parframe.dims import BoundOperator
 from parframe.layout import Leaf, Pieces, TensorDim
-from parframe.rules import Signature
+from parframe.rules import Signature, without_addend
 from parframe.sizes import Size
 
 
@@ -122,11 +122,10 @@ def _forms(
     addend_omitted: bool,
 ) -> Iterator[tuple[ExpectedOperator, ...]]:
     """Yield the forms that the operator may have on the device, the likeliest first."""
-    rule = bound.rule
-    if addend_omitted:
-        addend = -1 if bound.signature is None else bound.signature.addend
-        bound = drop_addend(bound)
-        inputs = tuple(shard for number, shard in enumerate(inputs) if number != addend)
+    rule, signature = bound.rule, bound.signature
+    if addend_omitted and rule is not None and signature is not None:
+        bound = attrs.evolve(bound, site=without_addend(rule, bound.site, signature))
+        inputs = tuple(shard for i, shard in enumerate(inputs) if i != signature.addend)
     if rule is None or rule.local is None or not any(pieces.values()):
         yield plain_form(bound, outputs)
     for all_split in (False, True):

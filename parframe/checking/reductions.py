@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
+from itertools import combinations, pairwise
+from math import prod
+from typing import TypeAlias
 
 import attrs
 
-from parframe.checking.boxes import Box, hull, tiling_fault
 from parframe.checking.concrete_types import (
     ConcreteContractedRange,
     ConcreteRange,
@@ -16,6 +18,66 @@ from parframe.checking.concrete_types import (
 )
 from parframe.checking.samples import SAMPLE_COUNT, SampledSize
 from parframe.checking.tensor_types import sum_ids
+
+Interval: TypeAlias = tuple[int, int]
+Box: TypeAlias = tuple[Interval, ...]
+"""Half-open range along each of some dimensions."""
+
+
+def hull(boxes: Iterable[Box]) -> Box | None:
+    """Return the smallest box around the boxes that are not empty; None where all are empty."""
+    full = [box for box in boxes if not is_empty(box)]
+    if not full:
+        return None
+    return tuple(
+        (min(start for start, _ in sides), max(stop for _, stop in sides))
+        for sides in zip(*full, strict=True)
+    )
+
+
+def is_empty(box: Box) -> bool:
+    """Return whether a box has no element."""
+    return any(stop <= start for start, stop in box)
+
+
+def volume(box: Box) -> int:
+    """Return the number of elements."""
+    return prod(stop - start for start, stop in box)
+
+
+@lru_cache(maxsize=20_000)
+def tiling_fault(boxes: tuple[Box, ...], once: bool) -> str:
+    """Return how boxes fail to tile their hull (``"overlap"``, ``"leave a gap"``), or ``""``.
+
+    Equal boxes count once, unless ``once`` says that every element must be there exactly once.
+    """
+    full = [box for box in boxes if not is_empty(box)]
+    if not once:
+        full = list(dict.fromkeys(full))
+    whole = hull(full)
+    if whole is None:
+        return ""
+    if len(whole) == 1:
+        return _interval_fault(sorted(box[0] for box in full))
+    if any(_overlap(one, other) for one, other in combinations(full, 2)):
+        return "overlap"
+    return "" if sum(volume(box) for box in full) == volume(whole) else "leave a gap"
+
+
+def _interval_fault(intervals: Sequence[Interval]) -> str:
+    for (_, stop), (start, _) in pairwise(intervals):
+        if start < stop:
+            return "overlap"
+        if start > stop:
+            return "leave a gap"
+    return ""
+
+
+def _overlap(one: Box, other: Box) -> bool:
+    return all(
+        start < end and begin < stop for (start, stop), (begin, end) in zip(one, other, strict=True)
+    )
+
 
 _REPEATABLE = frozenset({"max", "min", "any", "all"})
 """Reductions in which a contribution may occur twice."""
@@ -34,7 +96,7 @@ class CollectiveResult:
 def reduce_types(rank_types: tuple[ConcreteType, ...], reduction: str) -> CollectiveResult:
     """Return the type of a reduction of the ranks' tensors."""
     first = rank_types[0]
-    expected = attrs.evolve(first, complete_id=sum_id_of(first), partial_terms=())
+    expected = attrs.evolve(first, complete_id=first.sum_id, partial_terms=())
     fault = describe_difference(rank_types, ("ranges",))
     if fault:
         return CollectiveResult(expected, fault)
@@ -156,8 +218,7 @@ def concrete_hull(boxes: Iterable[Sequence[ConcreteRange]]) -> list[ConcreteRang
     """Return the smallest box around boxes that are not empty, at every sample."""
     boxes = list(boxes)
     outer: list[Box] = []
-    for sample in range(SAMPLE_COUNT):
-        here = [tuple((start[sample], stop[sample]) for start, stop in box) for box in boxes]
+    for here in _sampled(boxes):
         outer.append(hull(here) or here[0])
     return [
         (tuple(box[i][0] for box in outer), tuple(box[i][1] for box in outer))
@@ -165,16 +226,11 @@ def concrete_hull(boxes: Iterable[Sequence[ConcreteRange]]) -> list[ConcreteRang
     ]
 
 
-def sum_id_of(rank_type: ConcreteType) -> int:
-    """Return the id of the sum of all terms of a rank."""
-    return sum_ids(rank_type.complete_id, *(term.term for term in rank_type.partial_terms))
-
-
 def describe_difference(rank_types: Sequence[ConcreteType], what: tuple[str, ...]) -> str:
     """Return how the ranks' types differ, or ``""``."""
     first = rank_types[0]
     for number, other in enumerate(rank_types[1:], 1):
-        if other.tensor_dims != first.tensor_dims or sum_id_of(other) != sum_id_of(first):
+        if other.tensor_dims != first.tensor_dims or other.sum_id != first.sum_id:
             return (
                 f"rank {number} of the group has {other.label or 'another sum'}, "
                 f"rank 0 of the group {first.label}"

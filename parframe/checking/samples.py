@@ -41,10 +41,7 @@ SAMPLE_COUNT = len(_SAMPLES)
 def sample_size(size: Size, bindings: Bindings) -> SampledSize:
     """Return a size at every sample.
 
-    Raises
-    ------
-    KeyError
-        If a symbol of the size is not bound.
+    Raise ``KeyError`` if a symbol of the size is not bound.
     """
     if isinstance(size, int):
         return _constant(size)

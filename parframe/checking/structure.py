@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 
+from parframe.checking.concrete_types import region_symbols
 from parframe.checking.findings import Finding
 from parframe.checking.samples import graph_symbols, symbol_names
 from parframe.graph import BYTES, Arg, Operator, OperatorGraph, Ref, Tensor
-from parframe.layout import Join, Region, Span
+from parframe.layout import Join, Span
 from parframe.mesh import Mesh, StagedMesh
 from parframe.plan import Device, Part, Plan, Program
 from parframe.rules.communication import PLAN_OPERATORS
 from parframe.rules.table import DISTRIBUTED_FORMS
-from parframe.sizes import Size
 
 _REDUCTIONS = frozenset({"sum", "max", "min", "prod", "any", "all"})
 
@@ -205,26 +205,15 @@ def _symbols(program: Program) -> frozenset[str]:
             found.update(_arg_symbols(arg))
     for part in (*program.inputs, *program.parameters, *program.outputs):
         for axis in part.region:
-            found.update(_region_symbols(axis))
+            found.update(region_symbols(axis))
     return frozenset(found)
 
 
 def _arg_symbols(arg: Arg) -> Iterator[str]:
     if isinstance(arg, Span | Join):
-        yield from _region_symbols((arg,))
+        yield from region_symbols((arg,))
     elif isinstance(arg, tuple):
         for part in arg:
             yield from _arg_symbols(part)
     elif hasattr(arg, "free_symbols"):
         yield from symbol_names(arg)
-
-
-def _region_symbols(region: Region) -> Iterator[str]:
-    for part in region:
-        if isinstance(part, Join):
-            for inner in part.parts:
-                yield from _region_symbols(inner)
-        else:
-            sizes: Iterable[Size] = (part.size, part.start, part.stop)
-            for size in sizes:
-                yield from symbol_names(size)

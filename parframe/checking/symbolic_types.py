@@ -131,25 +131,18 @@ class Symbolizer:
         seen = {piece for piece, _ in known}
         for piece in program_types.known_ranges.get(dim, ()):
             if piece not in seen:
-                known.append((piece, self._evaluate(program_types, piece)))
+                ranks = program_types.ranks
+                known.append((piece, tuple(evaluate_range(piece, self.bindings[r]) for r in ranks)))
         for piece, found in known:
             if found == wanted:
                 return piece
         start = self._name(program_types, [piece[0] for piece in wanted])
-        length = self._length(program_types, [
-            tuple(b - a for a, b in zip(*piece, strict=True)) for piece in wanted
-        ])  # fmt: skip
+        lengths = [tuple(b - a for a, b in zip(*piece, strict=True)) for piece in wanted]
+        ends = {end for length in lengths for end in length}
+        length = ends.pop() if len(ends) == 1 else self._name(program_types, lengths)
         piece = Range(start, start + length)
         known.append((piece, wanted))
         return piece
-
-    def _evaluate(self, program_types: ProgramTypes, piece: Range) -> tuple[ConcreteRange, ...]:
-        return tuple(evaluate_range(piece, self.bindings[rank]) for rank in program_types.ranks)
-
-    def _length(self, program_types: ProgramTypes, values: Sequence[SampledSize]) -> Size:
-        if all(value == values[0] for value in values) and len(set(values[0])) == 1:
-            return values[0][0]
-        return self._name(program_types, values)
 
     def _name(self, program_types: ProgramTypes, values: Sequence[SampledSize]) -> Size:
         """Return a symbol with these values on the ranks: one of the program's, or a new one."""

@@ -8,7 +8,7 @@ from typing import Any
 
 import attrs
 
-from parframe.graph import Block, OperatorGraph
+from parframe.graph import Block, Call, OperatorGraph
 from parframe.layout import Leaf, TensorDim, leaves
 from parframe.rules import Rule, Signature, Site
 from parframe.sizes import Size
@@ -74,7 +74,7 @@ class Dimensions:
         for call in self.graph.calls:
             block = self.graph.blocks[call.block]
             tensor_dims = self.tensor_dims[block.name]
-            for own, name in interface(block, call.inputs, call.parameters, call.outputs):
+            for own, name in interface(block, call):
                 found.setdefault(name, tensor_dims[own])
         for name, tensor in {**self.graph.inputs, **self.graph.parameters}.items():
             found.setdefault(
@@ -99,10 +99,8 @@ class Dimensions:
         return ((name,),) if name in self.dimensions else ()
 
 
-def interface(
-    block: Block, inputs: tuple[str, ...], parameters: tuple[str, ...], outputs: tuple[str, ...]
-) -> Iterator[tuple[str, str]]:
+def interface(block: Block, call: Call) -> Iterator[tuple[str, str]]:
     """Yield each value that a block takes or gives, with the name that a call has for it."""
-    yield from zip(block.inputs, inputs, strict=True)
-    yield from zip(block.parameters, parameters, strict=True)
-    yield from zip(block.outputs, outputs, strict=True)
+    yield from zip(block.inputs, call.inputs, strict=True)
+    yield from zip(block.parameters, call.parameters, strict=True)
+    yield from zip(block.outputs, call.outputs, strict=True)

@@ -24,7 +24,7 @@ from parframe.layout import Leaf, Segments, TensorDim
 from parframe.rules import Concat, Pattern, Rule, Signature, Site, bind
 from parframe.rules.signature import spell
 from parframe.rules.table import rule_for
-from parframe.sizes import Size
+from parframe.sizes import Size, product, sum_sizes
 
 
 def name_dimensions(graph: OperatorGraph, extra_rules: Iterable[Rule] = ()) -> Dimensions:
@@ -43,10 +43,7 @@ def name_dimensions(graph: OperatorGraph, extra_rules: Iterable[Rule] = ()) -> D
         dimensions["layers"] = Dimension("layers", "layers", layers)
         chains["layers"] = (("layers",),)
     return Dimensions(
-        dimensions={
-            key: Dimension(*value) if isinstance(value, tuple) else value
-            for key, value in dimensions.items()
-        },
+        dimensions=dimensions,
         chains=chains,
         tensor_dims={
             block: {
@@ -116,7 +113,7 @@ class _Walk:
         for call in graph.calls:
             block = graph.blocks[call.block]
             inner = self.tensor_dims[block.name]
-            for own, value in interface(block, call.inputs, call.parameters, call.outputs):
+            for own, value in interface(block, call):
                 known = outer.setdefault(value, inner[own])
                 for left, right in zip(known, inner[own], strict=True):
                     if not join_dims(left, right):
@@ -157,11 +154,10 @@ def _match(
     result: dict[str, list[NodeDim]] = {}
     rest: NodeDim = list(dim)
     for atom in pattern:
-        size = sizes[atom] if isinstance(atom, str) else _concat_size(atom, sizes)
         if len(pattern) == 1:
             taken, rest = list(dim), []
         else:
-            halves = take_factors(rest, size)
+            halves = take_factors(rest, _atom_size(atom, sizes))
             if halves is None:
                 return None
             taken, rest = halves
@@ -181,17 +177,13 @@ def _match(
 
 
 def _pattern_size(pattern: Pattern, sizes: Mapping[str, Size]) -> Size:
-    result: Size = 1
-    for atom in pattern:
-        result = result * (sizes[atom] if isinstance(atom, str) else _concat_size(atom, sizes))
-    return result
+    return product(_atom_size(atom, sizes) for atom in pattern)
 
 
-def _concat_size(atom: Concat, sizes: Mapping[str, Size]) -> Size:
-    result: Size = 0
-    for part in atom.parts:
-        result = result + _pattern_size(part, sizes)
-    return result
+def _atom_size(atom: str | Concat, sizes: Mapping[str, Size]) -> Size:
+    if isinstance(atom, str):
+        return sizes[atom]
+    return sum_sizes(_pattern_size(part, sizes) for part in atom.parts)
 
 
 def _resolve(dim: NodeDim, names: Mapping[Node, str]) -> TensorDim:

@@ -18,11 +18,8 @@ SHARD_INDEX = "shards.json"
 def stored_tensors(folder: Path) -> dict[str, StoredTensor]:
     """Return every tensor of a folder, by its name.
 
-    Raises
-    ------
-    ParframeError
-        Of kind ``weights``, if there are no tensors, a file is malformed, or the index does not
-        match the files.
+    Raise ``ParframeError`` of kind ``weights``, if there are no tensors, a file is malformed, or
+    the index does not match the files.
     """
     files = weight_files(folder)
     headers = {file: read_header(file).tensors for file in sorted(set(files.values()))}
@@ -43,10 +40,8 @@ def weight_files(folder: Path) -> dict[str, Path]:
 
     The names are those of the index, or of all files without an index.
 
-    Raises
-    ------
-    ParframeError
-        Of kind ``weights`` if there are no files, or the index names a file outside the folder.
+    Raise ``ParframeError`` of kind ``weights`` if there are no files, or the index names a file
+    outside the folder.
     """
     if folder.is_file():
         return _files_by_name([folder])

@@ -47,11 +47,8 @@ def match_weights(
 
     - ``extra``: whether all tensors that are not in the graph are ignored.
 
-    Raises
-    ------
-    ParframeError
-        Of kind ``weights``, listing all tensors that are missing, of another shape, not
-        convertible, or not in the graph.
+    Raise ``ParframeError`` of kind ``weights``, listing all tensors that are missing, of another
+    shape, not convertible, or not in the graph.
     """
     checkpoint = convert_checkpoint(graph, source)
     wanted = {name: p for name, p in graph.parameters.items() if p.data is None}

@@ -38,10 +38,7 @@ class ConvertedCheckpoint:
 def convert_checkpoint(graph: OperatorGraph, source: WeightSource) -> ConvertedCheckpoint:
     """Return the tensors of a checkpoint under the names of the model.
 
-    Raises
-    ------
-    ParframeError
-        Of kind ``weights``, if the conversion does more than move elements.
+    Raise ``ParframeError`` of kind ``weights``, if the conversion does more than move elements.
     """
     if source.model_names or _has_all_parameters(graph, source):
         return _unconverted(source)

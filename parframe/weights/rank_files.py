@@ -36,10 +36,7 @@ def stored_names(wanted: Mapping[str, Slices]) -> dict[str, str]:
 def read_rank_file(plan: Plan, rank: int, folder: Path) -> tuple[WeightSource, dict[str, View]]:
     """Return the tensors in a rank's file, and for each name of the device its view.
 
-    Raises
-    ------
-    ParframeError
-        Of kind ``weights``, if the folder is of another plan, or malformed.
+    Raise ``ParframeError`` of kind ``weights``, if the folder is of another plan, or malformed.
     """
     wanted = {
         name: part
@@ -55,13 +52,8 @@ def read_rank_file(plan: Plan, rank: int, folder: Path) -> tuple[WeightSource, d
             continue
         views[name] = whole_view(own, tensors[own].shape, tensors[own].dtype)
     if wrong:
-        raise ParframeError(
-            "weights",
-            str(file),
-            f"{len(wrong)} of {len(wanted)} tensors are missing or of another shape: "
-            + ", ".join(wrong),
-            "write the folder again with parframe shard",
-        )
+        count = f"{len(wrong)} of {len(wanted)} tensors are missing or of another shape"
+        raise _invalid(file, f"{count}: {', '.join(wrong)}")
     return WeightSource(str(file), dict(tensors)), views
 
 
@@ -76,18 +68,11 @@ def _files(plan: Plan, folder: Path) -> list[str]:
     content = read_json(index, "weights")
     match content:
         case {"schema": int(schema)} if schema != SCHEMA:
-            raise ParframeError(
-                "weights",
-                str(index),
-                f"has schema {schema}, this version reads schema {SCHEMA}",
-                "write the folder again with parframe shard",
-            )
+            raise _invalid(index, f"has schema {schema}, this version reads schema {SCHEMA}")
         case {"plan": str(digest), "mesh": str(mesh), "files": list(files)}:
             pass
         case _:
-            raise ParframeError(
-                "weights", str(index), "is malformed", "write the folder again with parframe shard"
-            )
+            raise _invalid(index, "is malformed")
     own = plan_digest(plan)
     if digest != own:
         raise ParframeError(
@@ -99,7 +84,9 @@ def _files(plan: Plan, folder: Path) -> list[str]:
         )
     names = {file_name(number) for number in range(len(files))}
     if len(files) != plan.mesh.size or not all(file in names for file in files):
-        raise ParframeError(
-            "weights", str(index), "is malformed", "write the folder again with parframe shard"
-        )
+        raise _invalid(index, "is malformed")
     return [str(file) for file in files]
+
+
+def _invalid(file: Path, what: str) -> ParframeError:
+    return ParframeError("weights", str(file), what, "write the folder again with parframe shard")

@@ -91,10 +91,7 @@ def open_weights(
 ) -> OpenedWeights:
     """Find the parameters of a graph in weights, so that `read_weights` can read them many times.
 
-    Raises
-    ------
-    ParframeError
-        Of kind ``weights``, as for `read_weights`.
+    Raise ``ParframeError`` of kind ``weights``, as for `read_weights`.
     """
     source = open_source(weights, pickled)
     return OpenedWeights(source, match_weights(graph, source, extra))
@@ -146,10 +143,8 @@ def read_state_dict(
     - ``dtype``, ``pickled``, ``extra``: as for `parframe.weights.read_weights`.
     - ``seed``: the seed of random weights, if ``weights`` is None or ``"random"``.
 
-    Raises
-    ------
-    ParframeError
-        Of kind ``weights``, listing every parameter that is missing or has another shape.
+    Raise ``ParframeError`` of kind ``weights``, listing every parameter that is missing or has
+    another shape.
     """
     given = RandomWeights(seed) if weights is None or weights == "random" else weights
     wanted = {}

@@ -48,10 +48,8 @@ def read_header(file: Path) -> SafetensorsHeader:
 
     The safetensors library opens the file first and checks that offsets fit and do not overlap.
 
-    Raises
-    ------
-    ParframeError
-        Of kind ``weights``, if the file is truncated, malformed or not one of safetensors.
+    Raise ``ParframeError`` of kind ``weights``, if the file is truncated, malformed or not one of
+    safetensors.
     """
     from safetensors import SafetensorError, safe_open
 

@@ -78,10 +78,7 @@ def write_shards(
 def check_writable(target: Path) -> None:
     """Refuse a path that shards cannot be written to.
 
-    Raises
-    ------
-    ParframeError
-        Of kind ``output``.
+    Raise ``ParframeError`` of kind ``output``.
     """
     try:
         filled = target.exists() and (not target.is_dir() or any(target.iterdir()))

@@ -47,10 +47,7 @@ def open_source(weights: Any, pickled: bool = False) -> WeightSource:
     - ``weights``: a folder of safetensors or one such file, a state dict or a module.
     - ``pickled``: whether a ``.bin`` or ``.pt``, or a folder of these, may be read.
 
-    Raises
-    ------
-    ParframeError
-        Of kind ``weights``, if it is none of these or cannot be read.
+    Raise ``ParframeError`` of kind ``weights``, if it is none of these or cannot be read.
     """
     if isinstance(weights, str | os.PathLike):
         return _open_path(Path(weights), pickled)

@@ -20,10 +20,7 @@ class UntraceableError(Exception):
 def reshape_view(view: View, shape: Sequence[int]) -> View:
     """Return a view with dims joined or divided; pieces that are partial along them raise.
 
-    Raises
-    ------
-    UntraceableError
-        If the reshaped pieces are no strided views of the stored tensors.
+    Raise ``UntraceableError`` if the reshaped pieces are no strided views of the stored tensors.
     """
     count = math.prod(view.shape)
     known = math.prod(size for size in shape if size >= 0)
@@ -150,17 +147,16 @@ def _transpose_2d(source: TracedTensor) -> View:
 
 
 def _permute(source: TracedTensor, order: Sequence[int]) -> View:
-    def transposed(values: Sequence[int]) -> tuple[int, ...]:
-        return tuple(values[dim] for dim in order)
+    return _move_dims(source.view_of, lambda values, _: tuple(values[dim] for dim in order))
 
-    view = source.view_of
+
+def _move_dims(view: View, move: Callable[[tuple[int, ...], int], tuple[int, ...]]) -> View:
+    """Return a view with its dims moved; ``move`` gets the values of all dims, and a new dim's."""
     pieces = tuple(
-        attrs.evolve(
-            p, strides=transposed(p.strides), at=transposed(p.at), shape=transposed(p.shape)
-        )
+        attrs.evolve(p, strides=move(p.strides, 1), at=move(p.at, 0), shape=move(p.shape, 1))
         for p in view.pieces
     )
-    return View(transposed(view.shape), view.dtype, pieces)
+    return View(move(view.shape, 1), view.dtype, pieces)
 
 
 def _slice(
@@ -247,28 +243,12 @@ def _replace_at(values: tuple[int, ...], dim: int, value: int) -> tuple[int, ...
 
 def _add_dim(view: View, dim: int) -> View:
     """Return a view with a new dim of one element."""
-
-    def wider(values: tuple[int, ...], value: int) -> tuple[int, ...]:
-        return (*values[:dim], value, *values[dim:])
-
-    pieces = tuple(
-        attrs.evolve(p, strides=wider(p.strides, 1), at=wider(p.at, 0), shape=wider(p.shape, 1))
-        for p in view.pieces
-    )
-    return View(wider(view.shape, 1), view.dtype, pieces)
+    return _move_dims(view, lambda values, new: (*values[:dim], new, *values[dim:]))
 
 
 def _remove_dim(view: View, dim: int) -> View:
     """Return a view without a dim of one element."""
-
-    def narrower(values: tuple[int, ...]) -> tuple[int, ...]:
-        return (*values[:dim], *values[dim + 1 :])
-
-    pieces = tuple(
-        attrs.evolve(p, strides=narrower(p.strides), at=narrower(p.at), shape=narrower(p.shape))
-        for p in view.pieces
-    )
-    return View(narrower(view.shape), view.dtype, pieces)
+    return _move_dims(view, lambda values, _: (*values[:dim], *values[dim + 1 :]))
 
 
 def _reshape(source: TracedTensor, shape: Sequence[int]) -> View:

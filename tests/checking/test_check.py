@@ -26,7 +26,7 @@ from tiny_plans import COMPOSITES, RINGS, graph_of, plan_of, ring_of
 
 import parframe
 from parframe.checking import KINDS, check, device_memory, memory_sizes
-from parframe.checking.boxes import tiling_fault
+from parframe.checking.reductions import tiling_fault
 from parframe.checking.shard_regions import region_ranges
 from parframe.graph import Block, Call, Input, Operator, Ref, Tensor
 from parframe.layout import Leaf, Range, Segments, Span, region_of
