@@ -74,7 +74,8 @@ class Placer:
         if touched:
             self.unruled.append(operator)
         names = tuple(self.values.need(value, frozenset()) for value in operator.inputs)
-        self.emit(bound, frozenset(), frozenset(), names, (WHOLE,) * len(names), WHOLE, ())
+        befores, afters = (WHOLE,) * len(names), (WHOLE,) * len(operator.outputs)
+        self.emit(bound, frozenset(), frozenset(), names, befores, afters)
 
     def place(self, operator: Operator, bound: BoundOperator, signature: Signature) -> None:
         """Choose the cuts that an operator works on, convert its inputs, and compute."""
@@ -124,7 +125,7 @@ class Placer:
             self.without_addend(operator, bound, cuts, labels, names, befores, afters[0])
             return
         form = next((option for option in chosen if option.form), None)
-        self.emit(bound, cuts, labels, tuple(names), tuple(befores), None, afters, form)
+        self.emit(bound, cuts, labels, tuple(names), tuple(befores), afters, form)
 
     def source(self, option: Option, operator: Operator, busy: set[str]) -> str | None:
         """Return why an operator should work on a cut: an input is split by it, or may be."""
@@ -264,7 +265,8 @@ class Placer:
         if any(reduction != "sum" for _, reduction in layout.partial):
             return False
         output = f"{operator.outputs[0]}~partial"
-        labels = self.split_labels(signature, bound, layout.cuts)
+        options = (o for o in self.options(signature, bound) if o.cut.rank in layout.cuts)
+        labels = frozenset(label for option in options for label in option.labels)
         self.values.actions.append(
             Compute(
                 self.values.index, bound, layout.cuts, labels, tuple(parts), (layout, layout),
@@ -278,16 +280,6 @@ class Placer:
         """List every cut that an operator can work on."""
         return options(signature, bound, self.values.axes, self.values.cuts)
 
-    def split_labels(
-        self, signature: Signature, bound: BoundOperator, cuts: frozenset[int]
-    ) -> frozenset[str]:
-        """Return the labels of an operator that some cuts split."""
-        found: set[str] = set()
-        for option in self.options(signature, bound):
-            if option.cut.rank in cuts:
-                found |= option.labels
-        return frozenset(found)
-
     def emit(
         self,
         bound: BoundOperator,
@@ -295,14 +287,11 @@ class Placer:
         labels: frozenset[str],
         names: tuple[str, ...],
         befores: tuple[Placement, ...],
-        after: Placement | None,
         afters: tuple[Placement, ...],
         distributed: Option | None = None,
     ) -> None:
         """Append the computation and record its outputs."""
         operator = bound.site.operator
-        if after is not None:
-            afters = (after,) * len(operator.outputs)
         self.values.actions.append(
             Compute(
                 self.values.index, bound, cuts, labels, names, befores, operator.outputs, afters,

@@ -167,12 +167,8 @@ class Values:
             axes = tuple(axis for axes, _ in sorted(partial) for axis in axes)
             one = (axes, next(iter(partial))[1])
             if scatter is not None:
-                step(
-                    "reduce_scatter",
-                    Placement(have.cuts | {scatter}, rest),
-                    come=scatter,
-                    partial=one,
-                )
+                then = Placement(have.cuts | {scatter}, rest)
+                step("reduce_scatter", then, come=scatter, partial=one)
             else:
                 step("all_reduce", Placement(have.cuts, rest), partial=one)
         for c in sorted(have.cuts - after.cuts, reverse=True):
@@ -205,16 +201,11 @@ class Values:
     def convert_partial(self, value: str, name: str, have: Placement, cuts: frozenset[int]) -> str:
         """Change the cuts of a partial value."""
         now = have
-        for c in sorted(have.cuts - cuts):
-            output, then = self.fresh(value), Placement(now.cuts - {c}, now.partial)
+        for c in (*sorted(have.cuts - cuts), *sorted(cuts - have.cuts)):
+            kind, gone, come = ("all_gather", c, None) if c in have.cuts else ("shard", None, c)
+            output, then = self.fresh(value), Placement(now.cuts ^ {c}, now.partial)
             self.actions.append(
-                Convert(self.index, "all_gather", value, name, output, now, then, gone=c)
-            )
-            name, now = output, then
-        for c in sorted(cuts - now.cuts):
-            output, then = self.fresh(value), Placement(now.cuts | {c}, now.partial)
-            self.actions.append(
-                Convert(self.index, "shard", value, name, output, now, then, come=c)
+                Convert(self.index, kind, value, name, output, now, then, gone, come)
             )
             name, now = output, then
         self[value].variants[now] = name

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Mapping, Set
 from itertools import combinations
 
 from parframe.dims import Dimensions
@@ -58,7 +58,7 @@ def _contradiction(
     hint = f"split only one of {left} and {right} over {', '.join(both)}"
     if free:
         hint += f", or one over an axis that is free here: {', '.join(free)}"
-    names = dict(_named(placing, here))
+    names = {dim: placing.splits[cut.split].name for cut in here for dim in cut.chain}
     shown = " x ".join(_shown(axis, names) for axis in axes)
     return ParframeError(
         "partition",
@@ -66,11 +66,6 @@ def _contradiction(
         f"{name} is {shown}, and splits put axis {', '.join(both)} on both {left} and {right}",
         hint,
     )
-
-
-def _named(placing: Placing, cuts: list[Cut]) -> Iterator[tuple[str, str]]:
-    for cut in cuts:
-        yield from ((dim, placing.splits[cut.split].name) for dim in cut.chain)
 
 
 def _shown(axis: TensorDim, names: Mapping[str, str]) -> str:

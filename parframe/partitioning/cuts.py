@@ -220,19 +220,13 @@ def _nothing(axis: str, names: list[str], dimensions: Dimensions) -> ParframeErr
     )
 
 
-def start_symbol(dim: str) -> sympy.Symbol:
-    """Return the symbol for the start of a device's part of a dimension."""
-    return offset(re.sub(r"\W", "_", dim) + "_start")
+def _symbol(cut: Cut, dim: str, kind: str) -> sympy.Symbol:
+    """Return the symbol of a device's part of a dimension; an inner cut's name has its axes.
 
-
-def here_symbol(dim: str) -> sympy.Symbol:
-    """Return the symbol for the length of a device's part of a symbolic dimension."""
-    return offset(re.sub(r"\W", "_", dim) + "_here")
-
-
-def _label(cut: Cut, dim: str) -> str:
-    """Return the name of a cut's part of a dimension; that of an inner cut has its axes, too."""
-    return dim if cut.outer is None else ".".join((dim, *cut.axes))
+    ``kind`` is ``start``, or ``here`` for the length of a part of a symbolic dimension.
+    """
+    name = dim if cut.outer is None else ".".join((dim, *cut.axes))
+    return offset(re.sub(r"\W", "_", name) + f"_{kind}")
 
 
 @attrs.frozen
@@ -267,9 +261,9 @@ def bindings_of(cuts: tuple[Cut, ...], mesh: Mesh, rank: int) -> dict[str, Size]
         for dim, piece in _changed(cut, mesh, rank):
             shape = _symbolic(cut, dim, piece)
             if not isinstance(shape.start, int):
-                found[start_symbol(_label(cut, dim)).name] = piece.start
+                found[_symbol(cut, dim, "start").name] = piece.start
             if not isinstance(shape.length, int):
-                found[here_symbol(_label(cut, dim)).name] = piece.length
+                found[_symbol(cut, dim, "here").name] = piece.length
     return found
 
 
@@ -287,7 +281,6 @@ def _whole(cut: Cut, dim: str, piece: Range) -> bool:
 def _symbolic(cut: Cut, dim: str, piece: Range) -> Range:
     if _whole(cut, dim, piece) or piece.length == 0:
         return piece
-    label = _label(cut, dim)
-    start = start_symbol(label)
-    length = piece.length if isinstance(piece.length, int) else here_symbol(label)
+    start = _symbol(cut, dim, "start")
+    length = piece.length if isinstance(piece.length, int) else _symbol(cut, dim, "here")
     return Range(start, simplify(start + length))

@@ -70,10 +70,8 @@ class PlacedGraph:
 def outer_block(graph: OperatorGraph) -> Block:
     """Return the values between calls as a block without operators."""
     tensors: dict[str, Tensor] = dict(graph.tensors)
-    operators = tuple(
-        operator for block in graph.blocks.values() for operator in block.operators[:1]
-    )[:1]
-    return Block("", (), (), operators, (), tensors)
+    operators = tuple(op for block in graph.blocks.values() for op in block.operators[:1])
+    return Block("", (), (), operators[:1], (), tensors)
 
 
 def place_graph(
@@ -132,11 +130,14 @@ class _Free:
 
     def wish(self, name: str, cuts: frozenset[int]) -> frozenset[int]:
         """Return the cuts that a value is stored with, for a use that wants some cuts."""
-        root = self._find(name)
         if self.fixed is not None:
-            return self.fixed.get(root, frozenset())
-        self.wishes.setdefault(root, set()).add(cuts)
+            return self.stored(name)
+        self.wishes.setdefault(self._find(name), set()).add(cuts)
         return cuts
+
+    def stored(self, name: str) -> frozenset[int]:
+        """Return the cuts that a value is stored with; none before ``settle``."""
+        return (self.fixed or {}).get(self._find(name), frozenset())
 
     def settle(self) -> None:
         """Store every value with the cuts that all its uses have in common."""
@@ -183,14 +184,13 @@ def _place(
             if placer.gathering:
                 gathering[block.name] = frozenset(placer.gathering)
         done = placed[block.name]
-        entered = len(boundary.entering) if boundary is not None else 0
-        before = len(top.actions) - entered
-        names = {}
-        for own, name in bound.items():
-            if own in done.free and top[name].free:
-                names[own] = name
-            else:
-                names[own] = top.need(name, done.given[own].cuts)
+        before = len(top.actions) - (len(boundary.entering) if boundary is not None else 0)
+        names = {
+            own: name
+            if own in done.free and top[name].free
+            else top.need(name, done.given[own].cuts)
+            for own, name in bound.items()
+        }
         calls.append(PlacedCall(call, tuple(top.actions[before:]), names))
         for (local, layout), own, name in zip(
             done.outputs, block.outputs, call.outputs, strict=True
@@ -199,9 +199,7 @@ def _place(
     before = len(top.actions)
     outputs = tuple(_returned(top, name, ends) for name in graph.output_names)
     stored = {
-        name: Placement(top.restrict(name, free.wish(name, frozenset())))
-        if free.fixed is not None
-        else Placement()
+        name: Placement(top.restrict(name, free.stored(name)))
         for name in (*graph.inputs, *graph.parameters)
     }
     return PlacedGraph(
@@ -277,7 +275,7 @@ def _place_block(
     placer.run(inputs, may)
     owned = frozenset(own for own in bound if own not in given)
     for own in (*block.parameters, *sorted(owned)):
-        stored = wish(own, frozenset()) if free.fixed is not None else frozenset[int]()
+        stored = free.stored(f"{block.name}\0{own}")
         given[own] = Placement(placer.values.restrict(own, stored))
     outputs = tuple(
         (placer.values[own].variants[layout], layout)

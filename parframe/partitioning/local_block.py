@@ -15,21 +15,14 @@ from parframe.plan import Layout
 
 
 @attrs.frozen
-class Entry:
-    """Local operators of one action, in order, and its position in the block."""
-
-    index: int
-    operators: tuple[Operator, ...]
-
-
-@attrs.frozen
 class LocalBlock:
     """Block for one shape of device, with the block's own names.
 
-    ``placed`` has for local values the block's own and their layouts.
+    ``entries`` are the operators of each action. ``placed`` has for local values the block's own
+    and their layouts.
     """
 
-    entries: tuple[Entry, ...]
+    entries: tuple[tuple[Operator, ...], ...]
     tensors: Mapping[str, Tensor]
     placed: Mapping[str, tuple[str, Placement]]
     axes: Mapping[str, tuple[TensorDim, ...]]

@@ -12,7 +12,7 @@ from parframe.graph import Arg, Block, Operator, Ref, Tensor, rename_arg
 from parframe.layout import Range, Region, TensorDim, dims_of, local_size, region_of
 from parframe.partitioning.actions import Action, Add, Compute, Convert, Placement
 from parframe.partitioning.cuts import Cut, Shape
-from parframe.partitioning.local_block import Entry, LocalBlock
+from parframe.partitioning.local_block import LocalBlock
 from parframe.rules import DistributedForm, Local, Signature, Site, without_addend
 from parframe.rules.signature import inputs_with
 from parframe.sizes import Size
@@ -33,7 +33,7 @@ def localize_block(
     writer = _Writer(block, axes, cuts, shape)
     for value, layout in given.items():
         writer.tensors[value] = writer.local(value, value, layout)
-    entries = tuple(Entry(action.index, writer.write(action)) for action in actions)
+    entries = tuple(writer.write(action) for action in actions)
     return LocalBlock(entries, writer.tensors, writer.layouts, axes, shape)
 
 
@@ -77,8 +77,7 @@ class _Writer:
             return (self.convert(action),)
         if isinstance(action, Add):
             return self.add(action)
-        local = LocalOperator(self, action)
-        return local.written()
+        return LocalOperator(self, action).written()
 
     def convert(self, action: Convert) -> Operator:
         """Write one communication operator, or a local slice."""
@@ -99,15 +98,7 @@ class _Writer:
         elif action.kind == "all_to_all":
             args["sends"] = self.parts(action.value, action.come, action.before)
             args["parts"] = self.parts(action.value, action.gone, action.after)
-        return Operator(
-            name=action.output,
-            target=f"parframe.{action.kind}",
-            args=args,
-            outputs=(action.output,),
-            module=near.module,
-            source=near.source,
-            origin=near.name,
-        )
+        return _operator(near, action.output, f"parframe.{action.kind}", args)
 
     def group_axes(self, action: Convert) -> tuple[Arg, ...]:
         """Return the mesh axes of a communication, in the order that numbers its ranks."""
@@ -158,11 +149,8 @@ class _Writer:
                 shape[position - action.aligned[0]] = length
             view = f"{action.output}~view"
             self.tensors[view] = Tensor(view, tuple(shape), whole.dtype)
-            written.append(
-                _operator(
-                    origin, view, "aten.view.default", {"self": Ref(right), "size": tuple(shape)}
-                )
-            )
+            resize: dict[str, Arg] = {"self": Ref(right), "size": tuple(shape)}
+            written.append(_operator(origin, view, "aten.view.default", resize))
             right = view
         args: dict[str, Arg] = {"self": Ref(action.left), "other": Ref(right), "alpha": 1}
         written.append(_operator(origin, action.output, "aten.add.Tensor", args))
@@ -324,16 +312,6 @@ class LocalOperator(Local):
             self.count += 1
             name = own = f"{operator.outputs[0]}~{self.count}"
             self.writer.tensors[name] = Tensor(name, output, dtype or self.site.outputs[0].dtype)
-        self.operators.append(
-            _operator(
-                operator,
-                name,
-                target,
-                {key: rename_arg(arg, self.names) for key, arg in args.items()},
-                own,
-            )
-        )
+        renamed = {key: rename_arg(arg, self.names) for key, arg in args.items()}
+        self.operators.append(_operator(operator, name, target, renamed, own))
         return name
-
-
-__all__ = ["LocalOperator", "localize_block"]

@@ -43,16 +43,6 @@ def write_mesh_steps(
     placed: PlacedGraph,
 ) -> MeshSteps:
     """Write a placed graph out as steps for every shape of device."""
-    shapes, shape_names = _find_shapes(cuts, mesh)
-    sequences = {
-        name: sequence_steps(graph, dimensions, placed, cuts, shape)
-        for name, shape in shapes.items()
-    }
-    return MeshSteps(mesh, cuts, placed, shapes, shape_names, sequences)
-
-
-def _find_shapes(cuts: tuple[Cut, ...], mesh: Mesh) -> tuple[dict[str, Shape], list[str]]:
-    """Return the different shapes of devices by name, and the name of every rank's."""
     shapes: dict[str, Shape] = {}
     names: dict[object, str] = {}
     shape_names: list[str] = []
@@ -63,7 +53,11 @@ def _find_shapes(cuts: tuple[Cut, ...], mesh: Mesh) -> tuple[dict[str, Shape], l
             names[key] = alphabetic_name(len(names))
             shapes[names[key]] = shape
         shape_names.append(names[key])
-    return shapes, shape_names
+    sequences = {
+        name: sequence_steps(graph, dimensions, placed, cuts, shape)
+        for name, shape in shapes.items()
+    }
+    return MeshSteps(mesh, cuts, placed, shapes, shape_names, sequences)
 
 
 def alphabetic_name(number: int) -> str:

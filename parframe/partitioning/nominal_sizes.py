@@ -12,13 +12,9 @@ NOMINAL = 64
 """Value of a symbolic size."""
 
 
+@lru_cache(maxsize=4096)
 def nominal(size: Size) -> int:
     """Return a size with every symbol at its nominal value."""
-    return size if isinstance(size, int) else _evaluated(size)
-
-
-@lru_cache(maxsize=4096)
-def _evaluated(size: Size) -> int:
     return evaluate(size, dict.fromkeys(symbols_of(size), NOMINAL))
 
 

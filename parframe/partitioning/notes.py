@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
 
 from parframe.dims import Dimensions
@@ -39,10 +40,7 @@ def notes_of(
         Note("no rule", where, "computed whole on every device, its inputs gathered", 0)
         for where in placed.unruled
     )
-    uses: dict[str, int] = {}
-    for call in calls:
-        uses[call.block] = uses.get(call.block, 0) + 1
-    for name, count in uses.items():
+    for name, count in Counter(call.block for call in calls).items():
         notes.extend(_compute(placed.blocks[name], cuts, axes, count))
         notes.extend(_gathers(placed.blocks[name], count))
     return tuple(notes)

@@ -35,18 +35,10 @@ def write_regular_plan(
         shape = steps.shape_names[rank]
         name = f"stage{stage}" + (f"_{shape}" if len(steps.shapes) > 1 else "")
         if name not in programs:
+            communication = writer.communication(stage)
             programs[name] = writer.program(
-                name,
-                stage,
-                steps.sequences[shape],
-                steps.shapes[shape],
-                writer.communication(stage),
+                name, stage, steps.sequences[shape], steps.shapes[shape], communication
             )
         devices.append(Device(rank, name, bindings_of(cuts, mesh, rank)))
-    return Plan(
-        graph=graph,
-        placing=placing,
-        programs=programs,
-        devices=tuple(devices),
-        notes=notes_of(graph, dimensions, placed, cuts, mesh),
-    )
+    notes = notes_of(graph, dimensions, placed, cuts, mesh)
+    return Plan(graph, placing, programs, tuple(devices), notes)

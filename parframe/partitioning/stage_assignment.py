@@ -98,15 +98,17 @@ class StageAssignment:
         reads = [value for number in self.ranges[stage] for value in self.steps[number].reads]
         if stage == self.count - 1:
             outputs = [name for _, name, _ in self.placed.outputs if name in self.makers]
-            reads += [name for name in outputs if self._takes_output(name)]
-        inputs = find_stage_inputs(reads, own, self.given, self.makers, self.recomputable)
-        for value in inputs.received:
+            reads += [
+                name
+                for name in outputs
+                if self.last_returns_all or self.makers[name] in self.recomputable
+            ]
+        recomputed, received = find_stage_inputs(
+            reads, own, self.given, self.makers, self.recomputable
+        )
+        for value in received:
             self.receivers.setdefault(value, []).append(stage)
-        self.steps_of_stage.append(sorted(own | inputs.recomputed))
-
-    def _takes_output(self, value: str) -> bool:
-        """Tell whether the last stage needs an output of the model that it may not read."""
-        return self.last_returns_all or self.makers[value] in self.recomputable
+        self.steps_of_stage.append(sorted(own | recomputed))
 
     def received(self, stage: int) -> list[str]:
         """List the values that a stage receives, in the order in which they are made."""

@@ -71,8 +71,6 @@ def balance_stages(
     start. Raise an error if there are not enough places where a stage can start.
     """
     stages = len(shares)
-    if stages == 1:
-        return ()
     if len(fixed) > stages - 1:
         raise ParframeError(
             "partition",
@@ -135,7 +133,8 @@ def _balance(
     best: Any = numpy.full(width, numpy.inf)
     best[0] = 0.0
     chosen: list[Any] = []
-    legal = (gap > 0) & _allowed(ends, fixed)
+    left, right = (numpy.searchsorted(fixed, ends, side) for side in ("left", "right"))
+    legal = (gap > 0) & (right[None, :] >= left[:, None])  # no fixed start within a stage
     spent: dict[int, Any] = {}
     for share in shares:
         if share not in spent:
@@ -160,10 +159,3 @@ def _balance(
         at = int(choice[at])
         cuts.append(int(ends[at]))
     return tuple(sorted(cuts[:-1]))
-
-
-def _allowed(ends: Any, fixed: list[int]) -> Any:
-    """Return which pairs of ends may be one stage: those without a fixed start between them."""
-    before = numpy.searchsorted(numpy.array(fixed), ends, side="right") if fixed else 0 * ends
-    strictly = numpy.searchsorted(numpy.array(fixed), ends, side="left") if fixed else 0 * ends
-    return before[None, :] >= strictly[:, None]

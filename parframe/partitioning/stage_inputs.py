@@ -4,16 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 
-import attrs
-
-
-@attrs.frozen
-class StageInputs:
-    """Steps that a stage computes again, and values that it receives, in order of first use."""
-
-    recomputed: frozenset[int]
-    received: tuple[str, ...]
-
 
 def find_stage_inputs(
     reads: Iterable[str],
@@ -21,8 +11,8 @@ def find_stage_inputs(
     model_inputs: Collection[str],
     producers: Mapping[str, int],
     recomputable: Mapping[int, frozenset[int]],
-) -> StageInputs:
-    """Divide the values that a stage reads from others into recomputed and received ones.
+) -> tuple[frozenset[int], tuple[str, ...]]:
+    """Return the steps that a stage computes again, and the values that it receives, by first use.
 
     ``steps`` are the stage's own steps, ``model_inputs`` the values that every stage has,
     ``producers`` the steps that make values, and ``recomputable`` the steps that are cheap to
@@ -38,7 +28,7 @@ def find_stage_inputs(
             recomputed |= needed
         else:
             received[value] = None
-    return StageInputs(frozenset(recomputed.difference(steps)), tuple(received))
+    return frozenset(recomputed.difference(steps)), tuple(received)
 
 
 def uses_broadcast(receivers: int, stages: int) -> bool:

@@ -61,7 +61,11 @@ class StageWriter:
                 for value in model.steps[number].writes:
                     operators.extend(communication.sends.get(value, ()))
         used = {value for operator in operators for value in operator.inputs}
-        outputs = self._outputs(stage, shape)
+        outputs = tuple(
+            self._part(local, whole, layout, shape)
+            for whole, local, layout in self.placed.outputs
+            if self.stages.output_stage(local) == stage
+        )
         used |= {part.name for part in outputs}
         inputs = self._parts(self.graph.inputs, used, shape)
         parameters = self._parts(self.graph.parameters, used, shape)
@@ -77,14 +81,6 @@ class StageWriter:
             outputs=outputs,
             states=tuple(State(label, value) for label, value in model.states if value in known),
             layouts={value: model.layouts[value] for value in defined if value in model.layouts},
-        )
-
-    def _outputs(self, stage: int, shape: Shape) -> tuple[Part, ...]:
-        """Return the parts of the model's outputs that a stage returns."""
-        return tuple(
-            self._part(local, name, layout, shape)
-            for name, local, layout in self.placed.outputs
-            if self.stages.output_stage(local) == stage
         )
 
     def _parts(

@@ -9,7 +9,6 @@ and, within a stage, of the values that it makes, so no cycle of waiting devices
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import TypeAlias
 
@@ -27,10 +26,9 @@ from parframe.partitioning.stage_assignment import StageAssignment
 from parframe.partitioning.stage_boundaries import Boundaries
 from parframe.partitioning.stage_programs import StageCommunication, StageWriter
 from parframe.partitioning.step_costs import works_of
+from parframe.partitioning.step_sequence import LOCAL_SUFFIX
 from parframe.plan import Device, Note, Plan, Program
 from parframe.strategy import Placing
-
-_BASE = re.compile(r"[@~].*$", re.DOTALL)
 
 Key: TypeAlias = tuple[object, ...]
 """Identity of a cut on any mesh: its chain, each axis with its ratio, and its outer cut."""
@@ -136,7 +134,7 @@ class StagedPlacement:
         crossing: dict[str, frozenset[int]] = {}
         for stage, mesh in enumerate(self.mesh.submeshes):
             for name in placements[mesh].stages.received(stage):
-                value = _BASE.sub("", name)
+                value = LOCAL_SUFFIX.sub("", name)
                 crossing[value] = crossing.get(value, frozenset()) | {stage}
         return crossing
 
@@ -194,16 +192,13 @@ def write_staged_plan(
         shape = steps.shape_names[local]
         key = (stage, shape, _peers(communication[rank]))
         if key not in names:
-            names[key] = name = f"stage{stage}_{alphabetic_name(_count(programs, stage))}"
+            count = sum(program.stage == stage for program in programs.values())
+            names[key] = name = f"stage{stage}_{alphabetic_name(count)}"
             programs[name] = writers[mesh.submeshes[stage]].program(
                 name, stage, steps.sequences[shape], steps.shapes[shape], communication[rank]
             )
         devices.append(Device(rank, names[key], bindings_of(steps.cuts, steps.mesh, local)))
     return Plan(graph, placing, programs, tuple(devices), _notes(staged))
-
-
-def _count(programs: Mapping[str, Program], stage: int) -> int:
-    return sum(program.stage == stage for program in programs.values())
 
 
 def _peers(communication: StageCommunication) -> tuple[tuple[str, object], ...]:

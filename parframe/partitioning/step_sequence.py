@@ -9,14 +9,15 @@ from functools import cached_property
 import attrs
 
 from parframe.dims import Dimensions
-from parframe.graph import Block, Operator, OperatorGraph, Tensor, rename_arg
+from parframe.graph import Operator, OperatorGraph, Tensor, rename_arg
 from parframe.partitioning.cuts import Cut, Shape
 from parframe.partitioning.graph_placement import PlacedCall, PlacedGraph, outer_block
 from parframe.partitioning.local_block import LocalBlock
 from parframe.partitioning.localize import localize_block
 from parframe.plan import Layout
 
-_BASE = re.compile(r"[@~].*$", re.DOTALL)
+LOCAL_SUFFIX = re.compile(r"[@~].*$", re.DOTALL)
+"""Suffix of the local names of a value."""
 
 
 @attrs.frozen
@@ -65,8 +66,18 @@ class LocalGraph:
     def names(self, call: PlacedCall) -> dict[str, str]:
         """Return the names of the values of a call's block in the sequence."""
         block = self.placed.blocks[call.call.block].block
-        wholes = call.call.names(block)
-        return _names(wholes, call.call.name, call.inputs, block, self.blocks[block.name])
+        own, given = call.call.names(block), {*block.inputs, *block.parameters}
+        result: dict[str, str] = {}
+        for name in self.blocks[block.name].tensors:
+            base = LOCAL_SUFFIX.sub("", name)
+            suffix = name[len(base) :]
+            if name in call.inputs:
+                result[name] = call.inputs[name]
+            elif base in given and suffix:
+                result[name] = f"{call.call.name}/{name}"
+            else:
+                result[name] = own[base] + suffix
+        return result
 
 
 def sequence_steps(
@@ -120,33 +131,15 @@ def write_steps(local: LocalGraph) -> tuple[Step, ...]:
     between = iter(local.between.entries)
     steps: list[Step] = []
     for number, call in enumerate(local.placed.calls):
-        steps.extend(Step(number, next(between).operators) for _ in call.glue)
+        steps.extend(Step(number, next(between)) for _ in call.glue)
         names, label = local.names(call), call.call.name
         star = label.rsplit(".", 1)[-1]
         for entry in local.blocks[call.call.block].entries:
-            operators = tuple(_renamed(op, names, label, star) for op in entry.operators)
+            operators = tuple(_renamed(op, names, label, star) for op in entry)
             steps.append(Step(number, operators))
-        steps.extend(Step(number, next(between).operators) for _ in call.leaving)
-    steps.extend(Step(len(local.placed.calls), entry.operators) for entry in between)
+        steps.extend(Step(number, next(between)) for _ in call.leaving)
+    steps.extend(Step(len(local.placed.calls), entry) for entry in between)
     return tuple(steps)
-
-
-def _names(
-    own: Mapping[str, str], label: str, inputs: Mapping[str, str], block: Block, local: LocalBlock
-) -> dict[str, str]:
-    """Return the names of a local block's values in the sequence."""
-    given = {*block.inputs, *block.parameters}
-    result: dict[str, str] = {}
-    for name in local.tensors:
-        base = _BASE.sub("", name)
-        suffix = name[len(base) :]
-        if name in inputs:
-            result[name] = inputs[name]
-        elif base in given and suffix:
-            result[name] = f"{label}/{name}"
-        else:
-            result[name] = own[base] + suffix
-    return result
 
 
 def _renamed(operator: Operator, names: Mapping[str, str], label: str, star: str) -> Operator:

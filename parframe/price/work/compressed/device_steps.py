@@ -153,9 +153,9 @@ class DeviceStepsCache:
         operators = tuple(
             (op.name, op.target, op.outputs, op.origin, (*op.args,), _non_numbers(op.args.values()))
             for entry in local.entries
-            for op in entry.operators
+            for op in entry
         )
-        lengths = tuple(len(entry.operators) for entry in local.entries)
+        lengths = tuple(map(len, local.entries))
         values = tuple((name, _symbolic(tensor)) for name, tensor in local.tensors.items())
         return self.block_kinds.setdefault((operators, lengths, values), len(self.block_kinds))
 

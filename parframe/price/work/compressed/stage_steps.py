@@ -186,13 +186,15 @@ class _StageAssignment:
         for number, own in enumerate(assigned):
             inside = {step for step, _ in own}
             reads = (value for step, _ in own for value in graph.reads[step])
-            inputs = find_stage_inputs(reads, inside, graph.inputs, graph.producers, self.closures)
-            for value in inputs.received:
+            recomputed, received = find_stage_inputs(
+                reads, inside, graph.inputs, graph.producers, self.closures
+            )
+            for value in received:
                 producer = graph.producers[value]
                 position = self._position(number, own, producer)
                 key = (position, graph.writes[producer].index(value))
                 receivers.setdefault(key, set()).add(number)
-            steps.append((*((step, 1) for step in sorted(inputs.recomputed)), *own))
+            steps.append((*((step, 1) for step in sorted(recomputed)), *own))
         return StageSteps(tuple(steps), self._sends(receivers), self._outputs())
 
     def _steps(self, stage: int) -> list[tuple[int, int]]:
