@@ -18,8 +18,8 @@ from parframe.plan import Layout
 class LocalBlock:
     """Block for one shape of device, with the block's own names.
 
-    ``entries`` are the operators of each action. ``placed`` has for local values the block's own
-    and their layouts.
+    ``entries`` are the operators of each action; ``placed`` has the block's value of each local
+    value, and its placement.
     """
 
     entries: tuple[tuple[Operator, ...], ...]

@@ -14,9 +14,8 @@ def find_stage_inputs(
 ) -> tuple[frozenset[int], tuple[str, ...]]:
     """Return the steps that a stage computes again, and the values that it receives, by first use.
 
-    ``steps`` are the stage's own steps, ``model_inputs`` the values that every stage has,
-    ``producers`` the steps that make values, and ``recomputable`` the steps that are cheap to
-    compute again, each with all steps that it needs.
+    ``steps`` are its own steps, ``model_inputs`` the values that every stage has, ``producers`` the
+    steps that make values, ``recomputable`` cheap steps, each with all steps that it needs.
     """
     recomputed: set[int] = set()
     received: dict[str, None] = {}
