@@ -19,35 +19,15 @@ def attention(
     window: int | None,
     softcap: float | None,
 ) -> torch.Tensor:
-    """Compute attention of grouped heads, masked by positions.
+    """Compute attention of grouped heads, masked by positions: ``[batch, sequence, heads, width]``.
 
-    Parameters
-    ----------
-    query
-        ``[batch, heads, sequence, size]``.
-    key, value
-        ``[batch, kv_heads, keys, size]``; heads are a multiple of kv_heads.
-    query_positions, key_positions
-        Position of each query and of each key in the sequence; needed if ``causal`` or
-        ``window``.
-    sinks
-        One more logit for every head, to which no value belongs.
-    mask
-        Added to the logits (floating point), or true where a query sees a key (boolean).
-    scale
-        Factor of the logits.
-    causal
-        Whether a query sees only keys at its own and earlier positions.
-    window
-        Number of positions that a query sees, counted back from its own (and ahead too, if not
-        causal).
-    softcap
-        Bound of the logits, by tanh.
-
-    Returns
-    -------
-    torch.Tensor
-        ``[batch, sequence, heads, size of a value]``.
+    Queries are ``[batch, heads, sequence, size]``, keys ``[batch, kv_heads, keys, size]`` and
+    values ``[batch, kv_heads, keys, width]``; heads are a multiple of kv_heads. Positions in the
+    sequence are needed if ``causal`` (a query sees only keys at its own and earlier positions) or
+    ``window`` (the number of positions that a query sees, counted back from its own, and ahead too
+    if not causal). ``sinks`` are one more logit for every head, to which no value belongs. The mask
+    is added to the logits (floating point), or true where a query sees a key (boolean). ``scale``
+    is the factor of the logits, ``softcap`` their bound, by tanh.
     """
     return reference_attention(
         query, key, value, query_positions, key_positions, sinks, mask, scale, causal, window,
@@ -132,10 +112,8 @@ def attention_logits(
 ) -> torch.Tensor:
     """Compute the logits that `attention` takes the softmax of.
 
-    Returns
-    -------
-    torch.Tensor
-        ``[batch, kv_heads, group, sequence, keys]``, where a group is the heads of one kv_head.
+    They are ``[batch, kv_heads, group, sequence, keys]``, where a group is the heads of one
+    kv_head.
     """
     batch, heads, queries, size = query.shape
     kv_heads = key.shape[1]

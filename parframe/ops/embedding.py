@@ -8,14 +8,8 @@ import torch
 def embedding(weight: torch.Tensor, indices: torch.Tensor, start: int) -> torch.Tensor:
     """Look up the rows of a device's part of a table; rows of other devices give zeros.
 
-    Parameters
-    ----------
-    weight
-        ``[rows, width]``: the device's rows.
-    indices
-        Numbers of rows in the whole table, of any shape.
-    start
-        Number of the device's first row.
+    The weight (``[rows, width]``) has the device's rows, from number ``start`` of the whole table
+    on. The indices, of any shape, are numbers of rows in the whole table.
     """
     rows = weight.shape[0]
     if rows == 0:

@@ -21,18 +21,10 @@ _COMMUNICATION = ("axes", "tag", "travels")
 
 
 def simulate(ranks: Sequence[Mapping[str, Any]]) -> list[torch.Tensor]:
-    """Compute ``parframe.experts`` for the tokens of every rank of a group.
+    """Compute ``parframe.experts`` (``[tokens, out]``) for the tokens of every rank of a group.
 
-    Parameters
-    ----------
-    ranks
-        For every rank the operator's arguments: its own tokens with their choices, and its own
-        experts, of which ``first`` is the number of the first one.
-
-    Returns
-    -------
-    list of torch.Tensor
-        For every rank ``[tokens, out]``.
+    Every rank has the operator's arguments: its own tokens with their choices, and its own experts,
+    of which ``first`` is the number of the first one.
     """
     results = [_zeros(own) for own in ranks]
     for other in ranks:
@@ -81,20 +73,9 @@ def expert_dispatch(
 ) -> torch.Tensor:
     """Compute ``parframe.experts`` of this rank's tokens, over the experts of all ranks.
 
-    Parameters
-    ----------
-    hidden, ids, weights
-        This rank's tokens and their choices.
-    up, up_bias, down, down_bias, activation, gates, interleaved, transposed
-        As for ``parframe.experts``; this rank's experts.
-    column
-        The number of this rank's first inner column.
-    firsts, counts
-        The number of every rank's first expert, and its number of experts.
-    rank
-        This rank's number in the group.
-    group
-        The group's name.
+    The arguments are those of ``parframe.experts`` for this rank's tokens and experts, then the
+    number of this rank's first inner column, the number of every rank's first expert (``firsts``)
+    and its number of experts (``counts``), this rank's number in the group, and the group's name.
     """
     process_group = find_group(group)
     chosen = [

@@ -12,16 +12,10 @@ from parframe.ops.activation import run_activation
 class ExpertsForm:
     """Storage and use of the weights of experts.
 
-    Parameters
-    ----------
-    activation
-        Text of the function between the two products, see `parframe.ops.activation`.
-    gates
-        Number of values of the first product that make one value of the second product's input.
-    interleaved
-        Whether these values are adjacent in the first weight.
-    transposed
-        Whether weights are stored as ``[experts, in, out]``.
+    ``activation`` is the text of the function between the two products, see
+    `parframe.ops.activation`. ``gates`` values of the first product make one value of the second
+    product's input; they are adjacent in the first weight if ``interleaved``. Weights are
+    ``[experts, in, out]`` if ``transposed``.
     """
 
     activation: str
@@ -44,29 +38,14 @@ def experts(
     interleaved: bool,
     transposed: bool,
 ) -> torch.Tensor:
-    """Compute tokens through the experts chosen for each, weighted and summed.
+    """Compute tokens (``[tokens, in]``) through the experts chosen for each, weighted and summed.
 
-    Parameters
-    ----------
-    hidden
-        ``[tokens, in]``.
-    ids
-        ``[tokens, choices]``: the numbers of the experts of every token; a choice whose number is
-        that of no expert counts nothing.
-    weights
-        ``[tokens, choices]``: the factor of the result of each choice.
-    up, up_bias
-        ``[experts, gates * width, in]``, or ``[experts, in, gates * width]`` where
-        ``transposed``; ``[experts, gates * width]``.
-    down, down_bias
-        ``[experts, out, width]``, or ``[experts, width, out]``; ``[experts, out]``.
-    activation, gates, interleaved, transposed
-        See `ExpertsForm`.
-
-    Returns
-    -------
-    torch.Tensor
-        ``[tokens, out]``, of the dtype of ``hidden``.
+    ``ids`` and ``weights`` (``[tokens, choices]``) are the numbers of the experts of every token
+    and the factors of their results; a choice whose number is that of no expert counts nothing.
+    ``up`` is ``[experts, gates * width, in]`` and ``down`` ``[experts, out, width]``, their last
+    two dims swapped where ``transposed``; biases are ``[experts, gates * width]`` and ``[experts,
+    out]``. See `ExpertsForm` for the other arguments. The result is ``[tokens, out]``, of the dtype
+    of ``hidden``.
     """
     form = ExpertsForm(activation, gates, interleaved, transposed)
     return compute_experts(hidden, ids, weights, up, up_bias, down, down_bias, form)

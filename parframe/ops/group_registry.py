@@ -25,13 +25,7 @@ def is_registered(group: dist.ProcessGroup) -> bool:
 
 
 def find_group(name: str) -> dist.ProcessGroup:
-    """Return the group of a name.
-
-    Raises
-    ------
-    ParframeError
-        Of kind ``run``, if the group has been destroyed or was never registered.
-    """
+    """Return the group of a name, which was registered and has not been destroyed."""
     if name not in _KNOWN:
         raise ParframeError(
             "run", f"group {name!r}", "there is no such process group", "make the module again"

@@ -39,12 +39,9 @@ def runtime_function(operator: Operator) -> Callable[..., Any] | None:
 
 
 def registered_operator(operator: Operator) -> torch._ops.OpOverload:
-    """Return PyTorch's overload of an operator.
+    """Return PyTorch's overload of an operator, which is PyTorch's own or has a rule.
 
-    Raises
-    ------
-    ParframeError
-        Of kind ``run``, if it is neither PyTorch's own nor an operator with a rule.
+    An error of kind ``run`` reports any other operator.
     """
     rule = rule_of(operator)
     if rule is None and not operator.target.startswith("aten."):

@@ -8,18 +8,10 @@ import torch
 def write_cache(
     value: torch.Tensor, cache: torch.Tensor, slots: torch.Tensor, position_dim: int
 ) -> torch.Tensor:
-    """Write a step's entries into a cache, and return the cache itself.
+    """Write a step's entries into a cache in place, and return the cache itself.
 
-    Parameters
-    ----------
-    value
-        ``[rows, ..., tokens, ...]``, the tokens on ``position_dim``.
-    cache
-        The same shape with slots on ``position_dim``; written in place.
-    slots
-        ``[rows, tokens]``: the slot of each token.
-    position_dim
-        The dim of the positions.
+    The value is ``[rows, ..., tokens, ...]`` with the tokens on ``position_dim``, where the cache
+    has slots; ``slots`` (``[rows, tokens]``) has the slot of each token.
     """
     rows = torch.arange(value.shape[0], device=value.device).unsqueeze(-1)
     index: list[torch.Tensor | None] = [None] * (position_dim + 1)

@@ -20,22 +20,10 @@ def recurrence(
     With ``beta`` it is what the state lacks that is added, ``key (x) beta (value - key S)``: the
     delta rule.
 
-    Parameters
-    ----------
-    query, key
-        ``[batch, sequence, groups, size]``; heads are a multiple of groups.
-    value
-        ``[batch, sequence, heads, width]``.
-    decay
-        ``[batch, sequence, heads, size]``, or of size 1 where all of a state decays alike: the
-        logarithm of what remains.
-    beta
-        ``[batch, sequence, heads]``.
-
-    Returns
-    -------
-    torch.Tensor
-        ``[batch, sequence, heads, width]``, of the dtype of ``value``.
+    Queries and keys are ``[batch, sequence, groups, size]``, values and the result ``[batch,
+    sequence, heads, width]``; heads are a multiple of groups. ``decay``, the logarithm of what
+    remains, is ``[batch, sequence, heads, size]``, or of size 1 where all of a state decays alike.
+    ``beta`` is ``[batch, sequence, heads]``.
     """
     batch, length, heads, width = value.shape
     groups, size = key.shape[2:]

@@ -30,16 +30,8 @@ _OPTIONAL = ("query_positions", "key_positions", "mask", "window", "softcap")
 def simulate(ranks: Sequence[Mapping[str, Any]]) -> list[torch.Tensor]:
     """Compute ``parframe.attention`` for the queries of every rank of a group.
 
-    Parameters
-    ----------
-    ranks
-        For every rank the operator's arguments: its part of each, and in ``travels`` the names of
-        those that pass round.
-
-    Returns
-    -------
-    list of torch.Tensor
-        For every rank ``[batch, sequence, heads, size of a value]``.
+    Every rank has its part of the operator's arguments, and in ``travels`` the names of those that
+    pass round. Results are ``[batch, sequence, heads, size of a value]``.
     """
     blocks = [{slot: own[slot] for slot in own["travels"]} for own in ranks]
     count = len(ranks)
@@ -78,23 +70,10 @@ def ring_attention(
 ) -> torch.Tensor:
     """Compute ``parframe.attention`` of this rank's queries over the keys of all ranks.
 
-    Parameters
-    ----------
-    query, key, value, query_positions, key_positions
-        This rank's; positions are ``[rows, length]`` or ``[length]``.
-    sinks, scale, causal, window, softcap
-        As for ``parframe.attention``.
-    queries, keys
-        The number of queries and of keys of every rank of the group.
-    rank
-        This rank's number in the group.
-    group
-        The group's name.
-
-    Returns
-    -------
-    torch.Tensor
-        ``[rows, own queries, heads, size of a value]``.
+    Arguments are those of ``parframe.attention`` for this rank's queries and keys; positions are
+    ``[rows, length]`` or ``[length]``. Then follow the numbers of queries and of keys of every
+    rank, this rank's number in the group, and the group's name. The result is ``[rows, own queries,
+    heads, size of a value]``.
     """
     own = {
         "query": query,

@@ -22,13 +22,7 @@ def dtype_name(dtype: torch.dtype) -> str:
 
 
 def find_overload(target: str) -> torch._ops.OpOverload:
-    """Return the registered overload of a target such as ``aten.linear.default``.
-
-    Raises
-    ------
-    ParframeError
-        If no such operator is registered.
-    """
+    """Return the registered overload of a target such as ``aten.linear.default``."""
     namespace, _, rest = target.partition(".")
     name, _, which = rest.partition(".")
     try:

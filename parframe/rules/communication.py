@@ -30,25 +30,12 @@ from parframe.rules.kinds import POINTWISE, Kind, View
 class PlanOperator:
     """An operator that only plans have.
 
-    Parameters
-    ----------
-    name
-        Its name, such as ``"all_reduce"``.
-    arguments
-        The arguments that it must have, in order.
-    pattern
-        ``collective`` (every rank of a group enters it), ``point_to_point`` (a send, or the recv
-        that matches it), or ``local`` (no communication).
-    optional
-        Arguments that only some ranks have.
-    results
-        The numbers of results that it may have.
-    sized_by
-        The tensor whose bytes are counted as communicated: ``input`` or ``output``.
-    stages
-        Whether it carries values between pipeline stages, and not within one.
-    kind
-        What it is apart from communication.
+    ``arguments`` are those that it must have, in order, and ``optional`` those that only some ranks
+    have; ``results`` are the numbers of results that it may have. The pattern is ``collective``
+    (every rank of a group enters it), ``point_to_point`` (a send, or the recv that matches it) or
+    ``local`` (no communication). ``sized_by`` is the tensor whose bytes are counted as
+    communicated. ``stages`` is true if it carries values between pipeline stages, and not within
+    one. ``kind`` is that apart from communication.
     """
 
     name: str

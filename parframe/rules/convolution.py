@@ -26,11 +26,7 @@ def _convolution(transposed: bool) -> Callable[[Site], Signature | None]:
         i: Pattern = () if each == 1 and groups != 1 else ("i",)
         o: Pattern = () if out == 1 and groups != 1 else ("o",)
         g: Pattern = () if groups == 1 else ("g",)
-        window, before, after = (
-            label_dims("k", space),
-            label_dims("s", space),
-            label_dims("t", space),
-        )
+        window, before, after = (label_dims(label, space) for label in "kst")
         weight = ((*g, *i), o, *window) if turned else ((*g, *o), i, *window)
         bias: list[Dims] = [((*g, *o),)] if "bias" in site.operator.slots else []
         whole = labels_of((window, before))
@@ -86,28 +82,14 @@ def _all_but_batch(count: int) -> Callable[[Site], Signature | None]:
 _CONVOLUTIONS = "conv1d.default conv2d.default conv3d.default conv1d.padding conv2d.padding"
 _TRANSPOSED = "conv_transpose1d.default conv_transpose2d.input conv_transpose3d.input"
 _POOLS = {"max_pool": "", "avg_pool": "self", "adaptive_avg_pool": "self"}
-_RESIZED = {
-    "upsample_nearest1d": 1,
-    "upsample_nearest2d": 2,
-    "upsample_nearest3d": 3,
-    "_upsample_nearest_exact1d": 1,
-    "_upsample_nearest_exact2d": 2,
-    "_upsample_nearest_exact3d": 3,
-    "upsample_linear1d": 1,
-    "upsample_bilinear2d": 2,
-    "upsample_bicubic2d": 2,
-    "upsample_trilinear3d": 3,
-}
+_WITH_INDICES = ("max_pool{}d_with_indices", "adaptive_max_pool{}d")
+_RESIZED = """upsample_nearest1d upsample_nearest2d upsample_nearest3d _upsample_nearest_exact1d
+_upsample_nearest_exact2d _upsample_nearest_exact3d upsample_linear1d upsample_bilinear2d
+upsample_bicubic2d upsample_trilinear3d"""
 
 RULES = (
     *(
-        Rule(
-            f"aten.{name}",
-            _convolution(turned),
-            local=_local_groups,
-            fresh=True,
-            one_dtype=True,
-        )
+        Rule(f"aten.{name}", _convolution(turned), local=_local_groups, fresh=True, one_dtype=True)
         for names, turned in ((_CONVOLUTIONS, False), (_TRANSPOSED, True))
         for name in names.split()
     ),
@@ -118,19 +100,13 @@ RULES = (
         for n in (1, 2, 3)
     ),
     *(
-        Rule(f"aten.{name}.default", _all_but_batch(n))
-        for name, n in (
-            ("max_pool2d_with_indices", 2),
-            ("max_pool3d_with_indices", 3),
-            ("max_pool1d_with_indices", 1),
-            ("adaptive_max_pool1d", 1),
-            ("adaptive_max_pool2d", 2),
-            ("adaptive_max_pool3d", 3),
-        )
+        Rule(f"aten.{name.format(n)}.default", _all_but_batch(n))
+        for name in _WITH_INDICES
+        for n in (1, 2, 3)
     ),
     *(
-        Rule(f"aten.{name}.{overload}", _space(n), local=_local_space(n))
-        for name, n in _RESIZED.items()
+        Rule(f"aten.{name}.{overload}", _space(int(name[-2])), local=_local_space(int(name[-2])))
+        for name in _RESIZED.split()
         for overload in ("default", "vec")
     ),
 )

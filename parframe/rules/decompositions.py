@@ -16,13 +16,20 @@ from parframe.sizes import Size, product
 Decomposed: TypeAlias = tuple[tuple[Operator, ...], Mapping[str, Tensor]]
 
 
-class _Writer:
-    """Writer of the simpler operators; values are named after the output and their part."""
+_ALPHA: Mapping[str, Arg] = {"alpha": 1}
 
-    def __init__(self, site: Site) -> None:
+
+class _Body:
+    """Writer of simpler operators in one dtype; values are named after output and part."""
+
+    def __init__(self, site: Site, over: frozenset[int], dtype: str) -> None:
         self.site = site
         self.operators: list[Operator] = []
         self.tensors: dict[str, Tensor] = {}
+        self.over = over
+        self.dtype = dtype
+        self.shape = site.inputs[0].shape
+        self.small = tuple(1 if i in over else n for i, n in enumerate(self.shape))
 
     def write(
         self,
@@ -47,24 +54,6 @@ class _Writer:
 
     def done(self) -> Decomposed:
         return tuple(self.operators), self.tensors
-
-
-def _reduced(shape: tuple[Size, ...], over: frozenset[int], keep: bool) -> tuple[Size, ...]:
-    return tuple(1 if i in over else n for i, n in enumerate(shape) if keep or i not in over)
-
-
-_ALPHA: Mapping[str, Arg] = {"alpha": 1}
-
-
-class _Body(_Writer):
-    """Writer with the arithmetic that the decompositions share, in one dtype."""
-
-    def __init__(self, site: Site, over: frozenset[int], dtype: str) -> None:
-        super().__init__(site)
-        self.over = over
-        self.dtype = dtype
-        self.shape = site.inputs[0].shape
-        self.small = _reduced(self.shape, over, True)
 
     def cast(self, part: str, value: Ref, before: str, shape: tuple[Size, ...]) -> Ref:
         if before == self.dtype:
@@ -123,10 +112,7 @@ def softmax(log: bool) -> Callable[[Site], Decomposed | None]:
         if 0 in site.inputs[0].shape:
             return None
         body, value = _body(site, over)
-        top = body.reduce("maximum", "amax.default", value)
-        low = body.apply("lowered", "sub.Tensor", value, other=top, **_ALPHA)
-        exp = body.apply("exponentials", "exp.default", low)
-        total = body.reduce("total", "sum.dim_IntList", exp)
+        _, low, exp, total = _exponentials(body, value)
         if log:
             lost = body.apply("logarithm", "log.default", total)
             value = body.apply("result", "sub.Tensor", low, other=lost, **_ALPHA)
@@ -138,16 +124,21 @@ def softmax(log: bool) -> Callable[[Site], Decomposed | None]:
     return decompose
 
 
+def _exponentials(body: _Body, value: Ref) -> tuple[Ref, Ref, Ref, Ref]:
+    """Write the maximum, the values without it, their exponentials, and the sum of these."""
+    top = body.reduce("maximum", "amax.default", value)
+    low = body.apply("lowered", "sub.Tensor", value, other=top, **_ALPHA)
+    exp = body.apply("exponentials", "exp.default", low)
+    return top, low, exp, body.reduce("total", "sum.dim_IntList", exp)
+
+
 def logsumexp(site: Site) -> Decomposed | None:
     """Decompose into ``log(sum(exp(x - max))) + max``."""
     over = dim_indices(site.arg("dim"), len(site.inputs[0].shape))
     if 0 in site.inputs[0].shape:
         return None
     body, value = _body(site, over)
-    top = body.reduce("maximum", "amax.default", value)
-    low = body.apply("lowered", "sub.Tensor", value, other=top, **_ALPHA)
-    exp = body.apply("exponentials", "exp.default", low)
-    total = body.reduce("total", "sum.dim_IntList", exp)
+    top, _, _, total = _exponentials(body, value)
     lost = body.apply("logarithm", "log.default", total)
     value = body.apply("result", "add.Tensor", lost, other=top, **_ALPHA)
     body.finish(value, site.outputs[0], squeeze=True)

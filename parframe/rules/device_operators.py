@@ -22,8 +22,7 @@ def _part_of(target: str, *added: str) -> Callable[[Operator], Operator]:
 
 
 def _guarded(operator: Operator) -> Operator:
-    args = {slot: arg for slot, arg in operator.args.items() if slot not in ("target", "shape")}
-    return attrs.evolve(operator, target=str(operator.args["target"]), args=args)
+    return _part_of(str(operator.args["target"]), "target", "shape")(operator)
 
 
 EMBEDDING = DeviceOperator(

@@ -79,8 +79,7 @@ def _common(left: Size, right: Size) -> Size:
         return right
     if divide(right, left) is not None:
         return left
-    numbers = gcd(_number(left), _number(right))
-    return numbers
+    return gcd(_number(left), _number(right))
 
 
 def _number(size: Any) -> int:

@@ -16,10 +16,7 @@ Implementation: TypeAlias = "str | Callable[..., Any]"
 def load_function(implementation: Implementation) -> Callable[..., Any]:
     """Return the function that an implementation names, importing its module.
 
-    Raises
-    ------
-    ParframeError
-        Of kind ``rule``, if there is no such module or function.
+    An error of kind ``rule`` reports a module or function that does not exist.
     """
     return _import(implementation) if isinstance(implementation, str) else implementation
 

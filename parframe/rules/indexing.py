@@ -113,12 +113,7 @@ def _index_select(site: Site) -> Signature | None:
     index: Dims = (("i",),) if site.inputs[1].shape else ()
     given = (*taken[:at], ("i",) if index else (), *taken[at + 1 :])
     return signature(
-        site,
-        [taken, index],
-        [given],
-        whole=[f"a{at}"],
-        dropped=[f"a{at}"],
-        linear="self",
+        site, [taken, index], [given], whole=[f"a{at}"], dropped=[f"a{at}"], linear="self"
     )
 
 

@@ -11,11 +11,8 @@ import attrs
 class View:
     """An operator that gives its first input's elements another shape, order or extent.
 
-    Parameters
-    ----------
-    copies
-        Whether the result has storage of its own. Kernels are not counted for such a copy either:
-        it is part of the kernel before or after it.
+    ``copies`` is true if the result has storage of its own. Kernels are not counted for such a copy
+    either: it is part of the kernel before or after it.
     """
 
     copies: bool = False
@@ -28,14 +25,9 @@ class Pointwise:
 
 @attrs.frozen
 class Product:
-    """A matrix product.
+    """A matrix product of two arguments, of which a weight is the right one.
 
-    Parameters
-    ----------
-    left, right
-        The arguments that are multiplied; a weight is the right one.
-    columns_first
-        Whether the right argument is ``[columns, inner]`` rather than ``[inner, columns]``.
+    The right one is ``[columns, inner]`` if ``columns_first``, and ``[inner, columns]`` otherwise.
     """
 
     left: str
@@ -47,10 +39,7 @@ class Product:
 class Attention:
     """Attention: ``[batch, heads, sequence, size]`` over ``[batch, kv_heads, keys, size]``.
 
-    Parameters
-    ----------
-    query, key, value, window
-        The names of its arguments.
+    The fields are the names of its arguments.
     """
 
     query: str = "query"
@@ -63,10 +52,7 @@ class Attention:
 class Experts:
     """A layer of experts: ``[tokens, hidden]`` through weights of ``[experts, ...]``.
 
-    Parameters
-    ----------
-    hidden, ids, up, down, gates, transposed
-        The names of its arguments, those of ``parframe.experts``.
+    The fields are the names of its arguments, those of ``parframe.experts``.
     """
 
     hidden: str = "hidden"

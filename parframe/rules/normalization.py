@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from parframe.rules.building import Dims, guarded, label_dims, signature
 from parframe.rules.decompositions import layer_norm, rms_norm
-from parframe.rules.rule import Local, Rule, Site
+from parframe.rules.rule import Rule, Site
 from parframe.rules.signature import Pattern, Signature, labels_of
 from parframe.sizes import divide
 
@@ -36,10 +36,6 @@ def _channels(site: Site) -> Signature | None:
     return signature(site, [taken, *[(taken[1],)] * (len(site.inputs) - 1)], outputs)
 
 
-def _local_channels(local: Local) -> None:
-    guarded(local, ["a1"])
-
-
 def _groups(arg: str) -> Callable[[Site], Signature | None]:
     """Return a rule in which groups of channels pass, and all within a group is whole."""
 
@@ -63,10 +59,6 @@ def _groups(arg: str) -> Callable[[Site], Signature | None]:
     return rule
 
 
-def _local_groups(local: Local) -> None:
-    guarded(local, "ng", num_groups=local.size("g"))
-
-
 def _instances(site: Site) -> Signature | None:
     """Pass batch and channels of an instance norm."""
     if not site.arg("use_input_stats", True) or "running_mean" in site.operator.slots:
@@ -78,10 +70,6 @@ def _instances(site: Site) -> Signature | None:
     )  # fmt: skip
 
 
-def _local_instances(local: Local) -> None:
-    guarded(local, ["a0", "a1"])
-
-
 RULES = (
     Rule("aten.layer_norm.default", _last_axes, decompose=layer_norm, fresh=True, one_dtype=True),
     Rule("aten.native_layer_norm.default", _last_axes, decompose=layer_norm, one_dtype=True),
@@ -89,11 +77,19 @@ RULES = (
     Rule(
         "aten.group_norm.default",
         _groups("num_groups"),
-        local=_local_groups,
         fresh=True,
         one_dtype=True,
+        local=lambda local: guarded(local, "ng", num_groups=local.size("g")),
     ),
-    Rule("aten.instance_norm.default", _instances, local=_local_instances),
-    Rule("aten.batch_norm.default", _channels, local=_local_channels, fresh=True, one_dtype=True),
+    Rule(
+        "aten.instance_norm.default", _instances, local=lambda local: guarded(local, ["a0", "a1"])
+    ),
+    Rule(
+        "aten.batch_norm.default",
+        _channels,
+        fresh=True,
+        one_dtype=True,
+        local=lambda local: guarded(local, ["a1"]),
+    ),
     Rule("aten._native_batch_norm_legit_no_training.default", _channels),
 )

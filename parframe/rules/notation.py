@@ -42,13 +42,7 @@ class Notation:
 
 @cache
 def parse(text: str) -> Notation:
-    """Read a rule.
-
-    Raises
-    ------
-    ParframeError
-        Quoting the rule and the place where it cannot be read.
-    """
+    """Read a rule; an error quotes the rule and the place where it cannot be read."""
     left, arrow, right = text.partition("->")
     if not arrow:
         raise _bad(text, "has no '->'")

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from parframe.rules.building import Dims, dim_index, guarded, label_dims, signature
 from parframe.rules.kinds import Pointwise, View
-from parframe.rules.rule import Local, Rule, Site
+from parframe.rules.rule import Rule, Site
 from parframe.rules.signature import Signature
 from parframe.sizes import Size, divide
 
@@ -99,10 +99,6 @@ def _shuffled(site: Site) -> Signature | None:
     )  # fmt: skip
 
 
-def _local_shuffle(local: Local) -> None:
-    guarded(local, "g", groups=local.size("g"))
-
-
 def _pixels(arg: str, shrink: bool) -> Callable[[Site], Signature | None]:
     """Return a rule from channels ``(c r q)`` to a larger image, or the reverse."""
 
@@ -119,10 +115,6 @@ def _pixels(arg: str, shrink: bool) -> Callable[[Site], Signature | None]:
         return signature(site, [taken], [given], sizes=sizes, whole="rq", moves=True)
 
     return rule
-
-
-def _local_pixels(local: Local) -> None:
-    guarded(local, local.signature.sizes)
 
 
 _PERMUTED = {
@@ -145,19 +137,28 @@ _PERMUTED = {
     "moveaxis.intlist": _move,
 }
 
+_PIXELS = {
+    "pixel_shuffle": ("upscale_factor", False),
+    "pixel_unshuffle": ("downscale_factor", True),
+}
+
 RULES = (
     *(
         Rule(f"aten.{name}", permuted(order), kind=Pointwise() if "_copy" in name else View())
         for name, order in _PERMUTED.items()
     ),
-    Rule("aten.channel_shuffle.default", _shuffled, local=_local_shuffle),
     Rule(
-        "aten.pixel_shuffle.default", _pixels("upscale_factor", shrink=False), local=_local_pixels
+        "aten.channel_shuffle.default",
+        _shuffled,
+        local=lambda local: guarded(local, "g", groups=local.size("g")),
     ),
-    Rule(
-        "aten.pixel_unshuffle.default",
-        _pixels("downscale_factor", shrink=True),
-        local=_local_pixels,
+    *(
+        Rule(
+            f"aten.{name}.default",
+            _pixels(arg, shrink),
+            local=lambda local: guarded(local, local.signature.sizes),
+        )
+        for name, (arg, shrink) in _PIXELS.items()
     ),
     Rule("aten.unfold.default", _windows, kind=View()),
     Rule("aten.diagonal.default", _diagonal, kind=View()),

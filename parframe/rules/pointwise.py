@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 
 import attrs
 
-from parframe.graph import BYTES, Arg, Operator
+from parframe.graph import BYTES, Operator
 from parframe.rules.building import (
     FLOATS,
     always,
@@ -67,11 +67,6 @@ hermite_polynomial_h hermite_polynomial_he laguerre_polynomial_l legendre_polyno
 shifted_chebyshev_polynomial_t shifted_chebyshev_polynomial_u shifted_chebyshev_polynomial_v
 shifted_chebyshev_polynomial_w
 """
-
-_SCALAR_OVERLOADS = {
-    "bitwise": ("Tensor", "Scalar", "Scalar_Tensor"),
-    "remainder": ("Tensor", "Scalar", "Scalar_Tensor"),
-}
 
 _LINEAR = {
     "self": """neg negative positive mul.Scalar multiply.Scalar div.Scalar divide.Scalar
@@ -186,11 +181,9 @@ def _targets(text: str) -> list[str]:
 def _binary(text: str) -> list[str]:
     names = []
     for name in text.split():
-        overloads = next(
-            (found for start, found in _SCALAR_OVERLOADS.items() if name.startswith(start)),
-            ("Tensor", "Scalar"),
-        )
-        names += [f"aten.{name}.{overload}" for overload in overloads]
+        names += [f"aten.{name}.Tensor", f"aten.{name}.Scalar"]
+        if name.startswith(("bitwise", "remainder")):
+            names.append(f"aten.{name}.Scalar_Tensor")
     return names
 
 
@@ -212,26 +205,16 @@ def is_sum(operator: Operator) -> bool:
     return is_addition(operator) and operator.slots == ("self", "other")
 
 
-def _adds_zero(operator: Operator) -> bool:
-    return _is_number(operator.args["other"], 0)
-
-
-def _scales_by_one(operator: Operator) -> bool:
-    return _is_number(operator.args["other"], 1)
-
-
-def _is_number(arg: Arg, number: int) -> bool:
-    return isinstance(arg, int | float) and not isinstance(arg, bool) and arg == number
+def _leaves_unchanged(operator: Operator) -> bool:
+    """Return whether a call with a tensor and a number returns the tensor unchanged."""
+    other = operator.args["other"]
+    number = isinstance(other, int | float) and not isinstance(other, bool)
+    return number and other == _NEUTRAL[operator.target]
 
 
 _ADD = "aten.add.Tensor"
-_IDENTITIES: Mapping[str, Callable[[Operator], bool]] = {
-    _ADD: _adds_zero,
-    "aten.sub.Tensor": _adds_zero,
-    "aten.mul.Tensor": _scales_by_one,
-    "aten.div.Tensor": _scales_by_one,
-}
-"""For operators of a tensor and a number, whether a call returns the tensor unchanged."""
+_NEUTRAL = {_ADD: 0, "aten.sub.Tensor": 0, "aten.mul.Tensor": 1, "aten.div.Tensor": 1}
+"""For operators of a tensor and a number, the number that leaves the tensor unchanged."""
 
 RULES = (
     *(
@@ -239,7 +222,7 @@ RULES = (
         for target in (*_targets(_NONE), *_binary(_TENSOR_SCALAR), *_polynomials(_POLYNOMIALS))
     ),
     *(
-        Rule(target, _linear(linear), identity=_IDENTITIES.get(target))
+        Rule(target, _linear(linear), identity=_leaves_unchanged if target in _NEUTRAL else None)
         for linear, names in _LINEAR.items()
         for target in _targets(names)
     ),

@@ -117,11 +117,6 @@ def _flat_whole(site: Site) -> Signature | None:
     return signature(site, taken, given, whole=whole)
 
 
-def _argument(site: Site) -> Signature | None:
-    """Find the position of an extreme along a dim, which is whole."""
-    return reduced(site, _over(site), whole=True)
-
-
 def _diff(site: Site) -> Signature | None:
     """Take differences along a whole dim, with tensors before and after."""
     rank = len(site.inputs[0].shape)
@@ -134,44 +129,31 @@ def _diff(site: Site) -> Signature | None:
     )  # fmt: skip
 
 
-_SCANS = {
-    "cumsum.default": "self",
-    "cumprod.default": "",
-    "cummax.default": "",
-    "cummin.default": "",
-    "logcumsumexp.default": "",
-    "sort.default": "",
-    "sort.stable": "",
-    "argsort.default": "",
-    "argsort.stable": "",
-    "topk.default": "",
-    "_safe_softmax.default": "",
-}
+_SCANS = """cumprod.default cummax.default cummin.default logcumsumexp.default sort.default
+sort.stable argsort.default argsort.stable topk.default _safe_softmax.default"""
 _WHOLE = """max.dim min.dim argmax.default argmin.default median.dim nanmedian.dim mode.default
 kthvalue.default aminmax.default median.default nanmedian.default"""
 _STATISTICS = "var std var_mean std_mean"
 _SOFTMAXES = "softmax.int _softmax.default log_softmax.int _log_softmax.default"
-_EXTREMES = {
-    "amax.default": "max",
-    "amin.default": "min",
-    "max.default": "max",
-    "min.default": "min",
+_SUMS = "sum.default sum.dim_IntList"
+_COUNTS = "nansum.default count_nonzero.default count_nonzero.dim_IntList"
+_OTHER_REDUCTIONS = {
+    "prod": "prod.default prod.dim_int",
+    "max": "any.default any.dim",
+    "min": "all.default all.dim",
 }
+_EXTREMES = {"max": "amax.default max.default", "min": "amin.default min.default"}
 RULES = (
-    Rule("aten.sum.default", _reduction("self")),
-    Rule("aten.sum.dim_IntList", _reduction("self")),
-    Rule("aten.nansum.default", _reduction()),
-    Rule("aten.count_nonzero.default", _reduction()),
-    Rule("aten.count_nonzero.dim_IntList", _reduction()),
+    *(Rule(f"aten.{name}", _reduction("self")) for name in _SUMS.split()),
+    *(Rule(f"aten.{name}", _reduction()) for name in _COUNTS.split()),
     Rule("aten.mean.default", _reduction("self"), local=_local_mean),
     Rule("aten.mean.dim", _reduction("self"), local=_local_mean),
-    Rule("aten.prod.default", _reduction(reduction="prod")),
-    Rule("aten.prod.dim_int", _reduction(reduction="prod")),
-    Rule("aten.any.default", _reduction(reduction="max")),
-    Rule("aten.any.dim", _reduction(reduction="max")),
+    *(
+        Rule(f"aten.{name}", _reduction(reduction=reduction))
+        for reduction, names in _OTHER_REDUCTIONS.items()
+        for name in names.split()
+    ),
     Rule("aten.any.dims", _any_dims("max")),
-    Rule("aten.all.default", _reduction(reduction="min")),
-    Rule("aten.all.dim", _reduction(reduction="min")),
     Rule("aten.all.dims", _any_dims("min")),
     *(
         Rule(
@@ -179,15 +161,12 @@ RULES = (
             _reduction(reduction=reduction),
             local=_local_extreme(f"parframe.a{reduction}"),
         )
-        for name, reduction in _EXTREMES.items()
+        for reduction, names in _EXTREMES.items()
+        for name in names.split()
     ),
-    *(Rule(f"aten.{name}", _argument) for name in _WHOLE.split()),
+    *(Rule(f"aten.{name}", _reduction(whole=True)) for name in _WHOLE.split()),
     *(
-        Rule(
-            f"aten.{name}.{overload}",
-            _reduction(whole=True),
-            decompose=statistics(name),
-        )
+        Rule(f"aten.{name}.{overload}", _reduction(whole=True), decompose=statistics(name))
         for name in _STATISTICS.split()
         for overload in ("default", "dim", "correction")
     ),
@@ -197,7 +176,8 @@ RULES = (
     ),
     Rule("aten.logsumexp.default", _reduction(whole=True), decompose=logsumexp),
     Rule("aten.linalg_vector_norm.default", _reduction(whole=True), decompose=vector_norm),
-    *(Rule(f"aten.{name}", _scan(linear)) for name, linear in _SCANS.items()),
+    Rule("aten.cumsum.default", _scan("self")),
+    *(Rule(f"aten.{name}", _scan()) for name in _SCANS.split()),
     Rule("aten.msort.default", lambda site: passing(site, [0] if site.inputs[0].shape else [])),
     Rule("aten.diff.default", _diff),
     *(Rule(f"aten.{name}", _flat_whole) for name in ("histc.default", "trace.default")),

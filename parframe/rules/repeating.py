@@ -100,16 +100,11 @@ def _local_interleave(local: Local) -> None:
 
 def _grid(site: Site) -> Signature | None:
     """Give every output a dim for each input."""
-    given = list(_numbered(site))
+    given: list[Pattern] = [(f"a{i}",) if t.shape else () for i, t in enumerate(site.inputs)]
     taken = [(dim,) if t.shape else () for dim, t in zip(given, site.inputs, strict=True)]
     if site.arg("indexing", "ij") == "xy":
         given[:2] = given[1::-1]
     return signature(site, taken, [tuple(given)] * len(site.outputs), moves=True)
-
-
-def _numbered(site: Site) -> Dims:
-    """Return a label for each input that has a dim."""
-    return tuple((f"a{i}",) if t.shape else () for i, t in enumerate(site.inputs))
 
 
 def _as_expand(site: Site) -> Operator:

@@ -76,18 +76,10 @@ Shapes: TypeAlias = Mapping[str, tuple[int, ...]]
 
 @attrs.frozen
 class PricedCollective:
-    """One collective that a distributed form is priced as.
+    """One or several (``count``) collectives that a distributed form is priced as.
 
-    Parameters
-    ----------
-    kind
-        The collective, such as ``"all_gather"`` or ``"all_to_all"``.
-    slot
-        The argument whose part is communicated.
-    factor
-        How many times the size of that part a rank communicates.
-    count
-        The number of such collectives.
+    ``kind`` is the collective, such as ``"all_gather"``. Each communicates ``factor`` times the
+    size of the part of the argument ``slot``.
     """
 
     kind: str
@@ -166,9 +158,7 @@ class DistributedForm:
     sizes: Mapping[str, tuple[str, int]] = attrs.field(factory=dict, repr=False)
     lists: Mapping[str, str] = attrs.field(factory=dict, repr=False)
     measure_sent: Implementation | None = attrs.field(default=None, repr=False)
-    priced_as: Callable[[Mapping[str, float], int], tuple[PricedCollective, ...]] | None = (
-        attrs.field(default=None, repr=False)
-    )
+    priced_as: PricedAs | None = attrs.field(default=None, repr=False)
     hint: str = attrs.field(default="gather that argument instead", repr=False)
 
 
@@ -261,16 +251,8 @@ class Rule:
 class DeviceOperator:
     """An operator that only programs of devices have, written by a rule's ``local``.
 
-    Parameters
-    ----------
-    target
-        Its target: ``"parframe.embedding"``.
-    original
-        Returns the model's operator of which it computes the device's part.
-    implementation
-        The function that computes it, called with its arguments by name.
-    kind
-        What it is; by default what the model's operator is.
+    ``original`` returns the model's operator of which it computes the device's part, and whose kind
+    it has if ``kind`` is None. The implementation is called with its arguments by name.
     """
 
     target: str

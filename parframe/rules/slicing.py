@@ -34,11 +34,7 @@ def _kept(site: Site, at: int, start: Size, length: Size) -> Signature | None:
     """Keep one range of a dim: ``[before | kept | after] -> kept``."""
     size = site.inputs[0].shape[at]
     taken = label_dims("a", len(site.inputs[0].shape))
-    parts = [
-        ("before", start),
-        ("kept", length),
-        ("after", simplify(size - start - length)),
-    ]
+    parts = [("before", start), ("kept", length), ("after", simplify(size - start - length))]
     pattern, sizes = segments(parts)
     kept: Pattern = () if length == 1 else ("kept",)
     return signature(
