@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,46 +39,44 @@ class ModelSource:
     config: Mapping[str, Any] | None = None
 
 
-def deployment_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Add ``--devices``, ``--hardware``, ``--engine``, ``--dtype`` and ``--cache-dtype``."""
-    for option in (
-        click.option(
-            "--cache-dtype", type=click.Choice(_CACHE_DTYPES),
-            help="Dtype of the KV cache (default: bf16; fp32 with fp32 weights).",
-        ),
-        click.option(
-            "--dtype", "weight_dtype", type=click.Choice(_WEIGHT_DTYPES),
-            help="Dtype of the weights (default: the model's).",
-        ),
-        click.option(
-            "--engine", default="", metavar="NAME",
-            help="Serving engine, such as vLLM or TensorRT-LLM (default: the median of the "
-            "measured engines).",
-        ),
-        hardware_option,
-        click.option(
-            "--devices", required=True, metavar="NxGPU",
-            help="Number and name of the devices, such as 64xH100.",
-        ),
-    ):  # fmt: skip
-        function = option(function)
-    return function
+def _combine(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Return a decorator that adds the options in this order."""
+    return lambda function: reduce(lambda to, option: option(to), reversed(options), function)
 
 
-def length_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Add ``--prompt-tokens`` and ``--output-tokens``."""
-    for option in (
-        click.option(
-            "--output-tokens", type=click.FloatRange(1),
-            help="Tokens of an output (default: the use case's).",
-        ),
-        click.option(
-            "--prompt-tokens", type=click.FloatRange(1),
-            help="Tokens of a prompt (default: the use case's).",
-        ),
-    ):  # fmt: skip
-        function = option(function)
-    return function
+deployment_options = _combine(
+    click.option(
+        "--devices", required=True, metavar="NxGPU",
+        help="Number and name of the devices, such as 64xH100.",
+    ),
+    hardware_option,
+    click.option(
+        "--engine", default="", metavar="NAME",
+        help="Serving engine, such as vLLM or TensorRT-LLM (default: the median of the "
+        "measured engines).",
+    ),
+    click.option(
+        "--dtype", "weight_dtype", type=click.Choice(_WEIGHT_DTYPES),
+        help="Dtype of the weights (default: the model's).",
+    ),
+    click.option(
+        "--cache-dtype", type=click.Choice(_CACHE_DTYPES),
+        help="Dtype of the KV cache (default: bf16; fp32 with fp32 weights).",
+    ),
+)  # fmt: skip
+"""Options of devices, engine and dtypes."""
+
+length_options = _combine(
+    click.option(
+        "--prompt-tokens", type=click.FloatRange(1),
+        help="Tokens of a prompt (default: the use case's).",
+    ),
+    click.option(
+        "--output-tokens", type=click.FloatRange(1),
+        help="Tokens of an output (default: the use case's).",
+    ),
+)  # fmt: skip
+"""Options of lengths."""
 
 
 def find_setup(

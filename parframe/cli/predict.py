@@ -27,7 +27,7 @@ def command(rows: Path, output: Path, hardware: tuple[Path, ...]) -> Answer:
     stay empty and why has the reason.
     """
     from parframe.price.predict.csv_tables import read_rows, write_rows
-    from parframe.price.predict.predictions import predict_rows
+    from parframe.price.predict.predictions import predict_row
     from parframe.price.predict.query_resolution import Registry
     from parframe.price.predict.shipped_models import servable_model
     from parframe.price.serving.hardware_lookup import load_catalog
@@ -35,7 +35,7 @@ def command(rows: Path, output: Path, hardware: tuple[Path, ...]) -> Answer:
 
     columns, lines = read_rows(rows)
     registry = Registry(servable_model, load_catalog("", hardware))
-    predictions = list(predict_rows(lines, registry))
+    predictions = [(row, predict_row(row, registry)) for row in lines]
     write_rows(output, columns, predictions)
     facts = prediction_facts([prediction for _, prediction in predictions], str(output))
     return Answer(facts, partial(draw_predictions, facts))

@@ -13,8 +13,7 @@ from parframe.report.pareto import plot_front
 from parframe.report.screen import BLANK, FirstThatFits, heading, lines, table
 from parframe.report.serving_figures import (
     interval,
-    interval_below,
-    interval_inline,
+    interval_cell,
     latency_facts,
     number,
     point_notes,
@@ -94,10 +93,10 @@ def _draw_ranking(choice: Choice) -> Iterator[RenderableType]:
     )
     shown = [_ranked_facts(ranked) for ranked in choice.ranked[:SHOWN]]
     yield FirstThatFits(
-        _ranking_table(shown, " ", interval_inline),
-        _ranking_table(shown, "\n", interval_below),
-        _ranking_table(shown, "\n", interval_below, left_out=("tok/s/user",)),
-        _ranking_table(shown, "\n", interval_below, left_out=("tok/s/user", "tok/s/GPU")),
+        _ranking_table(shown, " "),
+        _ranking_table(shown, "\n"),
+        _ranking_table(shown, "\n", left_out=("tok/s/user",)),
+        _ranking_table(shown, "\n", left_out=("tok/s/user", "tok/s/GPU")),
     )
     notes = ["intervals contain 80 % of outcomes"]
     if any(fact["violated_limits"] for fact in shown):
@@ -108,17 +107,14 @@ def _draw_ranking(choice: Choice) -> Iterator[RenderableType]:
 
 
 def _ranking_table(
-    facts: Sequence[dict[str, Any]],
-    separator: str,
-    interval_cell: Callable[[Sequence[float]], str],
-    left_out: Sequence[str] = (),
+    facts: Sequence[dict[str, Any]], separator: str, left_out: Sequence[str] = ()
 ) -> RenderableType:
-    """Return the table; the separator stands between the words of a column's name."""
+    """Return the table; the separator is that of the words of a name, and before an interval."""
     columns: dict[str, Callable[[dict[str, Any]], str]] = {
         "concurrency": lambda fact: f"{fact['concurrency']:,.0f}",
-        "TTFT (ms)": lambda fact: interval_cell(fact["ttft_ms"]),
-        "TPOT (ms)": lambda fact: interval_cell(fact["tpot_ms"]),
-        "output tok/s": lambda fact: interval_cell(fact["output_tokens_per_second"]),
+        "TTFT (ms)": lambda fact: interval_cell(fact["ttft_ms"], separator),
+        "TPOT (ms)": lambda fact: interval_cell(fact["tpot_ms"], separator),
+        "output tok/s": lambda fact: interval_cell(fact["output_tokens_per_second"], separator),
         "tok/s/user": lambda fact: number(fact["tokens_per_second_per_user"]),
         "tok/s/GPU": lambda fact: number(fact["tokens_per_second_per_gpu"]),
     }
@@ -135,9 +131,10 @@ def _ranking_table(
 
 
 def _draw_explanations(choice: Choice) -> Iterator[RenderableType]:
-    texts = []
-    for ranked in choice.ranked[:EXPLAINED]:
-        texts.append(f"{ranked.composite}: {explain_bottleneck(ranked, choice.use)}")
+    texts = [
+        f"{ranked.composite}: {explain_bottleneck(ranked, choice.use)}"
+        for ranked in choice.ranked[:EXPLAINED]
+    ]
     if len(choice.ranked) > 1:
         best, second = choice.ranked[:2]
         loss = explain_loss(best, second, choice.use)

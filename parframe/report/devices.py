@@ -112,7 +112,8 @@ def _draw_machine(facts: Mapping[str, Any]) -> Iterator[RenderableType]:
     for key, place in (("link", "GPU to GPU"), ("pcie", "PCIe"), ("network", "between nodes")):
         link = facts[key]
         if link is not None:
-            rows.append((place, link["kind"], _speed(link), _shape(link)))
+            speed = f"{link['bytes_per_second_each_direction'] / 1e9:g} GB/s"
+            rows.append((place, link["kind"], speed, _shape(link)))
     yield table(("connection", "kind", "each direction", "topology"), rows)
     yield from (lines([f"{key}: {text}"], "dim") for key, text in facts["notes"].items())
 
@@ -120,7 +121,8 @@ def _draw_machine(facts: Mapping[str, Any]) -> Iterator[RenderableType]:
 def _row(facts: Mapping[str, Any]) -> tuple[str, ...]:
     rates = facts["dense_tflops"]
     shown = [rates.get("bf16", rates.get("fp16")), rates.get("fp8"), rates.get("fp4")]
-    link = _fastest(facts["machines"])
+    machine = next(iter(facts["machines"]), None)
+    link = (machine["link"] or machine["pcie"]) if machine else None
     return (
         facts["name"],
         f"{facts['memory_bytes'] / 2**30:g}",
@@ -130,17 +132,6 @@ def _row(facts: Mapping[str, Any]) -> tuple[str, ...]:
         f"{link['devices']} {link['kind']}" if link else _EMPTY,
         f"{link['bytes_per_second_each_direction'] / 1e9:g}" if link else "",
     )
-
-
-def _fastest(machines: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
-    if not machines:
-        return None
-    link: Mapping[str, Any] = machines[0]["link"] or machines[0]["pcie"]
-    return link
-
-
-def _speed(link: Mapping[str, Any]) -> str:
-    return f"{link['bytes_per_second_each_direction'] / 1e9:g} GB/s"
 
 
 def _shape(link: Mapping[str, Any]) -> str:

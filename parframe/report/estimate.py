@@ -14,8 +14,7 @@ from parframe.price.choose.use_cases import UseCase
 from parframe.report.formatting import gib
 from parframe.report.screen import FirstThatFits, heading, lines, table
 from parframe.report.serving_figures import (
-    interval_below,
-    interval_inline,
+    interval_cell,
     latency_facts,
     number,
     setup_facts,
@@ -58,7 +57,7 @@ def draw_estimate(facts: Mapping[str, Any]) -> Iterator[RenderableType]:
         f"{facts['prompt_tokens']:g} prompt tokens, {facts['output_tokens']:g} output tokens, "
         f"{setup_label(facts)}",
     )
-    yield FirstThatFits(_points_table(facts, True), _points_table(facts, False))
+    yield FirstThatFits(_points_table(facts, " "), _points_table(facts, "\n"))
     yield lines(["intervals contain 80 % of outcomes"], "dim")
     yield lines(
         [
@@ -71,14 +70,13 @@ def draw_estimate(facts: Mapping[str, Any]) -> Iterator[RenderableType]:
         yield lines([f"note: {note}"])
 
 
-def _points_table(facts: Mapping[str, Any], intervals_inline: bool) -> RenderableType:
-    cell = interval_inline if intervals_inline else interval_below
+def _points_table(facts: Mapping[str, Any], separator: str) -> RenderableType:
     numbers = ("concurrency", "TTFT (ms)", "TPOT (ms)", "output tok/s")
     rows = [
         (
             f"{point['concurrency']:,.0f}",
-            cell(point["ttft_ms"]),
-            cell(point["tpot_ms"]),
+            interval_cell(point["ttft_ms"], separator),
+            interval_cell(point["tpot_ms"], separator),
             number(point["output_tokens_per_second"]),
             point["bound_by"],
         )

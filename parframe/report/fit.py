@@ -10,9 +10,6 @@ from rich.console import RenderableType
 from parframe.price.choose.minimum_devices import Fit
 from parframe.report.screen import BLANK, FirstThatFits, heading, lines, table
 
-DOES_NOT_FIT = "no"
-"""Cell of a model that does not fit."""
-
 
 def fit_facts(
     fits: Sequence[Mapping[str, Any]], length: int, engine: str, cache_dtype: str, max_devices: int
@@ -85,5 +82,5 @@ def _cell(fit: Mapping[str, Any], separator: str) -> str:
 
 def _parts(fit: Mapping[str, Any]) -> tuple[str, str]:
     if fit["devices"] is None:
-        return DOES_NOT_FIT, ""
+        return "no", ""
     return f"{fit['devices']:,}", f"{fit['sequences']:,}"

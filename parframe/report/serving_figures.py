@@ -52,12 +52,8 @@ def setup_facts(setup: ServingSetup) -> dict[str, Any]:
 def setup_label(facts: Mapping[str, Any]) -> str:
     """Return the devices and the engine of `setup_facts` in words."""
     machine = f" ({facts['machine']})" if facts["machine"] != facts["device"] else ""
-    return f"{facts['devices']} x {facts['device']}{machine}, {engine_label(facts['engine'])}"
-
-
-def engine_label(name: str) -> str:
-    """Return the name of an engine in words."""
-    return "median engine" if name == MEDIAN else name
+    engine = "median engine" if facts["engine"] == MEDIAN else facts["engine"]
+    return f"{facts['devices']} x {facts['device']}{machine}, {engine}"
 
 
 def point_notes(point: OperatingPoint) -> list[str]:
@@ -65,22 +61,16 @@ def point_notes(point: OperatingPoint) -> list[str]:
     return list(merge_notes(point.tpot.notes, point.output_rate.notes, point.ttft.notes))
 
 
-def interval_inline(interval: Sequence[float]) -> str:
-    """Return a figure with its interval behind it.
+def interval_cell(interval: Sequence[float], separator: str = " ") -> str:
+    """Return a figure with its interval after the separator, with the decimals of the median.
 
     Examples
     --------
-    >>> interval_inline((214.2, 446.9, 934.1)), interval_inline((7.84, 9.7, 12.24))
+    >>> interval_cell((214.2, 446.9, 934.1)), interval_cell((7.84, 9.7, 12.24))
     ('447 (214-934)', '9.7 (7.8-12.2)')
     """
-    low, median, high = _numbers(interval)
-    return f"{median} ({low}-{high})"
-
-
-def interval_below(interval: Sequence[float]) -> str:
-    """Return a figure with its interval below it."""
-    low, median, high = _numbers(interval)
-    return f"{median}\n({low}-{high})"
+    low, median, high = (f"{value:,.{_decimals(interval[1])}f}" for value in interval)
+    return f"{median}{separator}({low}-{high})"
 
 
 def number(value: float) -> str:
@@ -92,12 +82,6 @@ def number(value: float) -> str:
     ('12,346', '99.9', '0.52', '0.0043')
     """
     return f"{value:,.{_decimals(value)}f}"
-
-
-def _numbers(interval: Sequence[float]) -> list[str]:
-    """Return the three numbers of an interval with the decimals of the median."""
-    decimals = _decimals(interval[1])
-    return [f"{value:,.{decimals}f}" for value in interval]
 
 
 def _decimals(value: float) -> int:

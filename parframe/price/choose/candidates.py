@@ -43,10 +43,6 @@ class OperatingPoint:
         """Output tokens per second of one device."""
         return self.output_rate.value / self.devices
 
-    def meets_limits(self, use: UseCase) -> bool:
-        """Return whether it meets the limits of a use case."""
-        return not self.violations(use)
-
     def violations(self, use: UseCase) -> list[str]:
         """Return a description of each limit that it violates."""
         limits = (("TTFT", self.ttft.value, use.max_ttft), ("TPOT", self.tpot.value, use.max_tpot))
@@ -73,23 +69,15 @@ class Candidate:
         return operating_point(self.deployment, concurrency, use)
 
 
-def why_weights_do_not_fit(deployment: Deployment) -> str | None:
-    """Return by how much the weights exceed the memory, or None if they fit."""
-    memory, reserved = deployment.memory, deployment.engine.reserved_bytes
-    weights = max(memory.weight_bytes(stage.footprint) for stage in deployment.work.stages)
-    if memory.total - weights - reserved > 0:
-        return None
-    return (
-        f"weights need {weights / GIB:.1f} GiB of a device's {memory.total / GIB:.1f} GiB, "
-        f"and the engine reserves {reserved / GIB:.1f} GiB"
-    )
-
-
 def why_excluded(deployment: Deployment, use: UseCase) -> str | None:
     """Return why a deployment does not fit into memory, or None if it fits."""
-    why = why_weights_do_not_fit(deployment)
-    if why is not None:
-        return why
+    memory, reserved = deployment.memory, deployment.engine.reserved_bytes
+    weights = max(memory.weight_bytes(stage.footprint) for stage in deployment.work.stages)
+    if memory.total - weights - reserved <= 0:
+        return (
+            f"weights need {weights / GIB:.1f} GiB of a device's {memory.total / GIB:.1f} GiB, "
+            f"and the engine reserves {reserved / GIB:.1f} GiB"
+        )
     length = use.prompt_tokens + use.output_tokens
     tokens = activation_tokens(deployment, use.prompt_tokens)
     if deployment.capacity(length, tokens) < 1:

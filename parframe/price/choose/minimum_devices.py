@@ -39,13 +39,6 @@ class CandidateLayouts:
         self.max_devices = max_devices
         self._works: dict[str, Work | None] = {}
 
-    def device_counts(self) -> Iterator[int]:
-        """Yield the numbers of devices: powers of two."""
-        count = 1
-        while count <= self.max_devices:
-            yield count
-            count *= 2
-
     def works(self, count: int) -> Iterator[tuple[str, Work]]:
         """Yield the composites of this number of devices that are valid, with their work."""
         for composite in candidate_composites(count):
@@ -91,11 +84,11 @@ def find_minimum_devices(
     cache_dtype: str = "bf16",
     policy: MemoryPolicy | str = "vllm",
 ) -> Fit | None:
-    """Return the minimum number of devices that fits a sequence of a length, or None.
+    """Return the minimum number of devices, a power of two, that fits a sequence, or None.
 
     Its composite is the one that fits the most sequences.
     """
-    for count in layouts.device_counts():
+    for count in (1 << power for power in range(layouts.max_devices.bit_length())):
         fits = []
         for composite, work in layouts.works(count):
             capacity = max_sequences(work, device.usable, length, weights, cache_dtype, policy)

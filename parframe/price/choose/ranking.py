@@ -114,7 +114,13 @@ def rank_composites(
             "choose for a part of the devices and replicate it",
         )
     names = enumerate_composites(setup.cluster.devices, codes)
-    order = _sort_key(objective, use)
+
+    def order(ranked: RankedComposite) -> tuple[bool, float]:
+        point = ranked.point
+        latency = point.ttft.value + point.tpot.value * (use.output_tokens - 1)
+        value = latency if objective == "latency" else -point.output_rate.value
+        return bool(ranked.violations), value
+
     with _paused_garbage_collection():
         ranked, excluded = _estimate_all(names, work, setup, use, objective, progress)
         ranked.sort(key=order)
@@ -229,7 +235,7 @@ def _at_best_point(candidate: Candidate, use: UseCase, objective: Objective) -> 
     if objective != "throughput":
         point = candidate.point_of(use)
         return RankedComposite(candidate, point, tuple(point.violations(use)))
-    valid = [point for point in candidate.points if point.meets_limits(use)]
+    valid = [point for point in candidate.points if not point.violations(use)]
     if valid:
         best = max(valid, key=lambda point: point.output_rate.value)
         return RankedComposite(candidate, _refine_point(candidate, best, use))
@@ -243,7 +249,7 @@ def _refine_point(candidate: Candidate, best: OperatingPoint, use: UseCase) -> O
     high = next((p.concurrency for p in candidate.points if p.concurrency > best.concurrency), 0.0)
     while high - low > max(1.0, low / 32):
         middle = operating_point(candidate.deployment, float(round((low + high) / 2)), use)
-        if middle.meets_limits(use):
+        if not middle.violations(use):
             low = middle.concurrency
             best = max(best, middle, key=lambda point: point.output_rate.value)
         else:
@@ -253,22 +259,5 @@ def _refine_point(candidate: Candidate, best: OperatingPoint, use: UseCase) -> O
 
 def _excess(point: OperatingPoint, use: UseCase) -> float:
     """Return the largest ratio of a latency to its limit."""
-    ratios = [
-        value / limit
-        for value, limit in ((point.ttft.value, use.max_ttft), (point.tpot.value, use.max_tpot))
-        if limit is not None
-    ]
-    return max(ratios, default=0.0)
-
-
-def _sort_key(
-    objective: Objective, use: UseCase
-) -> Callable[[RankedComposite], tuple[bool, float]]:
-    def key(ranked: RankedComposite) -> tuple[bool, float]:
-        point = ranked.point
-        if objective == "latency":
-            latency = point.ttft.value + point.tpot.value * (use.output_tokens - 1)
-            return bool(ranked.violations), latency
-        return bool(ranked.violations), -point.output_rate.value
-
-    return key
+    limits = ((point.ttft.value, use.max_ttft), (point.tpot.value, use.max_tpot))
+    return max((value / limit for value, limit in limits if limit is not None), default=0.0)

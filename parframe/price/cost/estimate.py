@@ -53,6 +53,10 @@ class Estimate:
         """Return this estimate with one more independent error over all of it."""
         return Estimate(self.value, math.hypot(self.log_std, spread), merge_notes(self.notes, why))
 
+    def rate(self, amount: float) -> Estimate:
+        """Return an amount per second, if the amount takes this time."""
+        return Estimate(amount / self.value, self.log_std, self.notes)
+
     def interval(self, share: float = 0.8) -> tuple[float, float]:
         """Return the prediction interval in seconds that holds ``share`` of the outcomes."""
         reach = NormalDist().inv_cdf((1 + share) / 2) * self.log_std

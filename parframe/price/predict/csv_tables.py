@@ -73,22 +73,11 @@ def write_rows(
             writer = csv.DictWriter(file, [*kept, *ADDED_COLUMNS], extrasaction="ignore")
             writer.writeheader()
             for row, prediction in predictions:
-                writer.writerow({**row, **prediction_cells(prediction)})
+                figures = (prediction.value, prediction.low, prediction.high)
+                texts = ["" if value is None else f"{value:.{DIGITS}g}" for value in figures]
+                cells = zip(ADDED_COLUMNS, (*texts, prediction.why), strict=True)
+                writer.writerow({**row, **dict(cells)})
     except OSError as error:
         raise ParframeError(
             "output", str(path), f"cannot be written ({error.strerror})", "use another path"
         ) from error
-
-
-def prediction_cells(prediction: Prediction) -> dict[str, str]:
-    """Return the cells that a prediction adds to its row."""
-    return {
-        "predicted": _format_number(prediction.value),
-        "low": _format_number(prediction.low),
-        "high": _format_number(prediction.high),
-        "why": prediction.why,
-    }
-
-
-def _format_number(value: float | None) -> str:
-    return "" if value is None else f"{value:.{DIGITS}g}"

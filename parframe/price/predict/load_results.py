@@ -70,7 +70,7 @@ def predict_load(
             tpot = tpot.widened(ASSUMPTION_ERROR, *assumed)
         if unspecified:
             tpot = tpot.widened(ASSUMPTION_ERROR, "concurrency 1 assumed")
-        request_rate = Estimate(batch / duration.value, duration.log_std, duration.notes)
+        request_rate = duration.rate(batch)
         state = SteadyState(batch, tpot, static.ttft, request_rate)
     else:
         prompt, output, _ = _lengths(query, ("isl", "osl"))

@@ -36,11 +36,6 @@ def _ttft(result: LoadResult) -> Estimate:
     return result.ttft
 
 
-def _per_second(time: Estimate, amount: float) -> Estimate:
-    """Return an amount per second, for an amount in this time."""
-    return Estimate(amount / time.value, time.log_std, time.notes)
-
-
 METRICS: Mapping[str, Metric] = {
     "output_tokens_per_s_total": Metric(
         "throughput", "tokens/s", lambda r: r.request_rate * r.output
@@ -55,12 +50,12 @@ METRICS: Mapping[str, Metric] = {
         "throughput", "tokens/s", lambda r: r.request_rate * ((r.prompt + r.output) / r.devices)
     ),
     "requests_per_s": Metric("throughput", "req/s", lambda r: r.request_rate),
-    "decode_tokens_per_s": Metric("tpot", "tokens/s", lambda r: _per_second(r.tpot, r.sequences)),
+    "decode_tokens_per_s": Metric("tpot", "tokens/s", lambda r: r.tpot.rate(r.sequences)),
     "prefill_tokens_per_s": Metric(
-        "ttft", "tokens/s", lambda r: _per_second(_ttft(r), r.sequences * r.prompt)
+        "ttft", "tokens/s", lambda r: _ttft(r).rate(r.sequences * r.prompt)
     ),
-    "output_tokens_per_s_per_user": Metric("tpot", "tokens/s", lambda r: _per_second(r.tpot, 1.0)),
-    "achieved_mem_bw_per_gpu": Metric("tpot", "GB/s", lambda r: _per_second(r.tpot, r.read_bytes)),
+    "output_tokens_per_s_per_user": Metric("tpot", "tokens/s", lambda r: r.tpot.rate(1.0)),
+    "achieved_mem_bw_per_gpu": Metric("tpot", "GB/s", lambda r: r.tpot.rate(r.read_bytes)),
     "ttft": Metric("ttft", "s", _ttft),
     "tpot": Metric("tpot", "s", lambda r: r.tpot),
     "e2e_latency": Metric("e2e_latency", "s", lambda r: r.e2e_latency),

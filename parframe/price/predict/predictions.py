@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 
 import attrs
 
@@ -36,14 +36,6 @@ class Prediction:
     low: float | None = None
     high: float | None = None
     why: str = ""
-
-
-def predict_rows(
-    rows: Iterable[Mapping[str, str | None]], registry: Registry
-) -> Iterator[tuple[Mapping[str, str | None], Prediction]]:
-    """Predict each row of a table."""
-    for row in rows:
-        yield row, predict_row(row, registry)
 
 
 def predict_row(row: Mapping[str, str | None], registry: Registry) -> Prediction:

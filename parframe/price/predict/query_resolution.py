@@ -90,7 +90,9 @@ def resolve_query(query: Query, registry: Registry) -> ResolvedQuery:
     if not engine.measured:
         given = f"{query.framework!r} was not measured" if query.framework else "is not given"
         notes.append(f"engine {given}, median engine assumed")
-    dtypes = _resolve_dtypes(query, model, notes)
+    dtypes = Dtypes(query.weights or model.weights, query.cache or "bf16")
+    if query.weights is None:
+        notes.append(f"{dtypes.weights} weights assumed")
     implementation = implementation_of(query.framework)
     clock = _clock(machine, devices // instances, dtypes, implementation, registry.unseen)
     work = model.work(layout)
@@ -150,13 +152,6 @@ def _resolve_layout(query: Query, notes: list[str]) -> tuple[Layout, int, int]:
             "set ep to tp x dp at most, or n_gpus to tp x pp x dp x ep",
         )
     return Layout(tensor, pipeline, expert, data), devices, instances
-
-
-def _resolve_dtypes(query: Query, model: ServableModel, notes: list[str]) -> Dtypes:
-    weights = query.weights or model.weights
-    if query.weights is None:
-        notes.append(f"{weights} weights assumed")
-    return Dtypes(weights, query.cache or "bf16")
 
 
 def _check_weights_fit(query: Query, deployment: Deployment, machine: Machine) -> None:

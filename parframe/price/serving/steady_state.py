@@ -153,7 +153,7 @@ def predict_saturation(
     """Return the steady state when requests are always waiting."""
     sequences, limit = max_concurrency(deployment, prompt, output, requests)
     tpot = mean_step_time(deployment, sequences, prompt, output)
-    rate = _rate_of(tpot, sequences / output)
+    rate = tpot.rate(sequences / output)
     if limit == CAPACITY:
         error = RESERVE_ERROR / max(deployment.cache_budget(), RESERVE_ERROR)
         rate = rate.widened(error, *(("little memory is left for the KV cache",) * (error > 0.1)))
@@ -281,11 +281,6 @@ def _sequences_by_littles_law(
             return float(lower * (sequences / lower) ** part)
         lower, lower_rate = sequences, rate
     return most
-
-
-def _rate_of(time: Estimate, amount: float) -> Estimate:
-    """Return an amount per second; the relative error is that of the time."""
-    return Estimate(amount / time.value, time.log_std, time.notes)
 
 
 def _limit_note(sequences: float, limit: str) -> str:
