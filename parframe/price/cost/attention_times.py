@@ -32,21 +32,8 @@ def attention_time(
     cached: float,
     multiplied: str = "bf16",
 ) -> float:
-    """Return the seconds of one layer's attention.
+    """Return the seconds of one layer's attention; an element of the cache has ``cached`` bytes.
 
-    Parameters
-    ----------
-    kernel, step
-        Attention and the sizes of the step.
-    on, found
-        Chip, and its efficiency in attention.
-    cached
-        Bytes of an element of the cache.
-    multiplied
-        Dtype of the arithmetic.
-
-    Notes
-    -----
     Prefill: as in FlashAttention, a processor takes a tile of queries and passes over the keys up
     to its last query. The time is that of all tiles divided by the processors, or of the longest
     tile. Decode: the cache is read once, in parts over all processors, and the parts are merged.
@@ -54,11 +41,8 @@ def attention_time(
     rows = step.sequences * kernel.share
     if not rows or not step.new_tokens:
         return 0.0
-    if step.new_tokens <= DECODE_MAX_NEW_TOKENS:
-        return _decode(
-            kernel, on, found, cached, multiplied, rows, step.new_tokens, step.cached_tokens
-        )
-    return _prompt(kernel, on, found, cached, multiplied, rows, step.new_tokens, step.cached_tokens)
+    timed = _decode if step.new_tokens <= DECODE_MAX_NEW_TOKENS else _prompt
+    return timed(kernel, on, found, cached, multiplied, rows, step.new_tokens, step.cached_tokens)
 
 
 @lru_cache(maxsize=65536)
@@ -73,12 +57,11 @@ def _prompt(
     cached_tokens: float,
 ) -> float:
     tiles = ceil(new / QUERY_TILE)
-    mean = (
-        _seen(kernel, cached_tokens + QUERY_TILE * (tiles + 1) / 2, cached_tokens, tiles)
-    ) * kernel.position_share + found.tile
-    longest = (
-        _longest(kernel, cached_tokens + QUERY_TILE * tiles) * kernel.position_share + found.tile
-    )
+    middle, last = (cached_tokens + QUERY_TILE * n for n in ((tiles + 1) / 2, tiles))
+    if kernel.window is not None:
+        last = min(last, kernel.window + QUERY_TILE)
+    mean = _seen(kernel, middle, cached_tokens, tiles) * kernel.position_share + found.tile
+    longest = last * kernel.position_share + found.tile
     width = kernel.key_width + kernel.value_width
     key = 2.0 * QUERY_TILE * width * on.processors / (on.rate(multiplied) * found.compute)
     work = rows * kernel.heads * tiles * mean / on.processors
@@ -86,10 +69,6 @@ def _prompt(
     moved += rows * new * kernel.heads * width * BYTES[multiplied]
     compute = key * (work**3 + longest**3) ** (1 / 3)
     return found.start + roofline(compute, moved / (on.bandwidth * found.memory))
-
-
-def _longest(kernel: Attention, keys: float) -> float:
-    return keys if kernel.window is None else min(keys, kernel.window + QUERY_TILE)
 
 
 def _seen(kernel: Attention, mean: float, cached_tokens: float, tiles: int) -> float:
@@ -127,11 +106,6 @@ def _decode(
     compute = 2.0 * rows * ceil(one * new / DECODE_TILE) * DECODE_TILE * keys * each
     moved = rows * (keys + DECODE_START_KEYS) * kernel.cache_width * cached
     moved += rows * new * kernel.heads * width * BYTES[multiplied]
-    return (
-        found.overhead
-        + found.merge * max(0.0, log2(max(keys, 1.0) / QUERY_TILE))
-        + roofline(
-            compute / (on.rate(multiplied) * found.compute),
-            moved / (on.bandwidth * found.memory),
-        )
-    )
+    compute /= on.rate(multiplied) * found.compute
+    merging = found.merge * max(0.0, log2(max(keys, 1.0) / QUERY_TILE))
+    return found.overhead + merging + roofline(compute, moved / (on.bandwidth * found.memory))

@@ -197,24 +197,17 @@ def expert_all_to_all_seconds(
     span = group.span
     if span.reach in ("pcie", "alone"):
         return None
+    start = _latency(group, constants) * own.start
     if span.outer is None and span.inner is not None:
         speed = own.share * span.inner.between(span.ranks)
-        return (
-            _latency(group, constants) * own.start + WIRE["all_to_all"](span.ranks) * size / speed
-        )
+        return start + WIRE["all_to_all"](span.ranks) * size / speed
     if span.outer is None or span.outer.kind not in own.networks:
         return None
-    across = (
-        WIRE["all_to_all"](span.domains)
-        * size
-        / (own.networks[span.outer.kind] * span.outer.bandwidth)
-    )
-    within = (
-        size / span.domains / (own.share * span.inner.between(span.ranks_per_domain))
-        if span.inner
-        else 0.0
-    )
-    return _latency(group, constants) * own.start + max(across, within)
+    network = own.networks[span.outer.kind] * span.outer.bandwidth
+    within = 0.0
+    if span.inner is not None:
+        within = size / span.domains / (own.share * span.inner.between(span.ranks_per_domain))
+    return start + max(WIRE["all_to_all"](span.domains) * size / network, within)
 
 
 def _within(
@@ -236,7 +229,8 @@ def _across(
     """Return the seconds between nodes, where each device sends its part of the node's data."""
     span = group.span
     parts, each = span.domains, span.ranks_per_domain
-    network = network_constants(outer, group.machine, constants)
+    known = constants.networks
+    network = known.get(group.machine) or known.get(outer.kind) or known["Ethernet"]
     start = _latency(group, constants) * constants.start + network.step * STEPS[kind](parts)
     own = kind in ("all_to_all", "send")  # a device sends data of its own, not its node's
     sent = WIRE[kind](parts) * size / (1 if own else each)
@@ -251,23 +245,13 @@ def _across(
     return min(short, constants.long_start_factor * start + max(sent / speed, inner))
 
 
-def network_constants(link: Link, machine: str, constants: CollectiveConstants) -> NetworkConstants:
-    """Return the constants of a machine's network: its own, its kind's, or those of Ethernet."""
-    found = constants.networks.get(machine) or constants.networks.get(link.kind)
-    return found or constants.networks["Ethernet"]
-
-
-def pcie_contention_of(machine: str, constants: CollectiveConstants) -> PcieContention:
-    """Return the contention on a machine's PCIe."""
-    return constants.pcie_contention.get(machine, constants.pcie_contention["any"])
-
-
 def _speed(
     kind: str, ranks: int, link: Link, group: Group, constants: CollectiveConstants
 ) -> float:
     """Return the bytes per second that one device reaches in a group."""
     if link.shape == "tree":
-        contention = pcie_contention_of(group.machine, constants)
+        known = constants.pcie_contention
+        contention = known.get(group.machine, known["any"])
         return contention.share * math.pow(ranks / 2, -contention.exponent) * link.bandwidth
     summed = kind == "all_reduce" and link.reduces and ranks >= min(link.devices, 8) > 2
     return (constants.switch_share if summed else constants.link_share) * link.between(ranks)
@@ -279,6 +263,5 @@ def _start(steps: float, link: Link, group: Group, constants: CollectiveConstant
 
 
 def _latency(group: Group, constants: CollectiveConstants) -> float:
-    return constants.latency_factors.get(
-        group.device.architecture, constants.latency_factors["any"]
-    )
+    factors = constants.latency_factors
+    return factors.get(group.device.architecture, factors["any"])

@@ -39,6 +39,14 @@ OTHER_RANKS_LOG_STD = 0.3
 """Further error, as a standard deviation of the logarithm, of a time that is scaled from another
 number of ranks."""
 
+_MAPPINGS: Mapping[str, type] = {
+    "custom_all_reduce": CustomAllReduce,
+    "expert_all_to_all": ExpertAllToAll,
+    "pcie_contention": PcieContention,
+    "networks": NetworkConstants,
+}
+"""Classes of the values of those fields of `CollectiveConstants` that are mappings."""
+
 _ENGINES = {"vllm": "vllm", "sglang": "vllm", "tensorrt": "trtllm", "trtllm": "trtllm"}
 
 
@@ -145,23 +153,14 @@ def communication_timer(
 ) -> Timer:
     """Return a timer of all ``count`` operators of an entry of communication.
 
-    Parameters
-    ----------
-    communication, cluster, implementation
-        As for `communication_time`, which raises the same errors.
-    element_bytes
-        Bytes of an element.
+    Implementations and errors are those of `communication_time`.
     """
-    seconds_of_message, log_std, notes = _by_message(
-        communication, cluster, implementation, shipped()
-    )
+    by_message = _by_message(communication, cluster, implementation, shipped())
+    seconds_of_message, log_std, notes = by_message
 
     def seconds(step: Step) -> float:
-        times = step.sequences * step.new_tokens if communication.per == "token" else step.sequences
-        return (
-            seconds_of_message(communication.elements * times * communication.share * element_bytes)
-            * communication.count
-        )
+        elements = communication.elements * step.count(communication.per) * communication.share
+        return seconds_of_message(elements * element_bytes) * communication.count
 
     return Timer(seconds, log_std, notes)
 
@@ -219,14 +218,12 @@ def collective_seconds(
     name = implementation.removesuffix(EAGER_SUFFIX)
     seconds = nccl_seconds(kind, message, group, constants)
     if kind == "all_reduce" and name in constants.custom_all_reduce:
-        own = custom_all_reduce_seconds(
-            constants.custom_all_reduce[name], message, group, constants
-        )
+        custom = constants.custom_all_reduce[name]
+        own = custom_all_reduce_seconds(custom, message, group, constants)
         seconds = seconds if own is None else min(seconds, own)
     elif kind == "all_to_all" and name in constants.expert_all_to_all:
-        own = expert_all_to_all_seconds(
-            constants.expert_all_to_all[name], message, group, constants
-        )
+        experts = constants.expert_all_to_all[name]
+        own = expert_all_to_all_seconds(experts, message, group, constants)
         seconds = seconds if own is None else own
     return max(seconds, constants.launch) if implementation.endswith(EAGER_SUFFIX) else seconds
 
@@ -273,18 +270,8 @@ def shipped() -> FittedCollectives:
 def read(data: Mapping[str, Any]) -> FittedCollectives:
     """Read constants from the data that `write` returns."""
     constants = dict(data["constants"])
-    constants["custom_all_reduce"] = {
-        name: CustomAllReduce(**own) for name, own in constants["custom_all_reduce"].items()
-    }
-    constants["expert_all_to_all"] = {
-        name: ExpertAllToAll(**own) for name, own in constants["expert_all_to_all"].items()
-    }
-    constants["pcie_contention"] = {
-        name: PcieContention(**own) for name, own in constants["pcie_contention"].items()
-    }
-    constants["networks"] = {
-        name: NetworkConstants(**own) for name, own in constants["networks"].items()
-    }
+    for field, kind in _MAPPINGS.items():
+        constants[field] = {name: kind(**own) for name, own in constants[field].items()}
     return FittedCollectives(
         constants=CollectiveConstants(**constants),
         log_std=CollectiveErrors(**data["log_std"]),

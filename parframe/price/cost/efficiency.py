@@ -31,7 +31,7 @@ WIDER_DTYPES: Mapping[str, tuple[str, ...]] = {
 """Dtypes whose rows substitute those of a dtype without rows."""
 
 
-@attrs.frozen
+@attrs.frozen(cache_hash=True)
 class Efficiency:
     """Fitted constants of an operator on a device in a dtype.
 
@@ -113,27 +113,15 @@ class Efficiencies:
         Uses the chip's own rows if there are any, else the median of its architecture, of similar
         ones, or of all devices. Rows of the dtype come before those of a wider one.
 
-        Parameters
-        ----------
-        operator, chip, dtype
-            Operator, chip and dtype of the kernel.
-        without
-            Device whose rows are not used.
+        Rows of the device ``without`` are not used. fp16 has the efficiency of bf16.
         """
-        table = {
-            device: dtypes
-            for device, dtypes in self.fitted.get(operator, {}).items()
-            if device != without
-        }
+        dtype = "bf16" if dtype == "fp16" else dtype
+        table = {k: own for k, own in self.fitted.get(operator, {}).items() if k != without}
         own = table.get(chip.key, {})
         if dtype in own:
             return own[dtype], ()
         circles = [
-            {
-                device: found
-                for device, found in table.items()
-                if self.architectures[device] in circle
-            }
+            {k: found for k, found in table.items() if self.architectures[k] in circle}
             for circle in ((chip.architecture,), *SIMILAR_ARCHITECTURES)
             if chip.architecture in circle
         ]
@@ -145,12 +133,7 @@ class Efficiencies:
         return Efficiency(5e-6, 0.7, 0.6, log_std=0.6), (f"no rows of {operator} at all",)
 
     def _stand_in(
-        self,
-        operator: Operator,
-        chip: Chip,
-        dtype: str,
-        kind: str,
-        rows: Mapping[str, Efficiency],
+        self, operator: Operator, chip: Chip, dtype: str, kind: str, rows: Mapping[str, Efficiency]
     ) -> tuple[Efficiency, tuple[str, ...]]:
         pooled = median_efficiency(rows.values())
         spread = pooled.log_std
@@ -166,11 +149,8 @@ class Efficiencies:
 
 
 def _is_similar(architecture: str, others: Iterable[str]) -> bool:
-    circles = (
-        (architecture,),
-        *(circle for circle in SIMILAR_ARCHITECTURES if architecture in circle),
-    )
-    return any(other in circle for circle in circles for other in others)
+    similar = (circle for circle in SIMILAR_ARCHITECTURES if architecture in circle)
+    return any(other in circle for circle in ((architecture,), *similar) for other in others)
 
 
 def median_efficiency(rows: Iterable[Efficiency]) -> Efficiency:

@@ -36,13 +36,7 @@ class Estimate:
     def __add__(self, other: Estimate) -> Estimate:
         if not isinstance(other, Estimate):
             return NotImplemented
-        total = self.value + other.value
-        if total == 0:
-            return Estimate(
-                0.0, max(self.log_std, other.log_std), merge_notes(self.notes, other.notes)
-            )
-        off = math.hypot(self.value * self.log_std, other.value * other.log_std)
-        return Estimate(total, off / total, merge_notes(self.notes, other.notes))
+        return total([self, other])
 
     def __mul__(self, factor: float) -> Estimate:
         return Estimate(self.value * factor, self.log_std, self.notes)

@@ -52,18 +52,7 @@ def expert_loads(
 ) -> tuple[tuple[float, int], ...]:
     """Return the loads of the busiest device's experts, as ``(tokens, experts)``.
 
-    Parameters
-    ----------
-    tokens
-        Tokens of the step.
-    chosen
-        Experts that each token visits.
-    experts
-        Experts of the layer.
-    local
-        Experts of the device.
-    routing
-        Distribution of tokens over experts.
+    Each token visits ``chosen`` experts of the layer; ``local`` of them are on a device.
     """
     visits = tokens * chosen
     if routing.exponent is None:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import cache, lru_cache
+from collections.abc import Mapping
+from functools import lru_cache
 from math import ceil
-from typing import assert_never
 
 from parframe.hardware import Device
 from parframe.price.cost.attention_times import attention_time
@@ -23,7 +22,7 @@ from parframe.price.cost.expert_times import UNIFORM, Routing, experts_time
 from parframe.price.cost.measured_kernel_times import measured_timer
 from parframe.price.cost.roofline import roofline, tile_cost
 from parframe.price.cost.timers import Timer
-from parframe.price.work.work import Attention, Experts, Kernel, Per, Pointwise, Product, Step
+from parframe.price.work.work import Attention, Experts, Kernel, Pointwise, Product, Step
 
 TILES = ((64, 64), (64, 128), (128, 64), (64, 256), (128, 128), (128, 256), (256, 128))
 """Tiles of rows by columns that libraries of matrix products choose from."""
@@ -41,6 +40,14 @@ MIN_SPLIT = 512
 PARTIAL_BYTES = 2.0
 """Bytes of memory traffic of a partial result: 4 bytes are written to the cache and read again."""
 
+OPERATORS: Mapping[type[Kernel], Operator] = {
+    Product: "product",
+    Attention: "attention",
+    Experts: "experts",
+    Pointwise: "pointwise",
+}
+"""Measured operator of each class of kernels."""
+
 SUSTAINED_SECONDS = 1e-3
 """Seconds after which the power limit lowers the clock."""
 
@@ -57,27 +64,8 @@ def kernel_time(
 ) -> Estimate:
     """Return the time of all ``count`` kernels of an entry of a stage's work on a device.
 
-    Parameters
-    ----------
-    kernel
-        Kernel to time.
-    step
-        Sizes of the step.
-    gpu
-        Device of the catalog, or one with measured speeds.
-    dtypes
-        Dtypes of weights, cache and arithmetic.
-    routing
-        Distribution of tokens over experts.
-    efficiencies
-        Fitted constants; None for those that ship.
-    without
-        Device whose own rows are not used, to test the prediction of an unknown device.
-
-    Returns
-    -------
-    Estimate
-        Seconds on the device, without the CPU's time to launch kernels.
+    The CPU's time to launch kernels is not included. ``efficiencies`` are those that ship if None.
+    Rows of the device ``without`` are not used, to test the prediction of an unknown device.
 
     Notes
     -----
@@ -97,103 +85,39 @@ def kernel_timer(
 ) -> Timer:
     """Return the timer of a kernel, which gives what `kernel_time` does for any step.
 
-    Values that do not depend on the step are computed once, and so are equal sizes.
+    Values that do not depend on the step are computed once. Times of equal sizes are cached.
     """
     if gpu.measured:
         return measured_timer(kernel, gpu, dtypes)
     on, table = chip(gpu), efficiencies or shipped()
     plain, multiplied = dtypes.plain(on.rates), dtypes.products(on.rates)
     widened = BYTES[dtypes.weights] < BYTES[multiplied]
-    seconds: Callable[[Step], float]
-    if isinstance(kernel, Product):
-        multiplied = plain if kernel.unquantized else multiplied
-        widened = widened and not kernel.unquantized
-        found, why = _found(table, "product", on, multiplied, without)
-        weight = BYTES[plain if kernel.unquantized else dtypes.weights]
-        seconds = _product(kernel, on, found, weight, multiplied, BYTES[plain])
-    elif isinstance(kernel, Attention):
-        widened = False
-        found, why = _found(table, "attention", on, plain, without)
-        seconds = _attention(kernel, on, found, BYTES[dtypes.cache], plain)
-    elif isinstance(kernel, Experts):
-        found, why = _found(table, "experts", on, multiplied, without)
-        weight = BYTES[dtypes.weights]
-        seconds = _experts(kernel, on, found, weight, multiplied, routing, BYTES[plain])
-    elif isinstance(kernel, Pointwise):
-        widened = False
-        found, why = _found(table, "pointwise", on, plain, without)
-        seconds = _pointwise(kernel, on, found, BYTES[plain])
-    else:
-        assert_never(kernel)
-    one = Estimate(1.0, found.log_std, merge_notes(why, on.notes))
+    stored = dtypes.weights
+    if isinstance(kernel, Attention | Pointwise) or getattr(kernel, "unquantized", False):
+        multiplied, stored, widened = plain, plain, False
+    found, why = table.find(OPERATORS[type(kernel)], on, multiplied, without)
+    weight, result = BYTES[stored], BYTES[plain]
+
+    def one(step: Step) -> float:
+        """Return the seconds of one of the equal kernels."""
+        if isinstance(kernel, Product):
+            rows = ceil(step.count(kernel.per) * kernel.share)
+            size = kernel.inner, kernel.columns
+            return product_time(on, found, rows, *size, weight, multiplied, result) if rows else 0.0
+        if isinstance(kernel, Attention):
+            return attention_time(kernel, step, on, found, BYTES[dtypes.cache], plain)
+        if isinstance(kernel, Experts):
+            tokens = step.count("token") * kernel.share
+            return experts_time(kernel, tokens, on, found, weight, multiplied, routing, result)
+        moved = kernel.elements * step.count(kernel.per) * kernel.share
+        return pointwise_time(moved * result, on, found)
+
+    estimate = Estimate(1.0, found.log_std, merge_notes(why, on.notes))
     if widened:
         remark = f"kernels that dequantize {dtypes.weights} to {multiplied} were not measured"
-        one = (one * table.widening).widened(UNMEASURED_DTYPE_LOG_STD, remark)
-    longer = one.value
-    in_all = (lambda step: seconds(step) * longer) if widened else seconds
-    return Timer(in_all, one.log_std, one.notes)
-
-
-def _product(
-    kernel: Product, on: Chip, found: Efficiency, weight: float, multiplied: str, plain: float
-) -> Callable[[Step], float]:
-    @cache
-    def of(rows: int) -> float:
-        inner, columns = kernel.inner, kernel.columns
-        one = product_time(on, found, rows, inner, columns, weight, multiplied, plain)
-        return one * kernel.count
-
-    def seconds(step: Step) -> float:
-        rows = _times(kernel.per, step) * kernel.share
-        return of(max(1, ceil(rows))) if rows else 0.0
-
-    return seconds
-
-
-def _attention(
-    kernel: Attention, on: Chip, found: Efficiency, cached: float, plain: str
-) -> Callable[[Step], float]:
-    count = kernel.count
-    return lambda step: attention_time(kernel, step, on, found, cached, plain) * count
-
-
-def _experts(
-    kernel: Experts,
-    on: Chip,
-    found: Efficiency,
-    weight: float,
-    multiplied: str,
-    routing: Routing,
-    plain: float,
-) -> Callable[[Step], float]:
-    @cache
-    def of(tokens: float) -> float:
-        one = experts_time(kernel, tokens, on, found, weight, multiplied, routing, plain)
-        return one * kernel.count
-
-    return lambda step: of(step.sequences * step.new_tokens * kernel.share)
-
-
-def _pointwise(
-    kernel: Pointwise, on: Chip, found: Efficiency, plain: float
-) -> Callable[[Step], float]:
-    def seconds(step: Step) -> float:
-        moved = kernel.elements * _times(kernel.per, step) * kernel.share
-        return pointwise_time(moved * plain, on, found) * kernel.count
-
-    return seconds
-
-
-def _found(
-    table: Efficiencies, operator: Operator, on: Chip, multiplied: str, without: str | None
-) -> tuple[Efficiency, tuple[str, ...]]:
-    """Return an efficiency and notes; fp16 and bf16 have the same."""
-    kind = "bf16" if multiplied == "fp16" else multiplied
-    return table.find(operator, on, kind, without)
-
-
-def _times(per: Per, step: Step) -> float:
-    return step.sequences * step.new_tokens if per == "token" else step.sequences
+        estimate = (estimate * table.widening).widened(UNMEASURED_DTYPE_LOG_STD, remark)
+    count, longer = kernel.count, estimate.value
+    return Timer(lambda step: one(step) * count * longer, estimate.log_std, estimate.notes)
 
 
 @lru_cache(maxsize=65536)

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from parframe.errors import ParframeError
 from parframe.hardware import Device, Speeds
+from parframe.price.cost.attention_times import DECODE_MAX_NEW_TOKENS
 from parframe.price.cost.dtypes import Dtypes
 from parframe.price.cost.timers import Timer
 from parframe.price.work.work import Attention, Experts, Kernel, Pointwise, Product, Step
-
-DECODE_MAX_NEW_TOKENS = 16
-"""Most new tokens of a sequence for which attention is that of decode."""
 
 
 def measured_timer(kernel: Kernel, device: Device, dtypes: Dtypes) -> Timer:
@@ -17,15 +15,6 @@ def measured_timer(kernel: Kernel, device: Device, dtypes: Dtypes) -> Timer:
 
     The launch overhead of kernels is not included: it is part of the engine's overhead for a layer,
     which was measured with all kernels of a layer.
-
-    Parameters
-    ----------
-    kernel
-        Kernel to time.
-    device
-        Device with `parframe.hardware.Device.measured`.
-    dtypes
-        Dtypes of weights, cache and arithmetic.
 
     Raises
     ------
@@ -52,17 +41,17 @@ def _operators(kernel: Kernel) -> tuple[str, ...]:
 def _asked(kernel: Kernel, step: Step) -> tuple[float, float, str]:
     """Return the size that determines a kernel's speed, its amount, and its measured operator."""
     if isinstance(kernel, Product):
-        rows = _times(kernel, step)
+        rows = step.count(kernel.per) * kernel.share
         return rows, kernel.inner * kernel.columns * (rows > 0), "product"
     if isinstance(kernel, Experts):
-        tokens = step.sequences * step.new_tokens * kernel.share
+        tokens = step.count("token") * kernel.share
         missed = (1 - kernel.top_k / kernel.experts) ** tokens
         touched = kernel.local_experts * (1 - missed)
         visits = tokens * kernel.top_k * kernel.local_experts / kernel.experts
         rows = max(visits / touched, 1.0) if touched else 0.0
         return rows, touched * kernel.matrices * kernel.hidden * kernel.ffn, "product"
     if isinstance(kernel, Pointwise):
-        moved = kernel.elements * _times(kernel, step)
+        moved = kernel.elements * (step.count(kernel.per) * kernel.share)
         return moved, moved, "pointwise"
     return _attention(kernel, step)
 
@@ -76,11 +65,6 @@ def _attention(kernel: Attention, step: Step) -> tuple[float, float, str]:
         return keys, rows * keys * kernel.cache_width, "decode"
     width = kernel.key_width + kernel.value_width
     return step.new_tokens, rows * step.new_tokens * keys * kernel.heads * width, "prompt"
-
-
-def _times(kernel: Product | Pointwise, step: Step) -> float:
-    rows = step.sequences * step.new_tokens if kernel.per == "token" else step.sequences
-    return rows * kernel.share
 
 
 def _speeds(device: Device, operator: str, dtype: str) -> Speeds:

@@ -23,8 +23,8 @@ def list_communication(kernels: KernelList) -> tuple[Communication, ...]:
             found.extend(_collective(kernels, number, operator))
         elif operator.target in DISTRIBUTED_FORMS:
             found.extend(_distributed(kernels, number, operator))
-    for value, what, ranks in kernels.scaled.operator_list.sends:
-        extent = kernels.scaled.scaling(value)
+    for value, what, ranks in kernels.listing.sends:
+        extent = kernels.listing.scaling(value)
         per: Per = "sequence" if extent.grows_with == "rows" else "token"
         found.append(Communication(what, float(extent.width), ranks, extent.share, per))
     return tuple(merge_equal(found))
@@ -35,17 +35,17 @@ def _collective(kernels: KernelList, number: int, operator: Operator) -> Iterato
     if kind.stages:
         return  # between stages: in the sends of the operator list
     name = operator.outputs[0] if kind.sized_by == "output" else operator.inputs[0]
-    extent = kernels.scaled.scaling(name)
-    ranks = kernels.scaled.operator_list.group(group_axes(operator))
+    extent = kernels.listing.scaling(name)
+    ranks = kernels.listing.group(group_axes(operator))
     count, per = kernels.counts[number], kernels.per(number)
     yield Communication(kind.name, float(extent.width), ranks, extent.share, per, count)
 
 
 def _distributed(kernels: KernelList, number: int, operator: Operator) -> Iterator[Communication]:
     """Yield the collectives that a distributed form is priced as."""
-    measured = kernels.scaled
-    ranks = measured.operator_list.group(group_axes(operator))
-    extents = {slot: measured.scaling(at(operator, slot)) for slot in operator.slots}
+    listing = kernels.listing
+    ranks = listing.group(group_axes(operator))
+    extents = {slot: listing.scaling(at(operator, slot)) for slot in operator.slots}
     widths = {slot: float(extent.width) for slot, extent in extents.items()}
     for transfer in _priced_as(operator, widths, len(ranks)):
         extent = extents[transfer.slot]

@@ -7,7 +7,7 @@ from typing import Literal
 
 from parframe.errors import ParframeError
 from parframe.graph import Operator
-from parframe.price.work.operator_list import OperatorList, ScaledOperators, at
+from parframe.price.work.operator_list import OperatorList, at
 from parframe.price.work.tensor_scaling import Growth
 from parframe.rules import kinds
 from parframe.rules.communication import COMMUNICATION_OPERATORS
@@ -22,7 +22,6 @@ class Flow:
     """Flow of values through an operator list: producers, readers, views and kinds."""
 
     def __init__(self, listing: OperatorList) -> None:
-        measured = ScaledOperators(listing)
         self.operators = listing.operators
         self.outputs = listing.outputs
         self.ends = {*listing.outputs, *(value for value, _, _ in listing.sends)}
@@ -36,7 +35,7 @@ class Flow:
         for number, operator in enumerate(self.operators):
             for name in (*operator.inputs, *operator.outputs):
                 if name not in self.known:
-                    self.known[name] = measured.scaling(name).grows_with
+                    self.known[name] = listing.scaling(name).grows_with
             self._look(number, operator)
 
     def source(self, name: str) -> str:

@@ -89,9 +89,8 @@ def compute_footprint(
     attentions = [kernel for kernel in computed if isinstance(kernel, Attention)]
     cache: dict[int | None, int] = {}
     for attention in attentions:
-        cache[attention.window] = (
-            cache.get(attention.window, 0) + attention.cache_width * attention.count
-        )
+        width = attention.cache_width * attention.count
+        cache[attention.window] = cache.get(attention.window, 0) + width
     return Footprint(
         weights=weights,
         unquantized=tables,
@@ -104,7 +103,7 @@ def compute_footprint(
 
 def _weights(kernels: KernelList, holding: Liveness) -> tuple[int, int]:
     """Return the elements of weights that a quantized model quantizes, and of the others."""
-    listing, counts = kernels.scaled.operator_list, kernels.counts
+    listing, counts = kernels.listing, kernels.counts
     sizes = {
         name: max(counts[user] for user in users)
         * math.prod(int(size) for size in listing.tensors[name].shape)
@@ -129,7 +128,7 @@ def _alive(kernels: KernelList, holding: Liveness) -> float:
 
 
 def _size(kernels: KernelList, name: str) -> float:
-    extent = kernels.scaled.scaling(name)
+    extent = kernels.listing.scaling(name)
     return extent.width * extent.share
 
 

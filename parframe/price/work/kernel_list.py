@@ -12,10 +12,9 @@ from typing import TypeVar
 import attrs
 
 from parframe.plan import group_axes
-from parframe.price.work.cache_entry import cached_elements
-from parframe.price.work.dataflow import product_of
+from parframe.price.work.dataflow import Flow, product_of
 from parframe.price.work.fused_operators import FusedGroup, FusedOperators
-from parframe.price.work.operator_list import ScaledOperators, at
+from parframe.price.work.operator_list import OperatorList, at
 from parframe.price.work.work import (
     Attention,
     Communication,
@@ -34,12 +33,12 @@ T = TypeVar("T", bound=Kernel | Communication)
 class KernelList:
     """Kernels of an operator list, in the order of execution."""
 
-    def __init__(self, measured: ScaledOperators, merged: FusedOperators) -> None:
-        self.scaled = measured
-        self.fused = merged
-        self.operators = measured.operators
-        self.kinds = merged.flow.kinds
-        self.counts = measured.operator_list.counts
+    def __init__(self, listing: OperatorList, fused: FusedOperators) -> None:
+        self.listing = listing
+        self.fused = fused
+        self.operators = listing.operators
+        self.kinds = fused.flow.kinds
+        self.counts = listing.counts
 
     def per(self, number: int) -> Per:
         """Return whether an operator runs for every token, or once for each sequence."""
@@ -61,7 +60,7 @@ class KernelList:
             elif kind == "experts":
                 found.append(self.experts(number))
             elif kind == "lookup":
-                extent = self.scaled.scaling(self.operators[number].outputs[0])
+                extent = self.listing.scaling(self.operators[number].outputs[0])
                 moved = 2.0 * extent.width
                 found.append(Pointwise(moved, extent.share, "token", self.counts[number]))
             elif number in self.fused.groups:
@@ -78,7 +77,7 @@ class KernelList:
         """Return the contracted size and the columns of a product's weight on this device."""
         operator = self.operators[number]
         product = product_of(operator)
-        shape = self.scaled.operator_list.tensors[at(operator, product.right)].shape
+        shape = self.listing.tensors[at(operator, product.right)].shape
         one, other = int(shape[-2]), int(shape[-1])
         return (other, one) if product.columns_first else (one, other)
 
@@ -95,11 +94,11 @@ class KernelList:
         )
 
     def _share(self, number: int) -> float:
-        return max(self.scaled.scaling(name).share for name in self.operators[number].outputs)
+        return max(self.listing.scaling(name).share for name in self.operators[number].outputs)
 
     def _attention(self, number: int) -> Attention:
-        operator, measured = self.operators[number], self.scaled
-        tensors, extents = measured.operator_list.tensors, measured.operator_list.scalings
+        operator, listing = self.operators[number], self.listing
+        tensors, extents = listing.tensors, listing.scalings
         kind = kind_of(operator)
         if not isinstance(kind, kinds.Attention):
             return self._written_out(number)
@@ -112,7 +111,7 @@ class KernelList:
             kv_heads=int(key[1]),
             key_width=int(key[3]),
             value_width=int(value[3]),
-            cache_width=cached_elements(measured, self.fused.flow, key_name, value_name),
+            cache_width=cached_elements(listing, self.fused.flow, key_name, value_name),
             window=window if isinstance(window, int) else None,
             share=extents.share_of(query[0]),
             position_share=extents.share_of(query[2]),
@@ -121,38 +120,36 @@ class KernelList:
 
     def _written_out(self, number: int) -> Attention:
         """Return an attention that is written as two products, from the second of them."""
-        operator, measured = self.operators[number], self.scaled
-        tensors = measured.operator_list.tensors
+        operator, listing = self.operators[number], self.listing
+        tensors = listing.tensors
         value = at(operator, product_of(operator).right)
         scores = next(
             earlier
             for earlier in reversed(self.operators[:number])
             if isinstance(kind_of(earlier), kinds.Product)
-            and measured.scaling(earlier.outputs[0]).grows_with == "pairs"
+            and listing.scaling(earlier.outputs[0]).grows_with == "pairs"
         )
         left = at(scores, product_of(scores).left)
         right = at(scores, product_of(scores).right)
         query, wide = tensors[left].shape, tensors[value].shape
         heads = int(query[-3]) if isinstance(query[-3], int) else 1
-        kept = cached_elements(measured, self.fused.flow, right, value)
-        share = measured.scaling(operator.outputs[0]).share
-        return Attention(
-            heads, heads, int(query[-1]), int(wide[-1]), kept,
-            share=share, count=self.counts[number],
-        )  # fmt: skip
+        kept = cached_elements(listing, self.fused.flow, right, value)
+        share = listing.scaling(operator.outputs[0]).share
+        key_width, value_width, count = int(query[-1]), int(wide[-1]), self.counts[number]
+        return Attention(heads, heads, key_width, value_width, kept, share=share, count=count)
 
     def experts(self, number: int) -> Experts:
         """Return the kernel of an experts operator."""
-        operator, measured = self.operators[number], self.scaled
-        tensors, parameters = measured.operator_list.tensors, measured.operator_list.parameters
+        operator, listing = self.operators[number], self.listing
+        tensors, parameters = listing.tensors, listing.parameters
         kind = kind_of(operator)
         names = kind if isinstance(kind, kinds.Experts) else kinds.Experts()
         hidden, ids = at(operator, names.hidden), at(operator, names.ids)
         up, down = at(operator, names.up), at(operator, names.down)
         inner = tensors[down].shape[1 if operator.args.get(names.transposed) else 2]
-        share = measured.scaling(hidden).share
+        share = listing.scaling(hidden).share
         if operator.target in DISTRIBUTED_FORMS:
-            share *= len(measured.operator_list.group(group_axes(operator)))
+            share *= len(listing.group(group_axes(operator)))
         return Experts(
             local_experts=int(tensors[up].shape[0]),
             experts=int(parameters[self.fused.flow.weight[up]].shape[0]),
@@ -166,8 +163,8 @@ class KernelList:
 
     def _pointwise(self, group: FusedGroup) -> Iterator[Pointwise]:
         """Yield the fused kernel of a group, which reads and writes the group's traffic once."""
-        moved = [self.scaled.scaling(name) for name in group.traffic]
-        share = max(self.scaled.scaling(name).share for name in group.outputs)
+        moved = [self.listing.scaling(name) for name in group.traffic]
+        share = max(self.listing.scaling(name).share for name in group.outputs)
         elements = sum(extent.width * extent.share for extent in moved) / share
         first = group.numbers[0]
         if elements:
@@ -182,3 +179,53 @@ def merge_equal(found: Iterable[T]) -> Iterator[T]:
         counts[alone] = counts.get(alone, 0) + one.count
     for alone, count in counts.items():
         yield alone if count == 1 else attrs.evolve(alone, count=count)
+
+
+def cached_elements(listing: OperatorList, flow: Flow, key: str, value: str) -> int:
+    """Return the elements that this device caches for each position of an attention.
+
+    A key or value that is made by position from something narrower need not be kept itself. What
+    stands before a product is kept in its place only if it is a latent: made by one product of
+    its own (and not the stream of hidden states), and narrower than what it becomes. This is the
+    latent cache of multi-head latent attention (DeepSeek-V2, arXiv:2405.04434).
+    """
+    known: dict[str, frozenset[str]] = {}
+    found = _narrowest(listing, flow, key, known) | _narrowest(listing, flow, value, known)
+    direct = listing.scaling(key).width + listing.scaling(value).width
+    return min(sum(listing.scaling(name).width for name in found), direct)
+
+
+def _narrowest(
+    listing: OperatorList, flow: Flow, name: str, known: dict[str, frozenset[str]]
+) -> frozenset[str]:
+    """Return the values with the fewest elements that a value can be computed from."""
+    if name in known:
+        return known[name]
+    if not flow.grows(name):
+        return frozenset()
+    itself = frozenset({name})
+    known[name] = itself
+    number = flow.producer.get(name)
+    if number is None:
+        return itself
+    operator, kind = flow.operators[number], flow.kinds[number]
+    before: frozenset[str] | None = None
+    if kind in ("view", "pointwise", "communication"):
+        before = frozenset().union(*(_narrowest(listing, flow, v, known) for v in operator.inputs))
+    elif kind == "product":
+        given = at(operator, product_of(operator).left)
+        if listing.scaling(given).width < listing.scaling(name).width and _is_latent(flow, given):
+            before = _narrowest(listing, flow, given, known)
+    if before and _width(listing, before) < _width(listing, itself):
+        known[name] = before
+    return known[name]
+
+
+def _width(listing: OperatorList, names: frozenset[str]) -> int:
+    return sum(listing.scaling(name).width for name in names)
+
+
+def _is_latent(flow: Flow, name: str) -> bool:
+    """Return whether a value is computed by a single matrix product."""
+    _, products, whole = flow.backward([name])
+    return whole and len(products) == 1

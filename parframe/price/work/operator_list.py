@@ -10,7 +10,7 @@ from parframe.graph import Operator, Parameter, Tensor
 from parframe.price.work.tensor_scaling import TensorScaling, TensorScalings
 
 
-@attrs.frozen
+@attrs.frozen(eq=False)
 class OperatorList:
     """Operators of one device in one stage.
 
@@ -42,23 +42,13 @@ class OperatorList:
     sends: tuple[tuple[str, str, tuple[int, ...]], ...]
     scalings: TensorScalings
     group: Callable[[tuple[str, ...]], tuple[int, ...]]
-
-
-class ScaledOperators:
-    """Scaling of the values of an operator list, each computed once."""
-
-    def __init__(self, listing: OperatorList) -> None:
-        self.operator_list = listing
-        self.operators = listing.operators
-        self.known: dict[str, TensorScaling] = {}
+    known: dict[str, TensorScaling] = attrs.field(factory=dict, init=False, repr=False)
 
     def scaling(self, name: str) -> TensorScaling:
-        """Return the scaling of a value."""
-        found = self.known.get(name)
-        if found is None:
-            tensor = self.operator_list.tensors[name]
-            found = self.known[name] = self.operator_list.scalings.of(tensor)
-        return found
+        """Return the scaling of a value, which is computed once."""
+        if name not in self.known:
+            self.known[name] = self.scalings.of(self.tensors[name])
+        return self.known[name]
 
 
 def at(operator: Operator, slot: str) -> str:

@@ -9,7 +9,7 @@ from parframe.price.work.dataflow import Flow
 from parframe.price.work.footprint import Liveness, compute_footprint, compute_load
 from parframe.price.work.fused_operators import FusedOperators
 from parframe.price.work.kernel_list import KernelList
-from parframe.price.work.operator_list import OperatorList, ScaledOperators
+from parframe.price.work.operator_list import OperatorList
 from parframe.price.work.work import Kernel, Stage, Work
 
 
@@ -32,7 +32,7 @@ def stage_work(
 ) -> tuple[float, Stage]:
     """Return the load and the work of a device; ``structure`` may be shared by equal lists."""
     structure = structure or DeviceStructure.of(listing)
-    kernels = KernelList(ScaledOperators(listing), structure.merged)
+    kernels = KernelList(listing, structure.merged)
     computed = kernels.kernels()
     footprint = compute_footprint(kernels, structure.holding, computed)
     return compute_load(computed, footprint), Stage(

@@ -33,6 +33,10 @@ class Step:
     new_tokens: float
     cached_tokens: float = 0.0
 
+    def count(self, per: Per) -> float:
+        """Return the number of new tokens, or of sequences."""
+        return self.sequences * self.new_tokens if per == "token" else self.sequences
+
 
 @attrs.frozen(cache_hash=True)
 class Product:

@@ -46,14 +46,7 @@ class PlacementCache:
     ) -> CachedPlacement | None:
         """Place a graph as a plan does; return None if equal layers are then placed differently.
 
-        Parameters
-        ----------
-        written
-            Shortened graph, as it is written.
-        placing
-            Placing of names on a mesh.
-        replicate
-            Whether to replicate operators without a rule.
+        Operators without a rule are replicated if ``replicate`` is true.
         """
         mesh = placing.mesh
         while True:
@@ -69,10 +62,8 @@ class PlacementCache:
             if form not in self.placed:
                 self.placed[form] = place_graph(written, dimensions, cuts, replicate)
             placed = self.placed[form]
-            key = (
-                id(written),
-                tuple(sorted((k, tuple(sorted(v))) for k, v in placed.gathering.items())),
-            )
+            gathering = sorted((k, tuple(sorted(v))) for k, v in placed.gathering.items())
+            key = id(written), tuple(gathering)
             if key not in self.simpler:
                 self.simpler[key] = expand(written, dimensions.bound, placed.gathering)
             if self.simpler[key] is written:
@@ -148,9 +139,7 @@ def _even(cut: Cut) -> bool:
         size *= one
         if size % _degree(cut) == 0:
             return True
-        if size < _degree(cut) and _degree(cut) % size:
-            return False
-        if size > _degree(cut):
+        if size > _degree(cut) or _degree(cut) % size:
             return False
     return size % _degree(cut) == 0
 

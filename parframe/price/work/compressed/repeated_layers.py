@@ -88,18 +88,7 @@ class ShortenedGraph:
 
 
 def shorten(graph: OperatorGraph) -> ShortenedGraph | None:
-    """Return a graph with a few of its equal layers.
-
-    Parameters
-    ----------
-    graph
-        Whole graph.
-
-    Returns
-    -------
-    ShortenedGraph or None
-        None if the layers of a pattern are connected in different ways.
-    """
+    """Return a graph with a few of its equal layers, or None if their connections differ."""
     runs = tuple(_runs([call.block for call in graph.calls]))
     stands: dict[str, str] = {}
     for run in runs:
@@ -163,7 +152,6 @@ def _runs(blocks: list[str]) -> Iterator[LayerRun]:
                 best, period = end - at, length
                 break
         dropped = max(0, best // period - _KEPT) * period if best > 1 else 0
-        run = LayerRun(at, best, start, period, dropped)
-        yield run
+        yield LayerRun(at, best, start, period, dropped)
         at += best
-        start += run.kept
+        start += best - dropped

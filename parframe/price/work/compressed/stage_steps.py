@@ -52,21 +52,8 @@ def stage_steps(
 ) -> StageSteps | None:
     """Return the stages of a placing, which begin where those of a plan do.
 
-    Parameters
-    ----------
-    steps
-        Steps of the model.
-    outline
-        Steps of a device with their sizes.
-    placing, axis
-        Placing of the names, and the mesh axes of the stages.
-    works
-        Multiplications of the shortened graph's operators.
-
-    Returns
-    -------
-    StageSteps or None
-        None if equal layers have different steps, so the shortened graph does not represent them.
+    ``works`` has the multiplications of the shortened graph's operators. Returns None if equal
+    layers have different steps, so the shortened graph does not represent them.
     """
     if not steps.layers_are_equal():
         return None
@@ -78,12 +65,7 @@ def stage_steps(
 class StepGraph:
     """Steps of the whole model, each represented by a step of the shortened graph.
 
-    Parameters
-    ----------
-    graph, short
-        Whole graph, and the shortened one.
-    placed, steps
-        Placed shortened graph, and the steps of a device that has all of it in one stage.
+    ``steps`` are those of a device that has all of the shortened graph in one stage.
     """
 
     def __init__(

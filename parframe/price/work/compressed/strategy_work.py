@@ -30,13 +30,6 @@ def usable_strategies(graph: OperatorGraph, codes: Sequence[str]) -> list[str]:
 def composite_work_reader(graph: OperatorGraph, codes: Sequence[str]) -> Callable[[str], Work]:
     """Return a function that returns the work of a composite of some strategies.
 
-    Parameters
-    ----------
-    graph
-        Operator graph of the model.
-    codes
-        Codes of the strategies, those of plugins too.
-
     Raises
     ------
     ParframeError

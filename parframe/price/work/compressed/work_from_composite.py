@@ -43,13 +43,6 @@ if TYPE_CHECKING:
 def work_from_composite(graph: OperatorGraph, by: str | Spec) -> Work:
     """Return the work of a composite, equal to what `work_from_plan` returns for its plan.
 
-    Parameters
-    ----------
-    graph
-        Operator graph of the model.
-    by
-        Composite such as ``"TP2PP2"``, or a specification.
-
     Raises
     ------
     ParframeError
@@ -103,15 +96,7 @@ class WorkReader:
         return self.placements.named(self.short.graph if self.short else self.graph, ())
 
     def work(self, placing: Placing, replicate: bool = False) -> Work:
-        """Return the work of a placing.
-
-        Parameters
-        ----------
-        placing
-            Placing of names on a mesh.
-        replicate
-            Whether to replicate operators without a rule.
-        """
+        """Return the work of a placing; ``replicate`` operators without a rule, or refuse them."""
         regular = not isinstance(placing.mesh, StagedMesh) and not any(
             isinstance(start, str) for start in placing.stage_starts
         )
