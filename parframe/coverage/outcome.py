@@ -1,4 +1,4 @@
-"""Outcome of the evaluation of a model type, and the file of JSON lines that stores outcomes."""
+"""Outcomes of the evaluation of model types, their totals, and the file that stores them."""
 
 from __future__ import annotations
 
@@ -13,6 +13,9 @@ from parframe.errors import ParframeError
 
 COMPOSITES = ("TP2", "TP3", "PP2", "DP2", "TP2PP2", "EP2", "EP2TP2")
 """The composites to partition every model with; those with EP only where it has experts."""
+
+CORE = ("TP2", "PP2", "DP2")
+"""The composites whose plans must verify for every model that loads."""
 
 DEFECTS = frozenset({"wrong", "traceback"})
 """The states that are bugs in parframe."""
@@ -69,6 +72,39 @@ class Outcome:
     def is_verified(self, composites: Iterable[str]) -> bool:
         """Return whether the plans of all these composites are verified."""
         return all(c in self.plans and self.plans[c].state == "verified" for c in composites)
+
+
+@attrs.frozen
+class Totals:
+    """Totals of a survey, and their shares."""
+
+    types: int
+    countable: int  # the types that transformers itself runs
+    loaded: int
+    verified: int  # the types whose plans are verified under each composite of `CORE`
+    defects: int  # the verdicts that are bugs in parframe
+
+    @property
+    def share_loaded(self) -> float:
+        """Share of the types that load among those that transformers itself runs."""
+        return self.loaded / self.countable if self.countable else 1.0
+
+    @property
+    def share_verified(self) -> float:
+        """Share of the types that are verified among those that load."""
+        return self.verified / self.loaded if self.loaded else 1.0
+
+
+def compute_totals(outcomes: Iterable[Outcome]) -> Totals:
+    """Compute the totals of outcomes."""
+    outcomes = list(outcomes)
+    return Totals(
+        types=len(outcomes),
+        countable=sum(outcome.counted for outcome in outcomes),
+        loaded=sum(outcome.loaded for outcome in outcomes),
+        verified=sum(outcome.loaded and outcome.is_verified(CORE) for outcome in outcomes),
+        defects=sum(len(outcome.defects) for outcome in outcomes),
+    )
 
 
 def read_outcomes(path: Path) -> dict[str, Outcome]:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from parframe.coverage.outcome import COMPOSITES, STATES, Outcome
-from parframe.coverage.totals import CORE, compute_totals
+from parframe.coverage.outcome import COMPOSITES, CORE, STATES, Outcome, compute_totals
 
 _HEAD = """# Coverage
 

@@ -7,7 +7,7 @@ import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from importlib.resources import files
-from itertools import cycle, islice
+from itertools import cycle, islice, product
 from typing import Any
 
 import attrs
@@ -49,9 +49,7 @@ class Variant:
 
 VARIANTS = tuple(
     Variant(lists, grouped, filled)
-    for filled in (False, True)
-    for lists in (True, False)
-    for grouped in (True, False)
+    for filled, lists, grouped in product((False, True), (True, False), (True, False))
 )
 """The variants, in the order in which they are tried."""
 
@@ -104,16 +102,16 @@ def _shrink(content: Mapping[str, Any], variant: Variant) -> dict[str, Any]:
         elif isinstance(value, Mapping) and "model_type" in value:
             small[name] = _merge(_shrink(value, variant), _type_values(str(value["model_type"])))
         elif _is_layer_map(value):
-            small[name] = _renumber_layers(value, chosen, variant)
+            layers = {int(key): _shrink(part, variant) for key, part in value.items()}
+            kept = [(number, layer) for number, layer in enumerate(chosen) if layer in layers]
+            small[name] = {f"{number:02}": layers[layer] for number, layer in kept}
         elif isinstance(value, list | tuple) and _is_layer_list(name, value, content):
             if variant.lists:
                 small[name] = _shorten(name, value, content, chosen)
         elif kind is not None and kind.layers and isinstance(value, int):
             small[name] = len(chosen)
-        elif kind is not None:
-            small[name] = _limit(value, kind, variant)
         else:
-            small[name] = value
+            small[name] = _limit(value, kind, variant) if kind is not None else value
     return small
 
 
@@ -162,14 +160,6 @@ def _is_layer_list(name: str, value: Sequence[Any], content: Mapping[str, Any]) 
 def _is_layer_map(value: Any) -> bool:
     """Return whether a value maps the numbers of layers to their settings."""
     return isinstance(value, Mapping) and bool(value) and all(str(key).isdigit() for key in value)
-
-
-def _renumber_layers(
-    value: Mapping[str, Mapping[str, Any]], chosen: Sequence[int], variant: Variant
-) -> dict[str, Any]:
-    """Shrink the settings of the chosen layers, under their new numbers."""
-    settings = {int(key): _shrink(part, variant) for key, part in value.items()}
-    return {f"{i:02}": settings[layer] for i, layer in enumerate(chosen) if layer in settings}
 
 
 def _is_layer_numbers(name: str, value: Sequence[Any], content: Mapping[str, Any]) -> bool:

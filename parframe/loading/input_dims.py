@@ -29,12 +29,9 @@ def name_input_dims(
     _check_inputs(module, inputs)
     if dynamic is None:
         leading = {tensor.shape[0] for tensor in inputs.values() if tensor.dim()}
-        first = "batch" if len(leading) == 1 else ""
-        return {
-            name: tuple(first if dim == 0 else "" for dim in range(tensor.dim()))
-            for name, tensor in inputs.items()
-        }
-    _check_dynamic(inputs, dynamic)
+        dynamic = {name: {0: "batch"} for name in inputs} if len(leading) == 1 else {}
+    else:
+        _check_dynamic(inputs, dynamic)
     return {
         name: tuple(dynamic.get(name, {}).get(dim, "") for dim in range(tensor.dim()))
         for name, tensor in inputs.items()

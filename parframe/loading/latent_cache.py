@@ -75,12 +75,14 @@ def _position_dims(block: Block, operator: Operator, wide: list[str]) -> dict[st
     dims: dict[str, int] = {}
     if signature is None:
         return dims
+    cached = [(v, p) for v, p in zip(operator.inputs, signature.inputs, strict=True) if v in wide]
+    shared = frozenset.intersection(*(labels_of((patterns,)) for _, patterns in cached))
+    positions = shared - labels_of(signature.outputs)
     waiting = [
-        (value, position)
-        for value, patterns in zip(operator.inputs, signature.inputs, strict=True)
-        if value in wide
-        for position, pattern in enumerate(patterns)
-        if set(pattern) <= signature.whole and set(pattern) & _shared(signature, operator, wide)
+        (value, dim)
+        for value, patterns in cached
+        for dim, labels in enumerate(patterns)
+        if set(labels) <= signature.whole and set(labels) & positions
     ]
     while waiting:
         value, dim = waiting.pop()
@@ -89,16 +91,6 @@ def _position_dims(block: Block, operator: Operator, wide: list[str]) -> dict[st
             sources = _same_position_inputs(block, producers.get(value), value, dim)
             waiting.extend((sources or {}).items())
     return {value: dims[value] for value in block.tensors if value in dims}
-
-
-def _shared(signature: Signature, operator: Operator, wide: list[str]) -> frozenset[str]:
-    """Return the labels that keys and values have and the result does not have: the positions."""
-    labels = [
-        labels_of((patterns,))
-        for value, patterns in zip(operator.inputs, signature.inputs, strict=True)
-        if value in wide
-    ]
-    return frozenset.intersection(*labels) - labels_of(signature.outputs)
 
 
 def _same_position_inputs(

@@ -98,19 +98,14 @@ class ModelReader:
 
     def parameter(self, kind: str, entry: Any, described: Any) -> Parameter:
         """Return a parameter, buffer or constant, with its contents if no checkpoint stores it."""
-        keys = {
-            "parameter": "parameter_name",
-            "buffer": "buffer_name",
-            "tensor_constant": "tensor_constant_name",
-        }
-        if kind not in keys:
+        if kind not in ("parameter", "buffer", "tensor_constant"):
             raise ParframeError(
                 "load",
                 kind,
                 "inputs of this kind are not supported",
                 "save a model without such an input",
             )
-        name = entry[keys[kind]]
+        name = entry[f"{kind}_name"]
         tensor = self.tensor(name, described[entry["arg"]["name"]])
         stored = kind == "parameter" or (kind == "buffer" and entry["persistent"])
         return Parameter(

@@ -17,13 +17,13 @@ from parframe.loading.size_limits import SizeLimits, find_limit, runs
 _TRIED = (3, 5, 8, 11, 16, 36, 64, 100, 257, 1024, 4095)
 """Sizes at which guards on parity, on multiples and on a number of chunks give both answers."""
 
-
 _LEAST = 2
 """The smallest size that torch.export considers; a guard that is true at 2 is true below."""
 
-
 _RESERVED = 2
 """Rows of a table of positions that a model may reserve for something else, such as padding."""
+
+_Ranges: TypeAlias = Mapping[str, tuple[float, float]]
 
 
 def check_guards(
@@ -63,9 +63,6 @@ def check_guards(
             "remove branches and loops on sizes, or remove that dim from `dynamic`",
         )
     return SizeLimits(least, {**most, **limits})
-
-
-_Ranges: TypeAlias = Mapping[str, tuple[float, float]]
 
 
 def _upper_bounds(
@@ -166,17 +163,11 @@ def _sizes_to_try(ranges: _Ranges) -> Iterator[dict[str, int]]:
 def _resize(
     inputs: Mapping[str, Any], dim_names: Mapping[str, Sequence[str]], sizes: Mapping[str, int]
 ) -> dict[str, Any]:
-    """Return example inputs with other sizes."""
-    return {
-        name: _resize_tensor(value, dim_names.get(name, ()), sizes)
-        for name, value in inputs.items()
-    }
-
-
-def _resize_tensor(value: Any, labels: Sequence[str], sizes: Mapping[str, int]) -> Any:
-    """Return an example input with other sizes: one zero, expanded."""
-    if not isinstance(value, torch.Tensor):
-        return value
-    named = (*labels, *("",) * value.dim())[: value.dim()]
-    shape = [sizes.get(label, size) for label, size in zip(named, value.shape, strict=True)]
-    return value.new_zeros(()).expand(shape)
+    """Return example inputs with other sizes: each is one zero, expanded."""
+    resized = dict(inputs)
+    for name, value in inputs.items():
+        if isinstance(value, torch.Tensor):
+            labels = (*dim_names.get(name, ()), *("",) * value.dim())
+            shape = [sizes.get(dim, size) for dim, size in zip(labels, value.shape, strict=False)]
+            resized[name] = value.new_zeros(()).expand(shape)
+    return resized

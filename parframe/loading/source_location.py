@@ -6,7 +6,6 @@ import inspect
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 _FRAME = re.compile(r'File "([^"]+)", line (\d+), in [^\n]*\n?([^\n]*)')
@@ -57,15 +56,10 @@ def failing_line(error: BaseException, files: frozenset[str]) -> str:
     current: BaseException | None = error
     while current is not None and id(current) not in seen:
         seen.add(id(current))
-        line = _innermost_line(current.__traceback__, files) or line
+        trace = current.__traceback__
+        for frame in inspect.getinnerframes(trace) if trace else []:
+            if frame.filename in files:
+                text = (frame.code_context or [""])[0].strip()
+                line = f"{Path(frame.filename).name}:{frame.lineno}: {text}"
         current = current.__cause__ or current.__context__
-    return line
-
-
-def _innermost_line(trace: TracebackType | None, files: frozenset[str]) -> str:
-    line = ""
-    for frame in inspect.getinnerframes(trace) if trace else []:
-        if frame.filename in files:
-            text = (frame.code_context or [""])[0].strip()
-            line = f"{Path(frame.filename).name}:{frame.lineno}: {text}"
     return line

@@ -10,7 +10,7 @@ from rules.oracle import Tally
 
 from parframe.dims import name_dimensions
 from parframe.loading import load
-from parframe.loading.huggingface.activation import UnsupportedExpertsError, trace_activation
+from parframe.loading.huggingface.experts import UnsupportedExpertsError, trace_activation
 from parframe.ops.activation import run_activation
 
 EXPERTS, IN, WIDTH, OUT, TOKENS, CHOICES = 5, 4, 6, 3, 7, 2

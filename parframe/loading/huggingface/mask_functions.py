@@ -102,10 +102,8 @@ def _reach(function: Callable[..., Any], query: int, direction: int) -> int:
         low = _FAR - 1
     while high - low > 1:
         middle = (low + high) // 2
-        if _attends(function, query, query + direction * middle):
-            low = middle
-        else:
-            high = middle
+        reaches = _attends(function, query, query + direction * middle)
+        low, high = (middle, high) if reaches else (low, middle)
     for distance in {*range(1, 65), *(1 << n for n in range(24)), low - 1, low + 1}:
         if 0 < distance < _FAR and _attends(function, query, query + direction * distance) != (
             distance <= low

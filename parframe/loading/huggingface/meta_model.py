@@ -9,8 +9,7 @@ import torch
 
 from parframe.errors import ParframeError
 from parframe.loading.export import first_line
-from parframe.loading.huggingface.activation import UnsupportedExpertsError
-from parframe.loading.huggingface.experts import find_forms
+from parframe.loading.huggingface.experts import UnsupportedExpertsError, find_forms
 from parframe.loading.huggingface.registries import IMPLEMENTATION, Usage
 
 _MOST_MODULES = 400_000
