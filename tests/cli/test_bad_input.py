@@ -66,7 +66,7 @@ def spec_texts() -> Iterator[tuple[str, str, str, str]]:
     yield "a long path", f'{tp}output = "{"x" * 300}"', "spec", "too long"
     yield "a line in a path", f'{tp}output = "a\\nb"', "spec", "key 'output'"
     yield "foreign digits", 'parallel = "TP\u0662"', "composite", "not a plain digit"
-    yield "a star", f'{tp}splits = {{ "*" = ["tp"] }}', "spec", "give a name of your own"
+    yield "a star", f'{tp}splits = {{ "*" = ["tp"] }}', "spec", "choose a name"
     yield "a home", f'{tp}output = "~/out"', "spec", "not relative"
     yield "an import string", f'{tp}[strategies.tp]\ncode = "os:system"', "spec", "names code"
     yield "an import", f"{tp}dtype = '__import__(\"os\")'", "spec", "names code"
