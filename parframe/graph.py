@@ -349,26 +349,26 @@ def verify_graph(graph: OperatorGraph) -> OperatorGraph:
     for call in graph.calls:
         block = graph.blocks.get(call.block)
         if block is None:
-            raise _invalid(call.name, f"calls block {call.block!r}, which is not in the graph")
+            raise invalid_graph(call.name, f"calls block {call.block!r}, which is not in the graph")
         interfaces = (
             (call.inputs, block.inputs),
             (call.parameters, block.parameters),
             (call.outputs, block.outputs),
         )
         if any(len(outer) != len(inner) for outer, inner in interfaces):
-            raise _invalid(
+            raise invalid_graph(
                 call.name, f"does not match the inputs and outputs of block {call.block!r}"
             )
         for name in (*call.inputs, *call.parameters):
             if name not in known:
-                raise _invalid(call.name, f"uses {name!r} before it is defined")
+                raise invalid_graph(call.name, f"uses {name!r} before it is defined")
         for name, own in zip(call.outputs, block.outputs, strict=True):
             known[name] = block.tensors[own]
     for block in graph.blocks.values():
         _verify_block(block)
     for name in graph.output_names:
         if name not in known:
-            raise _invalid("outputs", f"returns {name!r}, which is not defined")
+            raise invalid_graph("outputs", f"returns {name!r}, which is not defined")
     return graph
 
 
@@ -377,15 +377,16 @@ def _verify_block(block: Block) -> None:
     for operator in block.operators:
         for name in operator.inputs:
             if name not in defined:
-                raise _invalid(operator.name, f"uses {name!r} before it is defined")
+                raise invalid_graph(operator.name, f"uses {name!r} before it is defined")
         for name in operator.outputs:
             if name in defined or name not in block.tensors:
-                raise _invalid(operator.name, f"defines {name!r} twice or without a shape")
+                raise invalid_graph(operator.name, f"defines {name!r} twice or without a shape")
             defined.add(name)
     for name in (*block.outputs, *(state.value for state in block.states)):
         if name not in defined:
-            raise _invalid(block.name, f"returns {name!r}, which is not defined")
+            raise invalid_graph(block.name, f"returns {name!r}, which is not defined")
 
 
-def _invalid(where: str, what: str) -> ParframeError:
+def invalid_graph(where: str, what: str) -> ParframeError:
+    """Return the error for an invalid part of a graph."""
     return ParframeError("graph", where or "graph", what, "load the model again with parframe.load")

@@ -24,6 +24,7 @@ from parframe.graph import (
     Ref,
     State,
     Tensor,
+    invalid_graph,
     verify_graph,
 )
 from parframe.json_input import parse_json, read_text
@@ -52,7 +53,7 @@ def decode_size(value: Any) -> Size:
     Raise ``ParframeError`` if the value is not a size.
     """
     if isinstance(value, bool) or not isinstance(value, int | str):
-        raise _invalid("size", f"{_shown(value)} is not a size")
+        raise invalid_graph("size", f"{_shown(value)} is not a size")
     return parse_size(value) if isinstance(value, str) else value
 
 
@@ -71,7 +72,7 @@ def encode_arg(arg: Arg) -> Any:
             return _encode_factor(arg)
         case sympy.Expr():
             return {"size": format_size(arg)}
-    raise _invalid("argument", f"{_shown(arg)} cannot be written")
+    raise invalid_graph("argument", f"{_shown(arg)} cannot be written")
 
 
 def decode_arg(value: Any, depth: int = _DEEPEST) -> Arg:
@@ -82,7 +83,7 @@ def decode_arg(value: Any, depth: int = _DEEPEST) -> Arg:
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if depth == 0:
-        raise _invalid("argument", "lists are nested too deep")
+        raise invalid_graph("argument", "lists are nested too deep")
     if isinstance(value, list):
         return tuple(decode_arg(part, depth - 1) for part in value)
     if isinstance(value, dict) and len(value) == 1:
@@ -95,7 +96,7 @@ def decode_arg(value: Any, depth: int = _DEEPEST) -> Arg:
                 return float(name)
             case {"span": _} | {"join": _}:
                 return _decode_factor(value, depth - 1)
-    raise _invalid("argument", f"{_shown(value)} is not an argument")
+    raise invalid_graph("argument", f"{_shown(value)} is not an argument")
 
 
 def _encode_factor(factor: Span | Join) -> dict[str, Any]:
@@ -110,7 +111,7 @@ def _decode_factor(value: Any, depth: int) -> Span | Join:
             return Span(decode_size(size), decode_size(start), decode_size(stop))
         case {"join": list(parts)} if depth > 0:
             return Join(tuple(_decode_region(part, depth - 1) for part in parts))
-    raise _invalid("argument", f"{_shown(value)} is not a part of a dim")
+    raise invalid_graph("argument", f"{_shown(value)} is not a part of a dim")
 
 
 def _decode_region(value: Any, depth: int) -> Region:
@@ -160,9 +161,9 @@ def decode_tensor(name: str, value: Any) -> Tensor:
             shape = tuple(decode_size(size) for size in sizes)
             for size in shape:
                 if isinstance(size, int) and not 0 <= size <= LARGEST_SIZE:
-                    raise _invalid(name, f"{_shown(size)} is not the size of a dim")
+                    raise invalid_graph(name, f"{_shown(size)} is not the size of a dim")
             return Tensor(name, shape, dtype)
-    raise _invalid(name, f"{_shown(value)} is not a dtype and a shape")
+    raise invalid_graph(name, f"{_shown(value)} is not a dtype and a shape")
 
 
 def dump_graph(graph: OperatorGraph) -> str:
@@ -247,7 +248,7 @@ def _decode_parameter(name: str, value: Any) -> Parameter:
     entry = _Entry(value, f"parameter {name}")
     tensor = decode_tensor(name, entry.value.get("tensor"))
     if not all(isinstance(size, int) for size in tensor.shape):
-        raise _invalid(f"parameter {name}", "its shape has symbols")
+        raise invalid_graph(f"parameter {name}", "its shape has symbols")
     return Parameter(
         name,
         tensor.shape,
@@ -270,11 +271,11 @@ def _decode_input(name: str, value: Any) -> Input:
     tensor = decode_tensor(name, entry.value.get("tensor"))
     axes = entry.texts("axes")
     if len(axes) != len(tensor.shape):
-        raise _invalid(f"input {name}", "has another number of dim names than dims")
+        raise invalid_graph(f"input {name}", "has another number of dim names than dims")
     least, most = (_limits(entry, name, key, len(axes)) for key in ("least", "most"))
     counted = entry.value.get("counted", False)
     if not isinstance(counted, bool):
-        raise _invalid(f"input {name}", "its `counted` is neither true nor false")
+        raise invalid_graph(f"input {name}", "its `counted` is neither true nor false")
     return Input(
         name, tensor.shape, tensor.dtype, axes=axes, least=least, most=most, counted=counted
     )
@@ -285,7 +286,7 @@ def _limits(entry: _Entry, name: str, key: str, count: int) -> tuple[int | None,
     numbers = all(limit is None or (type(limit) is int and limit > 0) for limit in limits)
     if not numbers or len(limits) not in (0, count):
         bound = {"least": "smallest", "most": "largest"}[key]
-        raise _invalid(f"input {name}", f"its {bound} sizes are not one number for each dim")
+        raise invalid_graph(f"input {name}", f"its {bound} sizes are not one number for each dim")
     return limits
 
 
@@ -316,7 +317,7 @@ def _decode_block(name: str, value: Any) -> Block:
     )
     for own in (*block.inputs, *block.parameters, *block.outputs):
         if own not in tensors:
-            raise _invalid(f"block {name}", f"{own!r} has no shape")
+            raise invalid_graph(f"block {name}", f"{own!r} has no shape")
     return block
 
 
@@ -325,7 +326,7 @@ def _decode_call(value: Any) -> Call:
         case [str(name), str(block), list(inputs), list(parameters), list(outputs)]:
             lists = (inputs, parameters, outputs)
             return Call(name, block, *(_texts(part, f"call {name}") for part in lists))
-    raise _invalid("calls", f"{_shown(value)} is not a call")
+    raise invalid_graph("calls", f"{_shown(value)} is not a call")
 
 
 def _decode_outputs(value: Any, depth: int = _DEEPEST) -> Any:
@@ -335,7 +336,7 @@ def _decode_outputs(value: Any, depth: int = _DEEPEST) -> Any:
         return tuple(_decode_outputs(part, depth - 1) for part in value)
     if depth and isinstance(value, dict):
         return {key: _decode_outputs(part, depth - 1) for key, part in value.items()}
-    raise _invalid("outputs", f"{_shown(value)} is not a structure of names")
+    raise invalid_graph("outputs", f"{_shown(value)} is not a structure of names")
 
 
 class _Entry:
@@ -347,7 +348,7 @@ class _Entry:
 
     def get(self, key: str, kind: type[T]) -> T:
         if key not in self.value:
-            raise _invalid(self.where, f"{key!r} is missing")
+            raise invalid_graph(self.where, f"{key!r} is missing")
         return _typed(self.value[key], kind, f"{self.where}, {key}")
 
     def text(self, key: str) -> str:
@@ -366,7 +367,7 @@ def _texts(values: Sequence[Any], where: str) -> tuple[str, ...]:
 
 def _typed(value: Any, kind: type[T], where: str) -> T:
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-        raise _invalid(where, f"{_shown(value)} is not a {_NAMES.get(kind, kind.__name__)}")
+        raise invalid_graph(where, f"{_shown(value)} is not a {_NAMES.get(kind, kind.__name__)}")
     return value
 
 
@@ -375,7 +376,3 @@ _NAMES: Mapping[type, str] = {dict: "JSON object", list: "list", str: "text", in
 
 def _shown(value: Any) -> str:
     return repr(value)[:60]
-
-
-def _invalid(where: str, what: str) -> ParframeError:
-    return ParframeError("graph", where, what, "load the model again with parframe.load")

@@ -7,10 +7,11 @@ from collections.abc import Iterable, Iterator
 import attrs
 
 from parframe import hooks
+from parframe.byte_amounts import format_bytes
 from parframe.checking.checked_model import CheckedModel
 from parframe.checking.communication_traffic import plan_traffic
 from parframe.checking.deadlock import check_deadlock
-from parframe.checking.findings import DeviceMemory, Finding, Report, format_bytes
+from parframe.checking.findings import DeviceMemory, Finding, Report
 from parframe.checking.matching import check_matching
 from parframe.checking.memory import all_device_memory, memory_sizes
 from parframe.checking.plan_types import PlanTypes, with_program_per_rank

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 
 import attrs
 
+from parframe.byte_amounts import format_bytes
+
 KINDS: Mapping[str, str] = {
     "structure": "a program is malformed: an invalid name, shape or argument",
     "type": "a value is used as another value of the model, or as another part of it",
@@ -24,8 +26,6 @@ KINDS: Mapping[str, str] = {
 
 Fault = tuple[str, str]
 """Kind of a finding, and its message."""
-
-_UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 
 
 @attrs.frozen
@@ -74,21 +74,6 @@ class DeviceMemory:
             f"{format_bytes(self.total)} ({format_bytes(self.weights)} of weights, "
             f"{format_bytes(self.cache)} of cache, {format_bytes(self.activations)} of activations)"
         )
-
-
-def format_bytes(size: int) -> str:
-    """Return an amount of memory as text, in the unit in which it has up to four digits.
-
-    Examples
-    --------
-    >>> format_bytes(1000), format_bytes(3 * 2**20)
-    ('1000 B', '3.00 MiB')
-    """
-    value, unit = float(size), 0
-    while value >= 1024 and unit < len(_UNITS) - 1:
-        value, unit = value / 1024, unit + 1
-    digits = 0 if unit == 0 or value >= 100 else 1 if value >= 10 else 2
-    return f"{value:.{digits}f} {_UNITS[unit]}"
 
 
 @attrs.frozen

@@ -35,14 +35,10 @@ def check_outputs(plan_types: PlanTypes) -> list[Finding]:
             if faults:
                 unknown.add(part.whole)
                 continue
-            fitted = (
-                align_shard(tensor_type.shard, plan_types.model.outer[part.whole])
-                or tensor_type.shard
-            )
+            aligned = align_shard(tensor_type.shard, plan_types.model.outer[part.whole])
+            tensor_type = attrs.evolve(tensor_type, shard=aligned or tensor_type.shard)
             for rank in types.ranks:
-                own = to_concrete(
-                    attrs.evolve(tensor_type, shard=fitted), plan_types.bindings[rank]
-                )
+                own = to_concrete(tensor_type, plan_types.bindings[rank])
                 parts.setdefault(part.whole, {})[own.ranges] = None
                 like[part.whole] = own
     for name in dict.fromkeys(plan_types.model.graph.output_names):
@@ -107,16 +103,9 @@ def _states(types: ProgramTypes) -> Iterator[Finding]:
         mine = types.values.get(stored[name])
         if mine is None or stored[name] in used:
             continue
-        places = [
-            tensor_type.shard
-            for value in used
-            if (tensor_type := types.values.get(value)) is not None
-        ]
-        if (
-            mine.sum_id != cache.term
-            or mine.partial_terms
-            or mine.shard not in (places or [mine.shard])
-        ):
+        used_types = [types.values.get(value) for value in used]
+        places = [own.shard for own in used_types if own is not None] or [mine.shard]
+        if mine.sum_id != cache.term or mine.partial_terms or mine.shard not in places:
             message = f"the cache {name!r} stores {stored[name]!r}, but {' or '.join(used)} is used"
             yield cache.finding(types, message)
     for name in sorted(set(stored) - set(expected)):

@@ -6,6 +6,7 @@ uneven shards, empty shards and large values all occur.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import Any, TypeAlias
@@ -44,14 +45,9 @@ def sample_size(size: Size, bindings: Bindings) -> SampledSize:
     Raise ``KeyError`` if a symbol of the size is not bound.
     """
     if isinstance(size, int):
-        return _constant(size)
+        return (size,) * SAMPLE_COUNT
     names = symbol_names(size)
     return _sample_size(size, tuple((name, bindings[name]) for name in names))
-
-
-@lru_cache(maxsize=100_000)
-def _constant(size: int) -> SampledSize:
-    return (size,) * SAMPLE_COUNT
 
 
 @lru_cache(maxsize=100_000)
@@ -90,10 +86,7 @@ def evaluate_size(size: Any, values: Mapping[str, int]) -> int:
     if isinstance(size, sympy.Add):
         return sum(parts)
     if isinstance(size, sympy.Mul):
-        result = 1
-        for part in parts:
-            result *= part
-        return result
+        return math.prod(parts)
     if isinstance(size, sympy.Pow) and parts[1] >= 0:
         return int(parts[0] ** parts[1])
     if isinstance(size, FloorDiv | sympy.Mod) and parts[1] != 0:

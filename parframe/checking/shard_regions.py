@@ -112,9 +112,9 @@ def pieces_of_regions(
         return None
     result: list[Mapping[str, Range]] = []
     for tensor_dim, region, outer in zip(tensor_dims, regions, frame, strict=True):
-        found = (
-            region_ranges(tensor_dim, region, dict(outer)) if isinstance(region, tuple) else None
-        )
+        if not isinstance(region, tuple):
+            return None
+        found = region_ranges(tensor_dim, region, dict(outer))
         if found is None:
             return None
         result.append(found)
@@ -123,12 +123,10 @@ def pieces_of_regions(
 
 def align_shard(shard: TensorShard, tensor_dims: tuple[TensorDim, ...]) -> TensorShard | None:
     """Return a shard under the dims of another use of its tensor; None if these do not fit."""
+    if shard.tensor_dims is tensor_dims:
+        return shard
     if shard.tensor_dims == tensor_dims:
-        return (
-            shard
-            if shard.tensor_dims is tensor_dims
-            else make_shard(tensor_dims, map(dict, shard.ranges))
-        )
+        return make_shard(tensor_dims, map(dict, shard.ranges))
     if len(shard.tensor_dims) != len(tensor_dims):
         return None
     for own, tensor_dim, ranges in zip(shard.tensor_dims, tensor_dims, shard.ranges, strict=True):

@@ -334,7 +334,9 @@ def _name_nodes(graph: OperatorGraph, dims: Dims, chains: NodeChains) -> dict[No
     names: dict[Node, str] = {}
     for role, role_chains in chains.items():
         for number, chain in enumerate(role_chains, 1):
-            parts = [role] if len(chain) == 1 else _chain_names(role, len(chain))
+            parts = [role, "group", *(f"group.{i}" for i in range(2, len(chain)))][: len(chain)]
+            if role == "heads" and len(chain) > 1:
+                parts[0] = "kv_heads"
             for node, part in zip(chain, parts, strict=True):
                 names[node] = part if number == 1 else f"{part}.{number}"
     others = 0
@@ -346,9 +348,3 @@ def _name_nodes(graph: OperatorGraph, dims: Dims, chains: NodeChains) -> dict[No
                         others += 1
                         names[node] = f"dim.{others}"
     return names
-
-
-def _chain_names(role: str, count: int) -> list[str]:
-    """Return names for a chain of dimensions: key-value heads first, then their group."""
-    first = "kv_heads" if role == "heads" else role
-    return [first, "group", *(f"group.{i}" for i in range(2, count))]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-_UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
+from parframe.byte_amounts import format_bytes
 
 
 def amount(size: float) -> str:
@@ -15,13 +15,7 @@ def amount(size: float) -> str:
     >>> amount(0), amount(1000), amount(1536), amount(80 * 1024**3)
     ('0', '1000 B', '1.50 KiB', '80.0 GiB')
     """
-    if not size:
-        return "0"
-    value, unit = float(size), 0
-    while value >= 1024 and unit < len(_UNITS) - 1:
-        value, unit = value / 1024, unit + 1
-    digits = 0 if unit == 0 or value >= 100 else 1 if value >= 10 else 2
-    return f"{value:.{digits}f} {_UNITS[unit]}"
+    return format_bytes(size) if size else "0"
 
 
 def gib(size: float) -> str:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import ctypes
 import math
 import os
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import attrs
@@ -174,16 +174,10 @@ class FileReader:
 def open_reader(total: int, progress: Progress | None) -> Iterator[FileReader]:
     """Return a context with a reader for some number of bytes."""
     reader = FileReader(total, progress, spare=int(total * _SPARE_FRACTION))
-    with ExitStack() as stack:
-        stack.callback(reader.close)
+    with closing(reader):
         yield reader
     if progress is not None:
         progress(total, total)
-
-
-def in_file_order(jobs: Iterable[ReadJob]) -> list[ReadJob]:
-    """Return jobs in the order of their bytes in the files."""
-    return sorted(jobs, key=lambda job: (str(job.stored.file), job.stored.start))
 
 
 def _pick_elements(

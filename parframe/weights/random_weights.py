@@ -27,11 +27,6 @@ def is_random(weights: Any) -> bool:
     return isinstance(weights, RandomWeights) or (isinstance(weights, str) and weights == "random")
 
 
-def seed_of(weights: Any) -> int:
-    """Return the seed of random weights."""
-    return weights.seed if isinstance(weights, RandomWeights) else 0
-
-
 def random_parameter(parameter: Parameter, seed: int, positive: bool = False) -> torch.Tensor:
     """Return random numbers for a parameter, which depend on its name and the seed alone.
 
@@ -92,12 +87,9 @@ def random_slices(
         for name in names:
             part = wanted[name]
             if part.runs not in by_runs:
-                taken = _without_whole(part.take(numbers), numbers)
+                taken = part.take(numbers)
+                if taken.numel() < numbers.numel():
+                    taken = taken.clone()  # so that it does not keep the whole alive
                 by_runs[part.runs] = taken.to(device, converted_to)
             tensors[name] = by_runs[part.runs]
     return tensors
-
-
-def _without_whole(part: torch.Tensor, whole: torch.Tensor) -> torch.Tensor:
-    """Return a part that does not keep the storage of the whole alive."""
-    return part if part.numel() == whole.numel() else part.clone()

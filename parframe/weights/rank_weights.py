@@ -14,7 +14,7 @@ from parframe.graph import OperatorGraph
 from parframe.plan import Plan, Slices
 from parframe.weights.compatibility import MatchedWeights, match_weights
 from parframe.weights.file_reader import Progress
-from parframe.weights.random_weights import RandomWeights, is_random, random_slices, seed_of
+from parframe.weights.random_weights import RandomWeights, is_random, random_slices
 from parframe.weights.rank_files import is_rank_folder, read_rank_file
 from parframe.weights.slice_loading import load_slices
 from parframe.weights.sources import WeightSource, open_source
@@ -110,7 +110,8 @@ def read_slices(
 ) -> dict[str, torch.Tensor]:
     """Read slices of a graph's parameters, by any names; see `read_weights`."""
     if is_random(weights):
-        tensors = random_slices(graph, wanted, seed_of(weights), device, dtype, graph_dtypes)
+        seed = weights.seed if isinstance(weights, RandomWeights) else 0
+        tensors = random_slices(graph, wanted, seed, device, dtype, graph_dtypes)
     else:
         opened = weights if isinstance(weights, OpenedWeights) else None
         opened = opened or open_weights(graph, weights, pickled, extra)

@@ -10,7 +10,7 @@ import torch
 
 from parframe.graph import OperatorGraph
 from parframe.plan import Slices
-from parframe.weights.file_reader import Progress, ReadJob, in_file_order, open_reader
+from parframe.weights.file_reader import Progress, ReadJob, open_reader
 from parframe.weights.safetensors_header import StoredTensor
 from parframe.weights.sources import WeightSource
 from parframe.weights.strided_views import View, slice_pieces, whole_view
@@ -34,18 +34,11 @@ def load_slices(
 
     ``stored`` has for each name the view, and the slices of it.
     """
-    keys = {
-        name: (
-            view,
-            part,
-            target_dtype(view.dtype, graph.parameters[wanted[name].whole], dtype, graph_dtypes),
-        )
-        for name, (view, part) in stored.items()
-    }
-    different = {
-        (view, part.runs, converted_to): (view, part, converted_to)
-        for view, part, converted_to in keys.values()
-    }
+    keys = {}
+    for name, (view, part) in stored.items():
+        parameter = graph.parameters[wanted[name].whole]
+        keys[name] = view, part, target_dtype(view.dtype, parameter, dtype, graph_dtypes)
+    different = {(view, part.runs, to): (view, part, to) for view, part, to in keys.values()}
     in_memory = {key: _take_in_memory(*one, source, device) for key, one in different.items()}
     missing = [key for key, tensor in in_memory.items() if tensor is None]
     shapes = [(different[key][1].local_shape, key[2]) for key in missing]
@@ -55,13 +48,10 @@ def load_slices(
         view, part, _ = different[key]
         jobs.extend(_fill(view, part, source, target))
     with open_reader(sum(job.bytes for job in jobs), progress) as reader:
-        for job in in_file_order(jobs):
+        for job in sorted(jobs, key=lambda job: (str(job.stored.file), job.stored.start)):
             reader.run(job)
     loaded = {**in_memory, **targets}
-    tensors = {
-        name: loaded[view, part.runs, converted_to]
-        for name, (view, part, converted_to) in keys.items()
-    }
+    tensors = {name: loaded[view, part.runs, to] for name, (view, part, to) in keys.items()}
     return {name: tensor for name, tensor in tensors.items() if tensor is not None}
 
 
