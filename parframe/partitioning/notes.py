@@ -64,16 +64,15 @@ def _weights(
     graph: OperatorGraph, placed: PlacedGraph, cuts: tuple[Cut, ...], axes: tuple[str, ...]
 ) -> Iterator[Note]:
     for name, tensor in graph.parameters.items():
-        layout = placed.stored[name]
-        split = {axis for c in layout.cuts for axis in cuts[c].axes}
-        whole = [axis for axis in axes if axis not in split]
+        whole = _whole_axes(placed.stored[name].cuts, cuts, axes)
         if whole and len(tensor.shape) > 1:
-            yield Note(
-                "whole weight",
-                name,
-                f"stored whole along {', '.join(whole)}",
-                simplify(tensor.bytes),
-            )
+            yield Note("whole weight", name, f"stored whole along {whole}", simplify(tensor.bytes))
+
+
+def _whole_axes(own: Iterable[int], cuts: tuple[Cut, ...], axes: tuple[str, ...]) -> str:
+    """Return the mesh axes that none of some cuts is along, as text."""
+    split = {axis for c in own for axis in cuts[c].axes}
+    return ", ".join(axis for axis in axes if axis not in split)
 
 
 def _compute(
@@ -84,17 +83,14 @@ def _compute(
             continue
         if action.bound.signature.moves or not action.bound.site.inputs:
             continue
-        split = {axis for c in action.cuts for axis in cuts[c].axes}
-        whole = [axis for axis in axes if axis not in split]
+        whole = _whole_axes(action.cuts, cuts, axes)
         if whole:
+            operator = action.operator
             size = sum(tensor.bytes for tensor in action.bound.site.outputs) * uses
             times = f", {uses} times" if uses > 1 else ""
-            yield Note(
-                "replicated compute",
-                action.operator.module or action.operator.name,
-                f"{action.operator.target} on every device along {', '.join(whole)}{times}",
-                simplify(size),
-            )
+            what = f"{operator.target} on every device along {whole}{times}"
+            where = operator.module or operator.name
+            yield Note("replicated compute", where, what, simplify(size))
 
 
 def _gathers(block: PlacedBlock, uses: int) -> Iterator[Note]:
@@ -104,9 +100,6 @@ def _gathers(block: PlacedBlock, uses: int) -> Iterator[Note]:
             near = block.block.operators[action.index]
             times = f", {uses} times" if uses > 1 else ""
             weight = "weight " if action.value in block.block.parameters else ""
-            yield Note(
-                f"{_GATHERS[action.kind]} {weight}".strip(),
-                near.module or near.name,
-                f"{action.value}{times}",
-                simplify(tensor.bytes * uses),
-            )
+            kind = f"{_GATHERS[action.kind]} {weight}".strip()
+            size = simplify(tensor.bytes * uses)
+            yield Note(kind, near.module or near.name, f"{action.value}{times}", size)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import pairwise
 
 from parframe.graph import OperatorGraph
 from parframe.partitioning.graph_placement import PlacedGraph
@@ -46,22 +47,14 @@ class StageAssignment:
         weights = {n for n, p in graph.parameters.items() if p.kind == "parameter"}
         self.recomputable = recomputable_steps(model, self.makers, self.given, weights, works)
         starts = self._find_starts(model, shares, placing, works)
-        self.ranges = [
-            range(start, stop)
-            for start, stop in zip((0, *starts), (*starts, len(self.steps)), strict=True)
-        ]
-        self.stage_of_step = [
-            stage for stage, steps in enumerate(self.ranges) for _ in range(len(steps))
-        ]
+        self.ranges = [range(*ends) for ends in pairwise((0, *starts, len(self.steps)))]
+        self.stage_of_step = [stage for stage, steps in enumerate(self.ranges) for _ in steps]
         self.steps_of_stage: list[list[int]] = []
         self.receivers: dict[str, list[int]] = {}
         for stage in range(count):
             self._assign(stage)
-        self.broadcast = {
-            value
-            for value, stages in self.receivers.items()
-            if uses_broadcast(len(stages), self.count)
-        }
+        receivers = self.receivers.items()
+        self.broadcast = {v for v, stages in receivers if uses_broadcast(len(stages), count)}
 
     def _find_starts(
         self,
@@ -75,9 +68,8 @@ class StageAssignment:
         layers = len(self.graph.layers)
         check_stage_count(self.count, layers, self.axes)
         costs = step_costs(model, self.makers, self.recomputable, self.given, works)
-        return find_stage_starts(
-            CumulativeCosts.of(costs), shares, placing.stage_starts, layers, self._first_step
-        )
+        sums, given = CumulativeCosts.of(costs), placing.stage_starts
+        return find_stage_starts(sums, shares, given, layers, self._first_step)
 
     def _first_step(self, start: StageStart) -> int | None:
         """Return the first step of a layer or of a module; None if the model has no such module."""

@@ -10,7 +10,7 @@ and, within a stage, of the values that it makes, so no cycle of waiting devices
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import attrs
 
@@ -226,15 +226,13 @@ def _write_communication(
                 source = _source(mesh, rank, home)
                 group = mesh.group(rank, staged.axes)
                 there, here = group.index(source), group.index(rank)
-                receives[rank].append(
-                    writers[mesh.submeshes[stage]].operator(
-                        "recv", received, {"peer": there}, (received,), tag=value
-                    )
-                )
+                receiver = writers[mesh.submeshes[stage]]
+                args: dict[str, Any] = {"peer": there}
+                operator = receiver.operator("recv", received, args, (received,), tag=value)
+                receives[rank].append(operator)
                 args = {"input": Ref(sent), "peer": here}
-                send = writers[mesh.submeshes[home]].operator(
-                    "send", sent, args, (), here, tag=value
-                )
+                sender = writers[mesh.submeshes[home]]
+                send = sender.operator("send", sent, args, (), here, tag=value)
                 sends[source][sent] = (*sends[source].get(sent, ()), send)
     return [StageCommunication(tuple(own), out) for own, out in zip(receives, sends, strict=True)]
 
