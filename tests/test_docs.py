@@ -1,4 +1,4 @@
-"""What the documentation says is so: its examples run, its tables are those of the code."""
+"""The documentation is true: its examples run, its tables are those of the code."""
 
 import importlib.util
 import re
@@ -41,11 +41,11 @@ def without_noise(text: str) -> str:
 def test_the_code_blocks_of_a_page_run(tmp_path, page):
     shutil.copytree(ROOT / "specs", tmp_path / "specs", ignore=shutil.ignore_patterns("out"))
     script = ROOT / "tests" / "support" / "documentation.py"
-    told = subprocess.run(
+    result = subprocess.run(
         [sys.executable, str(script), str(page)],
         cwd=tmp_path, capture_output=True, text=True, check=False,
     )  # fmt: skip
-    assert told.returncode == 0, told.stdout + told.stderr
+    assert result.returncode == 0, result.stdout + result.stderr
 
 
 @pytest.mark.slow

@@ -5,7 +5,7 @@ import pytest
 from parframe.errors import KINDS, ParframeError, did_you_mean, nearest
 
 
-def test_an_error_is_one_line_of_kind_place_fault_and_way_out() -> None:
+def test_an_error_is_one_line_of_kind_place_fault_and_hint() -> None:
     error = ParframeError("mesh", "rank 9", "the mesh has 8 ranks", "give a rank from 0 to 7")
     assert str(error) == "error[mesh] rank 9: the mesh has 8 ranks; give a rank from 0 to 7"
     assert (error.kind, error.where) == ("mesh", "rank 9")

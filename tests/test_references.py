@@ -61,7 +61,7 @@ def options(command: str) -> frozenset[str]:
 
 
 def is_module_or_name(dotted: str) -> bool:
-    """Whether a dotted name is a module, or a name in one."""
+    """Return whether a dotted name is a module, or a name in one."""
     parts = dotted.split(".")
     for end in range(len(parts), 0, -1):
         name = ".".join(parts[:end])

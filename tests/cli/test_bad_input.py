@@ -52,7 +52,7 @@ def spec_texts() -> Iterator[tuple[str, str, str, str]]:
     yield "huge mesh", 'parallel = "TP1000DP1000PP1000"', "mesh", "has 1000000000 devices"
     yield "zero on the mesh", "mesh = { tp = 0 }", "spec", "key 'mesh.tp': is 0"
     yield "malformed composite", 'parallel = "TP2+DP2"', "composite", "grammar: "
-    yield "small letters", 'parallel = "tp2"', "composite", "write TP2"
+    yield "lower case", 'parallel = "tp2"', "composite", "write TP2"
     yield "a code twice", 'parallel = "TP2TP2"', "composite", "given twice"
     yield "wrong devices", f"{tp}devices = 3", "mesh", "is 3, and the mesh has 2; give 2"
     yield "unknown strategy", 'parallel = "QP2"', "strategy", "no strategy has the code 'QP'"
@@ -88,15 +88,15 @@ def spec_files() -> Iterator[tuple[str, Callable[[Path], object], str]]:
     yield "a loop", lambda path: path.symlink_to(path), "does not exist|is not a file"
 
 
-def refused(told, kind: str, what: str) -> None:
+def refused(result, kind: str, what: str) -> None:
     """Assert that a command ended with an error of a kind, in one line, without a traceback."""
-    assert told.code == KINDS[kind][0], told.err
-    first, *rest = told.err.splitlines()
+    assert result.code == KINDS[kind][0], result.err
+    first, *rest = result.err.splitlines()
     assert first.startswith(f"error[{kind}] ")
-    assert re.search(what, told.err), told.err
+    assert re.search(what, result.err), result.err
     assert first.count("; ") >= 1
     assert all(line.startswith("  ") for line in rest)  # the caret and grammar of a composite
-    assert "Traceback" not in told.err
+    assert "Traceback" not in result.err
 
 
 @pytest.mark.parametrize(
@@ -126,8 +126,8 @@ def test_a_spec_without_a_model_asks_for_one(call, tmp_path):
 
 def test_more_stages_than_layers_are_refused(call, tmp_path):
     (tmp_path / "spec.toml").write_text(f'parallel = "PP3"{DEMO}')
-    told = call("apply", tmp_path / "spec.toml")
-    refused(told, "partition", "3 pipeline stages, but the model has 2 layers; .*at most 2")
+    result = call("apply", tmp_path / "spec.toml")
+    refused(result, "partition", "3 pipeline stages, but the model has 2 layers; .*at most 2")
     assert not (tmp_path / "out").exists()
 
 
@@ -168,8 +168,8 @@ def test_a_weight_index_may_not_point_outside_its_folder(call, plan, tmp_path):
     (tmp_path / "weights").mkdir()
     index = {"weight_map": {"up.weight": "../secret.safetensors"}}
     (tmp_path / "weights" / "model.safetensors.index.json").write_text(json.dumps(index))
-    told = call("verify", plan, "--weights", tmp_path / "weights")
-    refused(told, "weights", "not a .safetensors file of this folder")
+    result = call("verify", plan, "--weights", tmp_path / "weights")
+    refused(result, "weights", "not a .safetensors file of this folder")
 
 
 def test_weights_that_are_missing_are_told(call, plan, tmp_path):
@@ -233,9 +233,9 @@ def test_a_config_may_not_bring_code_or_absurd_numbers(call, tmp_path, config, w
 )  # fmt: skip
 def test_what_is_no_model_is_refused(call, tmp_path, name, text):
     (tmp_path / name).write_text(text)
-    told = call("load", tmp_path / name, "-o", tmp_path / "out.json")
-    assert told.code in (KINDS["load"][0], KINDS["graph"][0])
-    refused(told, "load" if told.code == KINDS["load"][0] else "graph", "")
+    result = call("load", tmp_path / name, "-o", tmp_path / "out.json")
+    assert result.code in (KINDS["load"][0], KINDS["graph"][0])
+    refused(result, "load" if result.code == KINDS["load"][0] else "graph", "")
     assert not (tmp_path / "out.json").exists()
 
 

@@ -41,8 +41,10 @@ from parframe.cli.failures import run
 run(group, ["--help"])
 print(sorted({"torch", "transformers", "sympy", "networkx", "numpy", "rich"} & set(sys.modules)))
 """
-    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert told.stdout.splitlines()[-1] == "[]"
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert result.stdout.splitlines()[-1] == "[]"
 
 
 def test_plans_are_shown_and_checked_without_torch(plan):
@@ -53,15 +55,17 @@ from parframe.cli.failures import run
 codes = [run(group, [command, {str(plan)!r}]) for command in ("show", "check")]
 print(codes, sorted({{"torch", "transformers"}} & set(sys.modules)))
 """
-    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert told.stdout.splitlines()[-1] == "[0, 0] []"
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert result.stdout.splitlines()[-1] == "[0, 0] []"
 
 
 @pytest.mark.parametrize("arguments", [(), ("--help",), ("-h",)])
 def test_help_lists_every_command(call, arguments):
-    told = call(*arguments)
-    assert told.code == 0
-    assert all(f"  {name} " in told.out for name in COMMANDS)
+    result = call(*arguments)
+    assert result.code == 0
+    assert all(f"  {name} " in result.out for name in COMMANDS)
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -93,13 +97,13 @@ def test_every_command_has_help(call, name):
     ],
 )
 def test_a_wrong_command_line_is_one_line_with_a_hint(call, arguments, what):
-    told = call(*arguments)
-    assert told.code == KINDS["usage"][0]
-    assert told.err.startswith("error[usage] parframe")
-    assert told.err.count("\n") == 1
-    assert what in told.err
-    assert "--help" in told.err
-    assert told.out == ""
+    result = call(*arguments)
+    assert result.code == KINDS["usage"][0]
+    assert result.err.startswith("error[usage] parframe")
+    assert result.err.count("\n") == 1
+    assert what in result.err
+    assert "--help" in result.err
+    assert result.out == ""
 
 
 def test_an_unexpected_fault_is_one_line_that_says_how_to_report_it(call, monkeypatch, plan):
@@ -107,12 +111,12 @@ def test_an_unexpected_fault_is_one_line_that_says_how_to_report_it(call, monkey
         raise RuntimeError("first line\nsecond line")
 
     monkeypatch.setattr(parframe, "load_plan", fail, raising=False)
-    told = call("show", plan)
-    assert told.code == KINDS["internal"][0]
-    assert told.err.startswith("error[internal] ")
-    assert "RuntimeError: first line; " in told.err
-    assert "report this bug in parframe with the output of --debug" in told.err
-    assert told.err.count("\n") == 1
+    result = call("show", plan)
+    assert result.code == KINDS["internal"][0]
+    assert result.err.startswith("error[internal] ")
+    assert "RuntimeError: first line; " in result.err
+    assert "report this bug in parframe with the output of --debug" in result.err
+    assert result.err.count("\n") == 1
     assert "Traceback" in call("show", plan, "--debug").err
 
 
@@ -121,8 +125,8 @@ def test_a_user_who_stops_a_command_gets_a_line_and_no_traceback(call, monkeypat
         raise KeyboardInterrupt
 
     monkeypatch.setattr(parframe, "load_plan", stop, raising=False)
-    told = call("show", plan)
-    assert (told.code, told.err) == (INTERRUPTED, "\ninterrupted\n")
+    result = call("show", plan)
+    assert (result.code, result.err) == (INTERRUPTED, "\ninterrupted\n")
 
 
 def test_memory_that_runs_out_is_no_fault_of_parframe(call, monkeypatch, plan):
@@ -135,15 +139,15 @@ def test_memory_that_runs_out_is_no_fault_of_parframe(call, monkeypatch, plan):
 
 def test_output_that_nobody_reads_to_the_end_is_no_fault(plan):
     command = f"{sys.executable} -m parframe.cli show --device 0 --json {plan} | true"
-    told = subprocess.run(command, shell=True, capture_output=True, text=True, check=False)
-    assert told.stderr == ""
+    result = subprocess.run(command, shell=True, capture_output=True, text=True, check=False)
+    assert result.stderr == ""
 
 
 def test_debug_shows_the_traceback_of_an_error(call, tmp_path):
     assert "Traceback" not in call("show", tmp_path / "none").err
-    told = call("show", tmp_path / "none", "--debug")
-    assert "Traceback" in told.err
-    assert "error[plan]" in told.err.splitlines()[-1]
+    result = call("show", tmp_path / "none", "--debug")
+    assert "Traceback" in result.err
+    assert "error[plan]" in result.err.splitlines()[-1]
 
 
 def test_json_is_one_object_and_an_error_is_one_too(call, plan, tmp_path):
@@ -152,14 +156,14 @@ def test_json_is_one_object_and_an_error_is_one_too(call, plan, tmp_path):
         ("plugins",), ("load", graph), ("dims", graph), ("show", plan), ("check", plan),
         ("show", plan, "--device", 3), ("show", plan, "--mesh"), ("verify", plan),
     ):  # fmt: skip
-        told = call(*arguments, "--json")
-        assert told.code == 0, told.err
-        assert isinstance(told.json, dict)
-        assert told.out.count("\n") == 1
-    told = call("show", tmp_path / "none", "--json")
-    assert told.json["error"]["kind"] == "plan"
-    assert told.json["error"]["exit_code"] == told.code
-    assert told.err.startswith("error[plan]")
+        result = call(*arguments, "--json")
+        assert result.code == 0, result.err
+        assert isinstance(result.json, dict)
+        assert result.out.count("\n") == 1
+    result = call("show", tmp_path / "none", "--json")
+    assert result.json["error"]["kind"] == "plan"
+    assert result.json["error"]["exit_code"] == result.code
+    assert result.err.startswith("error[plan]")
 
 
 def test_what_a_library_prints_does_not_disturb_the_json(call, monkeypatch, plan):
@@ -170,27 +174,27 @@ def test_what_a_library_prints_does_not_disturb_the_json(call, monkeypatch, plan
         return read(path)
 
     monkeypatch.setattr(parframe, "load_plan", chatty, raising=False)
-    told = call("show", plan, "--json")
-    assert told.json["mesh"]["devices"] == 4
-    assert told.err == "hello\n"
+    result = call("show", plan, "--json")
+    assert result.json["mesh"]["devices"] == 4
+    assert result.err == "hello\n"
 
 
 def test_a_terminal_cannot_be_steered_by_what_was_given(call, tmp_path):
-    told = call("show", tmp_path / "\x1b[31mred")
-    assert "\x1b" not in told.err
-    assert "?[31mred" in told.err
+    result = call("show", tmp_path / "\x1b[31mred")
+    assert "\x1b" not in result.err
+    assert "?[31mred" in result.err
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no full disk here")
 def test_an_answer_that_finds_no_room_is_told(plan):
     with open("/dev/full", "w") as full:
-        told = subprocess.run(
+        result = subprocess.run(
             [sys.executable, "-m", "parframe", "show", plan], stdout=full, stderr=subprocess.PIPE,
             check=False, text=True,
         )  # fmt: skip
-    assert told.returncode == KINDS["output"][0]
-    assert told.stderr.startswith("error[output] standard output: cannot be written (No space")
-    assert told.stderr.count("\n") == 1
+    assert result.returncode == KINDS["output"][0]
+    assert result.stderr.startswith("error[output] standard output: cannot be written (No space")
+    assert result.stderr.count("\n") == 1
 
 
 def test_the_version_is_told(call):
@@ -205,16 +209,18 @@ from parframe.cli.failures import run
 run(group, ["plugins"])
 print([name for name in sys.modules if name.startswith("parframe_")])
 """
-    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert "TP    parframe" in told.stdout
-    assert told.stdout.splitlines()[-1] == "[]"
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert "TP    parframe" in result.stdout
+    assert result.stdout.splitlines()[-1] == "[]"
 
 
 def test_load_writes_a_graph_that_loads_again(call, tmp_path):
     graph = write_spec(tmp_path).with_name("graph.json")
-    told = call("load", graph, "-o", tmp_path / "again.json")
-    assert told.code == 0
-    assert f"written to {tmp_path / 'again.json'}" in told.out
+    result = call("load", graph, "-o", tmp_path / "again.json")
+    assert result.code == 0
+    assert f"written to {tmp_path / 'again.json'}" in result.out
     assert (tmp_path / "again.json").read_bytes() == graph.read_bytes()
 
 
@@ -268,17 +274,17 @@ def test_show_device_names_the_peer_of_a_send(call, tmp_path):
 
 
 def test_an_unknown_rank_is_an_error_with_a_hint(call, plan):
-    told = call("show", plan, "--device", 4)
-    assert told.code == KINDS["mesh"][0]
-    assert "give a rank from 0 to 3" in told.err
+    result = call("show", plan, "--device", 4)
+    assert result.code == KINDS["mesh"][0]
+    assert "give a rank from 0 to 3" in result.err
 
 
 def test_check_tells_communication_and_memory(call, plan):
-    told = call("check", plan, "--batch", 4, "--dtype", "float32")
-    assert told.code == 0
-    assert "Check  passed" in told.out
-    assert "in float32" in told.out
-    assert "all_reduce" in told.out
+    result = call("check", plan, "--batch", 4, "--dtype", "float32")
+    assert result.code == 0
+    assert "Check  passed" in result.out
+    assert "in float32" in result.out
+    assert "all_reduce" in result.out
 
 
 def test_check_of_a_wrong_plan_fails_with_its_findings(call, tmp_path):
@@ -286,25 +292,25 @@ def test_check_of_a_wrong_plan_fails_with_its_findings(call, tmp_path):
         handwritten.tensor_parallel(2), "all", "down@sum", args={"reduction": "max"}
     )
     wrong.save(tmp_path / "plan")
-    told = call("check", tmp_path / "plan", "--json")
-    assert told.code == KINDS["check"][0]
-    assert not told.json["check"]["ok"]
-    assert told.json["check"]["findings"]
-    assert told.err.startswith("error[check] ")
-    assert told.err.count("\n") == 1
+    result = call("check", tmp_path / "plan", "--json")
+    assert result.code == KINDS["check"][0]
+    assert not result.json["check"]["ok"]
+    assert result.json["check"]["findings"]
+    assert result.err.startswith("error[check] ")
+    assert result.err.count("\n") == 1
 
 
 def test_check_of_a_plan_over_budget_is_an_error_of_memory(call, plan):
-    told = call("check", plan, "--budget", "100B")
-    assert told.code == KINDS["memory"][0]
-    assert told.err.startswith("error[memory] ")
+    result = call("check", plan, "--budget", "100B")
+    assert result.code == KINDS["memory"][0]
+    assert result.err.startswith("error[memory] ")
 
 
 def test_verify_tells_the_error_and_what_was_communicated(call, plan):
-    told = call("verify", plan, "--seed", 3)
-    assert told.code == 0
-    assert "4 devices executed, equal to the unpartitioned model" in told.out
-    assert "random, seed 3" in told.out
+    result = call("verify", plan, "--seed", 3)
+    assert result.code == 0
+    assert "4 devices executed, equal to the unpartitioned model" in result.out
+    assert "random, seed 3" in result.out
     assert call("verify", plan, "--json").json["verify"]["max_error"] < 1e-11
 
 
@@ -313,11 +319,11 @@ def test_verify_of_a_wrong_plan_names_the_first_operator_that_differs(call, tmp_
         handwritten.tensor_parallel(2), "all", "down@sum", args={"reduction": "max"}
     )
     wrong.save(tmp_path / "plan")
-    told = call("verify", tmp_path / "plan")
-    assert told.code == KINDS["verify"][0]
-    assert "NOT equal to the model" in told.out
-    assert "first difference: down@sum (model.down)" in told.out
-    assert "first at down@sum (model.down)" in told.err
+    result = call("verify", tmp_path / "plan")
+    assert result.code == KINDS["verify"][0]
+    assert "NOT equal to the model" in result.out
+    assert "first difference: down@sum (model.down)" in result.out
+    assert "first at down@sum (model.down)" in result.err
 
 
 @pytest.mark.parametrize(

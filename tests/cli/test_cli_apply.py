@@ -28,13 +28,13 @@ def spec(tmp_path):
 
 
 def test_apply_writes_a_checked_and_proved_plan(call, spec):
-    told = call("apply", spec)
-    assert told.code == 0, told.err
-    assert told.err == ""
+    result = call("apply", spec)
+    assert result.code == 0, result.err
+    assert result.err == ""
     folder = spec.parent / "out"
     assert sorted(contents(folder)) == ["plan.json", "programs/stage0.py", "report.json"]
     assert load_plan(folder).mesh.size == 2
-    assert told.out.rstrip().endswith(f"written to {folder}")
+    assert result.out.rstrip().endswith(f"written to {folder}")
 
 
 def test_the_report_has_every_section_within_80_columns(call, spec):
@@ -45,13 +45,13 @@ def test_the_report_has_every_section_within_80_columns(call, spec):
     assert max(map(len, lines[3:-1])) <= 80
 
 
-def test_json_has_the_same_facts_as_the_report_beside_the_plan(call, spec):
-    told = call("apply", spec, "--json")
+def test_json_has_the_same_facts_as_the_report_in_the_plan_folder(call, spec):
+    result = call("apply", spec, "--json")
     written = read_json(spec.parent / "out" / "report.json", "plan")
-    assert {**written, "written": told.json["written"]} == told.json
-    assert told.json["verify"]["ok"]
-    assert told.json["split"][0]["each"] == {"ffn": ["5"]}
-    assert told.json["communication"] == [
+    assert {**written, "written": result.json["written"]} == result.json
+    assert result.json["verify"]["ok"]
+    assert result.json["split"][0]["each"] == {"ffn": ["5"]}
+    assert result.json["communication"] == [
         {"axes": ["tp"], "kind": "all_reduce", "count": 1, "bytes": 2 * 2 * 6},
     ]
 
@@ -64,29 +64,29 @@ def test_planning_twice_writes_the_same_bytes(call, spec):
 
 
 def test_without_output_nothing_is_written_and_that_is_said(call, tmp_path):
-    told = call("apply", write_spec(tmp_path, 'parallel = "TP2"\n'))
-    assert told.code == 0
-    assert told.out.rstrip().endswith("not written")
+    result = call("apply", write_spec(tmp_path, 'parallel = "TP2"\n'))
+    assert result.code == 0
+    assert result.out.rstrip().endswith("not written")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["graph.json", "spec.toml"]
 
 
 def test_options_come_before_what_the_spec_says(call, spec):
-    told = call(
+    result = call(
         "apply", spec, "--parallel", "DP3TP2", "--output", spec.parent / "a" / "b",
         "--budget", "1GB", "--batch", 6, "--dtype", "float32", "--json",
     )  # fmt: skip
-    assert told.code == 0, told.err
-    assert told.json["mesh"]["axes"] == {"dp": 3, "tp": 2}
-    assert told.json["memory"]["budget"] == 10**9
-    assert told.json["check"]["sizes"] == {"batch": 6}
-    assert told.json["check"]["dtype"] == "float32"
+    assert result.code == 0, result.err
+    assert result.json["mesh"]["axes"] == {"dp": 3, "tp": 2}
+    assert result.json["memory"]["budget"] == 10**9
+    assert result.json["check"]["sizes"] == {"batch": 6}
+    assert result.json["check"]["dtype"] == "float32"
     assert load_plan(spec.parent / "a" / "b").mesh.size == 6
 
 
 def test_a_plan_that_is_not_executed_says_so_plainly(call, spec):
-    told = call("apply", spec, "--no-execute")
-    assert told.code == 0
-    assert "Verify  not verified by execution (--no-execute, or execute = false" in told.out
+    result = call("apply", spec, "--no-execute")
+    assert result.code == 0
+    assert "Verify  not verified by execution (--no-execute, or execute = false" in result.out
     assert call("apply", spec, "--no-execute", "--json").json["verify"]["executed"] is False
 
 
@@ -98,10 +98,10 @@ def test_a_spec_may_forgo_execution(call, tmp_path):
 
 def test_a_model_too_large_to_execute_is_never_silently_unproved(call, spec, monkeypatch):
     monkeypatch.setattr(source, "_memory", lambda: 1000)
-    told = call("apply", spec)
-    assert told.code == KINDS["run"][0]
-    assert "needs 1.97 KiB in float64, this machine has 1000 B" in told.err
-    assert "--no-execute" in told.err
+    result = call("apply", spec)
+    assert result.code == KINDS["run"][0]
+    assert "needs 1.97 KiB in float64, this machine has 1000 B" in result.err
+    assert "--no-execute" in result.err
     assert not (spec.parent / "out").exists()
     assert call("apply", spec, "--no-execute").code == 0
 
@@ -109,11 +109,11 @@ def test_a_model_too_large_to_execute_is_never_silently_unproved(call, spec, mon
 def test_a_plan_over_budget_is_not_written(call, spec):
     assert call("apply", spec).code == 0
     before = contents(spec.parent / "out")
-    told = call("apply", spec, "--budget", "10B")
-    assert told.code == KINDS["memory"][0]
-    assert "Check  failed" in told.out
-    assert "not verified by execution (the plan failed its checks)" in told.out
-    assert told.out.rstrip().endswith("not written")
+    result = call("apply", spec, "--budget", "10B")
+    assert result.code == KINDS["memory"][0]
+    assert "Check  failed" in result.out
+    assert "not verified by execution (the plan failed its checks)" in result.out
+    assert result.out.rstrip().endswith("not written")
     assert contents(spec.parent / "out") == before
 
 
@@ -122,8 +122,8 @@ def test_a_plan_that_fails_its_checks_is_not_written(call, spec, monkeypatch):
         handwritten.tensor_parallel(2), "all", "down@sum", args={"reduction": "max"}
     )
     monkeypatch.setattr(parframe, "partition", lambda graph, by: wrong, raising=False)
-    told = call("apply", spec)
-    assert told.code == KINDS["check"][0]
+    result = call("apply", spec)
+    assert result.code == KINDS["check"][0]
     assert not (spec.parent / "out").exists()
 
 
@@ -134,10 +134,10 @@ def test_a_plan_that_computes_something_else_is_not_written(call, spec, monkeypa
         return attrs.evolve(prove(plan, **options), ok=False, max_error=0.5)
 
     monkeypatch.setattr(parframe, "verify", failing, raising=False)
-    told = call("apply", spec)
-    assert told.code == KINDS["verify"][0]
-    assert "NOT equal to the model" in told.out
-    assert "relative error 0.5, allowed 1e-11" in told.err
+    result = call("apply", spec)
+    assert result.code == KINDS["verify"][0]
+    assert "NOT equal to the model" in result.out
+    assert "relative error 0.5, allowed 1e-11" in result.err
     assert not (spec.parent / "out").exists()
 
 
@@ -145,15 +145,15 @@ def test_an_output_that_holds_something_else_is_refused_before_the_work(call, sp
     monkeypatch.setattr(parframe, "load", None, raising=False)
     (spec.parent / "out").mkdir()
     (spec.parent / "out" / "thesis.txt").write_text("mine")
-    told = call("apply", spec)
-    assert told.code == KINDS["output"][0]
-    assert "contains 'thesis.txt'" in told.err
+    result = call("apply", spec)
+    assert result.code == KINDS["output"][0]
+    assert "contains 'thesis.txt'" in result.err
     assert contents(spec.parent / "out") == {"thesis.txt": b"mine"}
 
 
 def test_an_output_below_a_file_is_refused(call, spec):
-    told = call("apply", spec, "--output", spec / "out")
-    assert told.code == KINDS["output"][0]
+    result = call("apply", spec, "--output", spec / "out")
+    assert result.code == KINDS["output"][0]
 
 
 def test_folders_above_the_output_go_again_if_writing_fails(call, spec, monkeypatch):
@@ -167,26 +167,26 @@ def test_folders_above_the_output_go_again_if_writing_fails(call, spec, monkeypa
 
 def test_a_mistake_in_the_spec_is_told_before_the_model_is_loaded(call, spec, monkeypatch):
     monkeypatch.setattr(parframe, "load", None, raising=False)
-    told = call("apply", spec, "--parallel", "XP2")
-    assert told.code == KINDS["strategy"][0]
+    result = call("apply", spec, "--parallel", "XP2")
+    assert result.code == KINDS["strategy"][0]
 
 
 @pytest.mark.slow
 def test_the_demo_makes_its_model_on_the_spot_and_says_so(call, tmp_path):
-    told = call("apply", QUICKSTART, "--output", tmp_path / "out")
-    assert told.code == 0, told.err
-    assert "demo model, built from its configuration" in told.out
-    assert "8 devices executed, equal to the unpartitioned model" in told.out
+    result = call("apply", QUICKSTART, "--output", tmp_path / "out")
+    assert result.code == 0, result.err
+    assert "demo model, built from its configuration" in result.out
+    assert "8 devices executed, equal to the unpartitioned model" in result.out
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("path", sorted(QUICKSTART.parent.glob("*.toml")), ids=lambda p: p.stem)
 def test_every_spec_of_the_repository_is_planned_and_proved(call, tmp_path, path):
-    told = call("apply", path, "--output", tmp_path / "out", "--json")
-    assert told.code == 0, told.err
-    assert told.json["check"]["ok"]
-    assert told.json["verify"]["ok"]
-    assert told.json["verify"]["max_error"] < 1e-11
+    result = call("apply", path, "--output", tmp_path / "out", "--json")
+    assert result.code == 0, result.err
+    assert result.json["check"]["ok"]
+    assert result.json["verify"]["ok"]
+    assert result.json["verify"]["max_error"] < 1e-11
 
 
 @pytest.mark.slow

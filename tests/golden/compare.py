@@ -29,7 +29,7 @@ class Names:
 
     @classmethod
     def read(cls) -> "Names":
-        """Read the table beside this file."""
+        """Read the table next to this file."""
         content = tomllib.loads((FOLDER / "renames.toml").read_text(encoding="utf-8"))
         return cls(content["names"], content.get("scales"))
 

@@ -63,7 +63,7 @@ def cases() -> Iterator[tuple[str, tuple[str, ...]]]:
 def facts(command: tuple[str, ...], names: Names) -> Any:
     """Return what a command prints as JSON, and of `predict` what it writes, without prose.
 
-    Where the command fails, the exit code stands beside.
+    Where the command fails, the exit code is recorded too.
     """
     code = 0
     with tempfile.TemporaryDirectory() as folder:

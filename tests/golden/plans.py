@@ -219,5 +219,5 @@ def _digest(lines: list[str]) -> str:
 
 
 def _weight_bytes(plan: Any, rank: int) -> int:
-    held = plan.weights(rank).values()
-    return int(sum(s.elements * BYTES[plan.graph.parameters[s.whole].dtype] for s in held))
+    weights = plan.weights(rank).values()
+    return int(sum(s.elements * BYTES[plan.graph.parameters[s.whole].dtype] for s in weights))

@@ -1,4 +1,4 @@
-"""What commands, plans and rank modules gave when the golden files were written."""
+"""Commands, plans and rank modules compute what they did when the golden files were written."""
 
 from functools import cache
 
@@ -63,9 +63,9 @@ def test_every_entry_of_the_renames_is_used():
 def test_names_are_mapped_back_as_whole_words_and_by_path():
     names = Names({"new": "old", "parframe.late": "parframe.early", "fit/rows/of": "at"})
     assert names.words("new newer parframe.late.default") == "old newer parframe.early.default"
-    found = {"rows": [{"of": "new"}], "of": 1, "why": ["in words"], "told": {"a b": 2}}
+    found = {"rows": [{"of": "new"}], "of": 1, "why": ["in words"], "result": {"a b": 2}}
     assert facts.recorded(found, names, ("fit",)) == {
-        "rows": [{"at": "old"}], "of": 1, "why": None, "told": [2],
+        "rows": [{"at": "old"}], "of": 1, "why": None, "result": [2],
     }  # fmt: skip
     assert names.used == names.table.keys()
 

@@ -83,7 +83,7 @@ def test_a_mesh_of_one_device_has_a_grid_too():
     assert "no axes: 1 device" in drawn(draw_mesh(mesh_facts(Mesh(()))))
 
 
-def test_uneven_shares_are_told_with_both_lengths():
+def test_uneven_shares_show_both_lengths():
     graph = handwritten.mlp()
     from parframe.dims import name_dimensions
 
@@ -177,15 +177,15 @@ def test_progress_is_shown_on_a_terminal_alone(monkeypatch):
         assert ("checking 64 devices" in stderr.getvalue()) is shown
 
 
-def test_the_report_says_what_happens_in_an_exchange():
+def test_the_report_describes_a_distributed_form():
     plan = parframe.partition(parframe.load(models.tiny_config("mixtral")), "EP2")
     text = drawn(draw_traffic(traffic_facts(parframe.check(plan).traffic), "bytes"))
     assert "expert_dispatch: tokens go to the devices that have their experts" in text
 
 
 def test_notes_of_the_loader_are_printed_before_what_is_replicated():
-    told = "the graph is the model where sequence is 24 at most, and this goes on beyond a line"
-    text = drawn(draw_notes(note_facts([Note("remark", "the model", told, 0)], {})))
+    result = "the graph is the model where sequence is 24 at most, and this goes on beyond a line"
+    text = drawn(draw_notes(note_facts([Note("remark", "the model", result, 0)], {})))
     assert text.index("Notes") < text.index("Replicated or gathered")
     assert "sequence is 24 at most" in text
     assert max(map(len, text.splitlines())) <= 80
