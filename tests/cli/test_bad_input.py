@@ -172,7 +172,7 @@ def test_a_weight_index_may_not_point_outside_its_folder(call, plan, tmp_path):
     refused(result, "weights", "not a .safetensors file of this folder")
 
 
-def test_weights_that_are_missing_are_told(call, plan, tmp_path):
+def test_weights_that_are_missing_are_named(call, plan, tmp_path):
     refused(call("verify", plan, "--weights", tmp_path / "none"), "weights", "")
 
 
@@ -194,7 +194,7 @@ def test_a_pt2_that_unpacks_to_far_more_than_it_is_is_refused(call, tmp_path):
     refused(call("load", tmp_path / "m.pt2"), "load", "compressed more than 100 times")
 
 
-def test_what_does_not_fit_this_machine_is_told(call, plan):
+def test_what_does_not_fit_this_machine_is_refused(call, plan):
     refused(call("verify", plan, "--batch", "1" + "0" * 12), "run", "out of memory")
     refused(call("dims", "x" * 300), "usage", "too long")
 

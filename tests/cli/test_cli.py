@@ -186,7 +186,7 @@ def test_a_terminal_cannot_be_steered_by_what_was_given(call, tmp_path):
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no full disk here")
-def test_an_answer_that_finds_no_room_is_told(plan):
+def test_an_answer_that_does_not_fit_the_disk_is_an_error(plan):
     with open("/dev/full", "w") as full:
         result = subprocess.run(
             [sys.executable, "-m", "parframe", "show", plan], stdout=full, stderr=subprocess.PIPE,
@@ -197,7 +197,7 @@ def test_an_answer_that_finds_no_room_is_told(plan):
     assert result.stderr.count("\n") == 1
 
 
-def test_the_version_is_told(call):
+def test_the_version_is_printed(call):
     assert call("--version").out == "parframe 0.1.0\n"
 
 

@@ -165,7 +165,7 @@ def test_folders_above_the_output_go_again_if_writing_fails(call, spec, monkeypa
     assert not (spec.parent / "a").exists()
 
 
-def test_a_mistake_in_the_spec_is_told_before_the_model_is_loaded(call, spec, monkeypatch):
+def test_a_mistake_in_the_spec_is_reported_before_the_model_is_loaded(call, spec, monkeypatch):
     monkeypatch.setattr(parframe, "load", None, raising=False)
     result = call("apply", spec, "--parallel", "XP2")
     assert result.code == KINDS["strategy"][0]
