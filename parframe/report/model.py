@@ -11,8 +11,8 @@ from rich.console import RenderableType
 from parframe.dims import Dimensions
 from parframe.graph import BYTES, OperatorGraph, Tensor
 from parframe.layout import dims_of
-from parframe.report.formatting import amount
-from parframe.report.screen import heading, table
+from parframe.report.formatting import amount, shortened
+from parframe.report.screen import FirstThatFits, heading, table
 from parframe.sizes import Size, format_size
 
 _NUMBER = re.compile(r"(?<=\.)\d+(?=\.)")
@@ -46,11 +46,11 @@ def model_facts(graph: OperatorGraph) -> dict[str, Any]:
 
 def draw_model(facts: Mapping[str, Any], brief: bool = False) -> Iterator[RenderableType]:
     """Yield the model in one line, and tables of its blocks and tensors unless ``brief``."""
-    named = facts["architecture"] or facts["source"]
-    yield heading(
-        "Model",
-        f"{named}: {facts['parameters']:,} parameters, {amount(facts['bytes'])} "
-        f"({', '.join(facts['dtypes']) or 'no weights'})",
+    size = f"{facts['parameters']:,} parameters, {amount(facts['bytes'])} "
+    size += f"({', '.join(facts['dtypes']) or 'no weights'})"
+    name = facts["architecture"] or facts["source"]
+    yield FirstThatFits(
+        *(heading("Model", f"{text}: {size}") for text in (name, shortened(name, 40)))
     )
     if brief:
         return
