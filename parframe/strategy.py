@@ -35,7 +35,7 @@ class Strategy:
     """
 
     code: ClassVar[str]
-    """Code in a composite: A to Z up to a P."""
+    """Code in a composite: capital letters that end in P."""
     axis: ClassVar[str]
     """Mesh axis that it splits dimensions over."""
     splits: ClassVar[tuple[str, ...]]

@@ -17,7 +17,7 @@ from parframe.report.mesh import abridged
 from parframe.report.screen import heading, lines, table
 from parframe.sizes import format_size
 
-_NARROW = {"part": 42, "operator": 17, "result": 11, "shape": 26, "of": 16}
+_NARROW = {"part": 42, "operator": 17, "result": 11, "shape": 26, "module or ranks": 16}
 """Widths of columns, in characters, where the terminal is narrow."""
 
 
@@ -53,12 +53,16 @@ def draw_device(facts: Mapping[str, Any]) -> Iterator[RenderableType]:
         f"{place}{', ' if place else ''}stage {facts['stage']}, program {facts['program']}, "
         f"{counted(len(facts['operators']), 'operator')}",
     )
-    parts = [_part_row("takes", part) for part in facts["inputs"]]
-    parts += [_part_row("holds", part) for part in facts["parameters"]]
+    parts = [_part_row("input", part) for part in facts["inputs"]]
+    parts += [_part_row("weight", part) for part in facts["parameters"]]
     yield table(("", "part", "shape"), abridged(parts, 3, most=24), shorten=_NARROW)
-    yield table(("operator", "result", "shape", "of"), _rows(facts["operators"]), shorten=_NARROW)
+    yield table(
+        ("operator", "result", "shape", "module or ranks"),
+        _rows(facts["operators"]),
+        shorten=_NARROW,
+    )
     if facts["outputs"]:
-        outputs = [_part_row("gives", part) for part in facts["outputs"]]
+        outputs = [_part_row("output", part) for part in facts["outputs"]]
         yield table(("", "part", "shape"), outputs, shorten=_NARROW)
     yield lines(
         f"{name} = {size}" for name, size in facts["bindings"].items() if not size.isdecimal()

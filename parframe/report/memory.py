@@ -41,7 +41,7 @@ def draw_memory(facts: Mapping[str, Any]) -> Iterator[RenderableType]:
     budget, most = facts["budget"], facts["most"]
     summary = f"{amount(most)} at most"
     if budget:
-        summary += f" of {amount(budget)} ({_share(most / budget)})"
+        summary += f", {_share(most / budget)} the budget of {amount(budget)}"
     yield heading("Memory per device", summary)
     rows = sorted(facts["devices"], key=lambda row: row["ranks"])
     yield table(
@@ -56,5 +56,5 @@ def draw_memory(facts: Mapping[str, Any]) -> Iterator[RenderableType]:
 
 
 def _share(ratio: float) -> str:
-    """Return a ratio as a percentage, or as a multiple from ten times on."""
-    return f"{ratio:.0%}" if ratio < 10 else f"{ratio:,.0f} times"
+    """Return a ratio as a percentage, or as a multiple from ten times on: `50% of`, `12 times`."""
+    return f"{ratio:.0%} of" if ratio < 10 else f"{ratio:,.0f} times"

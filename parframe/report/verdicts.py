@@ -84,7 +84,7 @@ def draw_proof(facts: Mapping[str, Any], devices: int) -> Iterator[RenderableTyp
         yield lines(
             [
                 f"first difference: {difference['operator']} ({difference['module']})",
-                f"  on ranks {ranks}, off by {difference['error']:.3g} of the largest number",
+                f"  on ranks {ranks}, off by {difference['error']:.3g} relative to the largest value",
                 f"  {difference['source']}",
             ]
         )
@@ -105,7 +105,7 @@ def draw_run(facts: Mapping[str, Any] | None) -> Iterator[RenderableType]:
 
 def _trials(facts: Mapping[str, Any]) -> Iterator[str]:
     yield (
-        f"largest difference {facts['max_error']:.2g} of the largest number, "
+        f"largest difference {facts['max_error']:.2g} relative to the largest value, "
         f"allowed {facts['bound']:.0g}"
     )
     yield f"{facts['dtype']}, weights {facts['weights']}"
@@ -124,7 +124,10 @@ def check_error(report: Report, where: str) -> ParframeError | None:
     what = first + (f", and {counted(number - 1, 'more finding')}" if number > 1 else "")
     if kinds == {"memory"}:
         return ParframeError(
-            "memory", where, what, "use more devices, a smaller batch or sequence, or another dtype"
+            "memory",
+            where,
+            what,
+            "use more devices, a smaller batch or sequence, a smaller dtype, or a larger budget",
         )
     return ParframeError(
         "check", where, what, "report it with the spec: a plan that parframe made must pass"

@@ -166,8 +166,8 @@ class Spec:
             raise ParframeError(
                 "mesh",
                 self.origin.where("devices"),
-                f"is {self.devices}, and the mesh has {size}",
-                f"give {size}, or another {'composite' if composite else 'mesh'}",
+                f"is {self.devices}, but the {'composite' if composite else 'mesh'} has {size} devices",
+                f"set it to {size}, or use another {'composite' if composite else 'mesh'}",
             )
         if self.output and isinstance(self.model, Path) and self.model.is_relative_to(self.output):
             raise ParframeError(

@@ -54,7 +54,12 @@ def spec_texts() -> Iterator[tuple[str, str, str, str]]:
     yield "malformed composite", 'parallel = "TP2+DP2"', "composite", "grammar: "
     yield "lower case", 'parallel = "tp2"', "composite", "write TP2"
     yield "a code twice", 'parallel = "TP2TP2"', "composite", "given twice"
-    yield "wrong devices", f"{tp}devices = 3", "mesh", "is 3, and the mesh has 2; give 2"
+    yield (
+        "wrong devices",
+        f"{tp}devices = 3",
+        "mesh",
+        "is 3, but the composite has 2 devices; set it to 2",
+    )
     yield "unknown strategy", 'parallel = "QP2"', "strategy", "no strategy has the code 'QP'"
     yield "unknown axis", f'{tp}splits = {{ ffn = ["pp"] }}', "strategy", "no axis 'pp'"
     yield "unknown option", f"{tp}[strategies.tp]\nspeed = 1", "strategy", "no such option"

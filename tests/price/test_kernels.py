@@ -125,9 +125,11 @@ def test_a_gpu_without_rows_is_priced_wide_and_says_as_what():
     unknown = kernel_time(KERNELS[0], DECODE, B200, BF16)
     assert known.notes == ()
     assert unknown.log_std > known.log_std
-    assert "not measured on b200_sxm: as on h100_sxm, h200_sxm" in unknown.notes[0]
+    assert (
+        "not measured on b200_sxm; using its efficiency on h100_sxm, h200_sxm" in unknown.notes[0]
+    )
     left_out = kernel_time(KERNELS[0], DECODE, H100, BF16, without="h100_sxm")
-    assert "as on h200_sxm" in left_out.notes[0]
+    assert "using its efficiency on h200_sxm" in left_out.notes[0]
 
 
 def test_an_architecture_unlike_any_measured_one_is_priced_wider_still():

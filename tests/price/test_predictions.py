@@ -206,4 +206,4 @@ def test_a_table_without_a_required_column_is_an_error(call, tmp_path):
     path.write_text("model,gpu\nx,y\n")
     result = call("predict", str(path), "-o", str(tmp_path / "out.csv"))
     assert result.code != 0
-    assert "has no column metric" in result.err
+    assert "has no column 'metric'" in result.err

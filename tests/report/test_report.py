@@ -110,7 +110,7 @@ def test_devices_that_need_the_same_memory_share_a_row():
     facts = memory_facts(memory, 22)
     assert [row["ranks"] for row in facts["devices"]] == [[0, 1], [2]]
     text = drawn(draw_memory(facts))
-    assert "11 B at most of 22 B (50%)" in text
+    assert "11 B at most, 50% of the budget of 22 B" in text
     assert "0-1" in text
 
 

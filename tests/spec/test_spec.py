@@ -177,7 +177,13 @@ def test_a_mistake_is_reported_with_line_and_key(
     [
         ("composite", 'devices = 2\nparallel = "TP0"', 2, "parallel", "\n      ^\n  grammar: "),
         ("composite", 'parallel = "TP9999999"', 1, "parallel", "larger than"),
-        ("mesh", 'parallel = "TP2"\ndevices = 3', 2, "devices", "give 2, or another composite"),
+        (
+            "mesh",
+            'parallel = "TP2"\ndevices = 3',
+            2,
+            "devices",
+            "set it to 2, or use another composite",
+        ),
         ("mesh", "[mesh]\nTP = 2", 1, "mesh", "axis 'TP': not a legal name"),
         ("mesh", 'parallel = "DP1000TP1001"', 1, "parallel", "use at most 65536"),
         ("strategy", 'parallel = "ZP2"', 1, "parallel", "no strategy has the code 'ZP'"),

@@ -75,8 +75,8 @@ def why_excluded(deployment: Deployment, use: UseCase) -> str | None:
     weights = max(memory.weight_bytes(stage.footprint) for stage in deployment.work.stages)
     if memory.total - weights - reserved <= 0:
         return (
-            f"weights need {weights / GIB:.1f} GiB of a device's {memory.total / GIB:.1f} GiB, "
-            f"and the engine reserves {reserved / GIB:.1f} GiB"
+            f"weights need {weights / GIB:.1f} GiB, and a device has {memory.total / GIB:.1f} GiB, "
+            f"of which the engine reserves {reserved / GIB:.1f} GiB"
         )
     length = use.prompt_tokens + use.output_tokens
     tokens = activation_tokens(deployment, use.prompt_tokens)

@@ -63,7 +63,7 @@ class UseCase:
             raise ParframeError(
                 "choice",
                 f"limits TTFT {self.max_ttft * 1e3:g} ms and TPOT {self.max_tpot * 1e3:g} ms",
-                "contradict each other: a prefill step takes longer than a decode step",
+                "contradict each other, because a prefill step takes longer than a decode step",
                 "set the limit of TTFT to at least that of TPOT",
             )
 

@@ -130,14 +130,19 @@ class Efficiencies:
                 rows = {device: found[kind] for device, found in devices.items() if kind in found}
                 if rows:
                     return self._stand_in(operator, chip, dtype, kind, rows)
-        return Efficiency(5e-6, 0.7, 0.6, log_std=0.6), (f"no rows of {operator} at all",)
+        return Efficiency(5e-6, 0.7, 0.6, log_std=0.6), (
+            f"{operator} was not measured on any device; using a default efficiency",
+        )
 
     def _stand_in(
         self, operator: Operator, chip: Chip, dtype: str, kind: str, rows: Mapping[str, Efficiency]
     ) -> tuple[Efficiency, tuple[str, ...]]:
         pooled = median_efficiency(rows.values())
         spread = pooled.log_std
-        why = f"{operator} in {dtype} was not measured on {chip.key}: as on {', '.join(rows)}"
+        why = (
+            f"{operator} in {dtype} was not measured on {chip.key}; "
+            f"using its efficiency on {', '.join(rows)}"
+        )
         if chip.key not in rows:
             spread = max(spread, self.held_out_log_std.get(operator, 0.0))
             if not _is_similar(chip.architecture, {self.architectures[device] for device in rows}):

@@ -51,7 +51,7 @@ def read_rows(path: Path) -> tuple[list[str], list[dict[str, str | None]]]:
         raise ParframeError(
             "input",
             str(path),
-            f"has no column {', '.join(missing)}",
+            f"has no column {', '.join(map(repr, missing))}",
             "name the columns in the first line, as `parframe predict --help` lists them",
         )
     return columns, rows

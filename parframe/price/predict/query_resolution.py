@@ -162,6 +162,6 @@ def _check_weights_fit(query: Query, deployment: Deployment, machine: Machine) -
         raise ParframeError(
             "memory",
             f"{query.model} on {machine.device.name}",
-            f"weights need {weights / GIB:.1f} GiB of a device's {memory.total / GIB:.1f} GiB",
+            f"weights need {weights / GIB:.1f} GiB, and a device has {memory.total / GIB:.1f} GiB",
             "use more devices or a smaller weight dtype",
         )
