@@ -84,7 +84,8 @@ def draw_proof(facts: Mapping[str, Any], devices: int) -> Iterator[RenderableTyp
         yield lines(
             [
                 f"first difference: {difference['operator']} ({difference['module']})",
-                f"  on ranks {ranks}, off by {difference['error']:.3g} relative to the largest value",
+                f"  on ranks {ranks}, off by {difference['error']:.3g} relative to the "
+                "largest value",
                 f"  {difference['source']}",
             ]
         )

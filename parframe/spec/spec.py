@@ -163,11 +163,12 @@ class Spec:
             axes = Mesh(self.mesh or ()).axes
         size = math.prod(degree or 1 for _, degree in (*composite, *axes))
         if self.devices not in (None, size) and not self.stages:
+            form = "composite" if composite else "mesh"
             raise ParframeError(
                 "mesh",
                 self.origin.where("devices"),
-                f"is {self.devices}, but the {'composite' if composite else 'mesh'} has {size} devices",
-                f"set it to {size}, or use another {'composite' if composite else 'mesh'}",
+                f"is {self.devices}, but the {form} has {size} devices",
+                f"set it to {size}, or use another {form}",
             )
         if self.output and isinstance(self.model, Path) and self.model.is_relative_to(self.output):
             raise ParframeError(
