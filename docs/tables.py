@@ -61,7 +61,7 @@ def strategies() -> str:
             [f"`{code}`", f"`{found.axis}`", splits, said, ", ".join(kinds) or "none",
              f"`{examples[code]}`"]
         )  # fmt: skip
-    return table(("code", "mesh axis", "splits", "in words", "communication", "example"), rows)
+    return table(("code", "mesh axis", "splits", "description", "communication", "example"), rows)
 
 
 def spec_keys() -> str:

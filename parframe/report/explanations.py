@@ -14,6 +14,7 @@ def explain_bottleneck(ranked: RankedComposite, use: UseCase) -> str:
     total = sum(breakdown.seconds.values()) or 1.0
     longest = max(breakdown.seconds, key=lambda name: breakdown.seconds[name])
     shares = {name: breakdown.seconds[name] / total for name in (longest, "communication")}
+    shares["other"] = 1 - sum(shares.values())
     time = ", ".join(f"{name} {share:.0%}" for name, share in shares.items())
     requests = counted(round(ranked.point.concurrency), "request")
     return (
