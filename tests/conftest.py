@@ -1,5 +1,10 @@
+import sys
+from pathlib import Path
+
 import pytest
 from command import Caller
+
+sys.path.append(str(Path(__file__).parents[1]))  # benchmarks; last: the installed package is tested
 
 
 @pytest.fixture

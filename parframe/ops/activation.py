@@ -1,6 +1,6 @@
 """Activations of experts as text that a graph can store, and the function that runs the text.
 
-`parframe.loading.huggingface.activation` writes the text.
+`parframe.loading.huggingface.experts` writes the text.
 """
 
 from __future__ import annotations

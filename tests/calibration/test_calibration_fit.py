@@ -1,11 +1,8 @@
 """All fitted constants can be rebuilt from their tables by one command."""
 
-import sys
 from pathlib import Path
 
 import pytest
-
-sys.path.append(str(Path(__file__).parents[2]))  # last: what is tested is what is installed
 
 from benchmarks.calibration import fit
 

@@ -31,8 +31,8 @@ def test_two_ranks_measure_kernels_and_collectives():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--ranks", "0"), "error[usage] --ranks: '0' is not from 1 to"),
-        (("--ranks", "2,many"), "error[usage] --ranks: 'many' is not from 1 to"),
+        (("--ranks", "0"), "error[usage] --ranks: '0' is not a number from 1 to"),
+        (("--ranks", "2,many"), "error[usage] --ranks: 'many' is not a number from 1 to"),
         (("--name", "My Box"), "error[usage] --name: is 'My Box'"),
     ],
 )

@@ -182,7 +182,7 @@ def test_dispatch_sends_no_more_than_every_token_once_for_every_choice(devices):
         given = {slot: own[slot] for slot in ("hidden", "ids", "weights")}
         expected = local_experts(**given, **whole, first=0, column=0)
         torch.testing.assert_close(results[place], expected)
-    sent = [expert_dispatch.count_sent(ranks, place)["hidden"] for place in range(devices)]
+    sent = [expert_dispatch.measure_sent(ranks, place)["hidden"] for place in range(devices)]
     there_and_back = 2 * devices * 5 * 2 * 8
     assert sum(sent) <= there_and_back
     assert (sum(sent) == 0) == (devices == 1)
