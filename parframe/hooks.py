@@ -343,7 +343,7 @@ def _check_strategy(info: PluginInfo, strategy: object, claimed: Iterable[str]) 
         raise _broken(
             info,
             f"offers {strategy.__name__} under the code {code!r} without claiming it",
-            f"name its entry point '{_CLAIM}{code}', with a code of capital letters that end in P",
+            f"name its entry point '{_CLAIM}{code}', with an uppercase code that ends in P",
         )
     if not isinstance(axis, str) or not is_axis(axis):
         raise _broken(

@@ -35,7 +35,7 @@ class Strategy:
     """
 
     code: ClassVar[str]
-    """Code in a composite: capital letters that end in P."""
+    """Code in a composite: uppercase, ending in P."""
     axis: ClassVar[str]
     """Mesh axis that it splits dimensions over."""
     splits: ClassVar[tuple[str, ...]]

@@ -18,7 +18,7 @@ import re
 from parframe.errors import ParframeError
 from parframe.mesh.axes import MAX_DEVICES
 
-GRAMMAR = "code [degree] ...; a code is capital letters that end in P, as in PP4TP4SPDP2"
+GRAMMAR = "code [degree] ...; a code is uppercase and ends in P, as in PP4TP4SPDP2"
 """Grammar of composites in one line, for error messages."""
 
 Composite = tuple[tuple[str, int | None], ...]

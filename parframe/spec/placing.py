@@ -69,7 +69,7 @@ def _tables(spec: Spec) -> dict[str, str]:
         code = table.get("code", name.upper())
         if not isinstance(code, str) or not is_code(code):
             what = f"{code!r} cannot be the code of a strategy"
-            hint = 'give code = "..." in capital letters that end in P, as in "TP"'
+            hint = 'give code = "..." in uppercase, ending in P, as in "TP"'
             raise _wrong(spec, key, what, hint)
         if code in tables:
             raise _wrong(spec, key, f"strategies.{tables[code]} has the same code", "keep one")
