@@ -25,7 +25,7 @@ class System:
     processes: int
     threads: int
     reads: bool = False
-    """Whether it only reads memory, without decoding."""
+    """True if it only reads memory, without decoding."""
 
 
 @attrs.frozen

@@ -30,7 +30,7 @@ from parframe.rules.signature import spell
 from parframe.rules.table import RULES
 
 _MOST = 64
-"""How many choices of axes are tried a call."""
+"""Largest number of choices of axes that are tried for a call."""
 
 Choice = tuple[int | None, ...]
 """An axis of each input and output, or None."""

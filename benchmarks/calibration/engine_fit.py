@@ -32,7 +32,7 @@ USUAL: Mapping[str, tuple[float, float, float, float]] = {
     "admission_wait": (0.3, 1.0, 1e-3, 3.0),
     "prefill_burst": (0.05, 1.0, 1e-4, 1.0),
 }
-"""What is taken of each constant before any row is seen: its middle, the standard deviation of its
+"""Prior of each constant, before any row is seen: its center, the standard deviation of its
 logarithm, and its bounds. Rows must outweigh it."""
 
 DERIVED = ("achieved_mem_bw_per_gpu",)
@@ -116,7 +116,7 @@ def fit(some: Sequence[Case], start: Engine, free: Sequence[str]) -> Engine:
 
 
 Split = Callable[[Case], Hashable]
-"""What a row is left out with: its model, its device."""
+"""Groups that a row is left out with: its model, its device."""
 
 
 def left_out(

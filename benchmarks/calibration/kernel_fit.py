@@ -42,7 +42,7 @@ class Error:
 
 
 WIDENING = 1.18
-"""What whole decode steps tell, as no row of a single kernel does: under gpt-fast on one A100
+"""Constant from whole decode steps, which no row of a single kernel has: under gpt-fast on one A100
 (gptfast.csv) the int8 weights of Llama 2 7B and 70B take 1.21 and 1.16 times as long as their bytes
 do in products that were measured."""
 
@@ -129,7 +129,7 @@ FREE: Mapping[Operator, Mapping[str, tuple[float, float, float]]] = {
     },
     "pointwise": {"overhead": (3e-6, FASTEST, 3e-5), "memory": (0.7, 0.1, 1.1)},
 }
-"""What is fitted of each operator: where the search starts, and its bounds."""
+"""Fitted constants of each operator: where the search starts, and its bounds."""
 
 
 def _fitted(operator: Operator, rows: Sequence[Row]) -> Efficiency:

@@ -24,7 +24,7 @@ REACH = NormalDist().inv_cdf(0.9)
 """CollectiveErrors to either side within which an interval's outcomes lie."""
 
 Left = str
-"""What was left out of the fit: nothing, a model, a device, lengths."""
+"""Rows that were left out of the fit: nothing, a model, a device, lengths."""
 
 
 @attrs.frozen(eq=False)

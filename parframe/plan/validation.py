@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from parframe.plan.plan import Plan
 
 REDUCTIONS = ("sum", "max", "min", "prod", "any", "all")
-"""How a communication operator may reduce."""
+"""Reductions that a communication operator may have."""
 
 _FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
 
