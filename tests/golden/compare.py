@@ -10,10 +10,10 @@ from typing import Any
 
 FOLDER = Path(__file__).parent
 RELATIVE = 1e-12
-"""How far two numbers may lie apart: a sum may be added up in another order, and no more."""
+"""Relative difference that is allowed: a sum may be added in another order."""
 
 SHOWN = 10
-"""How many differences a failing test prints."""
+"""Number of differences that a failing test prints."""
 
 
 class Names:

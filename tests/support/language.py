@@ -74,11 +74,10 @@ def python_findings(path: Path) -> Iterator[Finding]:
             for line, what in words(token.string):
                 yield path, token.start[0] + line, what
     for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-            found = ast.get_docstring(node)
-            if found and LEAD.match(found):
-                line = getattr(node, "lineno", 1)
-                yield path, line, f"docstring begins with {found.split()[0]!r}; use: a noun or verb"
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+            note = node.value.value
+            if isinstance(note, str) and LEAD.match(note):
+                yield path, node.lineno, f"docstring begins with {note.split()[0]!r}; use: a noun"
 
 
 def text_findings(path: Path) -> Iterator[Finding]:
